@@ -1,0 +1,187 @@
+/* fastmlp.h: the contract between the C kernels and whoever drives them (fastmlp/_core.pyx). Reads as the table of
+ * contents: names, data structures, and one table of kernels per instruction set and element type.
+ *
+ * The kernels are single-threaded, allocate nothing and keep no state. Work is split over threads by the caller: by rows of
+ * the batch along the network, by blocks of weights across the batch.
+ *
+ * Letters: B batch rows, I fan-in, O fan-out; x input (B, I), W weights (I, O), b bias (O), z = x W + b, y = f(z);
+ * dz, dW: gradients of the loss. `real` is the table's element type, behind void * here.
+ * Panels: see gemm.h. `panel` columns each; a matrix of C columns takes ceil(C / panel) of them, `stride` reals apart.
+ * Unless a contract says otherwise: sizes may be any number >= 0; nothing outside the stated output is written; buffers
+ * must be aligned to 64 bytes where they hold panels and to their element elsewhere; NaN propagates.
+ */
+#ifndef FASTMLP_H
+#define FASTMLP_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define FM_BLOCK_ROWS 32 /* rows of a weight panel that are updated as one piece, on every instruction set */
+#define FM_MAX_STATE 3   /* arrays of optimizer state */
+#define FM_CONSTANTS 8   /* numbers that an update rule computes once per step */
+
+/* ---- Names, from the .def files ------------------------------------------------------------------------------- */
+
+enum fm_activation {
+#define ACTIVATION(name, ...) FM_ACTIVATION_##name,
+#include "activations.def"
+#undef ACTIVATION
+    FM_N_ACTIVATIONS
+};
+enum fm_output {
+#define OUTPUT(name, ...) FM_OUTPUT_##name,
+#include "losses.def"
+#undef OUTPUT
+    FM_N_OUTPUTS
+};
+enum fm_loss {
+#define LOSS(name, ...) FM_LOSS_##name,
+#include "losses.def"
+#undef LOSS
+    FM_N_LOSSES
+};
+enum fm_optimizer {
+#define OPTIMIZER(name, ...) FM_OPTIMIZER_##name,
+#include "optimizers.def"
+#undef OPTIMIZER
+    FM_N_OPTIMIZERS
+};
+#define FM_MATH_FUNCTIONS(ROW) ROW(exp) ROW(log) ROW(tanh) ROW(logistic)
+enum fm_math {
+#define ROW(name) FM_MATH_##name,
+    FM_MATH_FUNCTIONS(ROW)
+#undef ROW
+        FM_N_MATH
+};
+
+/* ---- Data ------------------------------------------------------------------------------------------------------ */
+
+/* One dense layer of a training run. Matrices over the batch lie in panels `stride` apart, W and the state in panels
+ * of I rows, WT in panels of O rows, without gaps. */
+typedef struct fm_layer {
+    ptrdiff_t fan_in, fan_out;
+    int activation;               /* f; identity for the output layer, whose output activation belongs to the loss */
+    void *W, *b;                  /* (I, O) and (O,), columns padded to whole panels */
+    void *WT;                     /* (O, I): W transposed, kept in step by the update; NULL in the first layer */
+    void *W_state[FM_MAX_STATE];  /* like W */
+    void *b_state[FM_MAX_STATE];  /* like b */
+    void *x, *z, *y, *dz;         /* (B, I), (B, O) ...; z = NULL where the derivative is taken from y */
+} fm_layer;
+
+/* Rows of the caller's data: X is dense (any strides, in elements) or CSR. */
+typedef struct fm_rows {
+    const void *data;             /* float or double: is_double */
+    const void *indices, *indptr; /* CSR only, int32 or int64: is_int64 */
+    ptrdiff_t row_stride, column_stride, columns;
+    int is_double, is_sparse, is_int64;
+} fm_rows;
+
+/* The caller's targets and weights, by row number; order maps the batch's rows to row numbers (NULL: row0, row0 + 1, ...). */
+typedef struct fm_targets {
+    const ptrdiff_t *classes; /* CLASS losses */
+    const void *values;       /* VALUE losses: (rows, O), reals */
+    const double *weights;    /* NULL: ones */
+} fm_targets;
+
+/* One step's hyperparameters. */
+typedef struct fm_hyper {
+    double learning_rate, momentum, beta_1, beta_2, epsilon, rho;
+    double l1, l2;            /* penalty = l1 sum |W| + l2 / 2 sum W^2 */
+    double weight_sum;        /* of the batch: divides the gradient and the penalty */
+    double penalty_scale;     /* what the step's penalty counts in the epoch's sum */
+    ptrdiff_t t;              /* number of this update, from 1 */
+    double c[FM_CONSTANTS];   /* filled by optimizers[].prepare */
+} fm_hyper;
+
+/* ---- Kernels --------------------------------------------------------------------------------------------------- */
+
+typedef struct fm_activation_row {
+    const char *name;
+    int from_input;                                               /* the derivative wants z, not y */
+    void (*forward)(void *y, const void *x, ptrdiff_t n);         /* y may be x */
+    void (*derivative)(void *d, const void *x_or_y, ptrdiff_t n); /* d *= f' */
+} fm_activation_row;
+
+typedef struct fm_output_row {
+    const char *name;
+    void (*apply)(void *a, ptrdiff_t rows, ptrdiff_t columns); /* in place, row-major without gaps */
+} fm_output_row;
+
+/* gradient: dz[r] = weight * dJ/dz of the row, in z's place, for r < rows; value[r] = the row's loss, unweighted
+ * z in panels, row r at first + r; the targets of row order[r] (NULL: first_target + r); scratch: 2 * rows * (O + 1) reals.
+ * oracle: LOSSES */
+typedef struct fm_loss_row {
+    const char *name;
+    int target_is_class, output;
+    void (*gradient)(void *z, double *value, void *scratch, const fm_targets *targets, const ptrdiff_t *order,
+                     ptrdiff_t first_target, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t stride);
+} fm_loss_row;
+
+typedef struct fm_optimizer_row {
+    const char *name;
+    int n_state;
+    void (*prepare)(fm_hyper *hyper);
+} fm_optimizer_row;
+
+typedef struct fm_math_row {
+    const char *name;
+    void (*map)(void *y, const void *x, ptrdiff_t n);
+} fm_math_row;
+
+typedef struct fm_kernels {
+    const char *isa;
+    int element_size, vector, panel; /* bytes; reals in a vector; columns of a panel */
+
+    /* gather: P[r, :] = X[order[r], :] for r < rows; order = NULL means X[first + r, :]
+     * P (rows, columns) in panels, converted to real; columns that pad the last panel become 0.
+     * oracle: numpy indexing */
+    void (*gather)(void *P, const fm_rows *X, const ptrdiff_t *order, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t stride);
+
+    /* scatter: M[r, c] = P[r, c]; M (rows, columns) row-major without gaps. The inverse of gather. */
+    void (*scatter)(void *M, const void *P, ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t stride);
+
+    /* forward: y[r] = f(x[r] W + b), and z[r] = x[r] W + b if z is not NULL, for rows first <= r < first + rows
+     * numerics: z is b followed by one chain of multiply-adds in the order of I. oracle: forward */
+    void (*forward)(const fm_layer *layer, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t stride);
+
+    /* backward: below.dz[r] = (layer.dz[r] W^T) * f'(below)[r], f' from below's y or z
+     * numerics: one chain in the order of O. oracle: backward */
+    void (*backward)(const fm_layer *layer, const fm_layer *below, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t stride);
+
+    /* update: one block of weights, rows i0 <= i < i0 + n (i0 a multiple of FM_BLOCK_ROWS, n <= FM_BLOCK_ROWS), panel p
+     *     G  = (accumulate ? G : 0) + x[:, i]^T dz[:, p]         over all `batch` rows
+     *     g  = (G + l2 W + l1 sign(W)) / weight_sum
+     *     W, state = rule(W, state, g);  WT follows;  penalty[column] += penalty_scale * column's penalty, before the update
+     * rule < 0: stops after G (a batch taken in slabs). G: FM_BLOCK_ROWS * panel reals, the caller's.
+     * numerics: G is one chain in the order of the batch. oracle: gradient, OPTIMIZERS */
+    void (*update)(const fm_layer *layer, void *G, double *penalty, ptrdiff_t i0, ptrdiff_t n, ptrdiff_t p, ptrdiff_t batch,
+                   ptrdiff_t stride, int accumulate, int rule, const fm_hyper *hyper);
+
+    /* update_bias: the same for panel p of b, without penalty: G = sum over the batch of dz. G: panel reals. */
+    void (*update_bias)(const fm_layer *layer, void *G, ptrdiff_t p, ptrdiff_t batch, ptrdiff_t stride, int accumulate,
+                        int rule, const fm_hyper *hyper);
+
+    /* forward_row: y = f(x W + b) of one row, from row-major W without gaps: nothing is packed.
+     * numerics: the same bits as forward */
+    void (*forward_row)(void *y, const void *x, const void *W, const void *b, ptrdiff_t fan_in, ptrdiff_t fan_out, int activation);
+
+    fm_activation_row activations[FM_N_ACTIVATIONS];
+    fm_output_row outputs[FM_N_OUTPUTS];
+    fm_loss_row losses[FM_N_LOSSES];
+    fm_optimizer_row optimizers[FM_N_OPTIMIZERS];
+    fm_math_row math[FM_N_MATH];
+
+    /* peak: runs n rounds of 2 * 12 independent multiply-adds per vector lane; returns the floating-point operations done.
+     * For the FMA peak that benchmarks divide by. */
+    double (*peak)(ptrdiff_t n, void *sink);
+} fm_kernels;
+
+/* ---- Dispatch (dispatch.c) ------------------------------------------------------------------------------------- */
+
+/* Rows of isa.def in this build, best first: name, whether the running CPU has it. */
+int fm_isa_count(void);
+const char *fm_isa_name(int i);
+int fm_isa_available(int i);
+/* The table of row i; element_size 4 or 8. */
+const fm_kernels *fm_isa_kernels(int i, int element_size);
+#endif

@@ -1,0 +1,125 @@
+/* gemm.h: panels, and the product of two matrices that lie in them. Refuses: threads, allocation, transposed outputs.
+ *
+ * A panel holds NR columns of a matrix, row after row, so a matrix of C columns is ceil(C / NR) panels:
+ *
+ *     element (r, c) stands at  panels[(c / NR) * stride + r * NR + c % NR],   stride >= rows * NR
+ *
+ * Everything a training run touches lies in panels: weights (fan-in rows), optimizer state, activations and deltas (a
+ * row per sample). One layout serves every product, so nothing is packed during a step:
+ *
+ *     forward           z = x W       x by single elements along its rows,    W by vectors
+ *     backward          dx = dz W^T   dz likewise,                            W^T by vectors (kept beside W, see kernels.c)
+ *     weight gradient   dW = x^T dz   x by single elements down its columns,  dz by vectors
+ *
+ * and a block of 32 rows of a weight panel is contiguous, which is what the update rule then streams through.
+ *
+ * Every element of a product is one chain of fused multiply-adds in the order of k, whatever the tile, the vector width
+ * or the thread: that is what makes results the same bits everywhere. Cutting k into chunks keeps the chain (the sum
+ * is stored and taken up again), so it keeps the bits. Tried and left: dot products along k (several partial sums).
+ * Included by kernels.c only.
+ */
+#ifndef FM_GEMM_H
+#define FM_GEMM_H
+
+#include "vector.h"
+
+/* Rows of a tile: 2 MR accumulators, 2 vectors of the right operand and 1 broadcast fill 16 registers (32 with AVX-512
+ * and on AArch64). */
+#if (defined(__AVX512F__) && FM_VECTOR_BYTES == 64) || defined(__aarch64__)
+#define MR 12
+#else
+#define MR 6
+#endif
+
+/* Chunk of k: KC rows of a panel (16 or 32 KiB) stay in L1 while all the rows of the left operand pass by.
+ * A multiple of every NR. */
+#define KC 256
+
+#define FM_INLINE static inline __attribute__((always_inline))
+
+/* tile: C[r, :] = start + sum over k of left(r, k) * B[k, :]   for r < mr, over nv vectors
+ * left(r, k)   A along its rows (transposed = 0): element (r, k) of a matrix in panels, a_stride apart;
+ *              down its columns (transposed = 1): element (k, r), all r within one panel
+ * start        C itself (bias = NULL, accumulate), bias[:], or zero */
+FM_INLINE void tile(real *restrict C, const real *restrict A, const real *restrict B, const real *restrict bias, int accumulate,
+                    ptrdiff_t k, ptrdiff_t a_stride, const int mr, const int nv, const int transposed) {
+    vec sum[MR][2];
+    for (int r = 0; r < mr; r++)
+        for (int j = 0; j < nv; j++)
+            sum[r][j] = accumulate ? v_load(C + r * NR + j * V) : bias ? v_load(bias + j * V) : v_set(0);
+    if (transposed) {
+        for (ptrdiff_t i = 0; i < k; i++, A += NR, B += NR)
+            for (int r = 0; r < mr; r++)
+                for (int j = 0; j < nv; j++)
+                    sum[r][j] = v_fma(v_set(A[r]), v_load(B + j * V), sum[r][j]);
+    } else {
+        for (; k >= NR; k -= NR, A += a_stride, B += NR * NR)
+            for (ptrdiff_t i = 0; i < NR; i++)
+                for (int r = 0; r < mr; r++)
+                    for (int j = 0; j < nv; j++)
+                        sum[r][j] = v_fma(v_set(A[r * NR + i]), v_load(B + i * NR + j * V), sum[r][j]);
+        for (ptrdiff_t i = 0; i < k; i++)
+            for (int r = 0; r < mr; r++)
+                for (int j = 0; j < nv; j++)
+                    sum[r][j] = v_fma(v_set(A[r * NR + i]), v_load(B + i * NR + j * V), sum[r][j]);
+    }
+    for (int r = 0; r < mr; r++)
+        for (int j = 0; j < nv; j++)
+            v_store(C + r * NR + j * V, sum[r][j]);
+}
+
+typedef void tile_function(real *C, const real *A, const real *B, const real *bias, int accumulate, ptrdiff_t k, ptrdiff_t a_stride);
+#define TILE(mr, nv, t)                                                                                                  \
+    static void tile_##mr##_##nv##_##t(real *C, const real *A, const real *B, const real *bias, int accumulate, ptrdiff_t k,  \
+                                       ptrdiff_t a_stride) {                                                             \
+        tile(C, A, B, bias, accumulate, k, a_stride, mr, nv, t);                                                         \
+    }
+#define TILES_1(mr) TILE(mr, 1, 0) TILE(mr, 2, 0) TILE(mr, 1, 1) TILE(mr, 2, 1)
+#define TILE_ROW(mr) {{tile_##mr##_1_0, tile_##mr##_1_1}, {tile_##mr##_2_0, tile_##mr##_2_1}}
+TILES_1(1) TILES_1(2) TILES_1(3) TILES_1(4) TILES_1(5) TILES_1(6)
+#if MR == 12
+TILES_1(7) TILES_1(8) TILES_1(9) TILES_1(10) TILES_1(11) TILES_1(12)
+#endif
+/* [rows - 1][vectors - 1][transposed] */
+static tile_function *const tiles[MR][2][2] = {
+    TILE_ROW(1), TILE_ROW(2), TILE_ROW(3), TILE_ROW(4), TILE_ROW(5), TILE_ROW(6),
+#if MR == 12
+    TILE_ROW(7), TILE_ROW(8), TILE_ROW(9), TILE_ROW(10), TILE_ROW(11), TILE_ROW(12),
+#endif
+};
+
+/* Vectors that a panel with `cols` valid columns needs: one if half the panel is empty. */
+static inline int panel_vectors(ptrdiff_t cols) { return cols > V ? 2 : 1; }
+
+/* product: rows of C (one panel) = start + A B, with A (rows, k) in panels and B (k, NR) one panel.
+ * Rows are cut into tiles of nearly equal height: 64 rows make 9 tiles of 6 and 2 of 5, not 10 of 6 and one of 4. */
+static void product(real *C, const real *A, const real *B, const real *bias, ptrdiff_t rows, ptrdiff_t k, ptrdiff_t a_stride, int nv) {
+    const ptrdiff_t n_tiles = (rows + MR - 1) / MR;
+    for (ptrdiff_t k0 = 0; k0 < k || k0 == 0; k0 += KC) {
+        const ptrdiff_t kc = k - k0 < KC ? k - k0 : KC;
+        const real *a = A + k0 / NR * a_stride, *b = B + k0 * NR;
+        for (ptrdiff_t t = 0, r = 0; t < n_tiles; t++) {
+            const ptrdiff_t height = (rows - r) / (n_tiles - t);
+            tiles[height - 1][nv - 1][0](C + r * NR, a + r * NR, b, bias, k0 > 0, kc, a_stride);
+            r += height;
+        }
+    }
+}
+
+/* product_transposed: G (n, NR) (+)= A^T B, with A (k, n) in panels, B (k, NR) one panel, n a number of whole A panels' columns
+ * but for the last panel. */
+static void product_transposed(real *G, const real *A, const real *B, int accumulate, ptrdiff_t n, ptrdiff_t k, ptrdiff_t a_stride, int nv) {
+    for (ptrdiff_t k0 = 0; k0 < k; k0 += KC) {
+        const ptrdiff_t kc = k - k0 < KC ? k - k0 : KC;
+        for (ptrdiff_t i0 = 0; i0 < n; i0 += NR) {
+            const ptrdiff_t width = n - i0 < NR ? n - i0 : NR, n_tiles = (width + MR - 1) / MR;
+            const real *a = A + i0 / NR * a_stride + k0 * NR;
+            for (ptrdiff_t t = 0, i = 0; t < n_tiles; t++) {
+                const ptrdiff_t height = (width - i) / (n_tiles - t);
+                tiles[height - 1][nv - 1][1](G + (i0 + i) * NR, a + i, B + k0 * NR, NULL, accumulate || k0 > 0, kc, a_stride);
+                i += height;
+            }
+        }
+    }
+}
+#endif

@@ -1,0 +1,293 @@
+/* kernels.c: every kernel of fastmlp.h for one instruction set and one element type. Compiled once per row of isa.def and
+ * element type, with FM_ISA, FM_BITS and FM_VECTOR_BYTES defined by the build; exports one symbol, the table.
+ */
+#include "fastmlp.h"
+#include "gemm.h"
+#include "losses.h"
+#include "update.h"
+#include "vector.h"
+#include "vmath.h"
+
+static inline ptrdiff_t smaller(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
+
+/* ---- Moving data in and out of panels -------------------------------------------------------------------------- */
+
+#define GATHER_DENSE(type)                                                                                              \
+    static void gather_dense_##type(real *P, const fm_rows *X, const ptrdiff_t *order, ptrdiff_t first, ptrdiff_t rows,  \
+                                    ptrdiff_t stride) {                                                                 \
+        const ptrdiff_t rs = X->row_stride, cs = X->column_stride;                                                      \
+        for (ptrdiff_t r0 = 0; r0 < rows; r0 += 8) { /* 8 rows at a time: as many streams as the prefetcher follows */  \
+            const ptrdiff_t r1 = smaller(r0 + 8, rows);                                                                 \
+            for (ptrdiff_t c0 = 0; c0 < X->columns; c0 += NR) {                                                         \
+                const ptrdiff_t width = smaller(NR, X->columns - c0);                                                   \
+                real *p = P + c0 / NR * stride + r0 * NR;                                                               \
+                for (ptrdiff_t r = r0; r < r1; r++, p += NR) {                                                          \
+                    const type *x = (const type *)X->data + (order ? order[r] : first + r) * rs + c0 * cs;              \
+                    if (cs == 1 && width == NR)                                                                         \
+                        for (ptrdiff_t j = 0; j < NR; j++)                                                              \
+                            p[j] = (real)x[j];                                                                          \
+                    else                                                                                                \
+                        for (ptrdiff_t j = 0; j < NR; j++)                                                              \
+                            p[j] = j < width ? (real)x[j * cs] : 0;                                                     \
+                }                                                                                                       \
+            }                                                                                                           \
+        }                                                                                                               \
+    }
+GATHER_DENSE(float)
+GATHER_DENSE(double)
+
+/* Duplicate entries of a CSR row add up, as they do in SciPy. */
+#define GATHER_CSR(type, index)                                                                                         \
+    static void gather_csr_##type##_##index(real *P, const fm_rows *X, const ptrdiff_t *order, ptrdiff_t first,         \
+                                            ptrdiff_t rows, ptrdiff_t stride) {                                         \
+        const index *indptr = X->indptr, *indices = X->indices;                                                         \
+        const type *data = X->data;                                                                                     \
+        for (ptrdiff_t c0 = 0; c0 < X->columns; c0 += NR)                                                               \
+            memset(P + c0 / NR * stride, 0, (size_t)(rows * NR) * sizeof(real));                                        \
+        for (ptrdiff_t r = 0; r < rows; r++) {                                                                          \
+            const ptrdiff_t row = order ? order[r] : first + r;                                                         \
+            for (index i = indptr[row]; i < indptr[row + 1]; i++)                                                       \
+                P[indices[i] / NR * stride + r * NR + indices[i] % NR] += (real)data[i];                                \
+        }                                                                                                               \
+    }
+GATHER_CSR(float, int32_t)
+GATHER_CSR(float, int64_t)
+GATHER_CSR(double, int32_t)
+GATHER_CSR(double, int64_t)
+
+static void gather(void *P, const fm_rows *X, const ptrdiff_t *order, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t stride) {
+    if (!X->is_sparse)
+        (X->is_double ? gather_dense_double : gather_dense_float)(P, X, order, first, rows, stride);
+    else if (X->is_int64)
+        (X->is_double ? gather_csr_double_int64_t : gather_csr_float_int64_t)(P, X, order, first, rows, stride);
+    else
+        (X->is_double ? gather_csr_double_int32_t : gather_csr_float_int32_t)(P, X, order, first, rows, stride);
+}
+
+static void scatter(void *M, const void *P, ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t stride) {
+    rows_from_panels(M, P, rows, columns, stride);
+}
+
+/* ---- Activations ------------------------------------------------------------------------------------------------ */
+
+#define VARIABLE_OUTPUT y
+#define VARIABLE_INPUT x
+#define ACTIVATION(name, argument, forward, derivative)                                           \
+    static inline vec f_##name(vec x) { return forward; }                                         \
+    static inline vec slope_##name(vec VARIABLE_##argument) {                                     \
+        (void)VARIABLE_##argument;                                                                \
+        return derivative;                                                                        \
+    }                                                                                             \
+    static void forward_##name(void *y, const void *x, ptrdiff_t n) {                             \
+        FM_MAP((real *)y, (const real *)x, n, f_##name(v));                                       \
+    }                                                                                             \
+    static void derivative_##name(void *d, const void *from, ptrdiff_t n) {                       \
+        const real *u = from;                                                                     \
+        real *dx = d;                                                                             \
+        for (; n >= V; n -= V, dx += V, u += V)                                                   \
+            v_store(dx, v_load(dx) * slope_##name(v_load(u)));                                    \
+        if (n > 0)                                                                                \
+            v_store_n(dx, v_load_n(dx, n) * slope_##name(v_load_n(u, n)), n);                     \
+    }
+#include "activations.def"
+#undef ACTIVATION
+
+#define FM_ARGUMENT_OUTPUT 0
+#define FM_ARGUMENT_INPUT 1
+static const struct {
+    void (*forward)(void *y, const void *x, ptrdiff_t n);
+    void (*derivative)(void *d, const void *x_or_y, ptrdiff_t n);
+} activation[FM_N_ACTIVATIONS] = {
+#define ACTIVATION(name, ...) {forward_##name, derivative_##name},
+#include "activations.def"
+#undef ACTIVATION
+};
+
+/* ---- Layers ----------------------------------------------------------------------------------------------------- */
+
+/* Panel by panel, so that the activation finds the panel's rows in L1. */
+static void forward(const fm_layer *l, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t stride) {
+    for (ptrdiff_t p = 0; p * NR < l->fan_out; p++) {
+        const ptrdiff_t at = p * stride + first * NR;
+        real *y = (real *)l->y + at, *z = l->z ? (real *)l->z + at : y;
+        product(z, (const real *)l->x + first * NR, (const real *)l->W + p * l->fan_in * NR, (const real *)l->b + p * NR, rows,
+                l->fan_in, stride, panel_vectors(l->fan_out - p * NR));
+        if (l->activation != FM_ACTIVATION_identity || z != y)
+            activation[l->activation].forward(y, z, rows * NR);
+    }
+}
+
+static void backward(const fm_layer *l, const fm_layer *below, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t stride) {
+    for (ptrdiff_t p = 0; p * NR < l->fan_in; p++) {
+        const ptrdiff_t at = p * stride + first * NR;
+        real *dz = (real *)below->dz + at;
+        product(dz, (const real *)l->dz + first * NR, (const real *)l->WT + p * l->fan_out * NR, NULL, rows, l->fan_out, stride,
+                panel_vectors(l->fan_in - p * NR));
+        if (below->activation != FM_ACTIVATION_identity)
+            activation[below->activation].derivative(dz, (const real *)(below->z ? below->z : below->y) + at, rows * NR);
+    }
+}
+
+/* WT's block for rows i0..i0+n of panel p of W. */
+static void transpose_block(const fm_layer *l, const real *W, ptrdiff_t i0, ptrdiff_t n, ptrdiff_t p) {
+    const ptrdiff_t columns = smaller(NR, l->fan_out - p * NR);
+    for (ptrdiff_t i = 0; i < n; i += NR) {
+        real *wt = (real *)l->WT + ((i0 + i) / NR * l->fan_out + p * NR) * NR;
+        const real *w = W + i * NR;
+        if (n - i >= NR) {
+            for (ptrdiff_t o = 0; o < columns; o++)
+                for (ptrdiff_t j = 0; j < NR; j++)
+                    wt[o * NR + j] = w[j * NR + o];
+        } else {
+            for (ptrdiff_t o = 0; o < columns; o++)
+                for (ptrdiff_t j = 0; j < n - i; j++)
+                    wt[o * NR + j] = w[j * NR + o];
+        }
+    }
+}
+
+static void update(const fm_layer *l, void *G, double *penalty, ptrdiff_t i0, ptrdiff_t n, ptrdiff_t p, ptrdiff_t batch,
+                   ptrdiff_t stride, int accumulate, int rule, const fm_hyper *hyper) {
+    const ptrdiff_t at = (p * l->fan_in + i0) * NR;
+    const int nv = panel_vectors(l->fan_out - p * NR);
+    real *W = (real *)l->W + at, *state[FM_MAX_STATE];
+    for (int s = 0; s < FM_MAX_STATE; s++) {
+        state[s] = l->W_state[s] ? (real *)l->W_state[s] + at : NULL;
+        if (state[s] && rule >= 0)
+            for (ptrdiff_t i = 0; i < n * NR; i += 64 / (ptrdiff_t)sizeof(real))
+                __builtin_prefetch(state[s] + i, 1);
+    }
+    for (ptrdiff_t i = 0; i < n * NR; i += 64 / (ptrdiff_t)sizeof(real))
+        __builtin_prefetch(W + i, 1);
+    product_transposed(G, (const real *)l->x + i0 / NR * stride, (const real *)l->dz + p * stride, accumulate, n, batch, stride, nv);
+    if (rule < 0)
+        return;
+    rules[rule](W, state, G, penalty, n, nv, hyper->l1, hyper->l2, hyper);
+    if (l->WT)
+        transpose_block(l, W, i0, n, p);
+}
+
+static void update_bias(const fm_layer *l, void *G, ptrdiff_t p, ptrdiff_t batch, ptrdiff_t stride, int accumulate, int rule,
+                        const fm_hyper *hyper) {
+    real *sum = G, *state[FM_MAX_STATE];
+    const real *dz = (const real *)l->dz + p * stride;
+    for (int s = 0; s < FM_MAX_STATE; s++)
+        state[s] = l->b_state[s] ? (real *)l->b_state[s] + p * NR : NULL;
+    vec low = accumulate ? v_load(sum) : v_set(0), high = accumulate ? v_load(sum + V) : v_set(0);
+    for (ptrdiff_t r = 0; r < batch; r++, dz += NR) {
+        low += v_load(dz);
+        high += v_load(dz + V);
+    }
+    v_store(sum, low);
+    v_store(sum + V, high);
+    if (rule >= 0)
+        rules[rule]((real *)l->b + p * NR, state, sum, NULL, 1, 2, 0, 0, hyper);
+}
+
+/* Eight vectors of outputs at a time; where W's row ends inside a vector, the load runs on into the next row, except in W's
+ * last rows. */
+static void forward_row(void *y_, const void *x_, const void *W_, const void *b_, ptrdiff_t fan_in, ptrdiff_t fan_out, int f) {
+    real *y = y_;
+    const real *x = x_, *W = W_, *b = b_;
+    ptrdiff_t o = 0;
+#define FORWARD_ROW_BLOCK(n)                                                         \
+    for (; o + (n)*V <= fan_out; o += (n)*V) {                                       \
+        vec sum[n];                                                                  \
+        for (int j = 0; j < (n); j++)                                                \
+            sum[j] = v_load(b + o + j * V);                                          \
+        const real *w = W + o;                                                       \
+        for (ptrdiff_t i = 0; i < fan_in; i++, w += fan_out)                         \
+            for (int j = 0; j < (n); j++)                                            \
+                sum[j] = v_fma(v_set(x[i]), v_load(w + j * V), sum[j]);              \
+        for (int j = 0; j < (n); j++)                                                \
+            v_store(y + o + j * V, sum[j]);                                          \
+    }
+    FORWARD_ROW_BLOCK(8)
+    FORWARD_ROW_BLOCK(4)
+    FORWARD_ROW_BLOCK(2)
+    FORWARD_ROW_BLOCK(1)
+#undef FORWARD_ROW_BLOCK
+    if (o < fan_out) {
+        const ptrdiff_t rest = fan_out - o, end = fan_in * fan_out;
+        vec sum = v_load_n(b + o, rest);
+        for (ptrdiff_t i = 0, at = o; i < fan_in; i++, at += fan_out)
+            sum = v_fma(v_set(x[i]), at + V <= end ? v_load(W + at) : v_load_n(W + at, rest), sum);
+        v_store_n(y + o, sum, rest);
+    }
+    if (f != FM_ACTIVATION_identity)
+        activation[f].forward(y, y, fan_out);
+}
+
+/* ---- Single functions, for checks and benchmarks ---------------------------------------------------------------- */
+
+#define ROW(name)                                                                                         \
+    static void map_##name(void *y, const void *x, ptrdiff_t n) {                                         \
+        FM_MAP((real *)y, (const real *)x, n, v_##name(v));                                               \
+    }
+FM_MATH_FUNCTIONS(ROW)
+#undef ROW
+
+static double peak(ptrdiff_t n, void *sink) {
+    vec sum[12];
+    const vec a = v_set((real)0.999), b = v_set((real)1e-3);
+    for (int j = 0; j < 12; j++)
+        sum[j] = v_set((real)j);
+    for (ptrdiff_t i = 0; i < n; i++)
+        for (int repeat = 0; repeat < 2; repeat++)
+            for (int j = 0; j < 12; j++)
+                sum[j] = v_fma(sum[j], a, b);
+    for (int j = 1; j < 12; j++)
+        sum[0] += sum[j];
+    v_store(sink, sum[0]);
+    return (double)n * 2 * 12 * 2 * (double)V;
+}
+
+/* ---- The table -------------------------------------------------------------------------------------------------- */
+
+#define FM_TARGET_CLASS 1
+#define FM_TARGET_VALUE 0
+#define FM_PASTE_(a, b, c, d) a##b##c##d
+#define FM_PASTE(a, b, c, d) FM_PASTE_(a, b, c, d)
+#define FM_STRING_(s) #s
+#define FM_STRING(s) FM_STRING_(s)
+
+extern const fm_kernels FM_PASTE(fm_kernels_, FM_ISA, _, FM_BITS);
+const fm_kernels FM_PASTE(fm_kernels_, FM_ISA, _, FM_BITS) = {
+    .isa = FM_STRING(FM_ISA),
+    .element_size = sizeof(real),
+    .vector = V,
+    .panel = NR,
+    .gather = gather,
+    .scatter = scatter,
+    .forward = forward,
+    .backward = backward,
+    .update = update,
+    .update_bias = update_bias,
+    .forward_row = forward_row,
+    .activations = {
+#define ACTIVATION(name, argument, ...) {#name, FM_ARGUMENT_##argument, forward_##name, derivative_##name},
+#include "activations.def"
+#undef ACTIVATION
+    },
+    .outputs = {
+#define OUTPUT(name, ...) {#name, output_##name},
+#include "losses.def"
+#undef OUTPUT
+    },
+    .losses = {
+#define LOSS(name, target, output, ...) {#name, FM_TARGET_##target, FM_OUTPUT_##output, gradient_##name},
+#include "losses.def"
+#undef LOSS
+    },
+    .optimizers = {
+#define OPTIMIZER(name, state, ...) {#name, state, prepare_##name},
+#include "optimizers.def"
+#undef OPTIMIZER
+    },
+    .math = {
+#define ROW(name) {#name, map_##name},
+        FM_MATH_FUNCTIONS(ROW)
+#undef ROW
+    },
+    .peak = peak,
+};

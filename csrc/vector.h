@@ -1,0 +1,96 @@
+/* vector.h: one vector of the instruction set that is being compiled, in the element type that is being compiled.
+ *
+ * The build defines FM_BITS (32: float, 64: double) and FM_VECTOR_BYTES. GCC's vector extension does the rest, except
+ * for fused multiply-add and the square root, which need one intrinsic each.
+ * Contraction is off in the whole build (-ffp-contract=off): a multiply-add is fused only where v_fma is written,
+ * so that every compiler and every instruction set with FMA rounds alike.
+ * Included by kernels.c only.
+ */
+#ifndef FM_VECTOR_H
+#define FM_VECTOR_H
+
+#include <float.h>
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#if defined(__AVX__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+#if FM_BITS == 64
+typedef double real;
+typedef int64_t bits;
+typedef uint64_t ubits;
+#else
+typedef float real;
+typedef int32_t bits;
+typedef uint32_t ubits;
+#endif
+#define FM_DOUBLE (FM_BITS == 64)
+#define V ((ptrdiff_t)(FM_VECTOR_BYTES / sizeof(real))) /* reals in a vector */
+#define NR (2 * V)                                       /* reals in a row of a panel: see fastmlp.h */
+
+typedef real vec __attribute__((vector_size(FM_VECTOR_BYTES)));
+typedef bits ivec __attribute__((vector_size(FM_VECTOR_BYTES)));
+typedef ubits uvec __attribute__((vector_size(FM_VECTOR_BYTES)));
+typedef real vec_unaligned __attribute__((vector_size(FM_VECTOR_BYTES), aligned(sizeof(real)), may_alias));
+
+static inline vec v_set(real s) { return s - (vec){0}; }
+static inline vec v_load(const real *p) { return *(const vec_unaligned *)p; }
+static inline void v_store(real *p, vec v) { *(vec_unaligned *)p = v; }
+
+/* The first n of V reals; the rest reads as zero and is not written. */
+static inline vec v_load_n(const real *p, ptrdiff_t n) {
+    vec v = {0};
+    memcpy(&v, p, (size_t)n * sizeof(real));
+    return v;
+}
+static inline void v_store_n(real *p, vec v, ptrdiff_t n) { memcpy(p, &v, (size_t)n * sizeof(real)); }
+
+/* mask ? a : b, lane by lane; a comparison of vectors gives such a mask. */
+static inline vec v_select(ivec mask, vec a, vec b) { return (vec)((mask & (ivec)a) | (~mask & (ivec)b)); }
+
+#define FM_LANEWISE(r, expression)       \
+    do {                                 \
+        for (int i = 0; i < V; i++)      \
+            (r)[i] = (real)(expression); \
+    } while (0)
+
+/* a * b + c, rounded once (twice on the base instruction set, which has no FMA). */
+static inline vec v_fma(vec a, vec b, vec c) {
+#if defined(__AVX512F__) && FM_VECTOR_BYTES == 64
+    if (FM_DOUBLE)
+        return (vec)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
+    return (vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(__FMA__) && FM_VECTOR_BYTES == 32
+    if (FM_DOUBLE)
+        return (vec)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
+    return (vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#elif defined(__aarch64__) && FM_VECTOR_BYTES == 16
+    if (FM_DOUBLE)
+        return (vec)vfmaq_f64((float64x2_t)c, (float64x2_t)a, (float64x2_t)b);
+    return (vec)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+#else
+    return a * b + c;
+#endif
+}
+
+static inline vec v_sqrt(vec a) {
+#if defined(__AVX512F__) && FM_VECTOR_BYTES == 64
+    if (FM_DOUBLE)
+        return (vec)_mm512_sqrt_pd((__m512d)a);
+    return (vec)_mm512_sqrt_ps((__m512)a);
+#elif defined(__AVX__) && FM_VECTOR_BYTES == 32
+    if (FM_DOUBLE)
+        return (vec)_mm256_sqrt_pd((__m256d)a);
+    return (vec)_mm256_sqrt_ps((__m256)a);
+#else
+    vec r;
+    FM_LANEWISE(r, FM_DOUBLE ? sqrt((double)a[i]) : sqrtf((float)a[i]));
+    return r;
+#endif
+}
+#endif

@@ -1,0 +1,47 @@
+"""fastmlp: multilayer perceptrons on CPUs, behind scikit-learn's interface.
+
+Names are imported when they are first asked for (PEP 562), so that ``import fastmlp.network`` brings in neither
+scikit-learn nor SciPy. This file refuses to hold anything else.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fastmlp.estimators import MLPClassifier, MLPRegressor
+    from fastmlp.network import Network
+
+__version__ = "0.1.0"
+
+__all__ = ["MLPClassifier", "MLPRegressor", "Network", "__version__", "show_config"]
+
+_HOMES = {
+    "MLPClassifier": "fastmlp.estimators",
+    "MLPRegressor": "fastmlp.estimators",
+    "Network": "fastmlp.network",
+}
+
+
+def show_config() -> None:
+    """Print version, compiler, instruction sets built and chosen, threads, element types."""
+    from fastmlp import _core
+
+    lines = {"fastmlp": __version__, **_core.info()}
+    width = max(map(len, lines))
+    for name, value in lines.items():
+        text = ", ".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
+        print(f"{name:<{width}}  {text}")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fastmlp' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

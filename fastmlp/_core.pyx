@@ -1,0 +1,436 @@
+"""The conductor of training: splits the work of a step over threads and calls the C kernels.
+
+It knows nothing of epochs' ends, stopping or estimators (training.py), and computes nothing itself: every sum of products,
+loss and update is a kernel of csrc/fastmlp.h. Re-exports _plan's names, so that the floors above see one module.
+
+A step has two phases, with a barrier after each:
+    1. along the network, each thread its rows: gather, forward, loss, backward
+    2. across the batch, each thread its blocks of weights: gradient and update in one
+A batch of more than SLAB_ROWS rows is taken in slabs, the sums of phase 2 carried from slab to slab, which keeps both
+their order and the memory small. No result depends on the number of threads: a sum is always one kernel's, in the order
+of the rows.
+"""
+
+import numpy
+
+from cpython.exc cimport PyErr_CheckSignals
+from cython.parallel cimport parallel, threadid
+from libc.math cimport isfinite
+from libc.string cimport memset
+
+from fastmlp._csrc cimport *
+from fastmlp._openmp cimport *
+from fastmlp._plan cimport Buffer, Plan, Rows, flat
+
+from fastmlp._plan import ACTIVATIONS, LOSSES, OPTIMIZERS, OUTPUTS, info, max_threads, peak_gflops
+
+__all__ = ["ACTIVATIONS", "LOSSES", "OPTIMIZERS", "OUTPUTS", "Plan", "Trainer", "info", "max_threads", "peak_gflops"]
+globals()["Plan"] = Plan  # a cimported name is not yet one of the Python module
+
+# Seconds between two looks for signals; half of what is promised, since a slab is finished first.
+cdef double SIGNAL_SLICE = 0.05
+# Rows that pass through the network together in one thread: their activations stay in L2.
+cdef Py_ssize_t CHUNK_ROWS = 128
+# Rows of a batch whose activations are kept at once.
+cdef Py_ssize_t SLAB_ROWS = 2048
+
+
+cdef struct Unit:
+    # A piece of phase 2: rows i0 .. i0 + n of weight panel p, or, with n = 0, panel p of the bias.
+    int layer
+    Py_ssize_t i0, n, p
+    Py_ssize_t cost        # of all units before this one
+
+
+cdef struct Position:
+    # How far an epoch has come. Written by thread 0 only, between barriers.
+    Py_ssize_t step, slab, first   # first: row of the epoch's order at which the step begins
+    double step_loss, loss         # sums over rows: of this step; of the epoch, each step's mean times its rows
+    int stop                       # leave the parallel region: time to look for signals, or the end
+
+
+cdef struct Epoch:
+    # What one call of Trainer.epoch works on; read by all threads.
+    const fm_rows *X
+    const fm_targets *targets
+    const Py_ssize_t *order
+    Py_ssize_t n_rows, batch_size, n_steps, t
+    const double *learning_rates
+    const double *weight_sums
+    fm_hyper hyper
+    double slice_end
+    int rule
+
+
+cdef class Trainer:
+    """The workspace of one training run: packed weights, optimizer state, activations of a batch.
+
+    Parameters
+    ----------
+    plan : Plan
+        Its output activation must be the loss's.
+    loss : str
+        One of LOSSES.
+    optimizer : str
+        One of OPTIMIZERS. 'gradient' updates nothing and is what `loss_gradient` needs.
+    batch_size : int
+        Largest number of rows in a step.
+    n_threads : int
+        At most so many threads; the result does not depend on it.
+    """
+
+    cdef Plan plan
+    cdef readonly str loss
+    cdef readonly str optimizer
+    cdef readonly Py_ssize_t batch_size
+    cdef readonly int n_threads
+    cdef int loss_row, rule, n_state, n_layers
+    cdef const fm_kernels *k
+    cdef fm_layer *layers
+    cdef Unit *units
+    cdef Py_ssize_t n_units, stride, total_cost, scratch_bytes
+    cdef char *sums                # of each unit, kept over the slabs; NULL where one slab is enough
+    cdef double *penalties         # of each unit's columns, over the epoch
+    cdef double *values            # losses of a slab's rows
+    cdef char *scratch             # of each thread
+    cdef list buffers
+    cdef fm_barrier barrier
+    cdef Position position
+
+    def __init__(self, Plan plan, str loss, str optimizer, Py_ssize_t batch_size, int n_threads=1):
+        if loss not in LOSSES:
+            raise ValueError(f"loss must be one of {tuple(LOSSES)}, got {loss!r}")
+        if optimizer not in OPTIMIZERS:
+            raise ValueError(f"optimizer must be one of {tuple(OPTIMIZERS)}, got {optimizer!r}")
+        if LOSSES[loss] != plan.output:
+            raise ValueError(f"loss {loss!r} needs a plan with output {LOSSES[loss]!r}, got {plan.output!r}")
+        if batch_size < 1 or n_threads < 1:
+            raise ValueError(f"batch_size and n_threads must be positive, got {batch_size} and {n_threads}")
+        self.plan, self.loss, self.optimizer = plan, loss, optimizer
+        self.batch_size, self.n_threads = batch_size, n_threads
+        self.k, self.n_layers = plan.k, plan.n_layers
+        self.loss_row = list(LOSSES).index(loss)
+        self.rule = list(OPTIMIZERS).index(optimizer)
+        self.n_state = OPTIMIZERS[optimizer]
+        self.buffers = []
+        fm_barrier_init(&self.barrier)
+        self.allocate_layers()
+        self.list_units()
+        self.scratch_bytes = (2 * CHUNK_ROWS * (plan.sizes[self.n_layers] + 1) + FM_BLOCK_ROWS * self.k.panel) * self.k.element_size
+        self.scratch_bytes = (self.scratch_bytes + 127) // 64 * 64
+        self.scratch = <char *> self.buffer(self.n_threads * self.scratch_bytes)
+        self.values = <double *> self.buffer(min(batch_size, SLAB_ROWS) * sizeof(double))
+        if batch_size > SLAB_ROWS:
+            self.sums = <char *> self.buffer(self.n_units * FM_BLOCK_ROWS * self.k.panel * self.k.element_size)
+
+    cdef void *buffer(self, Py_ssize_t n_bytes) except NULL:
+        cdef Buffer new = Buffer(n_bytes)
+        self.buffers.append(new)
+        return new.at
+
+    cdef int allocate_layers(self) except -1:
+        """Panels for weights, state, and a slab's activations and deltas.
+
+        An odd number of rows between panels, so that a row's pieces do not fall into one cache set.
+        """
+        cdef Py_ssize_t size = self.k.element_size, rows = min(self.batch_size, SLAB_ROWS) | 1, O, I
+        cdef fm_layer *layer
+        cdef int l, s
+        self.stride = rows * self.k.panel
+        self.layers = <fm_layer *> self.buffer(self.n_layers * sizeof(fm_layer))
+        for l in range(self.n_layers):
+            layer = &self.layers[l]
+            layer.fan_in, layer.fan_out, layer.activation = self.plan.sizes[l], self.plan.sizes[l + 1], self.plan.hidden[l]
+            I, O = self.plan.padded(layer.fan_in), self.plan.padded(layer.fan_out)
+            layer.W = self.buffer(layer.fan_in * O * size)
+            layer.b = self.buffer(O * size)
+            for s in range(self.n_state):
+                layer.W_state[s] = self.buffer(layer.fan_in * O * size)
+                layer.b_state[s] = self.buffer(O * size)
+            layer.x = self.buffer(I // self.k.panel * self.stride * size) if l == 0 else self.layers[l - 1].y
+            layer.dz = self.buffer(O // self.k.panel * self.stride * size)
+            layer.y = layer.dz
+            if l > 0:
+                layer.WT = self.buffer(layer.fan_out * I * size)
+            if l < self.n_layers - 1:
+                layer.y = self.buffer(O // self.k.panel * self.stride * size)
+                if self.k.activations[layer.activation].from_input:
+                    layer.z = self.buffer(O // self.k.panel * self.stride * size)
+        return 0
+
+    cdef int list_units(self) except -1:
+        """Phase 2's work, in pieces small enough to share out and large enough to stream."""
+        cdef Py_ssize_t panel = self.k.panel, n = 0, p, i, width
+        cdef Unit *unit
+        cdef fm_layer *layer
+        cdef int l
+        for l in range(self.n_layers):
+            n += ((self.layers[l].fan_in + FM_BLOCK_ROWS - 1) // FM_BLOCK_ROWS + 1) * (self.plan.padded(self.layers[l].fan_out) // panel)
+        self.units = <Unit *> self.buffer(n * sizeof(Unit))
+        self.penalties = <double *> self.buffer(n * panel * sizeof(double))
+        self.n_units, self.total_cost = n, 0
+        unit = self.units
+        for l in range(self.n_layers):
+            layer = &self.layers[l]
+            for i in range(0, layer.fan_in + FM_BLOCK_ROWS, FM_BLOCK_ROWS):
+                if i >= layer.fan_in and i < layer.fan_in + FM_BLOCK_ROWS:
+                    for p in range(self.plan.padded(layer.fan_out) // panel):
+                        unit.layer, unit.i0, unit.n, unit.p, unit.cost = l, 0, 0, p, self.total_cost
+                        self.total_cost += 2
+                        unit += 1
+                    break
+                for p in range(self.plan.padded(layer.fan_out) // panel):
+                    unit.layer, unit.i0, unit.n, unit.p = l, i, min(FM_BLOCK_ROWS, layer.fan_in - i), p
+                    unit.cost = self.total_cost
+                    width = min(panel, layer.fan_out - p * panel)
+                    self.total_cost += unit.n * (2 if width > self.k.vector else 1)
+                    unit += 1
+        return 0
+
+    def load(self, parameters, state=None):
+        """Copy flat parameters, and the optimizer's arrays (n_state, n_parameters; None: zeros), into the workspace."""
+        cdef Py_ssize_t n = self.plan.n_parameters, size = self.k.element_size
+        cdef char *at = <char *> flat(parameters, n, size, "parameters")
+        cdef char *state_at = <char *> flat(state, n * self.n_state, size, "state") if state is not None else NULL
+        cdef Buffer zeros = Buffer(n * size) if state is None and self.n_state else None
+        cdef int s
+        self.plan.pack(self.layers, at, -1)
+        for s in range(self.n_state):
+            self.plan.pack(self.layers, <char *> zeros.at if state is None else state_at + s * n * size, s)
+
+    def store(self, parameters, state=None):
+        """Copy the parameters, and the optimizer's arrays if `state` is given, out of the workspace."""
+        cdef Py_ssize_t n = self.plan.n_parameters, size = self.k.element_size
+        cdef char *at = <char *> flat(parameters, n, size, "parameters", True)
+        cdef char *state_at = <char *> flat(state, n * self.n_state, size, "state", True) if state is not None else NULL
+        cdef int s
+        self.plan.unpack(at, self.layers, -1)
+        if state is not None:
+            for s in range(self.n_state):
+                self.plan.unpack(state_at + s * n * size, self.layers, s)
+
+    def epoch(self, X, y, sample_weight, order, learning_rates, Py_ssize_t t, *, double alpha=0.0, double l1_ratio=0.0,
+              double momentum=0.9, double beta_1=0.9, double beta_2=0.999, double epsilon=1e-8, double rho=0.9):
+        """One pass over the rows `order` of X in batches of `batch_size`, the last one being the rest.
+
+        Parameters
+        ----------
+        X : ndarray or CSR of shape (n, n_features), float32 or float64
+        y : intp array (n,) of class indices for a softmax, else array (n, O) in the plan's dtype
+        sample_weight : float64 array (n,) or None
+        order : intp array or None
+            None takes all rows in order.
+        learning_rates : float64 array, one per step
+        t : int
+            Updates made before.
+
+        Returns
+        -------
+        float
+            Sum over batches of (weighted mean loss + penalty / weight sum) * rows, divided by all rows. A batch whose
+            weights sum to zero changes nothing and adds nothing.
+
+        Raises
+        ------
+        KeyboardInterrupt, or whatever a signal handler raises; the parameters are then those of the last whole step.
+        """
+        cdef Rows rows = Rows(X, self.plan.sizes[0])
+        cdef Epoch e
+        cdef fm_targets targets
+        cdef Py_ssize_t m = rows.n if order is None else len(order), s
+        memset(&e, 0, sizeof(e))
+        self.take_targets(&targets, rows.n, y, sample_weight)
+        e.X, e.targets, e.n_rows, e.batch_size, e.t, e.rule = &rows.rows, &targets, m, self.batch_size, t, self.rule
+        e.n_steps = (m + self.batch_size - 1) // self.batch_size
+        e.order = self.take_order(order, rows.n)
+        e.learning_rates = <double *> flat(learning_rates, e.n_steps, sizeof(double), "learning_rates")
+        cdef Buffer sums = Buffer(e.n_steps * sizeof(double))
+        e.weight_sums = <double *> sums.at
+        for s in range(e.n_steps):
+            (<double *> sums.at)[s] = weight_sum(&e, s)
+        e.hyper.l1, e.hyper.l2 = alpha * l1_ratio, alpha * (1 - l1_ratio)
+        e.hyper.momentum, e.hyper.beta_1, e.hyper.beta_2 = momentum, beta_1, beta_2
+        e.hyper.epsilon, e.hyper.rho = epsilon, rho
+        self.run(&e)
+        return (self.position.loss + self.penalty()) / m if m else 0.0
+
+    def loss_gradient(self, parameters, X, y, sample_weight, out, *, double alpha=0.0, double l1_ratio=0.0):
+        """Loss of all rows of X at `parameters`, and its gradient into the flat array `out`."""
+        if self.optimizer != "gradient":
+            raise ValueError(f"loss_gradient needs a Trainer with optimizer 'gradient', this one has {self.optimizer!r}")
+        if len(X) > self.batch_size if isinstance(X, numpy.ndarray) else X.shape[0] > self.batch_size:
+            raise ValueError(f"X has more rows than the batch size {self.batch_size}")
+        cdef Py_ssize_t n = self.plan.n_parameters, size = self.k.element_size
+        cdef char *at = <char *> flat(out, n, size, "out", True)
+        self.plan.pack(self.layers, <char *> flat(parameters, n, size, "parameters"), -1)
+        loss = self.epoch(X, y, sample_weight, None, numpy.zeros(1), 0, alpha=alpha, l1_ratio=l1_ratio)
+        self.plan.unpack(at, self.layers, 0)
+        return loss
+
+    cdef int take_targets(self, fm_targets *targets, Py_ssize_t n, y, sample_weight) except -1:
+        cdef Py_ssize_t i, O = self.plan.sizes[self.n_layers]
+        memset(targets, 0, sizeof(targets[0]))
+        if self.k.losses[self.loss_row].target_is_class:
+            targets.classes = <Py_ssize_t *> flat(y, n, sizeof(Py_ssize_t), "y")
+            if y.dtype.kind != "i":
+                raise ValueError(f"y must hold class indices (intp) for loss {self.loss!r}, got {y.dtype}")
+            for i in range(n):
+                if targets.classes[i] < 0 or targets.classes[i] >= O:
+                    raise ValueError(f"y must lie in [0, {O}), got {targets.classes[i]}")
+        else:
+            targets.values = flat(y, n * O, self.k.element_size, "y")
+            if y.dtype != self.plan.dtype:
+                raise ValueError(f"y must be {self.plan.dtype} for loss {self.loss!r}, got {y.dtype}")
+        if sample_weight is not None:
+            targets.weights = <double *> flat(sample_weight, n, sizeof(double), "sample_weight")
+        return 0
+
+    cdef const Py_ssize_t *take_order(self, order, Py_ssize_t n) except? NULL:
+        cdef Py_ssize_t i
+        cdef const Py_ssize_t *at
+        if order is None:
+            return NULL
+        at = <Py_ssize_t *> flat(order, len(order), sizeof(Py_ssize_t), "order")
+        for i in range(len(order)):
+            if at[i] < 0 or at[i] >= n:
+                raise IndexError(f"order must lie in [0, {n}), got {at[i]}")
+        return at
+
+    cdef int run(self, Epoch *e) except -1:
+        """The epoch's steps, in time slices between which Python looks for signals."""
+        cdef Position *position = &self.position
+        cdef int n_threads = max(1, min(self.n_threads, omp_get_max_threads()))
+        memset(position, 0, sizeof(Position))
+        memset(self.penalties, 0, self.n_units * self.k.panel * sizeof(double))
+        while position.step < e.n_steps:
+            position.stop = 0
+            e.slice_end = fm_seconds() + SIGNAL_SLICE
+            if n_threads == 1:
+                with nogil:
+                    self.work(e, 0, 1)
+            else:
+                with nogil, parallel(num_threads=n_threads):
+                    self.work(e, threadid(), omp_get_num_threads())
+            if PyErr_CheckSignals() < 0:
+                return -1
+        return 0
+
+    cdef void work(self, Epoch *e, int thread, int n_threads) noexcept nogil:
+        """One thread's part of the steps, from the current position until the slice or the epoch ends."""
+        cdef Position *position = &self.position
+        cdef fm_hyper hyper = e.hyper
+        cdef Py_ssize_t begin = self.first_unit(thread, n_threads), end = self.first_unit(thread + 1, n_threads)
+        cdef Py_ssize_t step, slab, n_slabs, rows, first, count
+        while not position.stop:
+            step, slab = position.step, position.slab
+            rows = min(e.batch_size, e.n_rows - position.first)
+            n_slabs = (rows + SLAB_ROWS - 1) // SLAB_ROWS
+            first = rows * slab // n_slabs
+            count = rows * (slab + 1) // n_slabs - first
+            first += position.first
+            if e.weight_sums[step] != 0:
+                self.along_network(e, first, count, thread, n_threads)
+                fm_barrier_wait(&self.barrier, n_threads)
+                hyper.learning_rate, hyper.t = e.learning_rates[step], e.t + step + 1
+                hyper.weight_sum, hyper.penalty_scale = e.weight_sums[step], rows / e.weight_sums[step]
+                self.k.optimizers[e.rule].prepare(&hyper)
+                self.across_batch(&hyper, begin, end, count, slab > 0, e.rule if slab == n_slabs - 1 else -1, thread)
+            else:
+                fm_barrier_wait(&self.barrier, n_threads)
+            if thread == 0:
+                self.advance(e, rows, first, count, n_slabs)
+            fm_barrier_wait(&self.barrier, n_threads)
+
+    cdef Py_ssize_t first_unit(self, int thread, int n_threads) noexcept nogil:
+        """Units are shared out by cost: the first one that is not before this thread's share of it."""
+        cdef Py_ssize_t low = 0, high = self.n_units, middle, share = self.total_cost * thread // n_threads
+        if thread == n_threads:
+            return self.n_units
+        while low < high:
+            middle = (low + high) // 2
+            if self.units[middle].cost < share:
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+    cdef void along_network(self, Epoch *e, Py_ssize_t first, Py_ssize_t count, int thread, int n_threads) noexcept nogil:
+        """Phase 1: this thread's rows of the slab, in chunks."""
+        cdef Py_ssize_t row = count * thread // n_threads, end = count * (thread + 1) // n_threads
+        cdef Py_ssize_t n_chunks = (end - row + CHUNK_ROWS - 1) // CHUNK_ROWS, size = self.k.element_size, n
+        cdef Py_ssize_t panel = self.k.panel, O = self.plan.sizes[self.n_layers]
+        cdef const Py_ssize_t *order
+        cdef fm_layer *last = &self.layers[self.n_layers - 1]
+        cdef int l
+        for n_chunks in range(n_chunks, 0, -1):
+            n = (end - row) // n_chunks
+            order = NULL
+            if e.order != NULL:
+                order = e.order + first + row
+            self.k.gather(<char *> self.layers[0].x + row * panel * size, e.X, order, first + row, n, self.stride)
+            for l in range(self.n_layers):
+                self.k.forward(&self.layers[l], row, n, self.stride)
+            self.k.losses[self.loss_row].gradient(last.dz, self.values + row, self.scratch + thread * self.scratch_bytes,
+                                                  e.targets, order, first + row, row, n, O, self.stride)
+            for l in range(self.n_layers - 1, 0, -1):
+                self.k.backward(&self.layers[l], &self.layers[l - 1], row, n, self.stride)
+            row += n
+
+    cdef void across_batch(self, const fm_hyper *hyper, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t rows, int accumulate,
+                           int rule, int thread) noexcept nogil:
+        """Phase 2: this thread's blocks of weights and biases."""
+        cdef Py_ssize_t i, block = FM_BLOCK_ROWS * self.k.panel * self.k.element_size
+        cdef Unit *unit
+        cdef void *G = self.scratch + thread * self.scratch_bytes
+        for i in range(begin, end):
+            unit = &self.units[i]
+            if self.sums != NULL:
+                G = self.sums + i * block
+            if unit.n:
+                self.k.update(&self.layers[unit.layer], G, self.penalties + i * self.k.panel, unit.i0, unit.n, unit.p, rows,
+                              self.stride, accumulate, rule, hyper)
+            else:
+                self.k.update_bias(&self.layers[unit.layer], G, unit.p, rows, self.stride, accumulate, rule, hyper)
+
+    cdef void advance(self, Epoch *e, Py_ssize_t rows, Py_ssize_t first, Py_ssize_t count, Py_ssize_t n_slabs) noexcept nogil:
+        """Thread 0, while the others finish phase 2: sum the slab's losses in the order of the rows, move on."""
+        cdef Position *position = &self.position
+        cdef Py_ssize_t r, row
+        if e.weight_sums[position.step] != 0:
+            for r in range(count):
+                row = first + r if e.order == NULL else e.order[first + r]
+                if e.targets.weights == NULL:
+                    position.step_loss += self.values[r]
+                elif e.targets.weights[row] != 0:
+                    position.step_loss += e.targets.weights[row] * self.values[r]
+        position.slab += 1
+        if position.slab == n_slabs:
+            if e.weight_sums[position.step] != 0:
+                position.loss += position.step_loss / e.weight_sums[position.step] * rows
+            position.step_loss = 0
+            position.slab = 0
+            position.step += 1
+            position.first += rows
+        if position.step == e.n_steps or fm_seconds() >= e.slice_end:
+            position.stop = 1
+
+    cdef double penalty(self) noexcept:
+        """Sum of the epoch's penalties, by layer, block of rows and column: one order for every panel width."""
+        cdef double total = 0
+        cdef Py_ssize_t u, j
+        for u in range(self.n_units):
+            if self.units[u].n:
+                for j in range(min(self.k.panel, self.layers[self.units[u].layer].fan_out - self.units[u].p * self.k.panel)):
+                    total += self.penalties[u * self.k.panel + j]
+        return total
+
+
+cdef double weight_sum(const Epoch *e, Py_ssize_t step) noexcept nogil:
+    """Sum of a step's sample weights, in the order of its rows; without weights, their number."""
+    cdef Py_ssize_t first = step * e.batch_size, last = min(first + e.batch_size, e.n_rows), r
+    cdef double total = 0
+    if e.targets.weights == NULL:
+        return <double> (last - first)
+    for r in range(first, last):
+        total += e.targets.weights[r if e.order == NULL else e.order[r]]
+    return total

@@ -1,0 +1,101 @@
+# Mirror of csrc/fastmlp.h and csrc/barrier.h, nothing else.
+
+cdef extern from "fastmlp.h" nogil:
+    enum:
+        FM_BLOCK_ROWS
+        FM_MAX_STATE
+        FM_N_ACTIVATIONS
+        FM_N_OUTPUTS
+        FM_N_LOSSES
+        FM_N_OPTIMIZERS
+        FM_N_MATH
+        FM_ACTIVATION_identity
+
+    ctypedef struct fm_layer:
+        Py_ssize_t fan_in, fan_out
+        int activation
+        void *W
+        void *b
+        void *WT
+        void *W_state[3]
+        void *b_state[3]
+        void *x
+        void *z
+        void *y
+        void *dz
+
+    ctypedef struct fm_rows:
+        const void *data
+        const void *indices
+        const void *indptr
+        Py_ssize_t row_stride, column_stride, columns
+        int is_double, is_sparse, is_int64
+
+    ctypedef struct fm_targets:
+        const Py_ssize_t *classes
+        const void *values
+        const double *weights
+
+    ctypedef struct fm_hyper:
+        double learning_rate, momentum, beta_1, beta_2, epsilon, rho
+        double l1, l2, weight_sum, penalty_scale
+        Py_ssize_t t
+
+    ctypedef struct fm_activation_row:
+        const char *name
+        int from_input
+        void (*forward)(void *y, const void *x, Py_ssize_t n) noexcept nogil
+        void (*derivative)(void *d, const void *x_or_y, Py_ssize_t n) noexcept nogil
+
+    ctypedef struct fm_output_row:
+        const char *name
+        void (*apply)(void *a, Py_ssize_t rows, Py_ssize_t columns) noexcept nogil
+
+    ctypedef struct fm_loss_row:
+        const char *name
+        int target_is_class, output
+        void (*gradient)(void *z, double *value, void *scratch, const fm_targets *targets, const Py_ssize_t *order,
+                         Py_ssize_t first_target, Py_ssize_t first, Py_ssize_t rows, Py_ssize_t columns,
+                         Py_ssize_t stride) noexcept nogil
+
+    ctypedef struct fm_optimizer_row:
+        const char *name
+        int n_state
+        void (*prepare)(fm_hyper *hyper) noexcept nogil
+
+    ctypedef struct fm_math_row:
+        const char *name
+        void (*map)(void *y, const void *x, Py_ssize_t n) noexcept nogil
+
+    ctypedef struct fm_kernels:
+        const char *isa
+        int element_size, vector, panel
+        void (*gather)(void *P, const fm_rows *X, const Py_ssize_t *order, Py_ssize_t first, Py_ssize_t rows,
+                       Py_ssize_t stride) noexcept nogil
+        void (*scatter)(void *M, const void *P, Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t stride) noexcept nogil
+        void (*forward)(const fm_layer *layer, Py_ssize_t first, Py_ssize_t rows, Py_ssize_t stride) noexcept nogil
+        void (*backward)(const fm_layer *layer, const fm_layer *below, Py_ssize_t first, Py_ssize_t rows,
+                         Py_ssize_t stride) noexcept nogil
+        void (*update)(const fm_layer *layer, void *G, double *penalty, Py_ssize_t i0, Py_ssize_t n, Py_ssize_t p,
+                       Py_ssize_t batch, Py_ssize_t stride, int accumulate, int rule, const fm_hyper *hyper) noexcept nogil
+        void (*update_bias)(const fm_layer *layer, void *G, Py_ssize_t p, Py_ssize_t batch, Py_ssize_t stride,
+                            int accumulate, int rule, const fm_hyper *hyper) noexcept nogil
+        void (*forward_row)(void *y, const void *x, const void *W, const void *b, Py_ssize_t fan_in, Py_ssize_t fan_out,
+                            int activation) noexcept nogil
+        fm_activation_row *activations
+        fm_output_row *outputs
+        fm_loss_row *losses
+        fm_optimizer_row *optimizers
+        fm_math_row *math
+        double (*peak)(Py_ssize_t n, void *sink) noexcept nogil
+
+    int fm_isa_count()
+    const char *fm_isa_name(int i)
+    int fm_isa_available(int i)
+    const fm_kernels *fm_isa_kernels(int i, int element_size)
+
+cdef extern from "barrier.h" nogil:
+    ctypedef struct fm_barrier:
+        pass
+    void fm_barrier_init(fm_barrier *b)
+    void fm_barrier_wait(fm_barrier *b, int n)

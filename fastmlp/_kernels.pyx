@@ -1,0 +1,249 @@
+"""Single kernels as Python functions, for any instruction set of this machine: for check, tests and benchmarks only.
+
+Every output lies in a guarded buffer: filled with NaN, with NaN around it, rows that the call was not given included. A
+kernel that writes outside its contract raises AssertionError here, whoever the caller is.
+"""
+
+import numpy
+
+from libc.string cimport memset
+
+from fastmlp._csrc cimport *
+from fastmlp._plan cimport Buffer, Rows, flat, kernels_of
+
+from fastmlp._plan import ACTIVATIONS, LOSSES, OPTIMIZERS, OUTPUTS, info
+
+cdef const fm_kernels *_names = kernels_of(info()["isa"], "float64")
+MATH = tuple([_names.math[i].name.decode() for i in range(FM_N_MATH)])
+BLOCK_ROWS = FM_BLOCK_ROWS
+cdef Py_ssize_t GUARD = 64
+
+
+cdef class Panels:
+    """A matrix in panels: `rows` rows from row `first` on, in a buffer of NaN that holds more rows than that."""
+
+    cdef const fm_kernels *k
+    cdef Py_ssize_t rows, columns, first, height, stride, panels
+    cdef object memory
+    cdef void *at
+
+    def __cinit__(self, Kernels owner, Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t first=0, bint exact=False):
+        # exact: no rows beyond `rows`, no gap between panels, as in weights
+        self.k, self.rows, self.columns, self.first = owner.k, rows, columns, first
+        self.panels = (columns + self.k.panel - 1) // self.k.panel
+        self.height = rows if exact else first + rows + 2
+        self.stride = self.height * self.k.panel
+        raw = numpy.full(2 * GUARD + self.stride * self.panels + GUARD, numpy.nan, owner.dtype)
+        skip = (-raw.ctypes.data // raw.itemsize) % (64 // raw.itemsize)
+        self.memory = raw[skip:]
+        self.at = <char *> <size_t> self.memory.ctypes.data + GUARD * self.k.element_size
+
+    @property
+    def grid(self):
+        """All rows, guards included: (panels, height, panel)."""
+        body = self.memory[GUARD:GUARD + self.stride * self.panels]
+        return body.reshape(self.panels, self.height, self.k.panel)
+
+    def set(self, matrix):
+        padded = numpy.zeros((self.rows, self.panels * self.k.panel), self.memory.dtype)
+        padded[:, :self.columns] = matrix
+        self.grid[:, self.first:self.first + self.rows] = padded.reshape(self.rows, self.panels, self.k.panel).transpose(1, 0, 2)
+        return self
+
+    def get(self):
+        grid = self.grid[:, self.first:self.first + self.rows]
+        return grid.transpose(1, 0, 2).reshape(self.rows, self.panels * self.k.panel)[:, :self.columns].copy()
+
+    def check(self, str what):
+        """Nothing outside the rows first .. first + rows was written."""
+        outside = [self.memory[:GUARD], self.memory[GUARD + self.stride * self.panels:],
+                   self.grid[:, :self.first], self.grid[:, self.first + self.rows:]]
+        if not all(numpy.isnan(part).all() for part in outside):
+            raise AssertionError(f"{what} wrote outside its output")
+        return self
+
+
+def guarded(Py_ssize_t n, dtype, Py_ssize_t offset=0):
+    """(array of n NaN at `offset` elements from alignment, function that raises if its surroundings changed)."""
+    memory = numpy.full(n + offset + 2 * GUARD, numpy.nan, dtype)
+
+    def check(str what):
+        if not (numpy.isnan(memory[:GUARD + offset]).all() and numpy.isnan(memory[GUARD + offset + n:]).all()):
+            raise AssertionError(f"{what} wrote outside its output")
+
+    return memory[GUARD + offset:GUARD + offset + n], check
+
+
+cdef void *address(array) except? NULL:
+    return <void *> <size_t> array.ctypes.data
+
+
+cdef class Kernels:
+    """The kernels of one instruction set and element type.
+
+    Parameters
+    ----------
+    isa : str
+        One of info()['available'].
+    dtype : {'float32', 'float64'}
+    """
+
+    cdef const fm_kernels *k
+    cdef readonly str isa
+    cdef readonly str dtype
+    cdef readonly int vector
+    cdef readonly int panel
+
+    def __init__(self, str isa, str dtype):
+        self.k = kernels_of(isa, dtype)
+        self.isa, self.dtype, self.vector, self.panel = isa, dtype, self.k.vector, self.k.panel
+
+    def _array(self, x):
+        return numpy.ascontiguousarray(x, self.dtype)
+
+    def math(self, str name, x, Py_ssize_t offset=0):
+        """exp, log, ... of a vector."""
+        x = self._array(x)
+        y, check = guarded(x.size, self.dtype, offset)
+        self.k.math[MATH.index(name)].map(address(y), address(x), x.size)
+        check(name)
+        return y
+
+    def activation(self, str name, x, Py_ssize_t offset=0):
+        x = self._array(x)
+        y, check = guarded(x.size, self.dtype, offset)
+        self.k.activations[ACTIVATIONS.index(name)].forward(address(y), address(x), x.size)
+        check(name)
+        return y
+
+    def derivative(self, str name, d, x, Py_ssize_t offset=0):
+        """d * f'(x), taken from x or from f(x) as the activation's row says."""
+        cdef const fm_activation_row *row = &self.k.activations[ACTIVATIONS.index(name)]
+        u = self._array(x) if row.from_input else self.activation(name, x)
+        out, check = guarded(u.size, self.dtype, offset)
+        out[:] = d
+        row.derivative(address(out), address(u), u.size)
+        check(name)
+        return out
+
+    def output(self, str name, z):
+        """Output activation of a matrix."""
+        z = self._array(z)
+        a, check = guarded(z.size, self.dtype)
+        a[:] = z.ravel()
+        self.k.outputs[OUTPUTS.index(name)].apply(address(a), z.shape[0], z.shape[1])
+        check(name)
+        return a.reshape(z.shape)
+
+    def loss(self, str name, z, y, weights=None, order=None):
+        """(dz, value per row) at z for the targets y[order]."""
+        cdef fm_targets targets
+        cdef const fm_loss_row *row = &self.k.losses[list(LOSSES).index(name)]
+        cdef Py_ssize_t rows = z.shape[0], O = z.shape[1]
+        cdef Panels dz = Panels(self, rows, O, 3).set(z)
+        scratch = numpy.empty(2 * rows * (O + 1) + 64, self.dtype)
+        value, check = guarded(rows, "float64")
+        memset(&targets, 0, sizeof(targets))
+        y = numpy.ascontiguousarray(y, numpy.intp if row.target_is_class else self.dtype)
+        targets.classes = <Py_ssize_t *> address(y)
+        targets.values = address(y)
+        if weights is not None:
+            weights = numpy.ascontiguousarray(weights, numpy.float64)
+            targets.weights = <double *> address(weights)
+        if order is not None:
+            order = numpy.ascontiguousarray(order, numpy.intp)
+        row.gradient(dz.at, <double *> address(value), address(scratch), &targets,
+                     <Py_ssize_t *> address(order) if order is not None else NULL, 0, 3, rows, O, dz.stride)
+        check(name)
+        return dz.check(name).get(), value
+
+    def gather(self, X, order=None, Py_ssize_t first=0, rows=None):
+        """X[order], through panels."""
+        cdef Rows source = Rows(X, X.shape[1])
+        if order is not None:
+            order = numpy.ascontiguousarray(order, numpy.intp)
+        cdef Py_ssize_t n = rows if rows is not None else len(order) if order is not None else X.shape[0] - first
+        cdef Panels panels = Panels(self, n, X.shape[1])
+        self.k.gather(panels.at, &source.rows, <Py_ssize_t *> address(order) if order is not None else NULL, first, n, panels.stride)
+        panels.check("gather")
+        M, check = guarded(n * X.shape[1], self.dtype)
+        self.k.scatter(address(M), panels.at, n, X.shape[1], panels.stride)
+        check("scatter")
+        return M.reshape(n, X.shape[1])
+
+    def forward(self, x, W, b, str activation="identity", Py_ssize_t first=0):
+        """(y, z) of a layer; rows from `first` of the batch are computed."""
+        cdef fm_layer layer
+        cdef Py_ssize_t rows = x.shape[0]
+        cdef Panels X = Panels(self, rows, W.shape[0], first).set(x), Y = Panels(self, rows, W.shape[1], first)
+        cdef Panels Z = Panels(self, rows, W.shape[1], first), P = Panels(self, W.shape[0], W.shape[1], 0, True).set(W)
+        cdef Panels B = Panels(self, 1, W.shape[1], 0, True).set(b)
+        memset(&layer, 0, sizeof(layer))
+        layer.fan_in, layer.fan_out, layer.activation = W.shape[0], W.shape[1], ACTIVATIONS.index(activation)
+        layer.x, layer.W, layer.b, layer.y, layer.z = X.at, P.at, B.at, Y.at, Z.at
+        self.k.forward(&layer, first, rows, X.stride)
+        return Y.check("forward").get(), Z.check("forward").get()
+
+    def forward_row(self, x, W, b, str activation="identity", Py_ssize_t offset=0):
+        x, W, b = self._array(x), self._array(W), self._array(b)
+        y, check = guarded(W.shape[1], self.dtype, offset)
+        self.k.forward_row(address(y), address(x), address(W), address(b), W.shape[0], W.shape[1], ACTIVATIONS.index(activation))
+        check("forward_row")
+        return y
+
+    def backward(self, dz, W, x, str activation="identity", Py_ssize_t first=0):
+        """Gradient at the input of the activation below, whose input was x: (dz W^T) * f'(x)."""
+        cdef fm_layer layer, below
+        cdef Py_ssize_t rows = dz.shape[0], I = W.shape[0], O = W.shape[1]
+        cdef Panels D = Panels(self, rows, O, first).set(dz), T = Panels(self, O, I, 0, True).set(W.T)
+        cdef Panels out = Panels(self, rows, I, first), Y = Panels(self, rows, I, first), Z = Panels(self, rows, I, first).set(x)
+        memset(&layer, 0, sizeof(layer))
+        memset(&below, 0, sizeof(below))
+        Y.set(self.activation(activation, numpy.ravel(x)).reshape(rows, I))
+        layer.fan_in, layer.fan_out, layer.dz, layer.WT = I, O, D.at, T.at
+        below.activation, below.fan_out, below.dz, below.y = ACTIVATIONS.index(activation), I, out.at, Y.at
+        if self.k.activations[below.activation].from_input:
+            below.z = Z.at
+        self.k.backward(&layer, &below, first, rows, D.stride)
+        return out.check("backward").get()
+
+    def update(self, str optimizer, x, dz, W, b, state_W, state_b, *, int t=1, double weight_sum=1, double l1=0, double l2=0,
+               double learning_rate=0.1, double momentum=0.9, double beta_1=0.9, double beta_2=0.999, double epsilon=1e-8,
+               double rho=0.9, slabs=1):
+        """One update of a layer: (W, b, state_W, state_b, W transposed, penalty per column)."""
+        cdef fm_layer layer
+        cdef fm_hyper h
+        cdef Py_ssize_t rows = x.shape[0], I = W.shape[0], O = W.shape[1], i, p, n, n_state = OPTIMIZERS[optimizer], s, at
+        cdef int rule = list(OPTIMIZERS).index(optimizer), last
+        cdef Panels X = Panels(self, rows, I).set(x), D = Panels(self, rows, O).set(dz), PW = Panels(self, I, O, 0, True).set(W)
+        cdef Panels PT = Panels(self, O, I, 0, True).set(numpy.transpose(W)), PB = Panels(self, 1, O, 0, True).set(b), panels
+        memset(&layer, 0, sizeof(layer))
+        memset(&h, 0, sizeof(h))
+        layer.fan_in, layer.fan_out, layer.W, layer.b, layer.WT = I, O, PW.at, PB.at, PT.at
+        states = [[Panels(self, I, O, 0, True).set(state_W[s]) for s in range(n_state)],
+                  [Panels(self, 1, O, 0, True).set(state_b[s]) for s in range(n_state)]]
+        for s in range(n_state):
+            panels = states[0][s]
+            layer.W_state[s] = panels.at
+            panels = states[1][s]
+            layer.b_state[s] = panels.at
+        h.t, h.weight_sum, h.l1, h.l2, h.penalty_scale = t, weight_sum, l1, l2, 1
+        h.learning_rate, h.momentum, h.beta_1, h.beta_2, h.epsilon, h.rho = learning_rate, momentum, beta_1, beta_2, epsilon, rho
+        self.k.optimizers[rule].prepare(&h)
+        penalty = numpy.zeros((PW.panels, self.panel))
+        G = numpy.zeros(((I + FM_BLOCK_ROWS - 1) // FM_BLOCK_ROWS + 1, PW.panels, FM_BLOCK_ROWS * self.panel), self.dtype)
+        for s in range(slabs):
+            at = rows * s // slabs
+            n = rows * (s + 1) // slabs - at
+            last = s == slabs - 1
+            layer.x = <char *> X.at + at * self.panel * self.k.element_size
+            layer.dz = <char *> D.at + at * self.panel * self.k.element_size
+            for p in range(PW.panels):
+                for i in range(0, I, FM_BLOCK_ROWS):
+                    self.k.update(&layer, address(G[i // FM_BLOCK_ROWS, p]), <double *> address(penalty[p]), i,
+                                  min(FM_BLOCK_ROWS, I - i), p, n, X.stride, s > 0, rule if last else -1, &h)
+                self.k.update_bias(&layer, address(G[-1, p]), p, n, X.stride, s > 0, rule if last else -1, &h)
+        for panels in [PW, PT, PB, *states[0], *states[1]]:
+            panels.check(optimizer)
+        return (PW.get(), PB.get()[0], [panels.get() for panels in states[0]], [panels.get()[0] for panels in states[1]],
+                PT.get().T, penalty.ravel()[:O])

@@ -1,0 +1,35 @@
+# OpenMP's two questions and a clock, answered without OpenMP too. Every OpenMP call of the package is named here.
+
+cdef extern from *:
+    """
+    #include <time.h>
+    #ifdef _OPENMP
+    #include <omp.h>
+    #define FM_HAS_OPENMP 1
+    #else
+    #define FM_HAS_OPENMP 0
+    static int omp_get_max_threads(void) { return 1; }
+    static int omp_get_num_threads(void) { return 1; }
+    #endif
+    static double fm_seconds(void) { /* from some fixed point; never goes back */
+        struct timespec now;
+    #if defined(CLOCK_MONOTONIC)
+        clock_gettime(CLOCK_MONOTONIC, &now);
+    #else
+        timespec_get(&now, TIME_UTC);
+    #endif
+        return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+    }
+    #if defined(__clang__)
+    #define FM_COMPILER "clang " __clang_version__
+    #elif defined(__GNUC__)
+    #define FM_COMPILER "gcc " __VERSION__
+    #else
+    #define FM_COMPILER "unknown"
+    #endif
+    """
+    const int FM_HAS_OPENMP
+    const char *FM_COMPILER
+    int omp_get_max_threads() nogil
+    int omp_get_num_threads() nogil
+    double fm_seconds() nogil

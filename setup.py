@@ -1,0 +1,139 @@
+"""Builds fastmlp's extension modules: csrc/kernels.c once per row of csrc/isa.def and element type, then Cython.
+
+Environment: FASTMLP_OPENMP=0 builds without threads; FASTMLP_DEBUG=1 builds with bounds checks, -O1 and -g;
+FASTMLP_SANITIZE=address,undefined (or thread) adds the sanitizers.
+Everything that does not depend on the machine is in pyproject.toml.
+"""
+
+import os
+import platform
+import re
+import sysconfig
+import tempfile
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError, ExecError, LinkError, PlatformError
+
+CSRC = Path("csrc")
+DEBUG = os.environ.get("FASTMLP_DEBUG") == "1"
+SANITIZE = os.environ.get("FASTMLP_SANITIZE", "")
+
+# No flag here may loosen IEEE arithmetic: results are the same bits on every machine.
+#   -ffp-contract=off    multiply-adds are fused where the source says so, not where the compiler likes
+#   -fno-math-errno      sqrt may become one instruction; nobody reads errno
+#   -fno-trapping-math   selects may be vectorised; nobody unmasks floating-point traps
+#   -fvisibility=hidden  each object exports its table only: no inline function of one set runs on another's CPU
+#   -Wno-psabi           vectors wider than the ABI's registers never cross a call
+C_FLAGS = ["-std=c11", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden", "-Wno-psabi"]
+C_FLAGS += ["-O1", "-g"] if DEBUG else ["-O3"]
+C_FLAGS += [f"-fsanitize={SANITIZE}", "-g", "-fno-omit-frame-pointer"] if SANITIZE else []
+LINK_FLAGS = [f"-fsanitize={SANITIZE}"] if SANITIZE else []
+
+
+def instruction_sets() -> list[tuple[str, int, list[str]]]:
+    """Rows of isa.def for this architecture: name, bytes in a vector, flags."""
+    machine = {"AMD64": "x86_64"}.get(platform.machine(), platform.machine())
+    row = re.compile(r'^ISA\((\w+), (\w+), .*?, (\d+), "(.*)"\)$', re.MULTILINE)
+    rows = row.findall((CSRC / "isa.def").read_text(encoding="utf-8"))
+    return [(name, int(size), flags.split()) for name, arch, size, flags in rows if arch in ("any", machine)]
+
+
+def csrc_files() -> list[str]:
+    return [str(path) for path in sorted(CSRC.iterdir())]
+
+
+class BuildKernels(build_ext):
+    """build_ext that compiles csrc first and links its objects into the extension that needs them."""
+
+    def build_extensions(self) -> None:
+        self.require_toolchain()
+        openmp = self.openmp_flags()
+        for extension in self.extensions:
+            extension.extra_compile_args += C_FLAGS + openmp
+            extension.extra_link_args += LINK_FLAGS + openmp
+            if extension.name == "fastmlp._plan":
+                extension.extra_objects += self.compile_csrc()
+        super().build_extensions()
+
+    def compile_csrc(self) -> list[str]:
+        # setuptools takes an object that is already there for up to date if the source's name is the same: a folder each.
+        objects = []
+        for name, vector_bytes, flags in instruction_sets():
+            for bits in (32, 64):
+                objects += self.compiler.compile(
+                    [str(CSRC / "kernels.c")],
+                    output_dir=os.path.join(self.build_temp, f"{name}_{bits}"),
+                    macros=[("FM_ISA", name), ("FM_BITS", str(bits)), ("FM_VECTOR_BYTES", str(vector_bytes))],
+                    extra_postargs=C_FLAGS + flags,
+                    depends=csrc_files(),
+                )
+        objects += self.compiler.compile(
+            [str(CSRC / "dispatch.c")], output_dir=self.build_temp, extra_postargs=C_FLAGS, depends=csrc_files()
+        )
+        return objects
+
+    def compiles(self, source: str, flags: list[str], link: bool = False) -> bool:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "probe.c"
+            path.write_text(source)
+            include = [sysconfig.get_paths()["include"]]
+            try:
+                objects = self.compiler.compile([str(path)], output_dir=folder, include_dirs=include, extra_postargs=flags)
+                if link:
+                    self.compiler.link_executable(objects, str(Path(folder) / "probe"), extra_postargs=flags)
+            except (CompileError, LinkError, ExecError, PlatformError):
+                return False
+        return True
+
+    def require_toolchain(self) -> None:
+        if not self.compiles("int answer(void) { return 42; }\n", []):
+            raise SystemExit(
+                "fastmlp: no working C compiler was found; install gcc or clang (Debian, Ubuntu: apt-get install gcc; "
+                "macOS: xcode-select --install) or name one in the environment variable CC."
+            )
+        if not self.compiles("#include <Python.h>\n", []):
+            raise SystemExit(
+                "fastmlp: Python.h was not found; install the headers of this Python "
+                "(Debian, Ubuntu: apt-get install python3-dev; Fedora: dnf install python3-devel)."
+            )
+        if not self.compiles("#include <immintrin.h>\ntypedef float v __attribute__((vector_size(16)));\n"
+                             if platform.machine() in ("x86_64", "AMD64")
+                             else "typedef float v __attribute__((vector_size(16)));\n", ["-std=c11"]):
+            raise SystemExit("fastmlp: the C compiler lacks C11 or GCC's vector extension; use gcc >= 9 or clang >= 10.")
+
+    def openmp_flags(self) -> list[str]:
+        if os.environ.get("FASTMLP_OPENMP", "1") == "0":
+            return []
+        if self.compiles("#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n", ["-fopenmp"], link=True):
+            return ["-fopenmp"]
+        raise SystemExit(
+            "fastmlp: the C compiler has no OpenMP (-fopenmp); install its OpenMP runtime (clang on Debian, Ubuntu: "
+            "apt-get install libomp-dev) or set FASTMLP_OPENMP=0 to build for one thread."
+        )
+
+
+def extension(name: str) -> Extension:
+    macros = [("CYTHON_WITHOUT_ASSERTIONS", "1")] if not DEBUG else []
+    return Extension(
+        f"fastmlp.{name}", [f"fastmlp/{name}.pyx"], include_dirs=[str(CSRC)], define_macros=macros, depends=csrc_files()
+    )
+
+
+def extensions() -> list[Extension]:
+    from Cython.Build import cythonize
+
+    directives = {
+        "language_level": 3,
+        "boundscheck": DEBUG,
+        "wraparound": False,
+        "initializedcheck": DEBUG,
+        "cdivision": True,
+        "embedsignature": True,
+        "freethreading_compatible": True,
+    }
+    return cythonize([extension(name) for name in ("_plan", "_core", "_kernels")], compiler_directives=directives)
+
+
+setup(ext_modules=extensions(), cmdclass={"build_ext": BuildKernels})
