@@ -60,12 +60,12 @@ enum fm_math {
  * of I rows, WT in panels of O rows, without gaps. */
 typedef struct fm_layer {
     ptrdiff_t fan_in, fan_out;
-    int activation;               /* f; identity for the output layer, whose output activation belongs to the loss */
-    void *W, *b;                  /* (I, O) and (O,), columns padded to whole panels */
-    void *WT;                     /* (O, I): W transposed, kept in step by the update; NULL in the first layer */
-    void *W_state[FM_MAX_STATE];  /* like W */
-    void *b_state[FM_MAX_STATE];  /* like b */
-    void *x, *z, *y, *dz;         /* (B, I), (B, O) ...; z = NULL where the derivative is taken from y */
+    int activation;              /* f; identity for the output layer, whose output activation belongs to the loss */
+    void *W, *b;                 /* (I, O) and (O,), columns padded to whole panels */
+    void *WT;                    /* (O, I): W transposed, kept in step by the update; NULL in the first layer */
+    void *W_state[FM_MAX_STATE]; /* like W */
+    void *b_state[FM_MAX_STATE]; /* like b */
+    void *x, *z, *y, *dz;        /* (B, I), (B, O) ...; z = NULL where the derivative is taken from y */
 } fm_layer;
 
 /* Rows of the caller's data: X is dense (any strides, in elements) or CSR. */
@@ -86,11 +86,11 @@ typedef struct fm_targets {
 /* One step's hyperparameters. */
 typedef struct fm_hyper {
     double learning_rate, momentum, beta_1, beta_2, epsilon, rho;
-    double l1, l2;            /* penalty = l1 sum |W| + l2 / 2 sum W^2 */
-    double weight_sum;        /* of the batch: divides the gradient and the penalty */
-    double penalty_scale;     /* what the step's penalty counts in the epoch's sum */
-    ptrdiff_t t;              /* number of this update, from 1 */
-    double c[FM_CONSTANTS];   /* filled by optimizers[].prepare */
+    double l1, l2;          /* penalty = l1 sum |W| + l2 / 2 sum W^2 */
+    double weight_sum;      /* of the batch: divides the gradient and the penalty */
+    double penalty_scale;   /* what the step's penalty counts in the epoch's sum */
+    ptrdiff_t t;            /* number of this update, from 1 */
+    double c[FM_CONSTANTS]; /* filled by optimizers[].prepare */
 } fm_hyper;
 
 /* ---- Kernels --------------------------------------------------------------------------------------------------- */
@@ -158,12 +158,13 @@ typedef struct fm_kernels {
                    ptrdiff_t stride, int accumulate, int rule, const fm_hyper *hyper);
 
     /* update_bias: the same for panel p of b, without penalty: G = sum over the batch of dz. G: panel reals. */
-    void (*update_bias)(const fm_layer *layer, void *G, ptrdiff_t p, ptrdiff_t batch, ptrdiff_t stride, int accumulate,
-                        int rule, const fm_hyper *hyper);
+    void (*update_bias)(const fm_layer *layer, void *G, ptrdiff_t p, ptrdiff_t batch, ptrdiff_t stride, int accumulate, int rule,
+                        const fm_hyper *hyper);
 
     /* forward_row: y = f(x W + b) of one row, from row-major W without gaps: nothing is packed.
      * numerics: the same bits as forward */
-    void (*forward_row)(void *y, const void *x, const void *W, const void *b, ptrdiff_t fan_in, ptrdiff_t fan_out, int activation);
+    void (*forward_row)(void *y, const void *x, const void *W, const void *b, ptrdiff_t fan_in, ptrdiff_t fan_out,
+                        int activation);
 
     fm_activation_row activations[FM_N_ACTIVATIONS];
     fm_output_row outputs[FM_N_OUTPUTS];

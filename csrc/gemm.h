@@ -68,23 +68,28 @@ FM_INLINE void tile(real *restrict C, const real *restrict A, const real *restri
             v_store(C + r * NR + j * V, sum[r][j]);
 }
 
-typedef void tile_function(real *C, const real *A, const real *B, const real *bias, int accumulate, ptrdiff_t k, ptrdiff_t a_stride);
-#define TILE(mr, nv, t)                                                                                                  \
-    static void tile_##mr##_##nv##_##t(real *C, const real *A, const real *B, const real *bias, int accumulate, ptrdiff_t k,  \
-                                       ptrdiff_t a_stride) {                                                             \
-        tile(C, A, B, bias, accumulate, k, a_stride, mr, nv, t);                                                         \
+typedef void tile_function(real *C, const real *A, const real *B, const real *bias, int accumulate, ptrdiff_t k,
+                           ptrdiff_t a_stride);
+#define TILE(mr, nv, t)                                                                                                          \
+    static void tile_##mr##_##nv##_##t(real *C, const real *A, const real *B, const real *bias, int accumulate, ptrdiff_t k,     \
+                                       ptrdiff_t a_stride) {                                                                     \
+        tile(C, A, B, bias, accumulate, k, a_stride, mr, nv, t);                                                                 \
     }
 #define TILES_1(mr) TILE(mr, 1, 0) TILE(mr, 2, 0) TILE(mr, 1, 1) TILE(mr, 2, 1)
-#define TILE_ROW(mr) {{tile_##mr##_1_0, tile_##mr##_1_1}, {tile_##mr##_2_0, tile_##mr##_2_1}}
-TILES_1(1) TILES_1(2) TILES_1(3) TILES_1(4) TILES_1(5) TILES_1(6)
+#define TILE_ROW(mr)                                                                                                             \
+    {                                                                                                                            \
+        {tile_##mr##_1_0, tile_##mr##_1_1}, { tile_##mr##_2_0, tile_##mr##_2_1 }                                                 \
+    }
+TILES_1(1)
+TILES_1(2) TILES_1(3) TILES_1(4) TILES_1(5) TILES_1(6)
 #if MR == 12
-TILES_1(7) TILES_1(8) TILES_1(9) TILES_1(10) TILES_1(11) TILES_1(12)
+    TILES_1(7) TILES_1(8) TILES_1(9) TILES_1(10) TILES_1(11) TILES_1(12)
 #endif
-/* [rows - 1][vectors - 1][transposed] */
-static tile_function *const tiles[MR][2][2] = {
-    TILE_ROW(1), TILE_ROW(2), TILE_ROW(3), TILE_ROW(4), TILE_ROW(5), TILE_ROW(6),
+    /* [rows - 1][vectors - 1][transposed] */
+    static tile_function *const tiles[MR][2][2] = {
+        TILE_ROW(1), TILE_ROW(2), TILE_ROW(3), TILE_ROW(4),  TILE_ROW(5),  TILE_ROW(6),
 #if MR == 12
-    TILE_ROW(7), TILE_ROW(8), TILE_ROW(9), TILE_ROW(10), TILE_ROW(11), TILE_ROW(12),
+        TILE_ROW(7), TILE_ROW(8), TILE_ROW(9), TILE_ROW(10), TILE_ROW(11), TILE_ROW(12),
 #endif
 };
 
@@ -93,7 +98,8 @@ static inline int panel_vectors(ptrdiff_t cols) { return cols > V ? 2 : 1; }
 
 /* product: rows of C (one panel) = start + A B, with A (rows, k) in panels and B (k, NR) one panel.
  * Rows are cut into tiles of nearly equal height: 64 rows make 9 tiles of 6 and 2 of 5, not 10 of 6 and one of 4. */
-static void product(real *C, const real *A, const real *B, const real *bias, ptrdiff_t rows, ptrdiff_t k, ptrdiff_t a_stride, int nv) {
+static void product(real *C, const real *A, const real *B, const real *bias, ptrdiff_t rows, ptrdiff_t k, ptrdiff_t a_stride,
+                    int nv) {
     const ptrdiff_t n_tiles = (rows + MR - 1) / MR;
     for (ptrdiff_t k0 = 0; k0 < k || k0 == 0; k0 += KC) {
         const ptrdiff_t kc = k - k0 < KC ? k - k0 : KC;
@@ -108,7 +114,8 @@ static void product(real *C, const real *A, const real *B, const real *bias, ptr
 
 /* product_transposed: G (n, NR) (+)= A^T B, with A (k, n) in panels, B (k, NR) one panel, n a number of whole A panels' columns
  * but for the last panel. */
-static void product_transposed(real *G, const real *A, const real *B, int accumulate, ptrdiff_t n, ptrdiff_t k, ptrdiff_t a_stride, int nv) {
+static void product_transposed(real *G, const real *A, const real *B, int accumulate, ptrdiff_t n, ptrdiff_t k,
+                               ptrdiff_t a_stride, int nv) {
     for (ptrdiff_t k0 = 0; k0 < k; k0 += KC) {
         const ptrdiff_t kc = k - k0 < KC ? k - k0 : KC;
         for (ptrdiff_t i0 = 0; i0 < n; i0 += NR) {

@@ -12,43 +12,43 @@ static inline ptrdiff_t smaller(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b
 
 /* ---- Moving data in and out of panels -------------------------------------------------------------------------- */
 
-#define GATHER_DENSE(type)                                                                                              \
-    static void gather_dense_##type(real *P, const fm_rows *X, const ptrdiff_t *order, ptrdiff_t first, ptrdiff_t rows,  \
-                                    ptrdiff_t stride) {                                                                 \
-        const ptrdiff_t rs = X->row_stride, cs = X->column_stride;                                                      \
-        for (ptrdiff_t r0 = 0; r0 < rows; r0 += 8) { /* 8 rows at a time: as many streams as the prefetcher follows */  \
-            const ptrdiff_t r1 = smaller(r0 + 8, rows);                                                                 \
-            for (ptrdiff_t c0 = 0; c0 < X->columns; c0 += NR) {                                                         \
-                const ptrdiff_t width = smaller(NR, X->columns - c0);                                                   \
-                real *p = P + c0 / NR * stride + r0 * NR;                                                               \
-                for (ptrdiff_t r = r0; r < r1; r++, p += NR) {                                                          \
-                    const type *x = (const type *)X->data + (order ? order[r] : first + r) * rs + c0 * cs;              \
-                    if (cs == 1 && width == NR)                                                                         \
-                        for (ptrdiff_t j = 0; j < NR; j++)                                                              \
-                            p[j] = (real)x[j];                                                                          \
-                    else                                                                                                \
-                        for (ptrdiff_t j = 0; j < NR; j++)                                                              \
-                            p[j] = j < width ? (real)x[j * cs] : 0;                                                     \
-                }                                                                                                       \
-            }                                                                                                           \
-        }                                                                                                               \
+#define GATHER_DENSE(type)                                                                                                       \
+    static void gather_dense_##type(real *P, const fm_rows *X, const ptrdiff_t *order, ptrdiff_t first, ptrdiff_t rows,          \
+                                    ptrdiff_t stride) {                                                                          \
+        const ptrdiff_t rs = X->row_stride, cs = X->column_stride;                                                               \
+        for (ptrdiff_t r0 = 0; r0 < rows; r0 += 8) { /* 8 rows at a time: as many streams as the prefetcher follows */           \
+            const ptrdiff_t r1 = smaller(r0 + 8, rows);                                                                          \
+            for (ptrdiff_t c0 = 0; c0 < X->columns; c0 += NR) {                                                                  \
+                const ptrdiff_t width = smaller(NR, X->columns - c0);                                                            \
+                real *p = P + c0 / NR * stride + r0 * NR;                                                                        \
+                for (ptrdiff_t r = r0; r < r1; r++, p += NR) {                                                                   \
+                    const type *x = (const type *)X->data + (order ? order[r] : first + r) * rs + c0 * cs;                       \
+                    if (cs == 1 && width == NR)                                                                                  \
+                        for (ptrdiff_t j = 0; j < NR; j++)                                                                       \
+                            p[j] = (real)x[j];                                                                                   \
+                    else                                                                                                         \
+                        for (ptrdiff_t j = 0; j < NR; j++)                                                                       \
+                            p[j] = j < width ? (real)x[j * cs] : 0;                                                              \
+                }                                                                                                                \
+            }                                                                                                                    \
+        }                                                                                                                        \
     }
 GATHER_DENSE(float)
 GATHER_DENSE(double)
 
 /* Duplicate entries of a CSR row add up, as they do in SciPy. */
-#define GATHER_CSR(type, index)                                                                                         \
-    static void gather_csr_##type##_##index(real *P, const fm_rows *X, const ptrdiff_t *order, ptrdiff_t first,         \
-                                            ptrdiff_t rows, ptrdiff_t stride) {                                         \
-        const index *indptr = X->indptr, *indices = X->indices;                                                         \
-        const type *data = X->data;                                                                                     \
-        for (ptrdiff_t c0 = 0; c0 < X->columns; c0 += NR)                                                               \
-            memset(P + c0 / NR * stride, 0, (size_t)(rows * NR) * sizeof(real));                                        \
-        for (ptrdiff_t r = 0; r < rows; r++) {                                                                          \
-            const ptrdiff_t row = order ? order[r] : first + r;                                                         \
-            for (index i = indptr[row]; i < indptr[row + 1]; i++)                                                       \
-                P[indices[i] / NR * stride + r * NR + indices[i] % NR] += (real)data[i];                                \
-        }                                                                                                               \
+#define GATHER_CSR(type, index)                                                                                                  \
+    static void gather_csr_##type##_##index(real *P, const fm_rows *X, const ptrdiff_t *order, ptrdiff_t first, ptrdiff_t rows,  \
+                                            ptrdiff_t stride) {                                                                  \
+        const index *indptr = X->indptr, *indices = X->indices;                                                                  \
+        const type *data = X->data;                                                                                              \
+        for (ptrdiff_t c0 = 0; c0 < X->columns; c0 += NR)                                                                        \
+            memset(P + c0 / NR * stride, 0, (size_t)(rows * NR) * sizeof(real));                                                 \
+        for (ptrdiff_t r = 0; r < rows; r++) {                                                                                   \
+            const ptrdiff_t row = order ? order[r] : first + r;                                                                  \
+            for (index i = indptr[row]; i < indptr[row + 1]; i++)                                                                \
+                P[indices[i] / NR * stride + r * NR + indices[i] % NR] += (real)data[i];                                         \
+        }                                                                                                                        \
     }
 GATHER_CSR(float, int32_t)
 GATHER_CSR(float, int64_t)
@@ -72,22 +72,20 @@ static void scatter(void *M, const void *P, ptrdiff_t rows, ptrdiff_t columns, p
 
 #define VARIABLE_OUTPUT y
 #define VARIABLE_INPUT x
-#define ACTIVATION(name, argument, forward, derivative)                                           \
-    static inline vec f_##name(vec x) { return forward; }                                         \
-    static inline vec slope_##name(vec VARIABLE_##argument) {                                     \
-        (void)VARIABLE_##argument;                                                                \
-        return derivative;                                                                        \
-    }                                                                                             \
-    static void forward_##name(void *y, const void *x, ptrdiff_t n) {                             \
-        FM_MAP((real *)y, (const real *)x, n, f_##name(v));                                       \
-    }                                                                                             \
-    static void derivative_##name(void *d, const void *from, ptrdiff_t n) {                       \
-        const real *u = from;                                                                     \
-        real *dx = d;                                                                             \
-        for (; n >= V; n -= V, dx += V, u += V)                                                   \
-            v_store(dx, v_load(dx) * slope_##name(v_load(u)));                                    \
-        if (n > 0)                                                                                \
-            v_store_n(dx, v_load_n(dx, n) * slope_##name(v_load_n(u, n)), n);                     \
+#define ACTIVATION(name, argument, forward, derivative)                                                                          \
+    static inline vec f_##name(vec x) { return forward; }                                                                        \
+    static inline vec slope_##name(vec VARIABLE_##argument) {                                                                    \
+        (void)VARIABLE_##argument;                                                                                               \
+        return derivative;                                                                                                       \
+    }                                                                                                                            \
+    static void forward_##name(void *y, const void *x, ptrdiff_t n) { FM_MAP((real *)y, (const real *)x, n, f_##name(v)); }      \
+    static void derivative_##name(void *d, const void *from, ptrdiff_t n) {                                                      \
+        const real *u = from;                                                                                                    \
+        real *dx = d;                                                                                                            \
+        for (; n >= V; n -= V, dx += V, u += V)                                                                                  \
+            v_store(dx, v_load(dx) * slope_##name(v_load(u)));                                                                   \
+        if (n > 0)                                                                                                               \
+            v_store_n(dx, v_load_n(dx, n) * slope_##name(v_load_n(u, n)), n);                                                    \
     }
 #include "activations.def"
 #undef ACTIVATION
@@ -159,7 +157,8 @@ static void update(const fm_layer *l, void *G, double *penalty, ptrdiff_t i0, pt
     }
     for (ptrdiff_t i = 0; i < n * NR; i += 64 / (ptrdiff_t)sizeof(real))
         __builtin_prefetch(W + i, 1);
-    product_transposed(G, (const real *)l->x + i0 / NR * stride, (const real *)l->dz + p * stride, accumulate, n, batch, stride, nv);
+    product_transposed(G, (const real *)l->x + i0 / NR * stride, (const real *)l->dz + p * stride, accumulate, n, batch, stride,
+                       nv);
     if (rule < 0)
         return;
     rules[rule](W, state, G, penalty, n, nv, hyper->l1, hyper->l2, hyper);
@@ -190,17 +189,17 @@ static void forward_row(void *y_, const void *x_, const void *W_, const void *b_
     real *y = y_;
     const real *x = x_, *W = W_, *b = b_;
     ptrdiff_t o = 0;
-#define FORWARD_ROW_BLOCK(n)                                                         \
-    for (; o + (n)*V <= fan_out; o += (n)*V) {                                       \
-        vec sum[n];                                                                  \
-        for (int j = 0; j < (n); j++)                                                \
-            sum[j] = v_load(b + o + j * V);                                          \
-        const real *w = W + o;                                                       \
-        for (ptrdiff_t i = 0; i < fan_in; i++, w += fan_out)                         \
-            for (int j = 0; j < (n); j++)                                            \
-                sum[j] = v_fma(v_set(x[i]), v_load(w + j * V), sum[j]);              \
-        for (int j = 0; j < (n); j++)                                                \
-            v_store(y + o + j * V, sum[j]);                                          \
+#define FORWARD_ROW_BLOCK(n)                                                                                                     \
+    for (; o + (n) * V <= fan_out; o += (n) * V) {                                                                               \
+        vec sum[n];                                                                                                              \
+        for (int j = 0; j < (n); j++)                                                                                            \
+            sum[j] = v_load(b + o + j * V);                                                                                      \
+        const real *w = W + o;                                                                                                   \
+        for (ptrdiff_t i = 0; i < fan_in; i++, w += fan_out)                                                                     \
+            for (int j = 0; j < (n); j++)                                                                                        \
+                sum[j] = v_fma(v_set(x[i]), v_load(w + j * V), sum[j]);                                                          \
+        for (int j = 0; j < (n); j++)                                                                                            \
+            v_store(y + o + j * V, sum[j]);                                                                                      \
     }
     FORWARD_ROW_BLOCK(8)
     FORWARD_ROW_BLOCK(4)
@@ -220,10 +219,8 @@ static void forward_row(void *y_, const void *x_, const void *W_, const void *b_
 
 /* ---- Single functions, for checks and benchmarks ---------------------------------------------------------------- */
 
-#define ROW(name)                                                                                         \
-    static void map_##name(void *y, const void *x, ptrdiff_t n) {                                         \
-        FM_MAP((real *)y, (const real *)x, n, v_##name(v));                                               \
-    }
+#define ROW(name)                                                                                                                \
+    static void map_##name(void *y, const void *x, ptrdiff_t n) { FM_MAP((real *)y, (const real *)x, n, v_##name(v)); }
 FM_MATH_FUNCTIONS(ROW)
 #undef ROW
 
@@ -264,30 +261,35 @@ const fm_kernels FM_PASTE(fm_kernels_, FM_ISA, _, FM_BITS) = {
     .update = update,
     .update_bias = update_bias,
     .forward_row = forward_row,
-    .activations = {
+    .activations =
+        {
 #define ACTIVATION(name, argument, ...) {#name, FM_ARGUMENT_##argument, forward_##name, derivative_##name},
 #include "activations.def"
 #undef ACTIVATION
-    },
-    .outputs = {
+        },
+    .outputs =
+        {
 #define OUTPUT(name, ...) {#name, output_##name},
 #include "losses.def"
 #undef OUTPUT
-    },
-    .losses = {
+        },
+    .losses =
+        {
 #define LOSS(name, target, output, ...) {#name, FM_TARGET_##target, FM_OUTPUT_##output, gradient_##name},
 #include "losses.def"
 #undef LOSS
-    },
-    .optimizers = {
+        },
+    .optimizers =
+        {
 #define OPTIMIZER(name, state, ...) {#name, state, prepare_##name},
 #include "optimizers.def"
 #undef OPTIMIZER
-    },
-    .math = {
+        },
+    .math =
+        {
 #define ROW(name) {#name, map_##name},
-        FM_MATH_FUNCTIONS(ROW)
+            FM_MATH_FUNCTIONS(ROW)
 #undef ROW
-    },
+        },
     .peak = peak,
 };

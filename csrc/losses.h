@@ -27,17 +27,17 @@ static real row_sum(const real *x, ptrdiff_t n) {
 }
 
 /* y[i] = expression in v, for i < n, in vectors; the last one partly filled. */
-#define FM_MAP(y, x, n, expression)                                  \
-    do {                                                             \
-        ptrdiff_t i_ = 0;                                            \
-        for (; i_ + V <= (n); i_ += V) {                             \
-            const vec v = v_load((x) + i_);                          \
-            v_store((y) + i_, (expression));                         \
-        }                                                            \
-        if (i_ < (n)) {                                              \
-            const vec v = v_load_n((x) + i_, (n) - i_);              \
-            v_store_n((y) + i_, (expression), (n) - i_);             \
-        }                                                            \
+#define FM_MAP(y, x, n, expression)                                                                                              \
+    do {                                                                                                                         \
+        ptrdiff_t i_ = 0;                                                                                                        \
+        for (; i_ + V <= (n); i_ += V) {                                                                                         \
+            const vec v = v_load((x) + i_);                                                                                      \
+            v_store((y) + i_, (expression));                                                                                     \
+        }                                                                                                                        \
+        if (i_ < (n)) {                                                                                                          \
+            const vec v = v_load_n((x) + i_, (n) - i_);                                                                          \
+            v_store_n((y) + i_, (expression), (n) - i_);                                                                         \
+        }                                                                                                                        \
     } while (0)
 
 static void output_softmax(void *a, ptrdiff_t rows, ptrdiff_t columns) {
@@ -53,11 +53,11 @@ static void output_softmax(void *a, ptrdiff_t rows, ptrdiff_t columns) {
     }
 }
 
-#define OUTPUT_LANE(name, expression)                                            \
-    static inline vec output_lane_##name(vec z) { return expression; }           \
-    static void output_##name(void *a, ptrdiff_t rows, ptrdiff_t columns) {      \
-        const ptrdiff_t n = rows * columns;                                      \
-        FM_MAP((real *)a, (const real *)a, n, output_lane_##name(v));            \
+#define OUTPUT_LANE(name, expression)                                                                                            \
+    static inline vec output_lane_##name(vec z) { return expression; }                                                           \
+    static void output_##name(void *a, ptrdiff_t rows, ptrdiff_t columns) {                                                      \
+        const ptrdiff_t n = rows * columns;                                                                                      \
+        FM_MAP((real *)a, (const real *)a, n, output_lane_##name(v));                                                            \
     }
 #define OUTPUT_ROW(name, expression)
 #define OUTPUT(name, kind, expression) OUTPUT_##kind(name, expression)
@@ -88,53 +88,51 @@ static void rows_to_panels(real *P, const real *M, ptrdiff_t rows, ptrdiff_t col
 }
 
 /* CLASS: value = -log(clip(softmax(z)[class])), dz = softmax(z) - onehot(class) */
-#define GRADIENT_CLASS(name, output, reduction, value_expression, gradient_expression)                                  \
-    static void gradient_##name(void *z, double *value, void *scratch, const fm_targets *targets, const ptrdiff_t *order, \
-                                ptrdiff_t first_target, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t columns,             \
-                                ptrdiff_t stride) {                                                                     \
-        real *P = (real *)z + first * NR, *a = scratch, *picked = a + rows * columns;                                   \
-        rows_from_panels(a, P, rows, columns, stride);                                                                  \
-        output_##output(a, rows, columns);                                                                              \
-        for (ptrdiff_t r = 0; r < rows; r++) {                                                                          \
-            real *p = a + r * columns + targets->classes[order ? order[r] : first_target + r];                          \
-            picked[r] = *p;                                                                                             \
-            *p -= 1;                                                                                                    \
-        }                                                                                                               \
-        FM_MAP(picked, picked, rows, -v_log(v_clip(v, EPS)));                                                           \
-        for (ptrdiff_t r = 0; r < rows; r++)                                                                            \
-            value[r] = (double)picked[r];                                                                               \
-        rows_to_panels(P, a, rows, columns, stride, targets->weights, order, first_target);                             \
+#define GRADIENT_CLASS(name, output, reduction, value_expression, gradient_expression)                                           \
+    static void gradient_##name(void *z, double *value, void *scratch, const fm_targets *targets, const ptrdiff_t *order,        \
+                                ptrdiff_t first_target, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t stride) {  \
+        real *P = (real *)z + first * NR, *a = scratch, *picked = a + rows * columns;                                            \
+        rows_from_panels(a, P, rows, columns, stride);                                                                           \
+        output_##output(a, rows, columns);                                                                                       \
+        for (ptrdiff_t r = 0; r < rows; r++) {                                                                                   \
+            real *p = a + r * columns + targets->classes[order ? order[r] : first_target + r];                                   \
+            picked[r] = *p;                                                                                                      \
+            *p -= 1;                                                                                                             \
+        }                                                                                                                        \
+        FM_MAP(picked, picked, rows, -v_log(v_clip(v, EPS)));                                                                    \
+        for (ptrdiff_t r = 0; r < rows; r++)                                                                                     \
+            value[r] = (double)picked[r];                                                                                        \
+        rows_to_panels(P, a, rows, columns, stride, targets->weights, order, first_target);                                      \
     }
 
 /* VALUE: the expressions of losses.def, over all outputs of the rows as one long vector. */
 #define REDUCTION_SUM(columns) 1
 #define REDUCTION_MEAN(columns) (columns)
-#define GRADIENT_VALUE(name, output, reduction, value_expression, gradient_expression)                                  \
-    static inline vec value_##name(vec a, vec y, real eps) {                                                            \
-        (void)eps;                                                                                                      \
-        return value_expression;                                                                                        \
-    }                                                                                                                   \
-    static inline vec slope_##name(vec a, vec y) { return gradient_expression; }                                        \
-    static void gradient_##name(void *z, double *value, void *scratch, const fm_targets *targets, const ptrdiff_t *order, \
-                                ptrdiff_t first_target, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t columns,             \
-                                ptrdiff_t stride) {                                                                     \
-        real *P = (real *)z + first * NR, *a = scratch, *y = a + rows * columns;                                        \
-        const ptrdiff_t n = rows * columns;                                                                             \
-        const real divisor = (real)REDUCTION_##reduction(columns);                                                      \
-        rows_from_panels(a, P, rows, columns, stride);                                                                  \
-        output_##output(a, rows, columns);                                                                              \
-        for (ptrdiff_t r = 0; r < rows; r++)                                                                            \
-            memcpy(y + r * columns, (const real *)targets->values + (order ? order[r] : first_target + r) * columns,    \
-                   (size_t)columns * sizeof(real));                                                                     \
-        for (ptrdiff_t i = 0; i < n; i += V) {                                                                          \
-            const ptrdiff_t m = n - i < V ? n - i : V;                                                                  \
-            const vec va = v_load_n(a + i, m), vy = v_load_n(y + i, m);                                                 \
-            v_store_n(a + i, slope_##name(va, vy) / v_set(divisor), m);                                                 \
-            v_store_n(y + i, value_##name(va, vy, EPS), m);                                                             \
-        }                                                                                                               \
-        for (ptrdiff_t r = 0; r < rows; r++)                                                                            \
-            value[r] = (double)(row_sum(y + r * columns, columns) / divisor);                                           \
-        rows_to_panels(P, a, rows, columns, stride, targets->weights, order, first_target);                             \
+#define GRADIENT_VALUE(name, output, reduction, value_expression, gradient_expression)                                           \
+    static inline vec value_##name(vec a, vec y, real eps) {                                                                     \
+        (void)eps;                                                                                                               \
+        return value_expression;                                                                                                 \
+    }                                                                                                                            \
+    static inline vec slope_##name(vec a, vec y) { return gradient_expression; }                                                 \
+    static void gradient_##name(void *z, double *value, void *scratch, const fm_targets *targets, const ptrdiff_t *order,        \
+                                ptrdiff_t first_target, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t stride) {  \
+        real *P = (real *)z + first * NR, *a = scratch, *y = a + rows * columns;                                                 \
+        const ptrdiff_t n = rows * columns;                                                                                      \
+        const real divisor = (real)REDUCTION_##reduction(columns);                                                               \
+        rows_from_panels(a, P, rows, columns, stride);                                                                           \
+        output_##output(a, rows, columns);                                                                                       \
+        for (ptrdiff_t r = 0; r < rows; r++)                                                                                     \
+            memcpy(y + r * columns, (const real *)targets->values + (order ? order[r] : first_target + r) * columns,             \
+                   (size_t)columns * sizeof(real));                                                                              \
+        for (ptrdiff_t i = 0; i < n; i += V) {                                                                                   \
+            const ptrdiff_t m = n - i < V ? n - i : V;                                                                           \
+            const vec va = v_load_n(a + i, m), vy = v_load_n(y + i, m);                                                          \
+            v_store_n(a + i, slope_##name(va, vy) / v_set(divisor), m);                                                          \
+            v_store_n(y + i, value_##name(va, vy, EPS), m);                                                                      \
+        }                                                                                                                        \
+        for (ptrdiff_t r = 0; r < rows; r++)                                                                                     \
+            value[r] = (double)(row_sum(y + r * columns, columns) / divisor);                                                    \
+        rows_to_panels(P, a, rows, columns, stride, targets->weights, order, first_target);                                      \
     }
 #define LOSS(name, target, output, reduction, value, gradient) GRADIENT_##target(name, output, reduction, value, gradient)
 #include "losses.def"

@@ -18,54 +18,54 @@ static double power(double b, ptrdiff_t n) {
 
 /* A rule over `rows` rows of a panel, `nv` vectors of each: first the gradient g = (G + l2 w + l1 sign(w)) / weight_sum,
  * then the row of optimizers.def. penalty[column] (NULL: none wanted) grows by the column's penalty before the update. */
-typedef void rule_function(real *W, real *const state[], const real *G, double *penalty, ptrdiff_t rows, int nv,
-                           double l1, double l2, const fm_hyper *hyper);
+typedef void rule_function(real *W, real *const state[], const real *G, double *penalty, ptrdiff_t rows, int nv, double l1,
+                           double l2, const fm_hyper *hyper);
 
-#define OPTIMIZER(name, n_state, constants, update)                                                                       \
-    static void prepare_##name(fm_hyper *h) {                                                                             \
-        double *c = h->c;                                                                                                 \
-        (void)c;                                                                                                          \
-        constants;                                                                                                        \
-    }                                                                                                                     \
-    static void rule_##name(real *W, real *const state[], const real *G, double *penalty, ptrdiff_t rows, int nv,          \
-                            double l1, double l2, const fm_hyper *hyper) {                                                \
-        const double *c = hyper->c;                                                                                       \
-        const vec k0 = v_set((real)c[0]), k1 = v_set((real)c[1]), k2 = v_set((real)c[2]), k3 = v_set((real)c[3]),         \
-                  k4 = v_set((real)c[4]), k5 = v_set((real)c[5]), k6 = v_set((real)c[6]), k7 = v_set((real)c[7]);         \
-        const vec a1 = v_set((real)l1), a2 = v_set((real)l2), scale = v_set((real)(1 / hyper->weight_sum));               \
-        (void)k0, (void)k1, (void)k2, (void)k3, (void)k4, (void)k5, (void)k6, (void)k7;                                   \
-        for (int j = 0; j < nv; j++) {                                                                                    \
-            vec paid = v_set(0);                                                                                          \
-            for (ptrdiff_t i = j * V; i < rows * NR; i += NR) {                                                           \
-                vec w = v_load(W + i), g = v_load(G + i), s0, s1, s2;                                                     \
-                if ((n_state) > 0)                                                                                        \
-                    s0 = v_load(state[0] + i);                                                                            \
-                if ((n_state) > 1)                                                                                        \
-                    s1 = v_load(state[1] + i);                                                                            \
-                if ((n_state) > 2)                                                                                        \
-                    s2 = v_load(state[2] + i);                                                                            \
-                const vec shrink = a2 * w;                                                                                \
-                if (l1 != 0) {                                                                                            \
-                    paid += v_set((real)0.5) * (w * shrink) + a1 * v_abs(w);                                              \
-                    g = (g + shrink + a1 * v_sign(w)) * scale;                                                            \
-                } else {                                                                                                  \
-                    paid += v_set((real)0.5) * (w * shrink);                                                              \
-                    g = (g + shrink) * scale;                                                                             \
-                }                                                                                                         \
-                update;                                                                                                   \
-                v_store(W + i, w);                                                                                        \
-                if ((n_state) > 0)                                                                                        \
-                    v_store(state[0] + i, s0);                                                                            \
-                if ((n_state) > 1)                                                                                        \
-                    v_store(state[1] + i, s1);                                                                            \
-                if ((n_state) > 2)                                                                                        \
-                    v_store(state[2] + i, s2);                                                                            \
-                (void)s0, (void)s1, (void)s2;                                                                             \
-            }                                                                                                             \
-            if (penalty)                                                                                                  \
-                for (int lane = 0; lane < V; lane++)                                                                      \
-                    penalty[j * V + lane] += hyper->penalty_scale * (double)paid[lane];                                   \
-        }                                                                                                                 \
+#define OPTIMIZER(name, n_state, constants, update)                                                                              \
+    static void prepare_##name(fm_hyper *h) {                                                                                    \
+        double *c = h->c;                                                                                                        \
+        (void)c;                                                                                                                 \
+        constants;                                                                                                               \
+    }                                                                                                                            \
+    static void rule_##name(real *W, real *const state[], const real *G, double *penalty, ptrdiff_t rows, int nv, double l1,     \
+                            double l2, const fm_hyper *hyper) {                                                                  \
+        const double *c = hyper->c;                                                                                              \
+        const vec k0 = v_set((real)c[0]), k1 = v_set((real)c[1]), k2 = v_set((real)c[2]), k3 = v_set((real)c[3]),                \
+                  k4 = v_set((real)c[4]), k5 = v_set((real)c[5]), k6 = v_set((real)c[6]), k7 = v_set((real)c[7]);                \
+        const vec a1 = v_set((real)l1), a2 = v_set((real)l2), scale = v_set((real)(1 / hyper->weight_sum));                      \
+        (void)k0, (void)k1, (void)k2, (void)k3, (void)k4, (void)k5, (void)k6, (void)k7;                                          \
+        for (int j = 0; j < nv; j++) {                                                                                           \
+            vec paid = v_set(0);                                                                                                 \
+            for (ptrdiff_t i = j * V; i < rows * NR; i += NR) {                                                                  \
+                vec w = v_load(W + i), g = v_load(G + i), s0, s1, s2;                                                            \
+                if ((n_state) > 0)                                                                                               \
+                    s0 = v_load(state[0] + i);                                                                                   \
+                if ((n_state) > 1)                                                                                               \
+                    s1 = v_load(state[1] + i);                                                                                   \
+                if ((n_state) > 2)                                                                                               \
+                    s2 = v_load(state[2] + i);                                                                                   \
+                const vec shrink = a2 * w;                                                                                       \
+                if (l1 != 0) {                                                                                                   \
+                    paid += v_set((real)0.5) * (w * shrink) + a1 * v_abs(w);                                                     \
+                    g = (g + shrink + a1 * v_sign(w)) * scale;                                                                   \
+                } else {                                                                                                         \
+                    paid += v_set((real)0.5) * (w * shrink);                                                                     \
+                    g = (g + shrink) * scale;                                                                                    \
+                }                                                                                                                \
+                update;                                                                                                          \
+                v_store(W + i, w);                                                                                               \
+                if ((n_state) > 0)                                                                                               \
+                    v_store(state[0] + i, s0);                                                                                   \
+                if ((n_state) > 1)                                                                                               \
+                    v_store(state[1] + i, s1);                                                                                   \
+                if ((n_state) > 2)                                                                                               \
+                    v_store(state[2] + i, s2);                                                                                   \
+                (void)s0, (void)s1, (void)s2;                                                                                    \
+            }                                                                                                                    \
+            if (penalty)                                                                                                         \
+                for (int lane = 0; lane < V; lane++)                                                                             \
+                    penalty[j * V + lane] += hyper->penalty_scale * (double)paid[lane];                                          \
+        }                                                                                                                        \
     }
 #include "optimizers.def"
 #undef OPTIMIZER

@@ -31,7 +31,7 @@ typedef uint32_t ubits;
 #endif
 #define FM_DOUBLE (FM_BITS == 64)
 #define V ((ptrdiff_t)(FM_VECTOR_BYTES / sizeof(real))) /* reals in a vector */
-#define NR (2 * V)                                       /* reals in a row of a panel: see fastmlp.h */
+#define NR (2 * V)                                      /* reals in a row of a panel: see fastmlp.h */
 
 typedef real vec __attribute__((vector_size(FM_VECTOR_BYTES)));
 typedef bits ivec __attribute__((vector_size(FM_VECTOR_BYTES)));
@@ -53,10 +53,10 @@ static inline void v_store_n(real *p, vec v, ptrdiff_t n) { memcpy(p, &v, (size_
 /* mask ? a : b, lane by lane; a comparison of vectors gives such a mask. */
 static inline vec v_select(ivec mask, vec a, vec b) { return (vec)((mask & (ivec)a) | (~mask & (ivec)b)); }
 
-#define FM_LANEWISE(r, expression)       \
-    do {                                 \
-        for (int i = 0; i < V; i++)      \
-            (r)[i] = (real)(expression); \
+#define FM_LANEWISE(r, expression)                                                                                               \
+    do {                                                                                                                         \
+        for (int i = 0; i < V; i++)                                                                                              \
+            (r)[i] = (real)(expression);                                                                                         \
     } while (0)
 
 /* a * b + c, rounded once (twice on the base instruction set, which has no FMA). */

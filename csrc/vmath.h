@@ -41,8 +41,7 @@ static inline __attribute__((always_inline)) vec v_polynomial(vec x, const real 
         p = v_fma(p, x, v_set(c[i]));
     return p;
 }
-#define V_POLYNOMIAL(x, ...)                                                                       \
-    v_polynomial((x), (const real[]){__VA_ARGS__}, (int)(sizeof((real[]){__VA_ARGS__}) / sizeof(real)))
+#define V_POLYNOMIAL(x, ...) v_polynomial((x), (const real[]){__VA_ARGS__}, (int)(sizeof((real[]){__VA_ARGS__}) / sizeof(real)))
 
 static inline vec v_abs(vec x) { return (vec)((ivec)x & ((bits)((ubits)-1 >> 1) - (ivec){0})); }
 static inline vec v_min(vec x, vec bound) { return v_select(x > bound, bound, x); } /* NaN stays */
@@ -67,11 +66,11 @@ static inline vec v_exp(vec x) {
     r = v_fma(n, v_set(-FM_LN2_LO), r);
 #if FM_BITS == 64
     const vec q = V_POLYNOMIAL(r, 0.5000000000000012, 0.16666666666666385, 0.04166666666651916, 0.00833333333350766,
-                               0.0013888888946918432, 0.0001984126948615369, 2.4801489353730838e-05,
-                               2.7557597196123883e-06, 2.7631686875045695e-07, 2.4998989666597086e-08);
+                               0.0013888888946918432, 0.0001984126948615369, 2.4801489353730838e-05, 2.7557597196123883e-06,
+                               2.7631686875045695e-07, 2.4998989666597086e-08);
 #else
-    const vec q = V_POLYNOMIAL(r, 0.4999999305088872f, 0.16666514789060713f, 0.04166845673521397f,
-                               0.008369419046910385f, 0.0013813147875810646f);
+    const vec q = V_POLYNOMIAL(r, 0.4999999305088872f, 0.16666514789060713f, 0.04166845673521397f, 0.008369419046910385f,
+                               0.0013813147875810646f);
 #endif
     const vec p = v_fma(r * r, q, r) + v_set(1);
     const ivec half = v_shift_down(k, 1); /* two factors: 2^k alone may be subnormal or overflow too soon */
@@ -109,12 +108,11 @@ static inline vec v_tanh(vec x) {
     const vec z = x * x;
 #if FM_BITS == 64
     const vec P = V_POLYNOMIAL(z, -0.3333333333333277, 0.1333333333325092, -0.053968253926140033, 0.021869487460112632,
-                               -0.008863219501738937, 0.0035919772067720063, -0.001454898091958924,
-                               0.0005861193830203664, -0.000228169005767616, 7.66984098707833e-05,
-                               -1.5855967461484446e-05);
+                               -0.008863219501738937, 0.0035919772067720063, -0.001454898091958924, 0.0005861193830203664,
+                               -0.000228169005767616, 7.66984098707833e-05, -1.5855967461484446e-05);
 #else
-    const vec P = V_POLYNOMIAL(z, -0.3333327805786004f, 0.1333133098899543f, -0.05373000625386276f,
-                               0.02060617406565884f, -0.005666974427291872f);
+    const vec P = V_POLYNOMIAL(z, -0.3333327805786004f, 0.1333133098899543f, -0.05373000625386276f, 0.02060617406565884f,
+                               -0.005666974427291872f);
 #endif
     const vec near = v_fma(x * z, P, x);
     const vec far = v_set(1) - v_set(2) / (v_exp(v_min(a, v_set(40)) * v_set(2)) + v_set(1));
@@ -128,11 +126,9 @@ static inline vec v_logistic(vec x) {
     return v_select(x < v_set(0), e, v_set(1)) / (v_set(1) + e);
 }
 
-static inline vec v_relu(vec x) { return (vec)(~(x <= v_set(0)) & (ivec)x); }              /* NaN stays */
-static inline vec v_step(vec y) { return (vec)((y != v_set(0)) & (ivec)v_set(1)); }        /* 0 at 0, else 1 */
+static inline vec v_relu(vec x) { return (vec)(~(x <= v_set(0)) & (ivec)x); }       /* NaN stays */
+static inline vec v_step(vec y) { return (vec)((y != v_set(0)) & (ivec)v_set(1)); } /* 0 at 0, else 1 */
 static inline vec v_clip(vec p, real eps) { return v_min(v_max(p, v_set(eps)), v_set(1 - eps)); }
 static inline vec v_xlogy(vec x, vec y) { return v_select(x == v_set(0), v_set(0), x * v_log(y)); }
-static inline vec v_sign(vec x) {
-    return v_select(x > v_set(0), v_set(1), v_select(x < v_set(0), v_set(-1), x));
-}
+static inline vec v_sign(vec x) { return v_select(x > v_set(0), v_set(1), v_select(x < v_set(0), v_set(-1), x)); }
 #endif

@@ -15,7 +15,6 @@ import numpy
 
 from cpython.exc cimport PyErr_CheckSignals
 from cython.parallel cimport parallel, threadid
-from libc.math cimport isfinite
 from libc.string cimport memset
 
 from fastmlp._csrc cimport *
@@ -116,8 +115,9 @@ cdef class Trainer:
         fm_barrier_init(&self.barrier)
         self.allocate_layers()
         self.list_units()
-        self.scratch_bytes = (2 * CHUNK_ROWS * (plan.sizes[self.n_layers] + 1) + FM_BLOCK_ROWS * self.k.panel) * self.k.element_size
-        self.scratch_bytes = (self.scratch_bytes + 127) // 64 * 64
+        # Of a thread: a chunk's targets and outputs in phase 1, a unit's gradient in phase 2; rounded to cache lines.
+        self.scratch_bytes = max(2 * CHUNK_ROWS * (plan.sizes[self.n_layers] + 1), FM_BLOCK_ROWS * self.k.panel)
+        self.scratch_bytes = (self.scratch_bytes * self.k.element_size + 127) // 64 * 64
         self.scratch = <char *> self.buffer(self.n_threads * self.scratch_bytes)
         self.values = <double *> self.buffer(min(batch_size, SLAB_ROWS) * sizeof(double))
         if batch_size > SLAB_ROWS:
@@ -165,26 +165,25 @@ cdef class Trainer:
         cdef fm_layer *layer
         cdef int l
         for l in range(self.n_layers):
-            n += ((self.layers[l].fan_in + FM_BLOCK_ROWS - 1) // FM_BLOCK_ROWS + 1) * (self.plan.padded(self.layers[l].fan_out) // panel)
+            p = self.plan.padded(self.layers[l].fan_out) // panel
+            n += p * ((self.layers[l].fan_in + FM_BLOCK_ROWS - 1) // FM_BLOCK_ROWS + 1)
         self.units = <Unit *> self.buffer(n * sizeof(Unit))
         self.penalties = <double *> self.buffer(n * panel * sizeof(double))
         self.n_units, self.total_cost = n, 0
         unit = self.units
         for l in range(self.n_layers):
             layer = &self.layers[l]
-            for i in range(0, layer.fan_in + FM_BLOCK_ROWS, FM_BLOCK_ROWS):
-                if i >= layer.fan_in and i < layer.fan_in + FM_BLOCK_ROWS:
-                    for p in range(self.plan.padded(layer.fan_out) // panel):
-                        unit.layer, unit.i0, unit.n, unit.p, unit.cost = l, 0, 0, p, self.total_cost
-                        self.total_cost += 2
-                        unit += 1
-                    break
+            for i in range(0, layer.fan_in, FM_BLOCK_ROWS):
                 for p in range(self.plan.padded(layer.fan_out) // panel):
                     unit.layer, unit.i0, unit.n, unit.p = l, i, min(FM_BLOCK_ROWS, layer.fan_in - i), p
                     unit.cost = self.total_cost
                     width = min(panel, layer.fan_out - p * panel)
                     self.total_cost += unit.n * (2 if width > self.k.vector else 1)
                     unit += 1
+            for p in range(self.plan.padded(layer.fan_out) // panel):
+                unit.layer, unit.i0, unit.n, unit.p, unit.cost = l, 0, 0, p, self.total_cost
+                self.total_cost += 2
+                unit += 1
         return 0
 
     def load(self, parameters, state=None):
@@ -392,7 +391,8 @@ cdef class Trainer:
             else:
                 self.k.update_bias(&self.layers[unit.layer], G, unit.p, rows, self.stride, accumulate, rule, hyper)
 
-    cdef void advance(self, Epoch *e, Py_ssize_t rows, Py_ssize_t first, Py_ssize_t count, Py_ssize_t n_slabs) noexcept nogil:
+    cdef void advance(self, Epoch *e, Py_ssize_t rows, Py_ssize_t first, Py_ssize_t count,
+                      Py_ssize_t n_slabs) noexcept nogil:
         """Thread 0, while the others finish phase 2: sum the slab's losses in the order of the rows, move on."""
         cdef Position *position = &self.position
         cdef Py_ssize_t r, row
@@ -417,10 +417,11 @@ cdef class Trainer:
     cdef double penalty(self) noexcept:
         """Sum of the epoch's penalties, by layer, block of rows and column: one order for every panel width."""
         cdef double total = 0
-        cdef Py_ssize_t u, j
+        cdef Py_ssize_t u, j, columns
         for u in range(self.n_units):
             if self.units[u].n:
-                for j in range(min(self.k.panel, self.layers[self.units[u].layer].fan_out - self.units[u].p * self.k.panel)):
+                columns = self.layers[self.units[u].layer].fan_out - self.units[u].p * self.k.panel
+                for j in range(min(self.k.panel, columns)):
                     total += self.penalties[u * self.k.panel + j]
         return total
 

@@ -9,7 +9,7 @@ import numpy
 from libc.string cimport memset
 
 from fastmlp._csrc cimport *
-from fastmlp._plan cimport Buffer, Rows, flat, kernels_of
+from fastmlp._plan cimport Rows, kernels_of
 
 from fastmlp._plan import ACTIVATIONS, LOSSES, OPTIMIZERS, OUTPUTS, info
 
@@ -164,7 +164,8 @@ cdef class Kernels:
             order = numpy.ascontiguousarray(order, numpy.intp)
         cdef Py_ssize_t n = rows if rows is not None else len(order) if order is not None else X.shape[0] - first
         cdef Panels panels = Panels(self, n, X.shape[1])
-        self.k.gather(panels.at, &source.rows, <Py_ssize_t *> address(order) if order is not None else NULL, first, n, panels.stride)
+        self.k.gather(panels.at, &source.rows, <Py_ssize_t *> address(order) if order is not None else NULL, first, n,
+                      panels.stride)
         panels.check("gather")
         M, check = guarded(n * X.shape[1], self.dtype)
         self.k.scatter(address(M), panels.at, n, X.shape[1], panels.stride)

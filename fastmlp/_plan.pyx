@@ -204,7 +204,9 @@ cdef void *flat(object array, Py_ssize_t n, Py_ssize_t itemsize, str name, bint 
     if not array.flags.c_contiguous or not array.flags.aligned or (writable and not array.flags.writeable):
         raise ValueError(f"{name} must be C-contiguous{' and writeable' if writable else ''}")
     if array.size != n or array.itemsize != itemsize:
-        raise ValueError(f"{name} must have {n} elements of {itemsize} bytes, got {array.size} of {array.itemsize} ({array.dtype})")
+        raise ValueError(
+            f"{name} must have {n} elements of {itemsize} bytes, got {array.size} of {array.itemsize} ({array.dtype})"
+        )
     return <void *> <uintptr_t> array.ctypes.data
 
 
@@ -357,8 +359,8 @@ cdef class Plan:
                 self.forward_chunks(<fm_layer *> layers.at, &rows.rows, rows.n, result, chunk, stride, 0, 1)
         else:
             with nogil, parallel(num_threads=n_threads):
-                self.forward_chunks(<fm_layer *> layers.at + threadid() * self.n_layers, &rows.rows, rows.n, result, chunk, stride,
-                                    threadid(), omp_get_num_threads())
+                self.forward_chunks(<fm_layer *> layers.at + threadid() * self.n_layers, &rows.rows, rows.n, result, chunk,
+                                    stride, threadid(), omp_get_num_threads())
         return 0
 
     cdef void forward_chunks(self, fm_layer *layers, const fm_rows *rows, Py_ssize_t n, char *result, Py_ssize_t chunk,

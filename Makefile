@@ -1,0 +1,72 @@
+# What a person does with this repository. `make` alone explains itself.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+# Installed once per change of anything that is compiled or declared.
+SOURCES := pyproject.toml setup.py $(wildcard csrc/* fastmlp/*.py fastmlp/*.pyx fastmlp/*.pxd fastmlp/*.pyi)
+
+.PHONY: help demo test lint bench bench-peers check debug asan annotate sdist format clean
+
+help:          ## this list
+	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+$(VENV)/installed: $(BIN)/python $(SOURCES)
+	$(BIN)/python -m pip install --quiet ".[test,plot]"
+	touch $@
+
+demo: $(VENV)/installed    ## train on handwritten digits, beside scikit-learn
+	cd $(VENV) && bin/python -m fastmlp demo --plot ../loss_curve.png
+
+test: $(VENV)/installed    ## install into .venv and run the tests
+	$(BIN)/python -m pytest
+
+check: $(VENV)/installed   ## every kernel of this machine against the reference
+	cd $(VENV) && bin/python -m fastmlp check
+
+bench: $(VENV)/installed   ## kernels and training steps beside the NumPy reference: one table
+	$(BIN)/python -m benchmarks.table
+
+bench-peers: $(VENV)/installed   ## beside scikit-learn, PyTorch, JAX, Keras, ONNX Runtime (those installed), in turn
+	$(BIN)/python -m pip install --quiet ".[peers]"
+	$(BIN)/python -m benchmarks.peers
+
+$(VENV)/lint: $(BIN)/python pyproject.toml
+	$(BIN)/python -m pip install --quiet ".[lint]"
+	touch $@
+
+lint: $(VENV)/installed $(VENV)/lint   ## ruff, cython-lint, clang-format, mypy
+	$(BIN)/ruff check .
+	$(BIN)/cython-lint fastmlp
+	$(BIN)/clang-format --dry-run --Werror csrc/*.c csrc/*.h
+	$(BIN)/mypy
+
+format: $(VENV)/lint       ## let ruff and clang-format rewrite what they can
+	$(BIN)/ruff check --fix .
+	$(BIN)/clang-format -i csrc/*.c csrc/*.h
+
+debug:         ## build in place with bounds checks, -O1 -g, into .venv-debug, and run the tests
+	$(PYTHON) -m venv .venv-debug
+	FASTMLP_DEBUG=1 .venv-debug/bin/python -m pip install --quiet ".[test,plot]"
+	.venv-debug/bin/python -m pytest
+
+asan:          ## the same with the address and undefined-behaviour sanitizers
+	$(PYTHON) -m venv .venv-asan
+	FASTMLP_SANITIZE=address,undefined .venv-asan/bin/python -m pip install --quiet ".[test,plot]"
+	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 \
+	  UBSAN_OPTIONS=halt_on_error=1 .venv-asan/bin/python -m pytest -p no:faulthandler tests/test_kernels.py tests/test_network.py tests/test_training.py
+
+annotate: $(BIN)/python    ## what Cython made of each line: fastmlp/*.html
+	$(BIN)/python -m pip install --quiet "Cython>=3.1"
+	$(BIN)/cython -3 --annotate fastmlp/*.pyx
+
+sdist: $(BIN)/python       ## a source distribution in dist/
+	$(BIN)/python -m pip install --quiet build
+	$(BIN)/python -m build --sdist
+
+clean:         ## remove what was made
+	rm -rf build dist .venv .venv-debug .venv-asan *.egg-info fastmlp/*.c fastmlp/*.html fastmlp/*.so loss_curve.png

@@ -1,0 +1,57 @@
+"""Stub of _kernels.pyx: single kernels for check, tests and benchmarks."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+MATH: tuple[str, ...]
+BLOCK_ROWS: int
+
+def guarded(n: int, dtype: Any, offset: int = 0) -> tuple[np.ndarray, Callable[[str], None]]: ...
+
+class Kernels:
+    isa: str
+    dtype: str
+    vector: int
+    panel: int
+    def __init__(self, isa: str, dtype: str) -> None: ...
+    def math(self, name: str, x: np.ndarray, offset: int = 0) -> np.ndarray: ...
+    def activation(self, name: str, x: np.ndarray, offset: int = 0) -> np.ndarray: ...
+    def derivative(self, name: str, d: np.ndarray, x: np.ndarray, offset: int = 0) -> np.ndarray: ...
+    def output(self, name: str, z: np.ndarray) -> np.ndarray: ...
+    def loss(
+        self, name: str, z: np.ndarray, y: np.ndarray, weights: np.ndarray | None = None, order: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]: ...
+    def gather(self, X: Any, order: np.ndarray | None = None, first: int = 0, rows: int | None = None) -> np.ndarray: ...
+    def forward(
+        self, x: np.ndarray, W: np.ndarray, b: np.ndarray, activation: str = "identity", first: int = 0
+    ) -> tuple[np.ndarray, np.ndarray]: ...
+    def forward_row(
+        self, x: np.ndarray, W: np.ndarray, b: np.ndarray, activation: str = "identity", offset: int = 0
+    ) -> np.ndarray: ...
+    def backward(
+        self, dz: np.ndarray, W: np.ndarray, x: np.ndarray, activation: str = "identity", first: int = 0
+    ) -> np.ndarray: ...
+    def update(
+        self,
+        optimizer: str,
+        x: np.ndarray,
+        dz: np.ndarray,
+        W: np.ndarray,
+        b: np.ndarray,
+        state_W: Sequence[np.ndarray],
+        state_b: Sequence[np.ndarray],
+        *,
+        t: int = 1,
+        weight_sum: float = 1,
+        l1: float = 0,
+        l2: float = 0,
+        learning_rate: float = 0.1,
+        momentum: float = 0.9,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        rho: float = 0.9,
+        slabs: int = 1,
+    ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray], list[np.ndarray], np.ndarray, np.ndarray]: ...

@@ -1,0 +1,330 @@
+"""Every kernel of this machine against the reference: the cases that `python -m fastmlp check`, the tests and the
+benchmarks share. They are made from the tables of the C code, so a new row is checked without a word here.
+
+Only __main__, tests and benchmarks import this file; it is the one place where compiled code and reference.py meet.
+An error is measured in a unit that says what may be expected of the operation:
+
+    ulp      units in the last place of the exact result, which is computed in extended precision
+    n eps    the rounding of a sum of n products: n eps |A| |B| (Higham 2002, section 3.1), or of n steps on numbers of
+             that size
+    exact    0: data is moved, not computed with
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from fastmlp import _core, reference
+from fastmlp._kernels import MATH, Kernels
+
+Array = np.ndarray
+
+# Largest errors in ulps that vmath.h states, rounded up.
+ULPS = {"exp": 2.0, "log": 2.0, "tanh": 2.0, "logistic": 4.0}
+# An activation is a handful of such functions and roundings.
+ACTIVATION_ULPS = 8.0
+
+
+class Outcome(NamedTuple):
+    """What one case found: the largest error, the bound it must not exceed, and their unit."""
+
+    error: float
+    bound: float
+    unit: str
+
+    @property
+    def passed(self) -> bool:
+        return self.error <= self.bound
+
+
+class Case(NamedTuple):
+    """An operation; run(kernels, (B, I, O), draws) computes it both ways."""
+
+    operation: str
+    run: Callable[[Kernels, tuple[int, int, int], np.random.RandomState], Outcome]
+
+
+def largest(error: Array | float, unit: Array | float) -> float:
+    """max |error| / unit; 0 for nothing at all, infinity where NaN stands against a number."""
+    ratio = np.abs(np.asarray(error, dtype=np.float64)) / np.maximum(np.asarray(unit, dtype=np.float64), np.finfo(np.float64).tiny)
+    return float(np.max(np.where(np.isnan(ratio), np.inf, ratio), initial=0.0))
+
+
+def in_ulps(got: Array, want: Array) -> float:
+    """Largest difference in ulps of the exact values `want` (extended precision)."""
+    with np.errstate(over="ignore"):
+        rounded = want.astype(got.dtype)
+    finite = np.isfinite(rounded) | ~np.isinf(got)  # beyond the largest number, infinity is the right answer
+    spacing = np.spacing(np.abs(rounded[finite])).astype(np.float64)
+    return largest(got[finite].astype(want.dtype) - want[finite], spacing)
+
+
+def numbers(K: Kernels, draws: np.random.RandomState, *shape: int) -> Array:
+    """Normal numbers in the kernel's element type."""
+    x = draws.standard_normal(shape).astype(K.dtype)
+    assert x.size < 2 or np.ptp(x) > 0
+    return x
+
+
+def spread(K: Kernels, draws: np.random.RandomState, n: int) -> Array:
+    """Numbers of all sizes that the functions treat apart: tiny, around the switches of formula, large."""
+    scale = np.array([1e-20, 1e-3, 0.5, 1.0, 5.0, 30.0, 90.0])
+    return (draws.standard_normal(n) * scale[np.arange(n) % len(scale)]).astype(K.dtype)
+
+
+def eps_of(K: Kernels) -> float:
+    return float(np.finfo(K.dtype).eps)
+
+
+# ---- Functions of single numbers -----------------------------------------------------------------------------------------
+
+
+EXACT: dict[str, Callable[[Array], Array]] = {"exp": np.exp, "log": np.log, "tanh": np.tanh, "logistic": reference.logistic}
+
+
+def math_case(name: str) -> Case:
+    exact = EXACT[name]
+
+    def run(K: Kernels, shape: tuple[int, int, int], draws: np.random.RandomState) -> Outcome:
+        x = spread(K, draws, shape[0] * shape[1])
+        x = np.abs(x) + np.finfo(K.dtype).tiny if name == "log" else x
+        with np.errstate(over="ignore", under="ignore"):
+            return Outcome(in_ulps(K.math(name, x, offset=1), exact(x.astype(np.longdouble))), ULPS[name], "ulp")
+
+    return Case(f"math {name}", run)
+
+
+def activation_case(name: str) -> Case:
+    def run(K: Kernels, shape: tuple[int, int, int], draws: np.random.RandomState) -> Outcome:
+        x = spread(K, draws, shape[0] * shape[1])
+        exact = np.asarray(reference.ACTIVATIONS[name][0](x.astype(np.longdouble)))
+        return Outcome(in_ulps(K.activation(name, x, offset=1), exact), ACTIVATION_ULPS, "ulp")
+
+    return Case(f"activation {name}", run)
+
+
+def derivative_case(name: str) -> Case:
+    def run(K: Kernels, shape: tuple[int, int, int], draws: np.random.RandomState) -> Outcome:
+        x, d = numbers(K, draws, shape[0] * shape[1]), numbers(K, draws, shape[0] * shape[1])
+        f, slope = reference.ACTIVATIONS[name]
+        wide = x.astype(np.longdouble)
+        want = d * slope(wide, f(wide))
+        return Outcome(largest(K.derivative(name, d, x, offset=1) - want, eps_of(K) * np.abs(d)), ACTIVATION_ULPS, "n eps")
+
+    return Case(f"derivative {name}", run)
+
+
+def output_case(name: str) -> Case:
+    def run(K: Kernels, shape: tuple[int, int, int], draws: np.random.RandomState) -> Outcome:
+        z = 4 * numbers(K, draws, shape[0], max(shape[2], 1))
+        want = reference.OUTPUTS[name](z.astype(np.longdouble))
+        # softmax: z - max is rounded before exp makes a relative error of it, then a row is summed
+        return Outcome(in_ulps(K.output(name, z), want), ACTIVATION_ULPS + 2 * np.abs(z).max(initial=0) + z.shape[1], "ulp")
+
+    return Case(f"output {name}", run)
+
+
+def targets_for(loss: str, shape: tuple[int, int], draws: np.random.RandomState) -> Array:
+    """Targets that the loss accepts: class indices, zeros and ones, counts, or numbers."""
+    output = _core.LOSSES[loss]
+    if output == "softmax":
+        return draws.randint(shape[1], size=shape[0])
+    if output == "logistic":
+        return draws.randint(2, size=shape).astype(np.float64)
+    return draws.poisson(1.5, size=shape).astype(np.float64) if output == "exp" else draws.standard_normal(shape)
+
+
+def loss_case(name: str) -> Case:
+    def run(K: Kernels, shape: tuple[int, int, int], draws: np.random.RandomState) -> Outcome:
+        rows, outputs = shape[0], max(shape[2], 1)
+        z, weights = numbers(K, draws, rows, outputs), draws.uniform(0, 2, rows + 3)
+        order = draws.permutation(rows + 3)[:rows]
+        y = targets_for(name, (rows + 3, outputs), draws)
+        y = y if y.ndim == 1 else y.astype(K.dtype)
+        dz, value = K.loss(name, z, y, weights, order)
+        output, value_of, slope = reference.LOSSES[name]
+        a, picked = reference.OUTPUTS[output](z.astype(np.float64)), y[order]
+        picked = picked if y.ndim == 1 else picked.astype(np.float64)
+        # The clipped probability 1 - p of a sure prediction is known to eps, so its logarithm to eps / (1 - p).
+        scale = np.exp(np.abs(z).max(axis=1, initial=1.0)) + (np.abs(picked).reshape(rows, picked.size // max(rows, 1)).sum(axis=1))
+        n = 4.0 * (outputs + 4)
+        errors = [
+            largest(value - value_of(picked, a, eps_of(K)), n * eps_of(K) * scale),
+            largest(dz - weights[order, np.newaxis] * slope(picked, a), n * eps_of(K) * scale[:, np.newaxis]),
+        ]
+        return Outcome(max(errors), 1.0, "n eps")
+
+    return Case(f"loss {name}", run)
+
+
+# ---- Layers ---------------------------------------------------------------------------------------------------------------
+
+
+def gather_case(source: str) -> Case:
+    def run(K: Kernels, shape: tuple[int, int, int], draws: np.random.RandomState) -> Outcome:
+        rows, columns = shape[0], max(shape[1], 1)
+        kind, layout = source.split()
+        X = draws.standard_normal((rows + 2, 2 * columns)).astype(kind)
+        X = {"C": X[:, :columns], "F": np.asfortranarray(X[:, :columns]), "strided": X[::-1, ::2], "CSR": X[:, :columns]}[layout]
+        order = draws.randint(rows + 2, size=rows)
+        if layout == "CSR":
+            from scipy.sparse import csr_array
+
+            X = np.where(X > 0, X, 0)
+            got = K.gather(csr_array(X), order)
+        else:
+            got = K.gather(X, order)
+        return Outcome(largest(got - X[order].astype(K.dtype), 1.0), 0.0, "exact")
+
+    return Case(f"gather {source}", run)
+
+
+def product_error(K: Kernels, got: Array, want: Array, A: Array, B: Array, slope: Array | float = 1.0) -> float:
+    """In units of (n + 1) eps |A| |B|, n the number of products in a sum; the 1 stands for the bias."""
+    bound = (A.shape[1] + 2) * eps_of(K) * (np.abs(A).astype(np.float64) @ np.abs(B).astype(np.float64) + 1e-30)
+    return largest(got - want, bound * slope)
+
+
+def forward_case(name: str) -> Case:
+    def run(K: Kernels, shape: tuple[int, int, int], draws: np.random.RandomState) -> Outcome:
+        B, I, O = shape
+        x, W, b = numbers(K, draws, B, I), numbers(K, draws, I, O), numbers(K, draws, O)
+        augmented, Wb = np.hstack([x, np.ones((B, 1))]), np.vstack([W, b])
+        y, z = K.forward(x, W, b, name, first=3)
+        wide = z.astype(np.float64)
+        errors = [
+            product_error(K, z, augmented @ Wb.astype(np.float64), augmented, Wb),
+            largest(y - reference.ACTIVATIONS[name][0](wide), ACTIVATION_ULPS * eps_of(K) * (1 + np.abs(wide))),
+        ]
+        for r in range(min(B, 2)):  # a row on its own: the same bits
+            errors.append(0.0 if np.array_equal(K.forward_row(x[r], W, b, name, offset=1), y[r]) else np.inf)
+        return Outcome(max(errors), 1.0, "n eps")
+
+    return Case(f"forward {name}", run)
+
+
+def backward_case(name: str) -> Case:
+    def run(K: Kernels, shape: tuple[int, int, int], draws: np.random.RandomState) -> Outcome:
+        B, I, O = shape
+        dz, W, x = numbers(K, draws, B, O), numbers(K, draws, I, O), numbers(K, draws, B, I)
+        f, slope = reference.ACTIVATIONS[name]
+        wide = x.astype(np.float64)
+        want = (dz.astype(np.float64) @ W.astype(np.float64).T) * slope(wide, f(wide))
+        return Outcome(product_error(K, K.backward(dz, W, x, name, first=2), want, dz, W.T, ACTIVATION_ULPS), 1.0, "n eps")
+
+    return Case(f"backward {name}", run)
+
+
+def gradient_case() -> Case:
+    def run(K: Kernels, shape: tuple[int, int, int], draws: np.random.RandomState) -> Outcome:
+        B, I, O = max(shape[0], 1), shape[1], shape[2]
+        x, dz, W, b = numbers(K, draws, B, I), numbers(K, draws, B, O), numbers(K, draws, I, O), numbers(K, draws, O)
+        zeros = [np.zeros((I, O))], [np.zeros(O)]
+        l1, l2, total = 0.3, 0.2, 7.0
+        kept, _, dW, db, _, paid = K.update("gradient", x, dz, W, b, *zeros, weight_sum=total, l1=l1, l2=l2)
+        again = K.update("gradient", x, dz, W, b, *zeros, weight_sum=total, l1=l1, l2=l2, slabs=3)
+        wide = W.astype(np.float64)
+        want = (x.T.astype(np.float64) @ dz.astype(np.float64) + l1 * np.sign(wide) + l2 * wide) / total
+        penalty = l1 * np.abs(wide) + 0.5 * l2 * wide**2
+        left, right = np.hstack([x.T, np.ones((I, 2))]), np.vstack([dz, np.full((2, O), l1 + l2 * np.abs(wide).max(initial=0))])
+        errors = [
+            product_error(K, dW[0], want, left / total, right),
+            product_error(K, db[0][np.newaxis], dz.sum(axis=0, dtype=np.float64)[np.newaxis] / total, np.full((1, B), 1 / total), dz),
+            largest(paid - penalty.sum(axis=0), (I + 2) * eps_of(K) * penalty.sum(axis=0)),
+            0.0 if np.array_equal(kept, W) else np.inf,
+            0.0 if np.array_equal(again[2][0], dW[0]) and np.array_equal(again[3][0], db[0]) else np.inf,
+        ]
+        return Outcome(max(errors), 1.0, "n eps")
+
+    return Case("weight gradient", run)
+
+
+def optimizer_case(name: str) -> Case:
+    def run(K: Kernels, shape: tuple[int, int, int], draws: np.random.RandomState) -> Outcome:
+        _, I, O = shape  # a batch of one row: each gradient is one product, and the rule's own rounding is what is seen
+        x, dz, W, b = numbers(K, draws, 1, I), numbers(K, draws, 1, O), numbers(K, draws, I, O), numbers(K, draws, O)
+        n_state, rule = reference.OPTIMIZERS[name]
+        state_W = [np.abs(numbers(K, draws, I, O)) for _ in range(n_state)]
+        state_b = [np.abs(numbers(K, draws, O)) for _ in range(n_state)]
+        t = 3
+        hyper = reference.Hyper(learning_rate=0.05, momentum=0.8, beta_1=0.85, beta_2=0.95, epsilon=1e-3, rho=0.7)
+        new_W, new_b, new_sW, new_sb, WT, _ = K.update(name, x, dz, W, b, state_W, state_b, t=t, weight_sum=2.0, **hyper._asdict())
+        wide = [a.astype(np.float64) for a in (x, dz, W, b)]
+        want_W, want_sW = rule(wide[2], wide[0].T @ wide[1] / 2, tuple(s.astype(np.float64) for s in state_W), hyper, t)
+        want_b, want_sb = rule(wide[3], wide[1][0] / 2, tuple(s.astype(np.float64) for s in state_b), hyper, t)
+        pairs = [(new_W, want_W, W), (new_b, want_b, b)]
+        pairs += [(got, want, old) for got, want, old in zip(new_sW + new_sb, want_sW + want_sb, state_W + state_b, strict=True)]
+        errors = [largest(got - want, eps_of(K) * (np.abs(old) + np.abs(want))) for got, want, old in pairs]
+        errors.append(0.0 if np.array_equal(WT, new_W) else np.inf)
+        return Outcome(max(errors), 16.0, "n eps")
+
+    return Case(f"update {name}", run)
+
+
+def training_case(loss: str, optimizer: str) -> Case:
+    """Three steps of a small network, all kernels together, on the instruction set that was chosen at import."""
+
+    def run(K: Kernels, shape: tuple[int, int, int], draws: np.random.RandomState) -> Outcome:
+        rows, sizes = 50, (11, 17, 9, 5)
+        hidden = [_core.ACTIVATIONS[i % len(_core.ACTIVATIONS)] for i in (2, 1)]
+        X, weights = draws.standard_normal((rows, sizes[0])), draws.uniform(0.5, 2, rows)
+        y = targets_for(loss, (rows, sizes[-1]), draws)
+        coefs, intercepts = reference.initialise(sizes, "relu", draws)
+        plan = _core.Plan(sizes, hidden, _core.LOSSES[loss], "float64")
+        trainer = _core.Trainer(plan, loss, optimizer, 19, 2)
+        flat = np.concatenate([w.ravel() for w in coefs + intercepts])
+        trainer.load(flat)
+        order, rates = draws.permutation(rows), np.full(3, 0.01)
+        got = trainer.epoch(X, y, weights, order, rates, 0, alpha=0.1, l1_ratio=0.3)
+        trainer.store(flat)
+        model = reference.new_model(coefs, intercepts, optimizer)
+        want, model = reference.epoch(
+            model, hidden, loss, optimizer, 19, X, y, weights, order, rates, 0, reference.Hyper(0.01), 0.1, 0.3
+        )
+        want_flat = np.concatenate([w.ravel() for w in model.coefs + model.intercepts])
+        error = max(largest(flat - want_flat, eps_of(K)), largest(got - want, abs(want) * eps_of(K)))
+        return Outcome(error, 1e4, "n eps")
+
+    return Case(f"training {loss} {optimizer}", run)
+
+
+def cases() -> Iterator[Case]:
+    """One case per name in the C tables and per way of moving data."""
+    yield from map(math_case, MATH)
+    yield from map(activation_case, _core.ACTIVATIONS)
+    yield from map(derivative_case, _core.ACTIVATIONS)
+    yield from map(output_case, _core.OUTPUTS)
+    yield from map(loss_case, _core.LOSSES)
+    for kind in ("float32", "float64"):
+        for layout in ("C", "F", "strided", "CSR"):
+            yield gather_case(f"{kind} {layout}")
+    yield from map(forward_case, _core.ACTIVATIONS)
+    yield from map(backward_case, _core.ACTIVATIONS)
+    yield gradient_case()
+    yield from map(optimizer_case, _core.OPTIMIZERS)
+
+
+def training_cases() -> Iterator[Case]:
+    """One case per loss with one optimizer, and per optimizer with one loss."""
+    for loss in _core.LOSSES:
+        yield training_case(loss, "sgd_nesterov")
+    for optimizer in _core.OPTIMIZERS:
+        yield training_case("log_loss", optimizer)
+
+
+# Shapes that check runs: more than a chunk of k, more than a block of rows, and edges everywhere.
+CHECK_SHAPE = (67, 301, 45)
+
+
+def run_all() -> Iterator[tuple[str, str, str, Outcome]]:
+    """(operation, instruction set, element type, outcome) for every case on every instruction set of this machine."""
+    for isa in _core.info()["available"]:
+        for dtype in _core.info()["dtypes"]:
+            for case in cases():
+                yield case.operation, isa, dtype, case.run(Kernels(isa, dtype), CHECK_SHAPE, np.random.RandomState(0))
+    chosen = Kernels(_core.info()["isa"], "float64")
+    for case in training_cases():
+        yield case.operation, chosen.isa, chosen.dtype, case.run(chosen, CHECK_SHAPE, np.random.RandomState(0))
