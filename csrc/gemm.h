@@ -80,11 +80,12 @@ typedef void tile_function(real *C, const real *A, const real *B, const real *bi
     {                                                                                                                            \
         {tile_##mr##_1_0, tile_##mr##_1_1}, { tile_##mr##_2_0, tile_##mr##_2_1 }                                                 \
     }
-TILES_1(1)
-TILES_1(2) TILES_1(3) TILES_1(4) TILES_1(5) TILES_1(6)
+/* clang-format off */
+TILES_1(1) TILES_1(2) TILES_1(3) TILES_1(4) TILES_1(5) TILES_1(6)
 #if MR == 12
-    TILES_1(7) TILES_1(8) TILES_1(9) TILES_1(10) TILES_1(11) TILES_1(12)
+TILES_1(7) TILES_1(8) TILES_1(9) TILES_1(10) TILES_1(11) TILES_1(12)
 #endif
+    /* clang-format on */
     /* [rows - 1][vectors - 1][transposed] */
     static tile_function *const tiles[MR][2][2] = {
         TILE_ROW(1), TILE_ROW(2), TILE_ROW(3), TILE_ROW(4),  TILE_ROW(5),  TILE_ROW(6),

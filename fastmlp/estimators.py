@@ -1,0 +1,447 @@
+"""MLPClassifier and MLPRegressor: scikit-learn's estimators, on fastmlp's training.
+
+What differs between the two is here: labels, targets, scores, predictions. What they share is in ``base``.
+It refuses to compute: training is in ``training``, the forward pass in ``network``. Imported by users and by
+``__main__``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.sparse import csr_matrix, issparse
+from sklearn.base import ClassifierMixin, RegressorMixin, _fit_context
+from sklearn.metrics import r2_score
+from sklearn.preprocessing import LabelBinarizer
+from sklearn.utils._param_validation import StrOptions
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_target, unique_labels
+
+from fastmlp import _core
+from fastmlp.base import BaseMLP, has_partial_fit, unchanged_on_error
+
+# Outputs that are probabilities belong to classification, all others to regression.
+_PROBABILITIES = ("softmax", "logistic")
+_REGRESSION_LOSSES = {name for name, output in _core.LOSSES.items() if output not in _PROBABILITIES}
+# Losses that are defined for targets >= 0 only.
+_NON_NEGATIVE_LOSSES = {"poisson"}
+
+
+class MLPClassifier(ClassifierMixin, BaseMLP):
+    """Multilayer perceptron that minimises the log-loss.
+
+    A drop-in replacement of :class:`sklearn.neural_network.MLPClassifier`: same parameters, numbers and warnings,
+    in a fraction of the time.
+
+    Parameters
+    ----------
+    hidden_layer_sizes : int or sequence of int, default=(100,)
+        Units of each hidden layer.
+    activation : {'identity', 'logistic', 'tanh', 'relu'}, default='relu'
+        Activation of the hidden layers.
+    solver : {'lbfgs', 'sgd', 'adam', 'momentum', 'adagrad', 'rmsprop', 'adam_hat'}, default='adam'
+        'lbfgs' uses all rows in every step (scipy.optimize), the others one batch. The rules are in
+        ``fastmlp.reference``; 'adam' is scikit-learn's form, 'adam_hat' algorithm 1 of Kingma and Ba (2014).
+    alpha : float, default=0.0001
+        Strength of the penalty alpha (l1_ratio sum |W| + (1 - l1_ratio) / 2 sum W^2), which is divided by the
+        batch's sum of weights. Biases go unpenalised.
+    batch_size : int or 'auto', default='auto'
+        Rows per step; 'auto' is min(200, n_samples).
+    learning_rate : {'constant', 'invscaling', 'adaptive'}, default='constant'
+        Schedule for 'sgd': unchanged; learning_rate_init / (t_ + 1)^power_t, set after each epoch; or a fifth
+        whenever training stalls.
+    learning_rate_init : float, default=0.001
+        Learning rate to start from.
+    power_t : float, default=0.5
+        Exponent of 'invscaling'.
+    max_iter : int, default=200
+        Most epochs, or most iterations of 'lbfgs'.
+    shuffle : bool, default=True
+        Draw a new order of the rows in each epoch.
+    random_state : int, RandomState instance or None, default=None
+        Draws initial parameters, validation split and orders, in scikit-learn's order.
+    tol : float, default=1e-4
+        Improvement of loss or validation score below this counts as none.
+    verbose : bool or int, default=False
+        Print a line per epoch.
+    warm_start : bool, default=False
+        Begin a further ``fit`` from the fitted parameters.
+    momentum : float, default=0.9
+        For 'sgd' and 'momentum', in [0, 1].
+    nesterovs_momentum : bool, default=True
+        For 'sgd'.
+    early_stopping : bool, default=False
+        Hold rows out, stratified by class, stop when their score stalls, and keep the parameters that scored best.
+    validation_fraction : float, default=0.1
+        Share of the rows to hold out, in [0, 1).
+    beta_1, beta_2 : float, default=0.9, 0.999
+        Decay of the first and second moment in 'adam' and 'adam_hat', in [0, 1).
+    epsilon : float, default=1e-8
+        For 'adam', 'adam_hat', 'adagrad', 'rmsprop'.
+    n_iter_no_change : int, default=10
+        Epochs without improvement that are tolerated.
+    max_fun : int, default=15000
+        Most evaluations of the loss by 'lbfgs'.
+    dtype : {'auto', 'float32', 'float64'}, default='auto'
+        Element type of parameters and arithmetic; 'auto' is that of X. X is not converted as a whole.
+    n_jobs : int or None, default=None
+        None and -1: as many threads as pay, within what OpenMP, threadpoolctl, CPU affinity and cgroup allow. An
+        integer: at most that many. The result does not depend on it.
+    l1_ratio : float, default=0.0
+        Share of the absolute values in the penalty, in [0, 1].
+    rho : float, default=0.9
+        Decay of the squared gradient in 'rmsprop', in [0, 1).
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Class labels; the columns' indices in multi-label.
+    coefs_, intercepts_ : list of ndarray
+        Weights (fan_in, fan_out) and biases (fan_out,) of each layer: views of ``network_.parameters``.
+    network_ : Network
+        Architecture and parameters, to predict without scikit-learn.
+    loss_, best_loss_ : float
+        Loss of the last epoch, and the least one (None with early stopping).
+    loss_curve_ : list of float
+        Loss of each epoch.
+    validation_scores_, best_validation_score_ : list of float, float
+        Accuracy on the held-out rows; None without early stopping.
+    history_ : list of dict
+        One per epoch: epoch, loss, learning_rate, rows, time (seconds), validation_score if there is one.
+    n_iter_, t_ : int
+        Epochs run by the last call; rows seen in all.
+    n_layers_, n_outputs_, out_activation_, n_features_in_, feature_names_in_
+        As in scikit-learn.
+
+    Notes
+    -----
+    Where scikit-learn 1.9 is wrong, results differ: early stopping stratifies multi-class too, with an integer
+    seed each ``partial_fit`` draws a new order (its issue #12505), and rows of weight 0 change nothing.
+
+    Examples
+    --------
+    >>> from fastmlp import MLPClassifier
+    >>> from sklearn.datasets import make_classification
+    >>> X, y = make_classification(n_samples=100, random_state=1)
+    >>> MLPClassifier(random_state=1, max_iter=300).fit(X, y).predict(X[:2]).shape
+    (2,)
+    """
+
+    loss = "log_loss"
+
+    def _learn_target(self, y: Any, incremental: bool) -> None:
+        if not hasattr(self, "classes_") or not (self.warm_start or incremental):
+            self._learn_classes(y)
+        else:
+            self._check_classes(unique_labels(y))
+        if self._target_type.startswith("multilabel") != (y.ndim == 2):
+            raise ValueError(f"y must be of the same type as before, {self._target_type}, got shape {y.shape}.")
+        if y.ndim == 2:
+            self.n_outputs_ = y.shape[1]
+        else:
+            self.n_outputs_ = 1 if len(self.classes_) == 2 else len(self.classes_)
+
+    def _learn_classes(self, y: Any) -> None:
+        """Take the classes from labels: ``y``, or the ``classes`` of partial_fit."""
+        binarizer = LabelBinarizer().fit(y)
+        if len(binarizer.classes_) < 2:
+            raise ValueError(
+                f"A classifier needs at least 2 classes; y contains only one class, {binarizer.classes_.tolist()[0]!r}."
+            )
+        self.classes_ = binarizer.classes_
+        self._target_type = binarizer.y_type_
+        self._sparse_target = bool(issparse(y))
+
+    def _check_classes(self, labels: np.ndarray) -> None:
+        """The labels of a later call must be those of the first; in partial_fit, some of them."""
+        if self.warm_start:
+            if set(labels) != set(self.classes_):
+                raise ValueError(
+                    "warm_start can only be used where `y` has the same classes as in the previous call to fit. "
+                    f"Previously got {self.classes_}, `y` has {labels}"
+                )
+        elif len(np.setdiff1d(labels, self.classes_, assume_unique=True)):
+            raise ValueError(
+                f"`y` has classes not in `self.classes_`. `self.classes_` has {self.classes_}. 'y' has {labels}."
+            )
+
+    def _encode(self, y: Any) -> np.ndarray:
+        if y.ndim == 2:
+            return y.toarray() if issparse(y) else y
+        if self.n_outputs_ == 1:
+            return y == self.classes_[1]
+        return np.searchsorted(self.classes_, y)
+
+    def _output_and_loss(self) -> tuple[str, str]:
+        if self._target_type == "multiclass":
+            return "softmax", "log_loss"
+        return "logistic", "binary_log_loss"
+
+    def _strata(self, target: np.ndarray) -> np.ndarray | None:
+        if self._target_type.startswith("multilabel"):
+            return None
+        return self.classes_[target.astype(np.intp).ravel()]
+
+    def _validation_score(self, output: np.ndarray, target: np.ndarray, sample_weight: np.ndarray | None) -> float:
+        if target.ndim == 1:
+            correct = output.argmax(axis=1) == target
+        else:
+            correct = ((output > 0.5) == (target > 0.5)).all(axis=1)
+        return float(np.average(correct, weights=sample_weight))
+
+    @available_if(has_partial_fit)
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(
+        self, X: Any, y: Any, sample_weight: ArrayLike | None = None, classes: ArrayLike | None = None
+    ) -> MLPClassifier:
+        """Train for one epoch on these rows, from where the last call ended.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+        sample_weight : array-like of shape (n_samples,), default=None
+        classes : array-like of shape (n_classes,), default=None
+            All classes there will be; required in the first call. A batch need not contain all of them.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            As ``fit``; and for labels that are not among the classes.
+        AttributeError
+            If the solver is 'lbfgs'.
+        """
+        with unchanged_on_error(self):
+            if _check_partial_fit_first_call(self, classes):
+                self._learn_classes(y if type_of_target(y).startswith("multilabel") else classes)
+            self._fit(X, y, sample_weight, incremental=True)
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The most probable class of each row.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or, in multi-label, (n_samples, n_outputs)
+        """
+        output = self._forward(X)
+        if self._target_type.startswith("multilabel"):
+            indicator = (output > 0.5).astype(int)
+            return csr_matrix(indicator) if self._sparse_target else indicator
+        if self.n_outputs_ == 1:
+            return self.classes_[(output[:, 0] > 0.5).astype(np.intp)]
+        return self.classes_[output.argmax(axis=1)]
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Probability of each class.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+            Columns in the order of ``classes_``; rows add up to 1, except in multi-label.
+        """
+        output = self._forward(X)
+        if self.n_outputs_ > 1:
+            return output
+        both = np.empty((len(output), 2), dtype=output.dtype)
+        np.subtract(1, output[:, 0], out=both[:, 0])
+        both[:, 1] = output[:, 0]
+        return both
+
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """The logarithm of ``predict_proba``.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+        """
+        probability = self.predict_proba(X)
+        return np.log(probability, out=probability)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
+
+
+class MLPRegressor(RegressorMixin, BaseMLP):
+    """Multilayer perceptron that minimises the squared error or the Poisson deviance.
+
+    A drop-in replacement of :class:`sklearn.neural_network.MLPRegressor`: same parameters, numbers and warnings,
+    in a fraction of the time.
+
+    Parameters
+    ----------
+    loss : {'squared_error', 'poisson'}, default='squared_error'
+        Half the mean squared error; or half the Poisson deviance of exp(output), for y >= 0.
+    hidden_layer_sizes, activation, solver, alpha, batch_size, learning_rate, learning_rate_init, power_t, max_iter, \
+shuffle, random_state, tol, verbose, warm_start, momentum, nesterovs_momentum, early_stopping, validation_fraction, \
+beta_1, beta_2, epsilon, n_iter_no_change, max_fun, dtype, n_jobs, l1_ratio, rho
+        As in :class:`MLPClassifier`, with the same defaults. The validation score of early stopping is R^2; its
+        split is not stratified.
+
+    Attributes
+    ----------
+    coefs_, intercepts_, network_, loss_, best_loss_, loss_curve_, validation_scores_, best_validation_score_, \
+history_, n_iter_, t_, n_layers_, n_outputs_, out_activation_, n_features_in_, feature_names_in_
+        As in :class:`MLPClassifier`.
+
+    Notes
+    -----
+    Where scikit-learn 1.9 is wrong, results differ: with several outputs the gradient of 'squared_error' is
+    divided by their number, as the loss is (its issue #8349); with an integer seed each ``partial_fit`` draws a
+    new order (#12505); rows of weight 0 change nothing.
+
+    Examples
+    --------
+    >>> from fastmlp import MLPRegressor
+    >>> from sklearn.datasets import make_regression
+    >>> X, y = make_regression(n_samples=100, n_features=5, random_state=1)
+    >>> MLPRegressor(random_state=1, solver="lbfgs").fit(X, y).predict(X[:2]).shape
+    (2,)
+    """
+
+    _parameter_constraints = {**BaseMLP._parameter_constraints, "loss": [StrOptions(_REGRESSION_LOSSES)]}
+
+    # scikit-learn reads the parameters off this signature, so it cannot be shorter.
+    def __init__(
+        self,
+        loss: str = "squared_error",
+        hidden_layer_sizes: Any = (100,),
+        activation: str = "relu",
+        *,
+        solver: str = "adam",
+        alpha: float = 0.0001,
+        batch_size: int | str = "auto",
+        learning_rate: str = "constant",
+        learning_rate_init: float = 0.001,
+        power_t: float = 0.5,
+        max_iter: int = 200,
+        shuffle: bool = True,
+        random_state: Any = None,
+        tol: float = 1e-4,
+        verbose: bool | int = False,
+        warm_start: bool = False,
+        momentum: float = 0.9,
+        nesterovs_momentum: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        n_iter_no_change: float = 10,
+        max_fun: int = 15000,
+        dtype: str = "auto",
+        n_jobs: int | None = None,
+        l1_ratio: float = 0.0,
+        rho: float = 0.9,
+    ) -> None:
+        self.loss = loss
+        super().__init__(
+            hidden_layer_sizes=hidden_layer_sizes,
+            activation=activation,
+            solver=solver,
+            alpha=alpha,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            learning_rate_init=learning_rate_init,
+            power_t=power_t,
+            max_iter=max_iter,
+            shuffle=shuffle,
+            random_state=random_state,
+            tol=tol,
+            verbose=verbose,
+            warm_start=warm_start,
+            momentum=momentum,
+            nesterovs_momentum=nesterovs_momentum,
+            early_stopping=early_stopping,
+            validation_fraction=validation_fraction,
+            beta_1=beta_1,
+            beta_2=beta_2,
+            epsilon=epsilon,
+            n_iter_no_change=n_iter_no_change,
+            max_fun=max_fun,
+            dtype=dtype,
+            n_jobs=n_jobs,
+            l1_ratio=l1_ratio,
+            rho=rho,
+        )
+
+    def _learn_target(self, y: Any, incremental: bool) -> None:
+        if issparse(y):
+            raise TypeError("y must be dense in regression, got a sparse matrix.")
+        if self.loss in _NON_NEGATIVE_LOSSES and np.min(y) < 0:
+            raise ValueError(f"y must be >= 0 for loss={self.loss!r}, got a least value of {np.min(y)}.")
+        self.n_outputs_ = 1 if y.ndim == 1 else y.shape[1]
+
+    def _encode(self, y: Any) -> np.ndarray:
+        return y
+
+    def _output_and_loss(self) -> tuple[str, str]:
+        return _core.LOSSES[self.loss], self.loss
+
+    def _strata(self, target: np.ndarray) -> np.ndarray | None:
+        return None
+
+    def _validation_score(self, output: np.ndarray, target: np.ndarray, sample_weight: np.ndarray | None) -> float:
+        if not np.isfinite(output).all():
+            return np.nan
+        return float(r2_score(target, output, sample_weight=sample_weight))
+
+    @available_if(has_partial_fit)
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> MLPRegressor:
+        """Train for one epoch on these rows, from where the last call ended.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+        sample_weight : array-like of shape (n_samples,), default=None
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            As ``fit``.
+        AttributeError
+            If the solver is 'lbfgs'.
+        """
+        with unchanged_on_error(self):
+            self._fit(X, y, sample_weight, incremental=True)
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The network's output for each row.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or, with several outputs, (n_samples, n_outputs)
+        """
+        output = self._forward(X)
+        return output[:, 0] if self.n_outputs_ == 1 else output

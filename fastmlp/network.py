@@ -1,0 +1,370 @@
+"""Network: an architecture and its parameters, as plain NumPy arrays; forward pass and gradient.
+
+It refuses to know about epochs, stopping, labels and scikit-learn: a service that only predicts imports this
+file, NumPy and the compiled core, and starts fast. Input is checked for shape and type only. Used by
+``training`` and ``estimators``, and by users directly.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fastmlp import _core
+
+_ALIGNMENT = 64  # bytes: one cache line, one AVX-512 vector
+
+
+def aligned_empty(n: int, dtype: np.dtype | str) -> np.ndarray:
+    """An uninitialised array (n,) whose data start on a cache line."""
+    dtype = np.dtype(dtype)
+    raw = np.empty(n * dtype.itemsize + _ALIGNMENT, dtype=np.uint8)
+    start = -raw.ctypes.data % _ALIGNMENT
+    return raw[start : start + n * dtype.itemsize].view(dtype)
+
+
+def aligned_copy(values: np.ndarray, dtype: np.dtype | str | None = None) -> np.ndarray:
+    """The values of a 1-D array in a new array whose data start on a cache line."""
+    copy = aligned_empty(values.size, values.dtype if dtype is None else dtype)
+    copy[:] = values
+    return copy
+
+
+class Network:
+    """A multilayer perceptron: a(l) = f(a(l-1) W(l) + b(l)).
+
+    Parameters
+    ----------
+    layer_sizes : sequence of int
+        Units per layer, input and output included; at least two.
+    activation : str or sequence of str, default='relu'
+        Activation of the hidden layers: one name for all, or one name each. Names: ``fastmlp._core.ACTIVATIONS``.
+    out_activation : str, default='softmax'
+        Activation of the last layer: a name of ``fastmlp._core.OUTPUTS`` or of a hidden activation.
+    dtype : {'float32', 'float64'}, default='float32'
+        Element type of parameters, arithmetic and output.
+    parameters : array-like of shape (n_parameters,), default=None
+        Values to copy: all weights, layer by layer, each (fan_in, fan_out) in C order, then all biases.
+        None draws them: uniform(-r, r), r = sqrt(6 / (fan_in + fan_out)), or with 2 instead of 6 for a layer
+        with a logistic activation (Glorot and Bengio, AISTATS 2010, as scikit-learn applies it).
+    random_state : None, int, numpy.random.RandomState or numpy.random.Generator, default=None
+        What to draw with.
+
+    Attributes
+    ----------
+    parameters : ndarray of shape (n_parameters,)
+        All parameters, in one array that starts on a cache line. Writing into it changes the network.
+    coefs, intercepts : list of ndarray
+        Views of ``parameters``, shapes (fan_in, fan_out) and (fan_out,).
+    layer_sizes, activations : tuple
+        Units per layer; activation per hidden layer.
+    out_activation : str
+    dtype : numpy.dtype
+
+    Raises
+    ------
+    ValueError
+        For an unknown name, a size below 1, or parameters of another length.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastmlp import Network
+    >>> net = Network((4, 8, 3), random_state=0)
+    >>> net.forward(np.zeros((2, 4), dtype=np.float32)).shape
+    (2, 3)
+    """
+
+    layer_sizes: tuple[int, ...]
+    activations: tuple[str, ...]
+    out_activation: str
+    dtype: np.dtype
+    coefs: list[np.ndarray]
+    intercepts: list[np.ndarray]
+
+    def __init__(
+        self,
+        layer_sizes: Sequence[int],
+        activation: str | Sequence[str] = "relu",
+        out_activation: str = "softmax",
+        dtype: str | np.dtype | type = "float32",
+        parameters: ArrayLike | None = None,
+        random_state: Any = None,
+    ) -> None:
+        self.layer_sizes = _check_sizes(layer_sizes)
+        self.activations = _check_activations(activation, len(self.layer_sizes) - 2)
+        self.out_activation = _check_name(
+            "out_activation", out_activation, dict.fromkeys(_core.OUTPUTS + _core.ACTIVATIONS)
+        )
+        self.dtype = np.dtype(dtype)
+        _check_name("dtype", self.dtype.name, ("float32", "float64"))
+        if parameters is None:
+            self._bind(aligned_empty(self.n_parameters, self.dtype))
+            self._draw(random_state)
+        else:
+            values = np.asarray(parameters)
+            if values.shape != (self.n_parameters,):
+                raise ValueError(
+                    f"parameters must have shape ({self.n_parameters},) for layer_sizes={self.layer_sizes}, "
+                    f"got {values.shape}."
+                )
+            self._bind(aligned_copy(values, self.dtype))
+
+    # --- state: the architecture and one array; everything else is made from them -------------------------
+
+    def __getstate__(self) -> dict[str, Any]:
+        self.adopt()
+        return {
+            "layer_sizes": self.layer_sizes,
+            "activations": self.activations,
+            "out_activation": self.out_activation,
+            "dtype": self.dtype.name,
+            "parameters": self._parameters,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.layer_sizes = state["layer_sizes"]
+        self.activations = state["activations"]
+        self.out_activation = state["out_activation"]
+        self.dtype = np.dtype(state["dtype"])
+        parameters = state["parameters"]
+        # A memory map (joblib) stays one: it is shared between processes, a copy would not be.
+        if parameters.ctypes.data % _ALIGNMENT and not isinstance(parameters, np.memmap):
+            parameters = aligned_copy(parameters)
+        self._bind(parameters)
+
+    def _bind(self, parameters: np.ndarray) -> None:
+        """Take ``parameters`` as the network's own, and cut the views."""
+        self._parameters = parameters
+        self._plan: _core.Plan | None = None
+        coefs, intercepts, start = [], [], 0
+        for fan_in, fan_out in pairwise(self.layer_sizes):
+            coefs.append(parameters[start : start + fan_in * fan_out].reshape(fan_in, fan_out))
+            start += fan_in * fan_out
+        for fan_out in self.layer_sizes[1:]:
+            intercepts.append(parameters[start : start + fan_out])
+            start += fan_out
+        self._views = (*coefs, *intercepts)
+        self.coefs, self.intercepts = coefs, intercepts
+
+    def _draw(self, random_state: Any) -> None:
+        """Fill the parameters; the same draws in the same order as ``reference.initialise``."""
+        rng = random_state if hasattr(random_state, "uniform") else np.random.RandomState(random_state)
+        # The output layer takes the factor of the hidden layers, as in scikit-learn.
+        names = self.activations + self.activations[-1:] if self.activations else ("",)
+        for name, W, b in zip(names, self.coefs, self.intercepts, strict=True):
+            bound = np.sqrt((2.0 if name == "logistic" else 6.0) / sum(W.shape))
+            W[...] = rng.uniform(-bound, bound, W.shape)
+            b[...] = rng.uniform(-bound, bound, b.shape)
+
+    @property
+    def parameters(self) -> np.ndarray:
+        """All parameters, flat. Assigning copies the values in."""
+        return self._parameters
+
+    @parameters.setter
+    def parameters(self, values: ArrayLike) -> None:
+        self._parameters[...] = values
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of weights and biases."""
+        return sum(fan_in * fan_out + fan_out for fan_in, fan_out in pairwise(self.layer_sizes))
+
+    @property
+    def plan(self) -> _core.Plan:
+        """The architecture as the compiled core wants it; made at first use, never pickled."""
+        if self._plan is None:
+            self._plan = _core.Plan(self.layer_sizes, self.activations, self.out_activation, self.dtype.name)
+        return self._plan
+
+    def copy(self, dtype: str | np.dtype | None = None) -> Network:
+        """The same network on parameters of its own, in another element type if asked."""
+        self.adopt()
+        return Network(
+            self.layer_sizes, self.activations, self.out_activation, dtype or self.dtype, parameters=self._parameters
+        )
+
+    def adopt(self) -> None:
+        """Copy arrays that were put in place of views in ``coefs`` and ``intercepts`` into ``parameters``.
+
+        After ``net.coefs[0] = other``, ``net.coefs[0]`` is no view any more; this makes it one, with the values
+        of ``other``. Costs nothing when nothing was replaced.
+
+        Raises
+        ------
+        ValueError
+            If an array has another shape than the one it replaces, or if there are more or fewer arrays.
+        """
+        n_layers = len(self.layer_sizes) - 1
+        if len(self.coefs) != n_layers or len(self.intercepts) != n_layers:
+            raise ValueError(
+                f"coefs and intercepts must hold {n_layers} arrays each, got {len(self.coefs)} and "
+                f"{len(self.intercepts)}."
+            )
+        for name, arrays, views in (
+            ("coefs", self.coefs, self._views[:n_layers]),
+            ("intercepts", self.intercepts, self._views[n_layers:]),
+        ):
+            for layer, view in enumerate(views):
+                if arrays[layer] is not view:
+                    if np.shape(arrays[layer]) != view.shape:
+                        raise ValueError(
+                            f"{name}[{layer}] must have shape {view.shape}, got {np.shape(arrays[layer])}."
+                        )
+                    view[...] = arrays[layer]
+                    arrays[layer] = view
+
+    # --- what it computes ----------------------------------------------------------------------------------
+
+    def forward(self, X: Any, out: np.ndarray | None = None, n_threads: int = 1) -> np.ndarray:
+        """The output for the rows of X.
+
+        Parameters
+        ----------
+        X : ndarray or CSR matrix of shape (n, layer_sizes[0])
+            float32 or float64, any strides; converted to ``dtype`` on the way, never as a whole.
+        out : ndarray of shape (n, layer_sizes[-1]), default=None
+            Where to write, of ``dtype`` and C-contiguous; None makes a new array.
+        n_threads : int, default=1
+            The result does not depend on it.
+
+        Returns
+        -------
+        ndarray of shape (n, layer_sizes[-1])
+            ``out`` if it was given.
+
+        Raises
+        ------
+        ValueError, TypeError
+            For another shape or type; values are not looked at.
+        """
+        plan = self._plan
+        if plan is None:
+            plan = self.plan
+        return plan.forward(self._parameters, X, out, n_threads)
+
+    def loss_gradient(
+        self,
+        X: Any,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        loss: str | None = None,
+        *,
+        alpha: float = 0.0,
+        l1_ratio: float = 0.0,
+        out: np.ndarray | None = None,
+        n_threads: int = 1,
+    ) -> tuple[float, np.ndarray]:
+        """Loss averaged over the rows of X plus penalty, and its gradient.
+
+        Parameters
+        ----------
+        X : ndarray or CSR matrix of shape (n, layer_sizes[0])
+        y : array-like
+            (n,) class indices for ``log_loss``; else (n, layer_sizes[-1]) targets, or (n,) with one output.
+        sample_weight : array-like of shape (n,), default=None
+        loss : str, default=None
+            A name of ``fastmlp._core.LOSSES`` that belongs to ``out_activation``; None takes the first that does.
+        alpha, l1_ratio : float, default=0.0
+            Penalty alpha (l1_ratio sum |W| + (1 - l1_ratio) / 2 sum W^2), divided by the sum of weights.
+        out : ndarray of shape (n_parameters,), default=None
+            Where to write the gradient, of ``dtype``.
+        n_threads : int, default=1
+
+        Returns
+        -------
+        loss : float
+        gradient : ndarray of shape (n_parameters,)
+            In the order of ``parameters``.
+
+        Raises
+        ------
+        ValueError
+            For a loss that does not belong to the output activation, and for targets or weights of another shape.
+        """
+        self.adopt()
+        loss = self.default_loss() if loss is None else _check_name("loss", loss, self.losses())
+        n_rows = X.shape[0]
+        targets = self.check_targets(y, loss, n_rows)
+        weights = None
+        if sample_weight is not None:
+            weights = np.ascontiguousarray(sample_weight, dtype=np.float64)
+            if weights.shape != (n_rows,):
+                raise ValueError(f"sample_weight must have shape ({n_rows},), got {weights.shape}.")
+        gradient = np.empty(self.n_parameters, dtype=self.dtype) if out is None else out
+        trainer = _core.Trainer(self.plan, loss, "gradient", max(n_rows, 1), n_threads)
+        value = trainer.loss_gradient(
+            self._parameters, X, targets, weights, gradient, alpha=float(alpha), l1_ratio=float(l1_ratio)
+        )
+        return value, gradient
+
+    def losses(self) -> tuple[str, ...]:
+        """The losses whose output activation is this network's."""
+        return tuple(name for name, output in _core.LOSSES.items() if output == self.out_activation)
+
+    def default_loss(self) -> str:
+        """The first of ``losses()``."""
+        names = self.losses()
+        if not names:
+            raise ValueError(
+                f"No loss belongs to out_activation={self.out_activation!r}; it may be one of "
+                f"{sorted(set(_core.LOSSES.values()))}."
+            )
+        return names[0]
+
+    def check_targets(self, y: ArrayLike, loss: str, n_rows: int) -> np.ndarray:
+        """``y`` in the form the core reads: class indices (n,) intp for a softmax, else (n, n_out) in ``dtype``."""
+        n_out = self.layer_sizes[-1]
+        if _core.LOSSES[loss] == "softmax":
+            labels = np.asarray(y)
+            if labels.shape != (n_rows,) or labels.dtype.kind not in "iu":
+                raise ValueError(
+                    f"y must be {n_rows} class indices, shape ({n_rows},) and of integer type, for loss={loss!r}; "
+                    f"got shape {labels.shape}, type {labels.dtype}."
+                )
+            labels = np.ascontiguousarray(labels, dtype=np.intp)
+            if n_rows and (labels.min() < 0 or labels.max() >= n_out):
+                raise ValueError(f"y must lie in [0, {n_out}), got {labels.min()} to {labels.max()}.")
+            return labels
+        targets = np.ascontiguousarray(y, dtype=self.dtype)
+        if targets.ndim == 1 and n_out == 1:
+            targets = targets.reshape(-1, 1)
+        if targets.shape != (n_rows, n_out):
+            raise ValueError(f"y must have shape ({n_rows}, {n_out}) for loss={loss!r}, got {targets.shape}.")
+        return targets
+
+    def __repr__(self) -> str:
+        names = self.activations[0] if len(set(self.activations)) == 1 else self.activations
+        return (
+            f"Network({self.layer_sizes}, activation={names!r}, out_activation={self.out_activation!r}, "
+            f"dtype={self.dtype.name!r})"
+        )
+
+
+def _check_sizes(layer_sizes: Sequence[int]) -> tuple[int, ...]:
+    sizes = tuple(operator.index(size) for size in layer_sizes)
+    if len(sizes) < 2 or min(sizes) < 1:
+        raise ValueError(f"layer_sizes must be at least two integers, each at least 1, got {tuple(layer_sizes)}.")
+    return sizes
+
+
+def _check_activations(activation: str | Sequence[str], n_hidden: int) -> tuple[str, ...]:
+    names = (activation,) * n_hidden if isinstance(activation, str) else tuple(activation)
+    if len(names) != n_hidden:
+        raise ValueError(f"activation must name one activation for each of {n_hidden} hidden layers, got {names}.")
+    # A single name is checked even where there is no hidden layer to use it.
+    for name in (activation,) if isinstance(activation, str) else names:
+        _check_name("activation", name, _core.ACTIVATIONS)
+    return names
+
+
+def _check_name(argument: str, name: str, valid: Any) -> str:
+    if name not in valid:
+        raise ValueError(f"{argument} must be one of {list(valid)}, got {name!r}.")
+    return name

@@ -1,0 +1,434 @@
+"""Training runs: epochs, their order, stopping, history, best parameters; L-BFGS; the number of threads.
+
+It refuses to know labels, scores and scikit-learn: what to score with is handed down as a callable, warnings
+are left to the caller. An epoch itself is one call of the compiled core. Used by ``estimators``.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastmlp import _core
+from fastmlp.network import Network, aligned_copy
+from fastmlp.optimizers import Hyperparameters, Schedule
+
+# --- threads -----------------------------------------------------------------------------------------------
+
+# A thread must have this many floating-point operations per step (or per call, in prediction) to pay for waking
+# and waiting. A first guess, from one run on two cores (AVX2, float32) that were not idle: microseconds per step on
+# 1 and 2 threads were 52 and 33 for tab of performance.md (1.3 million operations), 174 and 84 for sk (4.4 million).
+# The break-even is still to be measured on an idle machine, prediction apart from training.
+FLOPS_PER_THREAD = 500_000
+
+
+def step_flops(layer_sizes: tuple[int, ...], n_rows: int) -> int:
+    """Operations of a training step: 2 B (2 n0 n1 + 3 n1 n2 + ...); the first layer needs no input gradient."""
+    products = [fan_in * fan_out for fan_in, fan_out in pairwise(layer_sizes)]
+    return 2 * n_rows * (3 * sum(products) - products[0])
+
+
+def forward_flops(layer_sizes: tuple[int, ...], n_rows: int) -> int:
+    """Operations of a forward pass: 2 n (n0 n1 + n1 n2 + ...)."""
+    return 2 * n_rows * sum(fan_in * fan_out for fan_in, fan_out in pairwise(layer_sizes))
+
+
+def choose_threads(n_jobs: int | None, flops: int) -> int:
+    """Threads for work of ``flops`` operations between barriers.
+
+    None or -1: as many as pay, within what OpenMP (and through it threadpoolctl), the CPU affinity and the
+    cgroup quota of the process allow. An integer: at most that many. Never more than OpenMP's own limit.
+    """
+    if n_jobs is not None and n_jobs > 0:
+        return min(n_jobs, _core.max_threads())
+    useful = flops // FLOPS_PER_THREAD
+    if useful < 2:
+        return 1
+    return int(max(1, min(useful, _core.max_threads(), available_cpus())))
+
+
+def available_cpus() -> int:
+    """CPUs this process may use: its affinity, and its cgroup's quota rounded up."""
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _cgroup_quota(os.getpid())
+    return affinity if quota is None else max(1, min(affinity, int(np.ceil(quota))))
+
+
+@lru_cache(maxsize=1)
+def _cgroup_quota(pid: int) -> float | None:
+    """CPUs' worth of time that the control groups of the process grant, None without a limit."""
+    try:
+        memberships = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:  # no control groups: not Linux, or /proc is not mounted
+        return None
+    quotas: list[float] = []
+    for line in memberships:
+        _, controllers, group = line.split(":", 2)
+        if controllers == "":  # version 2
+            root, read = Path("/sys/fs/cgroup"), _quota_v2
+        elif "cpu" in controllers.split(","):
+            root, read = Path("/sys/fs/cgroup/cpu"), _quota_v1
+        else:
+            continue
+        folder = root / group.lstrip("/")
+        # A limit may stand on any folder from the process's own up to the mount point, which is all that a
+        # container sees.
+        for candidate in (folder, *folder.parents):
+            if candidate.is_relative_to(root):
+                quotas.extend(read(candidate))
+    return min(quotas, default=None)
+
+
+def _quota_v2(folder: Path) -> Iterator[float]:
+    """cpu.max: "<quota|max> <period>", microseconds."""
+    file = folder / "cpu.max"
+    if file.is_file():
+        quota, period = file.read_text().split()
+        if quota != "max":
+            yield int(quota) / int(period)
+
+
+def _quota_v1(folder: Path) -> Iterator[float]:
+    """cpu.cfs_quota_us (-1: none) and cpu.cfs_period_us."""
+    file = folder / "cpu.cfs_quota_us"
+    if file.is_file():
+        quota = int(file.read_text())
+        if quota > 0:
+            yield quota / int((folder / "cpu.cfs_period_us").read_text())
+
+
+# --- data, settings, results ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What is trained on.
+
+    Parameters
+    ----------
+    X : ndarray or CSR matrix of shape (n, n_features)
+        float32 or float64, any strides; never copied.
+    y : ndarray
+        As ``Network.check_targets`` returns it.
+    sample_weight : ndarray of shape (n,), float64, or None
+    rows : ndarray of shape (m,), intp, or None
+        The rows to train on; None for all of them.
+    """
+
+    X: Any
+    y: np.ndarray
+    sample_weight: np.ndarray | None = None
+    rows: np.ndarray | None = None
+
+    @property
+    def n_rows(self) -> int:
+        """Rows in an epoch."""
+        return self.X.shape[0] if self.rows is None else len(self.rows)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How long to train and when to stop.
+
+    Parameters
+    ----------
+    max_epochs : int
+    batch_size : int
+    shuffle : bool
+    tol : float
+        Improvement below this does not count.
+    patience : float
+        Epochs without improvement that are tolerated, ``n_iter_no_change``; may be infinite.
+    verbose : bool
+    single_epoch : bool
+        ``partial_fit``: one epoch, and no complaint that it did not converge.
+    """
+
+    max_epochs: int
+    batch_size: int
+    shuffle: bool
+    tol: float
+    patience: float
+    verbose: bool = False
+    single_epoch: bool = False
+
+
+@dataclass
+class Record:
+    """What a run reports, and what ``warm_start`` and ``partial_fit`` go on from."""
+
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+    loss_curve: list[float] = field(default_factory=list)
+    validation_scores: list[float] = field(default_factory=list)
+    best_loss: float = np.inf
+    best_score: float = -np.inf
+    no_improvement: int = 0
+    samples_seen: int = 0
+    n_epochs: int = 0
+    #: why the run ended: 'plateau', 'max_iter', 'single_epoch', 'interrupted', 'diverged'
+    ended: str = ""
+
+
+@dataclass
+class OptimizerState:
+    """The optimizer's memory between calls of ``partial_fit``.
+
+    Parameters
+    ----------
+    rule : str
+        The core's update rule.
+    arrays : ndarray of shape (n_state, n_parameters)
+    n_updates : int
+    """
+
+    rule: str
+    arrays: np.ndarray
+    n_updates: int = 0
+
+    @classmethod
+    def new(cls, rule: str, network: Network) -> OptimizerState:
+        """The state before the first update."""
+        return cls(rule, np.zeros((_core.OPTIMIZERS[rule], network.n_parameters), dtype=network.dtype))
+
+    def fits(self, rule: str, network: Network) -> bool:
+        """Whether ``rule`` on ``network`` can go on from this state."""
+        shape = (_core.OPTIMIZERS[rule], network.n_parameters)
+        return self.rule == rule and self.arrays.shape == shape and self.arrays.dtype == network.dtype
+
+
+class DivergenceError(ValueError):
+    """Parameters became infinite or NaN."""
+
+
+def non_finite_message(when: str) -> str:
+    """What to tell about parameters that are not finite; the first sentence is scikit-learn's."""
+    return (
+        "Solver produced non-finite parameter weights. The input data may contain large values and need to be "
+        f"preprocessed. It happened {when}: scale the input, or lower learning_rate_init."
+    )
+
+
+# --- stochastic solvers --------------------------------------------------------------------------------------
+
+
+def run_epochs(
+    network: Network,
+    loss: str,
+    data: TrainingData,
+    settings: Settings,
+    hyperparameters: Hyperparameters,
+    schedule: Schedule,
+    optimizer: OptimizerState,
+    rng: np.random.RandomState,
+    record: Record,
+    score: Callable[[Network], float] | None = None,
+    n_threads: int = 1,
+) -> None:
+    """Train ``network`` in place; ``record``, ``schedule`` and ``optimizer`` move on with it.
+
+    Each epoch draws q = shuffle(arange(m)) and takes order = order[q], so the orders compose, as scikit-learn's
+    do. With ``score`` (a float for a network; NaN counts as no verdict) the run is steered by it instead of by
+    the loss, and ends on the parameters with the best score. ``record.ended`` says why it ended; Ctrl-C ends it
+    with the parameters after the last whole step, or the best ones.
+
+    Raises
+    ------
+    DivergenceError
+        If an epoch leaves parameters that are not finite and there is no best score to fall back on. ``network``
+        is then of no use.
+    """
+    n_rows = data.n_rows
+    n_steps = -(-n_rows // settings.batch_size)
+    constants = asdict(hyperparameters)
+    trainer = _core.Trainer(network.plan, loss, optimizer.rule, settings.batch_size, n_threads)
+    trainer.load(network.parameters, optimizer.arrays)
+    best = None if score is None else aligned_copy(network.parameters)
+    scored = False
+    order = data.rows
+    record.n_epochs, record.ended = 0, ""
+    try:
+        while not record.ended:
+            started = time.perf_counter()
+            if settings.shuffle:
+                order = _next_order(order, n_rows, rng)
+            rate = schedule.rate
+            epoch_loss = trainer.epoch(
+                data.X,
+                data.y,
+                data.sample_weight,
+                order,
+                schedule.rates(optimizer.n_updates, n_steps),
+                optimizer.n_updates,
+                **constants,
+            )
+            optimizer.n_updates += n_steps
+            trainer.store(network.parameters)
+            record.n_epochs += 1
+            record.samples_seen += n_rows
+            record.loss_curve.append(epoch_loss)
+            entry = {
+                "epoch": len(record.loss_curve),
+                "loss": epoch_loss,
+                "learning_rate": rate,
+                "rows": n_rows,
+                "time": time.perf_counter() - started,
+            }
+            record.epochs.append(entry)
+            if settings.verbose:
+                print(f"Iteration {record.n_epochs}, loss = {epoch_loss:.8f}")
+            if not np.isfinite(network.parameters).all():
+                if not scored:
+                    raise DivergenceError(non_finite_message(f"in epoch {record.n_epochs}"))
+                record.ended = "diverged"
+                break
+            if score is None:
+                _judge_loss(record, settings)
+            else:
+                value = entry["validation_score"] = score(network)
+                scored = True
+                if settings.verbose:
+                    print(f"Validation score: {value:f}")
+                if _judge_score(record, settings, value) and best is not None:
+                    best[:] = network.parameters
+            schedule.epoch_ends(record.samples_seen)
+            record.ended = _verdict(record, settings, schedule, score is not None)
+    except KeyboardInterrupt:
+        record.ended = "interrupted"
+    trainer.store(network.parameters, optimizer.arrays)
+    if best is not None:
+        network.parameters[:] = best
+
+
+def _next_order(order: np.ndarray | None, n_rows: int, rng: np.random.RandomState) -> np.ndarray:
+    """order[q] for a fresh permutation q, drawn as scikit-learn draws it."""
+    q = np.arange(n_rows, dtype=np.intp)
+    rng.shuffle(q)
+    return q if order is None else order[q]
+
+
+def _judge_loss(record: Record, settings: Settings) -> None:
+    """Count the epoch as one without improvement unless its loss is below best - tol."""
+    loss = record.loss_curve[-1]
+    record.no_improvement = record.no_improvement + 1 if loss > record.best_loss - settings.tol else 0
+    if loss < record.best_loss:
+        record.best_loss = loss
+
+
+def _judge_score(record: Record, settings: Settings, value: float) -> bool:
+    """Count the epoch as one without improvement if it scores below best + tol; whether it is the best one."""
+    record.validation_scores.append(value)
+    record.no_improvement = record.no_improvement + 1 if value < record.best_score + settings.tol else 0
+    is_best = value > record.best_score
+    if is_best:
+        record.best_score = value
+    return is_best
+
+
+def _verdict(record: Record, settings: Settings, schedule: Schedule, by_score: bool) -> str:
+    """Why to stop after this epoch, '' to go on."""
+    if record.no_improvement > settings.patience:
+        stop, words = schedule.on_plateau()
+        if settings.verbose:
+            what = "Validation score" if by_score else "Training loss"
+            print(
+                f"{what} did not improve more than tol={settings.tol:f} for {settings.patience} "
+                f"consecutive epochs. {words}"
+            )
+        if stop:
+            return "plateau"
+        record.no_improvement = 0
+    if settings.single_epoch:
+        return "single_epoch"
+    return "max_iter" if record.n_epochs == settings.max_epochs else ""
+
+
+# --- L-BFGS --------------------------------------------------------------------------------------------------
+
+
+def run_lbfgs(
+    network: Network,
+    loss: str,
+    data: TrainingData,
+    hyperparameters: Hyperparameters,
+    *,
+    max_iter: int,
+    max_fun: int,
+    tol: float,
+    verbose: bool,
+    record: Record,
+    n_threads: int = 1,
+) -> Any:
+    """Train ``network`` in place on all rows at once with L-BFGS-B (Byrd, Lu, Nocedal, Zhu 1995; scipy.optimize).
+
+    Value and gradient are computed in float64 whatever the network's type: the line search needs the digits.
+    Ctrl-C ends it with the best parameters seen; ``record.ended`` is then 'interrupted'.
+
+    Returns
+    -------
+    scipy.optimize.OptimizeResult, or None if interrupted
+
+    Raises
+    ------
+    DivergenceError
+        If the result is not finite. ``network`` is then unchanged.
+    """
+    from scipy.optimize import minimize  # a service that only predicts does not need SciPy
+
+    double = network if network.dtype == np.float64 else network.copy("float64")
+    y = data.y if data.y.dtype.kind == "i" else np.ascontiguousarray(data.y, dtype=np.float64)
+    trainer = _core.Trainer(double.plan, loss, "gradient", data.n_rows, n_threads)
+    best_loss, best = np.inf, double.parameters.copy()
+    last = time.perf_counter()
+
+    def objective(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+        nonlocal best_loss, best
+        gradient = np.empty_like(parameters)
+        value = trainer.loss_gradient(
+            parameters,
+            data.X,
+            y,
+            data.sample_weight,
+            gradient,
+            alpha=hyperparameters.alpha,
+            l1_ratio=hyperparameters.l1_ratio,
+        )
+        if value < best_loss:
+            best_loss, best = value, parameters.copy()
+        return value, gradient
+
+    def note(intermediate_result: Any) -> None:  # SciPy goes by this argument's name
+        nonlocal last
+        now = time.perf_counter()
+        record.n_epochs += 1
+        value = float(intermediate_result.fun)
+        record.epochs.append({"epoch": record.n_epochs, "loss": value, "rows": data.n_rows, "time": now - last})
+        last = now
+        if verbose:
+            print(f"Iteration {record.n_epochs}, loss = {value:.8f}")
+
+    result = None
+    try:
+        result = minimize(
+            objective,
+            double.parameters.copy(),
+            method="L-BFGS-B",
+            jac=True,
+            callback=note,
+            options={"maxfun": max_fun, "maxiter": max_iter, "gtol": tol},
+        )
+        best_loss, best = float(result.fun), result.x
+    except KeyboardInterrupt:
+        record.ended = "interrupted"
+    if not np.isfinite(best).all():
+        raise DivergenceError(non_finite_message(f"after {record.n_epochs} iterations"))
+    record.best_loss = best_loss
+    network.parameters[:] = best
+    return result

@@ -1,0 +1,49 @@
+"""Imports go down only: each file may import the files below it, and scikit-learn is seen on the upper floors only."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import fastmlp
+
+COMPILED = ["_kernels", "_plan", "_core"]
+FLOORS = [*COMPILED, "network", "optimizers", "training", "base", "estimators", "display", "check", "__main__"]
+READS_REFERENCE = {"check", "__main__"}
+PACKAGE = Path(fastmlp.__file__).parent
+
+
+def imported(file: Path) -> set[str]:
+    """Dotted names of everything that a file imports, wherever in it."""
+    nodes = list(ast.walk(ast.parse(file.read_text())))
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom):
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def test_floors_import_downwards():
+    """No file imports its own floor or one above; only what checks imports the reference."""
+    files = {file.stem: imported(file) for file in PACKAGE.glob("*.py") if file.stem != "__init__"}
+    for name, imports in files.items():
+        inside = {part for dotted in imports if dotted.startswith("fastmlp.") for part in [dotted.split(".")[1]]}
+        allowed = set(FLOORS[: FLOORS.index(name)]) if name in FLOORS else set()
+        allowed |= {"reference"} if name in READS_REFERENCE else set()
+        assert inside - {"show_config", "__version__"} <= allowed, name
+        below_sklearn = name == "reference" or (name in FLOORS and FLOORS.index(name) < FLOORS.index("base"))
+        assert not (below_sklearn and any(dotted.startswith("sklearn") for dotted in imports)), name
+    outside = {dotted.split(".")[0] for dotted in files["reference"]} - set(sys.stdlib_module_names)
+    assert outside - {"__future__"} == {"numpy"}
+
+
+def test_network_starts_without_sklearn():
+    """Importing fastmlp.network, and predicting, brings in neither scikit-learn nor SciPy."""
+    code = (
+        "import sys, numpy, fastmlp.network as n\n"
+        "n.Network((3, 4, 2)).forward(numpy.ones((1, 3), 'float32'))\n"
+        "assert not {'sklearn', 'scipy'} & set(sys.modules), 'imported'"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

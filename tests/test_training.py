@@ -1,0 +1,247 @@
+"""The run's machinery: the core's epochs against the reference, divergence, Ctrl-C, threads."""
+
+from __future__ import annotations
+
+import copy
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+from conftest import BUSY_MACHINE, INTERRUPT_SECONDS, classification, regression, tolerance, varied
+
+from fastmlp import MLPClassifier, MLPRegressor, Network, _core, reference, training
+from fastmlp.optimizers import Hyperparameters, make_schedule
+
+SIZES = (7, 13, 5, 3)
+CONSTANTS = {"momentum": 0.8, "beta_1": 0.85, "beta_2": 0.95, "epsilon": 1e-3, "rho": 0.7}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("loss", sorted(_core.LOSSES))
+@pytest.mark.parametrize("optimizer", sorted(_core.OPTIMIZERS))
+def test_epoch_is_the_references(optimizer, loss, dtype, rng):
+    """Two epochs, with order, weights, a weightless batch, rates per step and penalty: loss, parameters, state."""
+    output = _core.LOSSES[loss]
+    network = Network(SIZES, "tanh", output, dtype, random_state=0)
+    X = varied(rng.standard_normal((50, 7)).astype(dtype))
+    y = rng.randint(0, 3, 50) if output == "softmax" else rng.randint(0, 2, (50, 3)).astype(dtype)
+    varied(y)
+    order = rng.permutation(50)[:46].astype(np.intp)
+    weight = rng.uniform(0.5, 1.5, 50)
+    weight[order[8:16]] = 0
+    rates = rng.uniform(0.001, 0.01, 6)
+    penalty = {"alpha": 0.1, "l1_ratio": 0.3}
+
+    wide = [w.astype(np.float64) for w in network.coefs + network.intercepts]
+    model = reference.new_model(wide[:3], wide[3:], optimizer)
+    trainer = _core.Trainer(network.plan, loss, optimizer, 8, 1)
+    trainer.load(network.parameters)
+    for t in (0, 6):
+        expected_loss, model = reference.epoch(
+            model, network.activations, loss, optimizer, 8, X.astype(np.float64), y, weight, order, rates, t,
+            reference.Hyper(0.0, **CONSTANTS), **penalty, eps=np.finfo(dtype).eps,
+        )  # fmt: skip
+        got_loss = trainer.epoch(X, y, weight, order, rates, t, **penalty, **CONSTANTS)
+        assert abs(got_loss - expected_loss) <= tolerance(dtype, 50, max(1.0, abs(expected_loss)))
+    state = np.empty((_core.OPTIMIZERS[optimizer], network.n_parameters), dtype=dtype)
+    trainer.store(network.parameters, state)
+    # Twelve steps, each of which may move a parameter by a rate's worth of relative error in its gradient.
+    expected = np.concatenate([w.ravel() for w in model.coefs + model.intercepts])
+    assert np.abs(network.parameters - expected).max() <= tolerance(dtype, 12 * sum(SIZES))
+    for k, array in enumerate(state):
+        expected = np.concatenate([s[k].ravel() for s in model.state])
+        assert np.abs(array - expected).max() <= tolerance(dtype, 12 * sum(SIZES), max(1.0, np.abs(expected).max()))
+
+
+def test_epoch_resumes_from_stored_state(rng):
+    """store and load in between change no bit."""
+    network = Network(SIZES, "relu", random_state=0)
+    X, y, rates = varied(rng.standard_normal((50, 7))), varied(rng.randint(0, 3, 50)), np.full(7, 0.01)
+    results = []
+    for interrupted in (False, True):
+        parameters, state = network.parameters.copy(), np.zeros((2, network.n_parameters), np.float32)
+        trainer = _core.Trainer(network.plan, "log_loss", "adam", 8, 1)
+        trainer.load(parameters)
+        for epoch in range(3):
+            trainer.epoch(X, y, None, None, rates, 7 * epoch)
+            if interrupted:
+                trainer.store(parameters, state)
+                trainer = _core.Trainer(network.plan, "log_loss", "adam", 8, 1)
+                trainer.load(parameters, state)
+        trainer.store(parameters, state)
+        results.append((parameters, state))
+    assert all(map(np.array_equal, *results))
+
+
+def test_orders_compose(rng):
+    """The order of each epoch is the last one, permuted."""
+    draws, again = np.random.RandomState(0), np.random.RandomState(0)
+    rows = np.array([3, 1, 4, 9, 5], dtype=np.intp)
+    first = training._next_order(rows, 5, draws)
+    second = training._next_order(first, 5, draws)
+    p, q = again.permutation(5), again.permutation(5)
+    assert np.array_equal(first, rows[p])
+    assert np.array_equal(second, rows[p][q])
+
+
+DIVERGING = {"solver": "sgd", "learning_rate_init": 1e10, "max_iter": 50, "random_state": 0}
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_divergence_names_the_epoch():
+    """scikit-learn's words, the epoch, what to do; and the fitted estimator predicts as before."""
+    X, y = regression()
+    estimator = MLPRegressor(max_iter=5, random_state=0)
+    with pytest.warns(UserWarning, match="Maximum iterations"):
+        estimator.fit(X, y)
+    expected, before = estimator.predict(X), dict(vars(estimator))
+    estimator.set_params(**DIVERGING)
+    with pytest.raises(ValueError, match=r"(?s)Solver produced non-finite.*in epoch \d+.*learning_rate_init"):
+        estimator.fit(X * 100, y)
+    assert np.array_equal(estimator.predict(X), expected)
+    assert set(vars(estimator)) == set(before)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_divergence_keeps_best_score():
+    """With early stopping there is something to fall back on: the best parameters, and a warning."""
+    X, y = regression()
+    network = Network((13, 8, 1), "relu", "identity", "float64", random_state=0)
+    start = network.parameters.copy()
+    schedule = make_schedule("constant", "sgd", 1e-6, 0.5)
+    data = training.TrainingData(X, network.check_targets(y, "squared_error", len(X)))
+    settings = training.Settings(max_epochs=20, batch_size=50, shuffle=False, tol=0.0, patience=10)
+    record = training.Record()
+    kept = []
+
+    def score(network):
+        kept.append(network.parameters.copy())
+        schedule.rate = schedule.initial = 1e200
+        return 1.0
+
+    optimizer = training.OptimizerState.new("sgd", network)
+    training.run_epochs(
+        network, "squared_error", data, settings, Hyperparameters(), schedule, optimizer, np.random, record, score
+    )
+    assert record.ended == "diverged"
+    assert len(kept) == 1
+    assert np.array_equal(network.parameters, kept[0])
+    assert not np.array_equal(network.parameters, start)
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_interrupt_keeps_parameters(early_stopping, monkeypatch):
+    """Ctrl-C in the third epoch: a warning, and the parameters of the second, or the best ones."""
+    X, y = classification(2)
+    settings = {"random_state": 0, "early_stopping": early_stopping, "tol": 0.0}
+    with pytest.warns(UserWarning, match="Maximum iterations"):
+        expected = MLPClassifier(max_iter=2, **settings).fit(X, y)
+    judge, calls = training._verdict, []
+
+    def interrupt(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return judge(*arguments)
+
+    monkeypatch.setattr(training, "_verdict", interrupt)
+    estimator = MLPClassifier(max_iter=20, **settings)
+    with pytest.warns(UserWarning, match="interrupted by user"):
+        estimator.fit(X, y)
+    assert estimator.n_iter_ == 2
+    assert np.array_equal(estimator.network_.parameters, expected.network_.parameters)
+
+
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+def test_interrupt_by_signal(solver):
+    """A real SIGINT in the middle of an epoch that would take minutes: ended soon, warned, and it predicts."""
+    X, y = classification(2, n=20000, n_features=50)
+    X = np.repeat(X, 20, axis=0)
+    sent = []
+
+    def send():
+        sent.append(time.perf_counter())
+        os.kill(os.getpid(), signal.SIGINT)
+
+    estimator = MLPClassifier((700, 700), solver=solver, random_state=0, batch_size=200)
+    timer = threading.Timer(1.0, send)
+    timer.start()
+    with pytest.warns(UserWarning, match="interrupted by user"):
+        estimator.fit(X, np.repeat(y, 20))
+    assert time.perf_counter() - sent[0] < BUSY_MACHINE * INTERRUPT_SECONDS
+    assert estimator.n_iter_ == 0
+    assert np.isfinite(estimator.predict_proba(X[:10])).all()
+
+
+def test_interrupt_ends_lbfgs_with_best(monkeypatch):
+    """Ctrl-C in L-BFGS: the best parameters seen, and a warning."""
+    X, y = classification(2)
+    gradient, losses = _core.Trainer, []
+
+    class Interrupted:
+        def __init__(self, *arguments):
+            self.inner = gradient(*arguments)
+
+        def loss_gradient(self, *arguments, **constants):
+            if len(losses) == 7:
+                raise KeyboardInterrupt
+            losses.append(self.inner.loss_gradient(*arguments, **constants))
+            return losses[-1]
+
+    monkeypatch.setattr(_core, "Trainer", Interrupted)
+    estimator = MLPClassifier(solver="lbfgs", random_state=0)
+    with pytest.warns(UserWarning, match="interrupted by user"):
+        estimator.fit(X, y)
+    assert estimator.loss_ == min(losses)
+    assert len(set(losses)) == 7
+    assert np.isfinite(estimator.predict_proba(X)).all()
+
+
+def test_threads_follow_the_work(monkeypatch):
+    """One for little, as many as pay up to every limit for much; an integer is a limit, not a wish."""
+    limits = {"openmp": 64, "affinity": 16, "quota": None}
+    monkeypatch.setattr(_core, "max_threads", lambda: limits["openmp"], raising=True)
+    monkeypatch.setattr(training.os, "sched_getaffinity", lambda pid: range(limits["affinity"]), raising=False)
+    monkeypatch.setattr(training, "_cgroup_quota", lambda pid: limits["quota"])
+    per_thread = training.FLOPS_PER_THREAD
+    for n_jobs in (None, -1):
+        assert training.choose_threads(n_jobs, 0) == 1
+        assert training.choose_threads(n_jobs, 3 * per_thread) == 3
+        assert training.choose_threads(n_jobs, 1000 * per_thread) == 16
+    limits["quota"] = 2.5
+    assert training.choose_threads(None, 1000 * per_thread) == 3
+    limits["openmp"] = 2
+    assert training.choose_threads(None, 1000 * per_thread) == 2
+    assert training.choose_threads(7, 0) == 2
+    assert training.choose_threads(1, 1000 * per_thread) == 1
+
+
+def test_flops_are_those_of_the_table():
+    """seed of performance.md: 784-256-128-10, batch 128, 304 microseconds at 425 GFLOP/s."""
+    sizes = (784, 256, 128, 10)
+    assert training.step_flops(sizes, 128) == 2 * 128 * (2 * 784 * 256 + 3 * 256 * 128 + 3 * 128 * 10)
+    assert training.forward_flops(sizes, 1) == 2 * (784 * 256 + 256 * 128 + 128 * 10)
+
+
+def test_cgroup_quota_reads_files(tmp_path):
+    """Both versions' files, with and without a limit."""
+    (tmp_path / "cpu.max").write_text("150000 100000\n")
+    assert list(training._quota_v2(tmp_path)) == [1.5]
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    assert list(training._quota_v2(tmp_path)) == []
+    (tmp_path / "cpu.cfs_quota_us").write_text("-1\n")
+    (tmp_path / "cpu.cfs_period_us").write_text("100000\n")
+    assert list(training._quota_v1(tmp_path)) == []
+    (tmp_path / "cpu.cfs_quota_us").write_text("50000\n")
+    assert list(training._quota_v1(tmp_path)) == [0.5]
+
+
+def test_settings_survive_deepcopy():
+    """Records and states are plain: copies share nothing."""
+    record = training.Record(loss_curve=[1.0])
+    other = copy.deepcopy(record)
+    other.loss_curve.append(2.0)
+    assert record.loss_curve == [1.0]
