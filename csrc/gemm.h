@@ -85,14 +85,14 @@ TILES_1(1) TILES_1(2) TILES_1(3) TILES_1(4) TILES_1(5) TILES_1(6)
 #if MR == 12
 TILES_1(7) TILES_1(8) TILES_1(9) TILES_1(10) TILES_1(11) TILES_1(12)
 #endif
-    /* clang-format on */
-    /* [rows - 1][vectors - 1][transposed] */
-    static tile_function *const tiles[MR][2][2] = {
-        TILE_ROW(1), TILE_ROW(2), TILE_ROW(3), TILE_ROW(4),  TILE_ROW(5),  TILE_ROW(6),
+/* [rows - 1][vectors - 1][transposed] */
+static tile_function *const tiles[MR][2][2] = {
+    TILE_ROW(1), TILE_ROW(2), TILE_ROW(3), TILE_ROW(4), TILE_ROW(5), TILE_ROW(6),
 #if MR == 12
-        TILE_ROW(7), TILE_ROW(8), TILE_ROW(9), TILE_ROW(10), TILE_ROW(11), TILE_ROW(12),
+    TILE_ROW(7), TILE_ROW(8), TILE_ROW(9), TILE_ROW(10), TILE_ROW(11), TILE_ROW(12),
 #endif
 };
+/* clang-format on */
 
 /* Vectors that a panel with `cols` valid columns needs: one if half the panel is empty. */
 static inline int panel_vectors(ptrdiff_t cols) { return cols > V ? 2 : 1; }

@@ -189,8 +189,8 @@ cdef class Trainer:
     def load(self, parameters, state=None):
         """Copy flat parameters, and the optimizer's arrays (n_state, n_parameters; None: zeros), into the workspace."""
         cdef Py_ssize_t n = self.plan.n_parameters, size = self.k.element_size
-        cdef char *at = <char *> flat(parameters, n, size, "parameters")
-        cdef char *state_at = <char *> flat(state, n * self.n_state, size, "state") if state is not None else NULL
+        cdef char *at = <char *> flat(parameters, n, self.plan.kind, "parameters")
+        cdef char *state_at = <char *> flat(state, n * self.n_state, self.plan.kind, "state") if state is not None else NULL
         cdef Buffer zeros = Buffer(n * size) if state is None and self.n_state else None
         cdef int s
         self.plan.pack(self.layers, at, -1)
@@ -200,8 +200,8 @@ cdef class Trainer:
     def store(self, parameters, state=None):
         """Copy the parameters, and the optimizer's arrays if `state` is given, out of the workspace."""
         cdef Py_ssize_t n = self.plan.n_parameters, size = self.k.element_size
-        cdef char *at = <char *> flat(parameters, n, size, "parameters", True)
-        cdef char *state_at = <char *> flat(state, n * self.n_state, size, "state", True) if state is not None else NULL
+        cdef char *at = <char *> flat(parameters, n, self.plan.kind, "parameters", True)
+        cdef char *state_at = <char *> flat(state, n * self.n_state, self.plan.kind, "state", True) if state is not None else NULL
         cdef int s
         self.plan.unpack(at, self.layers, -1)
         if state is not None:
@@ -242,7 +242,7 @@ cdef class Trainer:
         e.X, e.targets, e.n_rows, e.batch_size, e.t, e.rule = &rows.rows, &targets, m, self.batch_size, t, self.rule
         e.n_steps = (m + self.batch_size - 1) // self.batch_size
         e.order = self.take_order(order, rows.n)
-        e.learning_rates = <double *> flat(learning_rates, e.n_steps, sizeof(double), "learning_rates")
+        e.learning_rates = <double *> flat(learning_rates, e.n_steps, b'd', "learning_rates")
         cdef Buffer sums = Buffer(e.n_steps * sizeof(double))
         e.weight_sums = <double *> sums.at
         for s in range(e.n_steps):
@@ -259,9 +259,9 @@ cdef class Trainer:
             raise ValueError(f"loss_gradient needs a Trainer with optimizer 'gradient', this one has {self.optimizer!r}")
         if len(X) > self.batch_size if isinstance(X, numpy.ndarray) else X.shape[0] > self.batch_size:
             raise ValueError(f"X has more rows than the batch size {self.batch_size}")
-        cdef Py_ssize_t n = self.plan.n_parameters, size = self.k.element_size
-        cdef char *at = <char *> flat(out, n, size, "out", True)
-        self.plan.pack(self.layers, <char *> flat(parameters, n, size, "parameters"), -1)
+        cdef Py_ssize_t n = self.plan.n_parameters
+        cdef char *at = <char *> flat(out, n, self.plan.kind, "out", True)
+        self.plan.pack(self.layers, <char *> flat(parameters, n, self.plan.kind, "parameters"), -1)
         loss = self.epoch(X, y, sample_weight, None, numpy.zeros(1), 0, alpha=alpha, l1_ratio=l1_ratio)
         self.plan.unpack(at, self.layers, 0)
         return loss
@@ -270,18 +270,14 @@ cdef class Trainer:
         cdef Py_ssize_t i, O = self.plan.sizes[self.n_layers]
         memset(targets, 0, sizeof(targets[0]))
         if self.k.losses[self.loss_row].target_is_class:
-            targets.classes = <Py_ssize_t *> flat(y, n, sizeof(Py_ssize_t), "y")
-            if y.dtype.kind != "i":
-                raise ValueError(f"y must hold class indices (intp) for loss {self.loss!r}, got {y.dtype}")
+            targets.classes = <Py_ssize_t *> flat(y, n, b'i', "y")
             for i in range(n):
                 if targets.classes[i] < 0 or targets.classes[i] >= O:
                     raise ValueError(f"y must lie in [0, {O}), got {targets.classes[i]}")
         else:
-            targets.values = flat(y, n * O, self.k.element_size, "y")
-            if y.dtype != self.plan.dtype:
-                raise ValueError(f"y must be {self.plan.dtype} for loss {self.loss!r}, got {y.dtype}")
+            targets.values = flat(y, n * O, self.plan.kind, "y")
         if sample_weight is not None:
-            targets.weights = <double *> flat(sample_weight, n, sizeof(double), "sample_weight")
+            targets.weights = <double *> flat(sample_weight, n, b'd', "sample_weight")
         return 0
 
     cdef const Py_ssize_t *take_order(self, order, Py_ssize_t n) except? NULL:
@@ -289,7 +285,7 @@ cdef class Trainer:
         cdef const Py_ssize_t *at
         if order is None:
             return NULL
-        at = <Py_ssize_t *> flat(order, len(order), sizeof(Py_ssize_t), "order")
+        at = <Py_ssize_t *> flat(order, len(order), b'i', "order")
         for i in range(len(order)):
             if at[i] < 0 or at[i] >= n:
                 raise IndexError(f"order must lie in [0, {n}), got {at[i]}")

@@ -3,7 +3,7 @@
 from fastmlp._csrc cimport fm_kernels, fm_layer, fm_rows
 
 cdef const fm_kernels *kernels_of(str isa, str dtype) except NULL
-cdef void *flat(object array, Py_ssize_t n, Py_ssize_t itemsize, str name, bint writable=*) except? NULL
+cdef void *flat(object array, Py_ssize_t n, int kind, str name, bint writable=*) except? NULL
 
 
 cdef class Buffer:
@@ -30,6 +30,8 @@ cdef class Plan:
     cdef readonly str dtype
     cdef readonly Py_ssize_t n_parameters
     cdef const fm_kernels *k
+    cdef int kind                           # of dtype, for flat
+    cdef object numpy_dtype
     cdef int n_layers                       # of weights: one less than layer_sizes
     cdef Buffer sizes_buffer, hidden_buffer
     cdef Py_ssize_t *sizes

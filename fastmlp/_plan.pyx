@@ -9,8 +9,13 @@ import os
 
 import numpy
 
+cdef object numpy_empty = numpy.empty
+cdef type ndarray = numpy.ndarray
+
 from cython.parallel cimport parallel, threadid
-from cpython.buffer cimport PyBUF_FORMAT, PyBUF_STRIDES, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport (
+    PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer,
+)
 from libc.stdint cimport int32_t, int64_t, uintptr_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
@@ -129,7 +134,7 @@ cdef class Rows:
         cdef Py_buffer *view = &self.buffers[0]
         self.n_buffers = 0
         self.owner = X
-        if not isinstance(X, numpy.ndarray) and hasattr(X, "indptr"):
+        if not isinstance(X, ndarray) and hasattr(X, "indptr"):
             self.take_csr(X, columns)
             return
         self.take(X, PyBUF_STRIDES)
@@ -197,17 +202,29 @@ cdef class Rows:
             PyBuffer_Release(&self.buffers[i])
 
 
-cdef void *flat(object array, Py_ssize_t n, Py_ssize_t itemsize, str name, bint writable=False) except? NULL:
-    """Address of a C-contiguous array of n elements; the caller keeps the array alive while it uses the address."""
-    if not isinstance(array, numpy.ndarray):
-        raise TypeError(f"{name} must be a NumPy array, got {type(array).__name__}")
-    if not array.flags.c_contiguous or not array.flags.aligned or (writable and not array.flags.writeable):
-        raise ValueError(f"{name} must be C-contiguous{' and writeable' if writable else ''}")
-    if array.size != n or array.itemsize != itemsize:
-        raise ValueError(
-            f"{name} must have {n} elements of {itemsize} bytes, got {array.size} of {array.itemsize} ({array.dtype})"
-        )
-    return <void *> <uintptr_t> array.ctypes.data
+cdef void *flat(object array, Py_ssize_t n, int kind, str name, bint writable=False) except? NULL:
+    """Address of a C-contiguous array of n elements; the caller keeps the array alive while it uses the address.
+
+    kind: b'f' or b'd' for float32 and float64, b'i' for integers as wide as a pointer.
+    """
+    cdef Py_buffer view
+    cdef void *at
+    cdef int found
+    try:
+        PyObject_GetBuffer(array, &view, PyBUF_FORMAT | PyBUF_C_CONTIGUOUS | (PyBUF_WRITABLE if writable else 0))
+    except (TypeError, ValueError, BufferError) as error:
+        raise ValueError(f"{name} must be a C-contiguous{' writeable' if writable else ''} array: {error}") from None
+    at = view.buf
+    found = format_of(&view)
+    if found in (b'l', b'q', b'n') and view.itemsize == sizeof(Py_ssize_t):
+        found = b'i'
+    if found != kind or view.len != n * view.itemsize or <uintptr_t> at % view.itemsize:
+        given = numpy.asarray(array)
+        PyBuffer_Release(&view)
+        wanted = {"f": "float32", "d": "float64", "i": "intp"}[chr(kind)]
+        raise ValueError(f"{name} must be an aligned array of {n} {wanted}, got {given.size} of {given.dtype}")
+    PyBuffer_Release(&view)
+    return at
 
 
 # ---- Architecture ----------------------------------------------------------------------------------------------------------
@@ -233,6 +250,8 @@ cdef class Plan:
         self.output = output
         self.dtype = dtype
         self.k = kernels_of(chosen_isa, dtype)
+        self.kind = b'd' if dtype == "float64" else b'f'
+        self.numpy_dtype = numpy.dtype(dtype)
         self.n_layers = len(self.layer_sizes) - 1
         if self.n_layers < 1 or min(self.layer_sizes) < 1:
             raise ValueError(f"layer_sizes must be at least two positive numbers, got {self.layer_sizes}")
@@ -272,13 +291,13 @@ cdef class Plan:
         Nothing is checked beyond shapes and types.
         """
         cdef Rows rows = Rows(X, self.sizes[0])
-        cdef Py_ssize_t O = self.sizes[self.n_layers], size = self.k.element_size
-        cdef char *weights = <char *> flat(parameters, self.n_parameters, size, "parameters")
+        cdef Py_ssize_t O = self.sizes[self.n_layers]
+        cdef char *weights = <char *> flat(parameters, self.n_parameters, self.kind, "parameters")
         if out is None:
-            out = numpy.empty((rows.n, O), self.dtype)
+            out = numpy_empty((rows.n, O), self.numpy_dtype)
         elif out.shape != (rows.n, O):
             raise ValueError(f"out must have shape {(rows.n, O)}, got {out.shape}")
-        cdef char *result = <char *> flat(out, rows.n * O, size, "out", True)
+        cdef char *result = <char *> flat(out, rows.n * O, self.kind, "out", True)
         if rows.n == 0:
             return out
         if rows.n <= UNPACKED_ROWS and not rows.rows.is_sparse:
