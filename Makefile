@@ -23,7 +23,7 @@ demo: $(VENV)/installed    ## train on handwritten digits, beside scikit-learn
 	cd $(VENV) && bin/python -m fastmlp demo --plot ../loss_curve.png
 
 test: $(VENV)/installed    ## install into .venv and run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/pytest
 
 check: $(VENV)/installed   ## every kernel of this machine against the reference
 	cd $(VENV) && bin/python -m fastmlp check
@@ -52,13 +52,13 @@ format: $(VENV)/lint       ## let ruff and clang-format rewrite what they can
 debug:         ## build in place with bounds checks, -O1 -g, into .venv-debug, and run the tests
 	$(PYTHON) -m venv .venv-debug
 	FASTMLP_DEBUG=1 .venv-debug/bin/python -m pip install --quiet ".[test,plot]"
-	.venv-debug/bin/python -m pytest
+	.venv-debug/bin/pytest
 
 asan:          ## the same with the address and undefined-behaviour sanitizers
 	$(PYTHON) -m venv .venv-asan
 	FASTMLP_SANITIZE=address,undefined .venv-asan/bin/python -m pip install --quiet ".[test,plot]"
 	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 \
-	  UBSAN_OPTIONS=halt_on_error=1 .venv-asan/bin/python -m pytest -p no:faulthandler tests/test_kernels.py tests/test_network.py tests/test_training.py
+	  UBSAN_OPTIONS=halt_on_error=1 .venv-asan/bin/pytest -p no:faulthandler tests/test_kernels.py tests/test_network.py tests/test_training.py
 
 annotate: $(BIN)/python    ## what Cython made of each line: fastmlp/*.html
 	$(BIN)/python -m pip install --quiet "Cython>=3.1"

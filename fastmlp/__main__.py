@@ -48,7 +48,7 @@ def demo(arguments: argparse.Namespace) -> int:
 
     digits = load_digits()
     X = (digits.data / 16).astype(np.float32)
-    X_train, X_test, y_train, y_test = train_test_split(X, digits.target, test_size=0.25, random_state=0, stratify=digits.target)
+    X_train, X_test, y_train, y_test = train_test_split(X, digits.target, test_size=0.25, random_state=42, stratify=digits.target)
     settings: dict[str, Any] = {
         "hidden_layer_sizes": (256, 128),
         "batch_size": 128,

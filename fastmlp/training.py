@@ -282,8 +282,6 @@ def run_epochs(
                 "time": time.perf_counter() - started,
             }
             record.epochs.append(entry)
-            if settings.verbose:
-                print(f"Iteration {record.n_epochs}, loss = {epoch_loss:.8f}")
             if not np.isfinite(network.parameters).all():
                 if not scored:
                     raise DivergenceError(non_finite_message(f"in epoch {record.n_epochs}"))
@@ -294,10 +292,10 @@ def run_epochs(
             else:
                 value = entry["validation_score"] = score(network)
                 scored = True
-                if settings.verbose:
-                    print(f"Validation score: {value:f}")
                 if _judge_score(record, settings, value) and best is not None:
                     best[:] = network.parameters
+            if settings.verbose:
+                print(_progress(record.n_epochs, entry))
             schedule.epoch_ends(record.samples_seen)
             record.ended = _verdict(record, settings, schedule, score is not None)
     except KeyboardInterrupt:
@@ -305,6 +303,12 @@ def run_epochs(
     trainer.store(network.parameters, optimizer.arrays)
     if best is not None:
         network.parameters[:] = best
+
+
+def _progress(epoch: int, entry: dict[str, Any]) -> str:
+    """An epoch in one line; it begins as scikit-learn's does."""
+    score = f", validation score = {entry['validation_score']:.6f}" if "validation_score" in entry else ""
+    return f"Iteration {epoch}, loss = {entry['loss']:.8f}{score}, {entry['rows'] / entry['time']:,.0f} rows/s"
 
 
 def _next_order(order: np.ndarray | None, n_rows: int, rng: np.random.RandomState) -> np.ndarray:

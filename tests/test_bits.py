@@ -51,7 +51,7 @@ print(json.dumps({"isa": _core.info()["isa"], "threads": _core.max_threads(), "d
 def run(isa: str) -> dict[str, str]:
     """The digests as a process of its own finds them on one instruction set, with room for three threads."""
     environment = {**os.environ, "OMP_NUM_THREADS": "3", "FASTMLP_ISA": isa}
-    done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-P", "-c", PROGRAM], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["isa"] == isa

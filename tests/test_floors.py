@@ -46,4 +46,4 @@ def test_network_starts_without_sklearn():
         "n.Network((3, 4, 2)).forward(numpy.ones((1, 3), 'float32'))\n"
         "assert not {'sklearn', 'scipy'} & set(sys.modules), 'imported'"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-P", "-c", code], check=True)
