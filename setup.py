@@ -29,6 +29,9 @@ SANITIZE = os.environ.get("FASTMLP_SANITIZE", "")
 C_FLAGS = ["-std=c11", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden", "-Wno-psabi"]
 C_FLAGS += ["-O1", "-g"] if DEBUG else ["-O3"]
 C_FLAGS += [f"-fsanitize={SANITIZE}", "-g", "-fno-omit-frame-pointer"] if SANITIZE else []
+# setuptools takes what it finds in a build folder for its own: a folder for each way of building.
+BUILD = "-".join(["build/" + ("debug" if DEBUG else "release"), *filter(None, [SANITIZE.replace(",", "-")])])
+BUILD += "" if os.environ.get("FASTMLP_OPENMP", "1") != "0" else "-serial"
 LINK_FLAGS = [f"-fsanitize={SANITIZE}"] if SANITIZE else []
 
 
@@ -133,7 +136,8 @@ def extensions() -> list[Extension]:
         "embedsignature": True,
         "freethreading_compatible": True,
     }
-    return cythonize([extension(name) for name in ("_plan", "_core", "_kernels")], compiler_directives=directives)
+    names = ("_plan", "_core", "_kernels")
+    return cythonize([extension(name) for name in names], compiler_directives=directives, build_dir=f"{BUILD}/cython")
 
 
-setup(ext_modules=extensions(), cmdclass={"build_ext": BuildKernels})
+setup(ext_modules=extensions(), cmdclass={"build_ext": BuildKernels}, options={"build": {"build_base": BUILD}})
