@@ -25,9 +25,12 @@
 
 #define FM_SPINS 4000 /* some 50 microseconds: longer than any imbalance of a step that two threads are worth */
 
+/* Padded, not aligned: it may live in a Python object, which is aligned to 16 bytes only. */
 typedef struct fm_barrier {
-    _Alignas(64) atomic_int arrived;
-    _Alignas(64) atomic_int phase;
+    atomic_int arrived;
+    char apart[60];
+    atomic_int phase;
+    char behind[60];
 } fm_barrier;
 
 static inline void fm_barrier_init(fm_barrier *b) {
