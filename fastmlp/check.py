@@ -53,12 +53,12 @@ def largest(error: Array | float, unit: Array | float) -> float:
     return float(np.max(np.where(np.isnan(ratio), np.inf, ratio), initial=0.0))
 
 
-def in_ulps(got: Array, want: Array) -> float:
-    """Largest difference in ulps of the exact values `want` (extended precision)."""
+def in_ulps(got: Array, want: Array, floor: float = 0.0) -> float:
+    """Largest difference in ulps of the exact values `want` (extended precision), or of `floor` where they are smaller."""
     with np.errstate(over="ignore"):
         rounded = want.astype(got.dtype)
     finite = np.isfinite(rounded) | ~np.isinf(got)  # beyond the largest number, infinity is the right answer
-    spacing = np.spacing(np.abs(rounded[finite])).astype(np.float64)
+    spacing = np.spacing(np.maximum(np.abs(rounded[finite]), got.dtype.type(floor))).astype(np.float64)
     return largest(got[finite].astype(want.dtype) - want[finite], spacing)
 
 
@@ -101,7 +101,8 @@ def activation_case(name: str) -> Case:
     def run(K: Kernels, shape: tuple[int, int, int], draws: np.random.RandomState) -> Outcome:
         x = spread(K, draws, shape[0] * shape[1])
         exact = np.asarray(reference.ACTIVATIONS[name][0](x.astype(np.longdouble)))
-        return Outcome(in_ulps(K.activation(name, x, offset=1), exact), ACTIVATION_ULPS, "ulp")
+        floor = 1e3 * float(np.finfo(K.dtype).tiny)  # x logistic(x), say, passes through a subnormal number
+        return Outcome(in_ulps(K.activation(name, x, offset=1), exact, floor), ACTIVATION_ULPS, "ulp")
 
     return Case(f"activation {name}", run)
 

@@ -5,14 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-# The contract's figures (issue 2, points 5 and 7): relative differences from scikit-learn's loss.
+# What is promised to users (README): largest relative differences from scikit-learn's loss.
 SKLEARN_CURVE_RTOL = 1e-9
 SKLEARN_LBFGS_RTOL = 1e-6
 SKLEARN_FLOAT32_RTOL = 1e-3
 CURVE_EPOCHS = 20
-# Seconds from Ctrl-C to the end of an epoch (interface.md), and how much longer a machine busy with others may take.
-INTERRUPT_SECONDS = 0.1
-BUSY_MACHINE = 20
 
 # Central differences in float64 with step h: truncation h^2, rounding eps / h; h = eps^(1/3) balances them.
 DIFFERENCE_STEP = np.finfo(np.float64).eps ** (1 / 3)
