@@ -113,18 +113,22 @@ static void product(real *C, const real *A, const real *B, const real *bias, ptr
     }
 }
 
-/* product_transposed: G (n, NR) (+)= A^T B, with A (k, n) in panels, B (k, NR) one panel, n a number of whole A panels' columns
- * but for the last panel. */
+/* product_transposed: G (n, NR) (+)= A^T B, with A (k, n) in panels, from the first column of one; B (k, NR) one panel.
+ * next, n_next: arrays shaped like G that will be wanted when G is done. Each tile fetches its own rows of them while it
+ * computes: all at once, they would fill the core's miss buffers and stall it (measured: 4 % of a seed step). */
 static void product_transposed(real *G, const real *A, const real *B, int accumulate, ptrdiff_t n, ptrdiff_t k,
-                               ptrdiff_t a_stride, int nv) {
+                               ptrdiff_t a_stride, int nv, real *const next[], int n_next) {
     for (ptrdiff_t k0 = 0; k0 < k; k0 += KC) {
         const ptrdiff_t kc = k - k0 < KC ? k - k0 : KC;
         for (ptrdiff_t i0 = 0; i0 < n; i0 += NR) {
             const ptrdiff_t width = n - i0 < NR ? n - i0 : NR, n_tiles = (width + MR - 1) / MR;
             const real *a = A + i0 / NR * a_stride + k0 * NR;
             for (ptrdiff_t t = 0, i = 0; t < n_tiles; t++) {
-                const ptrdiff_t height = (width - i) / (n_tiles - t);
-                tiles[height - 1][nv - 1][1](G + (i0 + i) * NR, a + i, B + k0 * NR, NULL, accumulate || k0 > 0, kc, a_stride);
+                const ptrdiff_t height = (width - i) / (n_tiles - t), at = (i0 + i) * NR;
+                for (int x = 0; x < n_next && k0 + KC >= k; x++)
+                    for (ptrdiff_t line = 0; line < height * NR; line += 64 / (ptrdiff_t)sizeof(real))
+                        __builtin_prefetch(next[x] + at + line, 1);
+                tiles[height - 1][nv - 1][1](G + at, a + i, B + k0 * NR, NULL, accumulate || k0 > 0, kc, a_stride);
                 i += height;
             }
         }

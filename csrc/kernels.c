@@ -148,17 +148,14 @@ static void update(const fm_layer *l, void *G, double *penalty, ptrdiff_t i0, pt
                    ptrdiff_t stride, int accumulate, int rule, const fm_hyper *hyper) {
     const ptrdiff_t at = (p * l->fan_in + i0) * NR;
     const int nv = panel_vectors(l->fan_out - p * NR);
-    real *W = (real *)l->W + at, *state[FM_MAX_STATE];
-    for (int s = 0; s < FM_MAX_STATE; s++) {
-        state[s] = l->W_state[s] ? (real *)l->W_state[s] + at : NULL;
-        if (state[s] && rule >= 0)
-            for (ptrdiff_t i = 0; i < n * NR; i += 64 / (ptrdiff_t)sizeof(real))
-                __builtin_prefetch(state[s] + i, 1);
+    real *wanted[FM_MAX_STATE + 1] = {(real *)l->W + at}, *W = wanted[0], **state = wanted + 1;
+    int n_wanted = rule >= 0;
+    for (int s = 0; s < FM_MAX_STATE && l->W_state[s]; s++) {
+        state[s] = (real *)l->W_state[s] + at;
+        n_wanted += rule >= 0;
     }
-    for (ptrdiff_t i = 0; i < n * NR; i += 64 / (ptrdiff_t)sizeof(real))
-        __builtin_prefetch(W + i, 1);
     product_transposed(G, (const real *)l->x + i0 / NR * stride, (const real *)l->dz + p * stride, accumulate, n, batch, stride,
-                       nv);
+                       nv, wanted, n_wanted);
     if (rule < 0)
         return;
     rules[rule](W, state, G, penalty, n, nv, hyper->l1, hyper->l2, hyper);

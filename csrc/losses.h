@@ -13,17 +13,20 @@
 
 /* Sum of n reals: lane i takes elements i, i + LANES, ... in order; the lanes are then added pairwise. */
 static real row_sum(const real *x, ptrdiff_t n) {
-    real lane[64 / sizeof(real)] = {0};
-    ptrdiff_t i = 0;
-    for (; i + LANES <= n; i += LANES)
-        for (ptrdiff_t j = 0; j < LANES; j++)
-            lane[j] += x[i + j];
-    for (ptrdiff_t j = 0; i + j < n; j++)
-        lane[j] += x[i + j];
-    for (ptrdiff_t half = LANES / 2; half > 0; half /= 2)
+    enum { VECTORS = 64 / FM_VECTOR_BYTES };
+    vec lanes[VECTORS] = {v_set(0)};
+    real part[FM_VECTOR_BYTES / sizeof(real)];
+    for (ptrdiff_t i = 0; i < n; i += LANES)
+        for (ptrdiff_t j = 0; j < VECTORS && i + j * V < n; j++)
+            lanes[j] += n - i - j * V >= V ? v_load(x + i + j * V) : v_load_n(x + i + j * V, n - i - j * V);
+    for (int half = VECTORS / 2; half > 0; half /= 2)
+        for (int j = 0; j < half; j++)
+            lanes[j] += lanes[j + half];
+    v_store(part, lanes[0]);
+    for (ptrdiff_t half = V / 2; half > 0; half /= 2)
         for (ptrdiff_t j = 0; j < half; j++)
-            lane[j] += lane[j + half];
-    return lane[0];
+            part[j] += part[j + half];
+    return part[0];
 }
 
 /* y[i] = expression in v, for i < n, in vectors; the last one partly filled. */
@@ -66,23 +69,22 @@ static void output_softmax(void *a, ptrdiff_t rows, ptrdiff_t columns) {
 
 /* Rows of panels to row-major rows without gaps, and back; the columns that pad the last panel become 0 on the way back. */
 static void rows_from_panels(real *M, const real *P, ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t stride) {
-    for (ptrdiff_t c0 = 0; c0 < columns; c0 += NR, P += stride) {
-        const ptrdiff_t width = columns - c0 < NR ? columns - c0 : NR;
+    for (ptrdiff_t c = 0; c < columns; c += V) { /* half panels: a vector each */
+        const real *p = P + c / NR * stride + c % NR;
+        const ptrdiff_t width = columns - c < V ? columns - c : V;
         for (ptrdiff_t r = 0; r < rows; r++)
-            memcpy(M + r * columns + c0, P + r * NR, (size_t)width * sizeof(real));
+            v_store_n(M + r * columns + c, v_load(p + r * NR), width);
     }
 }
 
 static void rows_to_panels(real *P, const real *M, ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t stride, const double *weights,
                            const ptrdiff_t *order, ptrdiff_t first_target) {
-    for (ptrdiff_t c0 = 0; c0 < columns; c0 += NR, P += stride) {
-        const ptrdiff_t width = columns - c0 < NR ? columns - c0 : NR;
+    for (ptrdiff_t c = 0; c < (columns + NR - 1) / NR * NR; c += V) {
+        real *p = P + c / NR * stride + c % NR;
+        const ptrdiff_t left = columns - c, width = left < 0 ? 0 : left < V ? left : V;
         for (ptrdiff_t r = 0; r < rows; r++) {
-            const real w = weights ? (real)weights[order ? order[r] : first_target + r] : 1;
-            for (ptrdiff_t j = 0; j < width; j++)
-                P[r * NR + j] = w * M[r * columns + c0 + j];
-            for (ptrdiff_t j = width; j < NR; j++)
-                P[r * NR + j] = 0;
+            const vec m = width ? v_load_n(M + r * columns + c, width) : v_set(0);
+            v_store(p + r * NR, weights ? v_set((real)weights[order ? order[r] : first_target + r]) * m : m);
         }
     }
 }

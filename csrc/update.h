@@ -27,45 +27,55 @@ typedef void rule_function(real *W, real *const state[], const real *G, double *
         (void)c;                                                                                                                 \
         constants;                                                                                                               \
     }                                                                                                                            \
-    static void rule_##name(real *W, real *const state[], const real *G, double *penalty, ptrdiff_t rows, int nv, double l1,     \
-                            double l2, const fm_hyper *hyper) {                                                                  \
+    static inline __attribute__((always_inline)) void rule_##name##_of(                                                          \
+        real *restrict W, real *restrict S0, real *restrict S1, real *restrict S2, const real *restrict G, double *penalty,      \
+        ptrdiff_t rows, const int nv, double l1, double l2, const fm_hyper *hyper) {                                             \
         const double *c = hyper->c;                                                                                              \
         const vec k0 = v_set((real)c[0]), k1 = v_set((real)c[1]), k2 = v_set((real)c[2]), k3 = v_set((real)c[3]),                \
                   k4 = v_set((real)c[4]), k5 = v_set((real)c[5]), k6 = v_set((real)c[6]), k7 = v_set((real)c[7]);                \
         const vec a1 = v_set((real)l1), a2 = v_set((real)l2), scale = v_set((real)(1 / hyper->weight_sum));                      \
         (void)k0, (void)k1, (void)k2, (void)k3, (void)k4, (void)k5, (void)k6, (void)k7;                                          \
-        for (int j = 0; j < nv; j++) {                                                                                           \
-            vec paid = v_set(0);                                                                                                 \
-            for (ptrdiff_t i = j * V; i < rows * NR; i += NR) {                                                                  \
-                vec w = v_load(W + i), g = v_load(G + i), s0, s1, s2;                                                            \
+        vec paid[2] = {v_set(0), v_set(0)};                                                                                      \
+        for (ptrdiff_t r = 0; r < rows; r++, W += NR, S0 += NR, S1 += NR, S2 += NR, G += NR)                                     \
+            for (int j = 0; j < nv; j++) {                                                                                       \
+                vec w = v_load(W + j * V), g = v_load(G + j * V), s0 = v_set(0), s1 = s0, s2 = s0;                               \
                 if ((n_state) > 0)                                                                                               \
-                    s0 = v_load(state[0] + i);                                                                                   \
+                    s0 = v_load(S0 + j * V);                                                                                     \
                 if ((n_state) > 1)                                                                                               \
-                    s1 = v_load(state[1] + i);                                                                                   \
+                    s1 = v_load(S1 + j * V);                                                                                     \
                 if ((n_state) > 2)                                                                                               \
-                    s2 = v_load(state[2] + i);                                                                                   \
+                    s2 = v_load(S2 + j * V);                                                                                     \
                 const vec shrink = a2 * w;                                                                                       \
+                paid[j] += v_set((real)0.5) * (w * shrink);                                                                      \
+                g += shrink;                                                                                                     \
                 if (l1 != 0) {                                                                                                   \
-                    paid += v_set((real)0.5) * (w * shrink) + a1 * v_abs(w);                                                     \
-                    g = (g + shrink + a1 * v_sign(w)) * scale;                                                                   \
-                } else {                                                                                                         \
-                    paid += v_set((real)0.5) * (w * shrink);                                                                     \
-                    g = (g + shrink) * scale;                                                                                    \
+                    paid[j] += a1 * v_abs(w);                                                                                    \
+                    g += a1 * v_sign(w);                                                                                         \
                 }                                                                                                                \
+                g *= scale;                                                                                                      \
                 update;                                                                                                          \
-                v_store(W + i, w);                                                                                               \
+                v_store(W + j * V, w);                                                                                           \
                 if ((n_state) > 0)                                                                                               \
-                    v_store(state[0] + i, s0);                                                                                   \
+                    v_store(S0 + j * V, s0);                                                                                     \
                 if ((n_state) > 1)                                                                                               \
-                    v_store(state[1] + i, s1);                                                                                   \
+                    v_store(S1 + j * V, s1);                                                                                     \
                 if ((n_state) > 2)                                                                                               \
-                    v_store(state[2] + i, s2);                                                                                   \
+                    v_store(S2 + j * V, s2);                                                                                     \
                 (void)s0, (void)s1, (void)s2;                                                                                    \
             }                                                                                                                    \
-            if (penalty)                                                                                                         \
+        if (penalty)                                                                                                             \
+            for (int j = 0; j < nv; j++)                                                                                         \
                 for (int lane = 0; lane < V; lane++)                                                                             \
-                    penalty[j * V + lane] += hyper->penalty_scale * (double)paid[lane];                                          \
-        }                                                                                                                        \
+                    penalty[j * V + lane] += hyper->penalty_scale * (double)paid[j][lane];                                       \
+    }                                                                                                                            \
+    static void rule_##name(real *W, real *const state[], const real *G, double *penalty, ptrdiff_t rows, int nv, double l1,     \
+                            double l2, const fm_hyper *hyper) {                                                                  \
+        /* an array that the rule does not have is neither read nor written */                                                   \
+        real *S0 = (n_state) > 0 ? state[0] : W, *S1 = (n_state) > 1 ? state[1] : W, *S2 = (n_state) > 2 ? state[2] : W;         \
+        if (nv == 2)                                                                                                             \
+            rule_##name##_of(W, S0, S1, S2, G, penalty, rows, 2, l1, l2, hyper);                                                 \
+        else                                                                                                                     \
+            rule_##name##_of(W, S0, S1, S2, G, penalty, rows, 1, l1, l2, hyper);                                                 \
     }
 #include "optimizers.def"
 #undef OPTIMIZER

@@ -1,7 +1,7 @@
 /* vector.h: one vector of the instruction set that is being compiled, in the element type that is being compiled.
  *
  * The build defines FM_BITS (32: float, 64: double) and FM_VECTOR_BYTES. GCC's vector extension does the rest, except
- * for fused multiply-add and the square root, which need one intrinsic each.
+ * for fused multiply-add, the square root and vectors that are partly filled, which need one intrinsic each.
  * Contraction is off in the whole build (-ffp-contract=off): a multiply-add is fused only where v_fma is written,
  * so that every compiler and every instruction set with FMA rounds alike.
  * Included by kernels.c only.
@@ -42,13 +42,48 @@ static inline vec v_set(real s) { return s - (vec){0}; }
 static inline vec v_load(const real *p) { return *(const vec_unaligned *)p; }
 static inline void v_store(real *p, vec v) { *(vec_unaligned *)p = v; }
 
-/* The first n of V reals; the rest reads as zero and is not written. */
+/* The first n of V reals, 0 <= n <= V; the rest reads as zero and is not written. */
+#if defined(__AVX512F__) && FM_VECTOR_BYTES == 64
+static inline vec v_load_n(const real *p, ptrdiff_t n) {
+    if (FM_DOUBLE)
+        return (vec)_mm512_maskz_loadu_pd((__mmask8)((1u << n) - 1), p);
+    return (vec)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
+}
+static inline void v_store_n(real *p, vec v, ptrdiff_t n) {
+    if (FM_DOUBLE)
+        _mm512_mask_storeu_pd(p, (__mmask8)((1u << n) - 1), (__m512d)v);
+    else
+        _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)v);
+}
+#elif defined(__AVX2__) && FM_VECTOR_BYTES == 32
+static inline __m256i v_first(ptrdiff_t n) { /* all bits set in the first n lanes */
+    static const bits window[2 * FM_VECTOR_BYTES / sizeof(real)] = {
+        -1, -1, -1, -1,
+#if FM_BITS == 32
+        -1, -1, -1, -1,
+#endif
+    };
+    return _mm256_loadu_si256((const __m256i *)(window + V - n));
+}
+static inline vec v_load_n(const real *p, ptrdiff_t n) {
+    if (FM_DOUBLE)
+        return (vec)_mm256_maskload_pd((const double *)p, v_first(n));
+    return (vec)_mm256_maskload_ps((const float *)p, v_first(n));
+}
+static inline void v_store_n(real *p, vec v, ptrdiff_t n) {
+    if (FM_DOUBLE)
+        _mm256_maskstore_pd((double *)p, v_first(n), (__m256d)v);
+    else
+        _mm256_maskstore_ps((float *)p, v_first(n), (__m256)v);
+}
+#else
 static inline vec v_load_n(const real *p, ptrdiff_t n) {
     vec v = {0};
     memcpy(&v, p, (size_t)n * sizeof(real));
     return v;
 }
 static inline void v_store_n(real *p, vec v, ptrdiff_t n) { memcpy(p, &v, (size_t)n * sizeof(real)); }
+#endif
 
 /* mask ? a : b, lane by lane; a comparison of vectors gives such a mask. */
 static inline vec v_select(ivec mask, vec a, vec b) { return (vec)((mask & (ivec)a) | (~mask & (ivec)b)); }

@@ -10,6 +10,8 @@ BLOCK_ROWS: int
 
 def guarded(n: int, dtype: Any, offset: int = 0) -> tuple[np.ndarray, Callable[[str], None]]: ...
 
+def clock() -> float: ...
+
 class Kernels:
     isa: str
     dtype: str

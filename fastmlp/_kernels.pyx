@@ -9,7 +9,8 @@ import numpy
 from libc.string cimport memset
 
 from fastmlp._csrc cimport *
-from fastmlp._plan cimport Rows, kernels_of
+from fastmlp._openmp cimport fm_seconds
+from fastmlp._plan cimport Buffer, Rows, kernels_of
 
 from fastmlp._plan import ACTIVATIONS, LOSSES, OPTIMIZERS, OUTPUTS, info
 
@@ -17,6 +18,23 @@ cdef const fm_kernels *_names = kernels_of(info()["isa"], "float64")
 MATH = tuple([_names.math[i].name.decode() for i in range(FM_N_MATH)])
 BLOCK_ROWS = FM_BLOCK_ROWS
 cdef Py_ssize_t GUARD = 64
+
+cdef double in_kernels = 0, started = 0
+
+
+def clock() -> float:
+    """Seconds spent inside kernels since import, without what surrounds them here: what a benchmark takes for time."""
+    return in_kernels
+
+
+cdef void start() noexcept:
+    global started
+    started = fm_seconds()
+
+
+cdef void stop() noexcept:
+    global in_kernels
+    in_kernels += fm_seconds() - started
 
 
 cdef class Panels:
@@ -101,28 +119,35 @@ cdef class Kernels:
     def _array(self, x):
         return numpy.ascontiguousarray(x, self.dtype)
 
+    cdef void map(self, void (*f)(void *y, const void *x, Py_ssize_t n) noexcept nogil, void *y, const void *x, Py_ssize_t n) noexcept:
+        start()
+        f(y, x, n)
+        stop()
+
     def math(self, str name, x, Py_ssize_t offset=0):
         """exp, log, ... of a vector."""
         x = self._array(x)
         y, check = guarded(x.size, self.dtype, offset)
-        self.k.math[MATH.index(name)].map(address(y), address(x), x.size)
+        self.map(self.k.math[MATH.index(name)].map, address(y), address(x), x.size)
         check(name)
         return y
 
     def activation(self, str name, x, Py_ssize_t offset=0):
         x = self._array(x)
         y, check = guarded(x.size, self.dtype, offset)
-        self.k.activations[ACTIVATIONS.index(name)].forward(address(y), address(x), x.size)
+        self.map(self.k.activations[ACTIVATIONS.index(name)].forward, address(y), address(x), x.size)
         check(name)
         return y
 
     def derivative(self, str name, d, x, Py_ssize_t offset=0):
         """d * f'(x), taken from x or from f(x) as the activation's row says."""
         cdef const fm_activation_row *row = &self.k.activations[ACTIVATIONS.index(name)]
-        u = self._array(x) if row.from_input else self.activation(name, x)
+        u = self._array(x).copy()
+        if not row.from_input:
+            row.forward(address(u), address(u), u.size)
         out, check = guarded(u.size, self.dtype, offset)
         out[:] = d
-        row.derivative(address(out), address(u), u.size)
+        self.map(row.derivative, address(out), address(u), u.size)
         check(name)
         return out
 
@@ -131,7 +156,12 @@ cdef class Kernels:
         z = self._array(z)
         a, check = guarded(z.size, self.dtype)
         a[:] = z.ravel()
-        self.k.outputs[OUTPUTS.index(name)].apply(address(a), z.shape[0], z.shape[1])
+        cdef const fm_output_row *row = &self.k.outputs[OUTPUTS.index(name)]
+        cdef Py_ssize_t rows = z.shape[0], columns = z.shape[1]
+        cdef void *at = address(a)
+        start()
+        row.apply(at, rows, columns)
+        stop()
         check(name)
         return a.reshape(z.shape)
 
@@ -152,8 +182,12 @@ cdef class Kernels:
             targets.weights = <double *> address(weights)
         if order is not None:
             order = numpy.ascontiguousarray(order, numpy.intp)
-        row.gradient(dz.at, <double *> address(value), address(scratch), &targets,
-                     <Py_ssize_t *> address(order) if order is not None else NULL, 0, 3, rows, O, dz.stride)
+        cdef double *value_at = <double *> address(value)
+        cdef void *scratch_at = address(scratch)
+        cdef Py_ssize_t *order_at = <Py_ssize_t *> address(order) if order is not None else NULL
+        start()
+        row.gradient(dz.at, value_at, scratch_at, &targets, order_at, 0, 3, rows, O, dz.stride)
+        stop()
         check(name)
         return dz.check(name).get(), value
 
@@ -164,8 +198,10 @@ cdef class Kernels:
             order = numpy.ascontiguousarray(order, numpy.intp)
         cdef Py_ssize_t n = rows if rows is not None else len(order) if order is not None else X.shape[0] - first
         cdef Panels panels = Panels(self, n, X.shape[1])
-        self.k.gather(panels.at, &source.rows, <Py_ssize_t *> address(order) if order is not None else NULL, first, n,
-                      panels.stride)
+        cdef Py_ssize_t *order_at = <Py_ssize_t *> address(order) if order is not None else NULL
+        start()
+        self.k.gather(panels.at, &source.rows, order_at, first, n, panels.stride)
+        stop()
         panels.check("gather")
         M, check = guarded(n * X.shape[1], self.dtype)
         self.k.scatter(address(M), panels.at, n, X.shape[1], panels.stride)
@@ -182,13 +218,23 @@ cdef class Kernels:
         memset(&layer, 0, sizeof(layer))
         layer.fan_in, layer.fan_out, layer.activation = W.shape[0], W.shape[1], ACTIVATIONS.index(activation)
         layer.x, layer.W, layer.b, layer.y, layer.z = X.at, P.at, B.at, Y.at, Z.at
+        start()
         self.k.forward(&layer, first, rows, X.stride)
+        stop()
         return Y.check("forward").get(), Z.check("forward").get()
 
     def forward_row(self, x, W, b, str activation="identity", Py_ssize_t offset=0):
         x, W, b = self._array(x), self._array(W), self._array(b)
         y, check = guarded(W.shape[1], self.dtype, offset)
-        self.k.forward_row(address(y), address(x), address(W), address(b), W.shape[0], W.shape[1], ACTIVATIONS.index(activation))
+        cdef void *y_at = address(y)
+        cdef void *x_at = address(x)
+        cdef void *W_at = address(W)
+        cdef void *b_at = address(b)
+        cdef Py_ssize_t fan_in = W.shape[0], fan_out = W.shape[1]
+        cdef int f = ACTIVATIONS.index(activation)
+        start()
+        self.k.forward_row(y_at, x_at, W_at, b_at, fan_in, fan_out, f)
+        stop()
         check("forward_row")
         return y
 
@@ -200,12 +246,16 @@ cdef class Kernels:
         cdef Panels out = Panels(self, rows, I, first), Y = Panels(self, rows, I, first), Z = Panels(self, rows, I, first).set(x)
         memset(&layer, 0, sizeof(layer))
         memset(&below, 0, sizeof(below))
-        Y.set(self.activation(activation, numpy.ravel(x)).reshape(rows, I))
+        y = numpy.array(x, self.dtype)
+        self.k.activations[ACTIVATIONS.index(activation)].forward(address(y), address(y), y.size)
+        Y.set(y)
         layer.fan_in, layer.fan_out, layer.dz, layer.WT = I, O, D.at, T.at
         below.activation, below.fan_out, below.dz, below.y = ACTIVATIONS.index(activation), I, out.at, Y.at
         if self.k.activations[below.activation].from_input:
             below.z = Z.at
+        start()
         self.k.backward(&layer, &below, first, rows, D.stride)
+        stop()
         return out.check("backward").get()
 
     def update(self, str optimizer, x, dz, W, b, state_W, state_b, *, int t=1, double weight_sum=1, double l1=0, double l2=0,
@@ -215,7 +265,10 @@ cdef class Kernels:
         cdef fm_layer layer
         cdef fm_hyper h
         cdef Py_ssize_t rows = x.shape[0], I = W.shape[0], O = W.shape[1], i, p, n, n_state = OPTIMIZERS[optimizer], s, at
-        cdef int rule = list(OPTIMIZERS).index(optimizer), last
+        cdef Py_ssize_t n_blocks = (I + FM_BLOCK_ROWS - 1) // FM_BLOCK_ROWS, block
+        cdef int rule = list(OPTIMIZERS).index(optimizer), accumulate
+        # One slab needs its sums no longer than a block takes, as in training; more slabs keep all of them.
+        cdef Py_ssize_t size = FM_BLOCK_ROWS * self.panel * self.k.element_size, step = size if slabs > 1 else 0
         cdef Panels X = Panels(self, rows, I).set(x), D = Panels(self, rows, O).set(dz), PW = Panels(self, I, O, 0, True).set(W)
         cdef Panels PT = Panels(self, O, I, 0, True).set(numpy.transpose(W)), PB = Panels(self, 1, O, 0, True).set(b), panels
         memset(&layer, 0, sizeof(layer))
@@ -231,20 +284,27 @@ cdef class Kernels:
         h.t, h.weight_sum, h.l1, h.l2, h.penalty_scale = t, weight_sum, l1, l2, 1
         h.learning_rate, h.momentum, h.beta_1, h.beta_2, h.epsilon, h.rho = learning_rate, momentum, beta_1, beta_2, epsilon, rho
         self.k.optimizers[rule].prepare(&h)
-        penalty = numpy.zeros((PW.panels, self.panel))
-        G = numpy.zeros(((I + FM_BLOCK_ROWS - 1) // FM_BLOCK_ROWS + 1, PW.panels, FM_BLOCK_ROWS * self.panel), self.dtype)
+        penalty = numpy.zeros(PW.panels * self.panel)
+        cdef double *paid = <double *> address(penalty)
+        cdef Buffer sums = Buffer(size + (n_blocks + 1) * PW.panels * step)
+        cdef char *G = <char *> sums.at
         for s in range(slabs):
             at = rows * s // slabs
             n = rows * (s + 1) // slabs - at
-            last = s == slabs - 1
+            accumulate = s > 0
+            rule = list(OPTIMIZERS).index(optimizer) if s == slabs - 1 else -1
             layer.x = <char *> X.at + at * self.panel * self.k.element_size
             layer.dz = <char *> D.at + at * self.panel * self.k.element_size
+            start()
+            for block in range(n_blocks):
+                i = block * FM_BLOCK_ROWS
+                for p in range(PW.panels):
+                    self.k.update(&layer, G + (block * PW.panels + p) * step, paid + p * self.panel, i, min(FM_BLOCK_ROWS, I - i), p,
+                                  n, X.stride, accumulate, rule, &h)
             for p in range(PW.panels):
-                for i in range(0, I, FM_BLOCK_ROWS):
-                    self.k.update(&layer, address(G[i // FM_BLOCK_ROWS, p]), <double *> address(penalty[p]), i,
-                                  min(FM_BLOCK_ROWS, I - i), p, n, X.stride, s > 0, rule if last else -1, &h)
-                self.k.update_bias(&layer, address(G[-1, p]), p, n, X.stride, s > 0, rule if last else -1, &h)
+                self.k.update_bias(&layer, G + (n_blocks * PW.panels + p) * step, p, n, X.stride, accumulate, rule, &h)
+            stop()
         for panels in [PW, PT, PB, *states[0], *states[1]]:
             panels.check(optimizer)
         return (PW.get(), PB.get()[0], [panels.get() for panels in states[0]], [panels.get()[0] for panels in states[1]],
-                PT.get().T, penalty.ravel()[:O])
+                PT.get().T, penalty[:O])

@@ -123,7 +123,8 @@ def output_case(name: str) -> Case:
         z = 4 * numbers(K, draws, shape[0], max(shape[2], 1))
         want = reference.OUTPUTS[name](z.astype(np.longdouble))
         # softmax: z - max is rounded before exp makes a relative error of it, then a row is summed
-        return Outcome(in_ulps(K.output(name, z), want), ACTIVATION_ULPS + 2 * np.abs(z).max(initial=0) + z.shape[1], "ulp")
+        bound = ACTIVATION_ULPS + 2 * float(np.abs(z).max(initial=0)) + z.shape[1]
+        return Outcome(in_ulps(K.output(name, z), want), bound, "ulp")
 
     return Case(f"output {name}", run)
 

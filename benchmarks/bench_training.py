@@ -1,0 +1,140 @@
+"""A training step of each workload beside reference.py's: agreement and time in one case.
+
+Each workload with Adam, the four in float64 too; and, on the first of them, each activation, loss and update rule of the
+tables. The reference computes in float64 and with all the threads that NumPy's BLAS takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from benchmarks.measure import note_agreement, note_speed, rounds_for
+from benchmarks.workloads import OTHER_SHAPES, WORKLOADS, Workload
+from fastmlp import _core, reference
+from fastmlp.check import Outcome, targets_for
+from fastmlp.training import choose_threads
+
+# Floating-point operations of a round: long enough to time, with as many steps as that takes.
+ROUND_FLOPS = 2e9
+
+
+class Training(NamedTuple):
+    """What is trained, and how."""
+
+    workload: Workload
+    loss: str = "log_loss"
+    optimizer: str = "adam"
+
+    @property
+    def name(self) -> str:
+        w = self.workload
+        return f"training {w.name} {w.activation} {self.loss} {self.optimizer}"
+
+
+def trainings() -> Iterator[Training]:
+    """Each once, in the order of the table."""
+    first = WORKLOADS[0]
+    every = [Training(w) for w in (*WORKLOADS, *OTHER_SHAPES)]
+    every += [Training(replace(w, dtype="float64")) for w in WORKLOADS]
+    every += [Training(replace(first, activation=name)) for name in _core.ACTIVATIONS]
+    every += [Training(first, loss=name) for name in _core.LOSSES]
+    every += [Training(first, optimizer=name) for name in _core.OPTIMIZERS]
+    seen = {(replace(t.workload, name=""), t.loss, t.optimizer): t for t in reversed(every)}
+    yield from (t for t in every if seen[replace(t.workload, name=""), t.loss, t.optimizer] is t)
+
+
+class Run:
+    """One training set up both ways, from the same parameters."""
+
+    def __init__(self, training: Training) -> None:
+        w = training.workload
+        self.training, self.workload = training, w
+        draws = np.random.RandomState(0)
+        self.X = w.data().X
+        y = targets_for(training.loss, (w.n_rows, w.n_classes), draws)
+        self.y = y.astype(np.intp) if y.ndim == 1 else y.astype(w.dtype)
+        self.order = draws.permutation(w.n_rows)
+        coefs, intercepts = reference.initialise(w.layer_sizes, w.activation, draws)
+        self.start = np.concatenate([a.ravel() for a in coefs + intercepts]).astype(w.dtype)
+        self.hidden = [w.activation] * (len(w.layer_sizes) - 2)
+        self.n_threads = choose_threads(None, w.step_flops)
+        plan = _core.Plan(w.layer_sizes, self.hidden, _core.LOSSES[training.loss], w.dtype)
+        self.trainer = _core.Trainer(plan, training.loss, training.optimizer, w.batch_size, self.n_threads)
+        self.n_steps = int(min(max(ROUND_FLOPS / w.step_flops, 1), w.n_steps, 1000))
+        self.trainer.load(self.start)
+        self.order = self.clear_rows_first()
+
+    def clear_rows_first(self) -> np.ndarray:
+        """The order, with a first batch of rows that keep off the kink of relu by more than rounding moves them.
+
+        On the other side of it a unit's derivative is 0 instead of 1, a difference that no bound on rounding covers.
+        """
+        w, model = self.workload, self.reference_model()
+        some, rest = np.split(self.order, [2 * w.batch_size])
+        z = reference.forward_layers(model.coefs, model.intercepts, self.hidden, "identity", self.X[some])[0][:-1]
+        distance = np.abs(np.hstack([*z, np.ones((len(some), 1))])).min(axis=1)
+        clear = distance > 4 * np.sqrt(sum(w.layer_sizes)) * np.finfo(w.dtype).eps
+        assert clear.sum() >= w.batch_size
+        return np.concatenate([some[clear], some[~clear], rest])
+
+    def steps(self, n: int) -> float:
+        """The first n steps of an epoch, by fastmlp."""
+        w = self.workload
+        rates = np.full(n, w.learning_rate)
+        return float(self.trainer.epoch(self.X, self.y, None, self.order[: n * w.batch_size], rates, 0))
+
+    def reference_model(self) -> reference.Model:
+        """The parameters at the start, in float64."""
+        arrays, at = [], 0
+        for shape in [*self.workload.layers, *((fan_out,) for fan_out in self.workload.layer_sizes[1:])]:
+            size = int(np.prod(shape))
+            arrays.append(self.start[at : at + size].astype(np.float64).reshape(shape))
+            at += size
+        n_layers = len(arrays) // 2
+        return reference.new_model(arrays[:n_layers], arrays[n_layers:], self.training.optimizer)
+
+    def reference_step(self, model: reference.Model) -> tuple[float, reference.Model]:
+        """The first step, by reference.py."""
+        w, rows = self.workload, self.order[: self.workload.batch_size]
+        hyper, eps = reference.Hyper(w.learning_rate), float(np.finfo(w.dtype).eps)
+        loss, rule = self.training.loss, self.training.optimizer
+        return reference.step(model, self.hidden, loss, rule, self.X[rows], self.y[rows], None, hyper, 1, eps=eps)
+
+    def agreement(self) -> Outcome:
+        """Loss, parameters and the optimizer's arrays after one step: the largest relative error, in n eps.
+
+        Each array's is |got - want| / |want| in the Euclidean norm: a single element may differ by more, where Adam divides
+        a gradient of nothing by its own size. n is the number of terms along the longest path of sums.
+        """
+        w, model = self.workload, self.reference_model()
+        loss = self.steps(1)
+        got = np.empty_like(self.start)
+        state = np.empty((len(model.state[0]), got.size), got.dtype)
+        self.trainer.store(got, state)
+        want_loss, model = self.reference_step(model)
+        errors = [abs(loss - want_loss) / abs(want_loss)]
+        for mine, theirs in zip(
+            (got, *state), (model.coefs + model.intercepts, *zip(*model.state, strict=True)), strict=True
+        ):
+            want = np.concatenate([a.ravel() for a in theirs])
+            errors.append(float(np.linalg.norm(mine - want) / np.linalg.norm(want)))
+        n_terms = w.batch_size + sum(map(sum, w.layers))
+        return Outcome(max(errors) / (n_terms * float(np.finfo(w.dtype).eps)), 1.0, "n eps")
+
+
+@pytest.mark.parametrize(
+    "training", list(trainings()), ids=lambda training: f"{training.name} {training.workload.dtype}"
+)
+def test_training_step_beside_reference(benchmark: BenchmarkFixture, training: Training) -> None:
+    run, w = Run(training), training.workload
+    shape = "-".join(map(str, w.layer_sizes)) + f" x{w.batch_size}"
+    note_agreement(benchmark, training.name, w.dtype, shape, run.n_threads, run.agreement())
+    benchmark.pedantic(run.steps, (run.n_steps,), rounds=rounds_for(lambda: run.steps(run.n_steps)))
+    model = run.reference_model()
+    note_speed(benchmark, lambda: run.reference_step(model), calls=run.n_steps, flops=w.step_flops)

@@ -1,0 +1,147 @@
+"""The kernel call inside a case of fastmlp.check, on its own: to be timed, and to be set beside NumPy's way to the result.
+
+A case computes an operation both ways and compares; Recorder stands in for its Kernels and keeps the first call that the
+case makes. That call is what a benchmark repeats, so no kernel is called here by hand and a new row of a .def file is
+timed without a word. NumPy's side is reference.py, on the call's own arrays and in their element type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fastmlp import reference
+from fastmlp._kernels import Kernels
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class Call:
+    """A method of Kernels with its arguments; calling it runs the kernel again, on fresh outputs."""
+
+    kernels: Kernels
+    method: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    def __call__(self) -> Any:
+        return getattr(self.kernels, self.method)(*self.args, **self.kwargs)
+
+    def counterpart(self) -> Callable[[], Any]:
+        """What NumPy does for the same result; what the kernel finds prepared is prepared here too."""
+        return COUNTERPARTS[self.method](self.kernels.dtype, *self.args, **self.kwargs)
+
+    @property
+    def flops(self) -> int | None:
+        """2 B I O where the call is a matrix product; None where memory or functions set the time."""
+        if self.method in ("forward", "backward"):
+            left, W = self.args[:2]
+            return int(2 * left.shape[0] * W.size)
+        if self.method == "update":
+            _, x, dz = self.args[:3]
+            return int(2 * x.size * dz.shape[1]) if len(x) > 1 else None  # one row: the update rule's own case
+        return None
+
+
+class Recorder:
+    """Kernels whose first call is kept."""
+
+    def __init__(self, kernels: Kernels) -> None:
+        self.kernels = kernels
+        self.first: Call | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self.kernels, name)
+        if not callable(value):
+            return value
+
+        def recorded(*args: Any, **kwargs: Any) -> Any:
+            self.first = self.first or Call(self.kernels, name, args, kwargs)
+            return value(*args, **kwargs)
+
+        return recorded
+
+
+# ---- NumPy's side: method of Kernels -> closure over prepared arguments ---------------------------------------------------
+
+
+def math(dtype: str, name: str, x: Array, **_: Any) -> Callable[[], Any]:
+    f = getattr(np, name, None) or getattr(reference, name)
+    return lambda: f(x)
+
+
+def activation(dtype: str, name: str, x: Array, **_: Any) -> Callable[[], Any]:
+    f = reference.ACTIVATIONS[name][0]
+    return lambda: f(x)
+
+
+def derivative(dtype: str, name: str, d: Array, x: Array, **_: Any) -> Callable[[], Any]:
+    f, slope = reference.ACTIVATIONS[name]
+    y = f(x)
+    return lambda: d * slope(x, y)
+
+
+def output(dtype: str, name: str, z: Array) -> Callable[[], Any]:
+    f = reference.OUTPUTS[name]
+    return lambda: f(z)
+
+
+def loss(dtype: str, name: str, z: Array, y: Array, weights: Array, order: Array) -> Callable[[], Any]:
+    out, value, slope = reference.LOSSES[name]
+    f, weights, eps = reference.OUTPUTS[out], weights.astype(dtype), float(np.finfo(dtype).eps)
+
+    def both() -> tuple[Array, Array]:
+        a, picked = f(z), y[order]
+        return weights[order, np.newaxis] * slope(picked, a), value(picked, a, eps)
+
+    return both
+
+
+def gather(dtype: str, X: Any, order: Array) -> Callable[[], Any]:
+    if isinstance(X, np.ndarray):
+        return lambda: X[order].astype(dtype, copy=False)
+    return lambda: X[order].astype(dtype, copy=False).toarray()
+
+
+def forward(dtype: str, x: Array, W: Array, b: Array, name: str, **_: Any) -> Callable[[], Any]:
+    return lambda: reference.forward([W], [b], [], name, x)
+
+
+def backward(dtype: str, dz: Array, W: Array, x: Array, name: str, **_: Any) -> Callable[[], Any]:
+    f, slope = reference.ACTIVATIONS[name]
+    y = f(x)
+    return lambda: (dz @ W.T) * slope(x, y)
+
+
+def update(
+    dtype: str,
+    name: str,
+    x: Array,
+    dz: Array,
+    W: Array,
+    b: Array,
+    state_W: list[Array],
+    state_b: list[Array],
+    **options: Any,
+) -> Callable[[], Any]:
+    t, total = options.pop("t", 1), options.pop("weight_sum")
+    l1, l2 = options.pop("l1", 0.0), options.pop("l2", 0.0)
+    rule = reference.OPTIMIZERS[name][1]
+    hyper = reference.Hyper(**{"learning_rate": 0.1, **options})
+
+    def updated() -> tuple[Any, Any]:
+        g = x.T @ dz
+        if l1 or l2:
+            g += reference.penalty_gradient(W, l1 + l2, l1 / (l1 + l2))
+        return rule(W, g / total, tuple(state_W), hyper, t), rule(b, dz.sum(axis=0) / total, tuple(state_b), hyper, t)
+
+    return updated
+
+
+COUNTERPARTS: dict[str, Callable[..., Callable[[], Any]]] = {
+    f.__name__: f for f in (math, activation, derivative, output, loss, gather, forward, backward, update)
+}

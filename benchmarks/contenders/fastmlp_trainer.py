@@ -1,0 +1,55 @@
+"""fastmlp below its estimators: Trainer for epochs, Network.forward for predictions."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import numpy as np
+
+from benchmarks.contenders import Epochs, Predict, n_threads
+from benchmarks.workloads import Workload
+
+NAME = "fastmlp"
+PACKAGES: tuple[str, ...] = ()
+EPOCHS = 1
+
+
+def available() -> str | None:
+    return None if importlib.util.find_spec("fastmlp._core") else "not built: fastmlp._core"
+
+
+def train(workload: Workload) -> Epochs:
+    from fastmlp import Network, _core
+    from fastmlp.training import choose_threads
+
+    X, y = workload.data()
+    network = Network(workload.layer_sizes, workload.activation, dtype=workload.dtype, random_state=0)
+    threads = choose_threads(None, workload.step_flops)
+    trainer = _core.Trainer(network.plan, "log_loss", "adam", workload.batch_size, threads)
+    trainer.load(network.parameters)
+    draws, rates, updates = np.random.default_rng(0), np.full(workload.n_steps, workload.learning_rate), 0
+
+    def epoch() -> float:
+        nonlocal updates
+        loss = trainer.epoch(X, y, None, draws.permutation(workload.n_rows), rates, updates)
+        updates += workload.n_steps
+        return float(loss)
+
+    return epoch
+
+
+def predict(workload: Workload, rows: int) -> Predict:
+    from fastmlp import Network
+    from fastmlp.training import choose_threads
+
+    X = workload.data().X[:rows]
+    network = Network(workload.layer_sizes, workload.activation, dtype=workload.dtype, random_state=0)
+    threads = choose_threads(None, workload.forward_flops(rows))
+    return lambda: network.forward(X, n_threads=threads)
+
+
+def peak(dtype: str) -> float:
+    """The FMA peak of the threads granted, GFLOP/s."""
+    from fastmlp import _core
+
+    return float(_core.peak_gflops(0.3, dtype, n_threads()))
