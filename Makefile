@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 # Installed once per change of anything that is compiled or declared.
 SOURCES := pyproject.toml setup.py $(wildcard csrc/* fastmlp/*.py fastmlp/*.pyx fastmlp/*.pxd fastmlp/*.pyi)
 
-.PHONY: help demo test lint bench bench-peers check debug asan annotate sdist format clean
+.PHONY: help demo test lint bench bench-check bench-peers check debug asan annotate sdist format clean
 
 help:          ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -28,12 +28,21 @@ test: $(VENV)/installed    ## install into .venv and run the tests
 check: $(VENV)/installed   ## every kernel of this machine against the reference
 	cd $(VENV) && bin/python -m fastmlp check
 
-bench: $(VENV)/installed   ## kernels and training steps beside the NumPy reference: one table
-	$(BIN)/python -m benchmarks.table
+# Benchmarks run from the checkout, which must then hold the compiled modules: an editable install of its own.
+.venv-bench/installed: $(SOURCES)
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet --upgrade pip
+	.venv-bench/bin/python -m pip install --quiet --editable ".[test,plot]"
+	touch $@
 
-bench-peers: $(VENV)/installed   ## beside scikit-learn, PyTorch, JAX, Keras, ONNX Runtime (those installed), in turn
-	$(BIN)/python -m pip install --quiet ".[peers]"
-	$(BIN)/python -m benchmarks.peers
+bench: .venv-bench/installed       ## kernels and training steps beside the NumPy reference: one table
+	.venv-bench/bin/python -m benchmarks.table
+
+bench-check: .venv-bench/installed ## that every benchmark case computes what the reference does; no timing
+	.venv-bench/bin/python -m pytest benchmarks/bench_kernels.py benchmarks/bench_training.py --benchmark-disable -q
+
+bench-peers: .venv-bench/installed ## beside scikit-learn, PyTorch, JAX, Keras, ONNX Runtime (those installed), in turn
+	.venv-bench/bin/python -m benchmarks.peers $(PEERS)
 
 $(VENV)/lint: $(BIN)/python pyproject.toml
 	$(BIN)/python -m pip install --quiet ".[lint]"
@@ -69,4 +78,4 @@ sdist: $(BIN)/python       ## a source distribution in dist/
 	$(BIN)/python -m build --sdist
 
 clean:         ## remove what was made
-	rm -rf build dist .venv .venv-debug .venv-asan *.egg-info fastmlp/*.c fastmlp/*.html fastmlp/*.so loss_curve.png
+	rm -rf build dist .venv .venv-bench .venv-debug .venv-asan *.egg-info fastmlp/*.c fastmlp/*.html fastmlp/*.so loss_curve.png
