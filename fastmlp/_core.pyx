@@ -34,6 +34,21 @@ cdef Py_ssize_t CHUNK_ROWS = 128
 cdef Py_ssize_t SLAB_ROWS = 2048
 
 
+# A second thread that other programs keep from running holds the first one up at every barrier, and one that a small step
+# does not need costs more than it does. Which is the case changes while a run goes on, so it is measured: now and then a
+# short slice runs the other way, and the faster way goes on. Results do not depend on it.
+cdef double PROBE_SLICE = 0.002
+cdef double PROBE_EVERY = 0.5
+
+
+cdef struct Pace:
+    # Rows per second on one thread [0] and on all [1], 0 where unknown.
+    double rate[2]
+    int many                       # the slice that runs now is on all threads
+    int slices                     # so far
+    double length, start, probed   # of the slice; its start; when the slower way was last tried
+
+
 cdef struct Unit:
     # A piece of phase 2: rows i0 .. i0 + n of weight panel p, or, with n = 0, panel p of the bias.
     int layer
@@ -44,6 +59,7 @@ cdef struct Unit:
 cdef struct Position:
     # How far an epoch has come. Written by thread 0 only, between barriers.
     Py_ssize_t step, slab, first   # first: row of the epoch's order at which the step begins
+    Py_ssize_t rows                # that went through both phases in this slice
     double step_loss, loss         # sums over rows: of this step; of the epoch, each step's mean times its rows
     int stop                       # leave the parallel region: time to look for signals, or the end
 
@@ -75,7 +91,7 @@ cdef class Trainer:
     batch_size : int
         Largest number of rows in a step.
     n_threads : int
-        At most so many threads; the result does not depend on it.
+        At most so many threads: fewer when fewer are faster. The result does not depend on it.
     """
 
     cdef Plan plan
@@ -95,6 +111,7 @@ cdef class Trainer:
     cdef list buffers
     cdef fm_barrier barrier
     cdef Position position
+    cdef Pace pace
 
     def __init__(self, Plan plan, str loss, str optimizer, Py_ssize_t batch_size, int n_threads=1):
         if loss not in LOSSES:
@@ -299,16 +316,45 @@ cdef class Trainer:
         memset(self.penalties, 0, self.n_units * self.k.panel * sizeof(double))
         while position.step < e.n_steps:
             position.stop = 0
-            e.slice_end = fm_seconds() + SIGNAL_SLICE
-            if n_threads == 1:
+            self.begin_slice(e, n_threads)
+            if not self.pace.many:
                 with nogil:
                     self.work(e, 0, 1)
             else:
                 with nogil, parallel(num_threads=n_threads):
                     self.work(e, threadid(), omp_get_num_threads())
+            self.end_slice(position.rows)
             if PyErr_CheckSignals() < 0:
                 return -1
         return 0
+
+    cdef void begin_slice(self, Epoch *e, int n_threads) noexcept:
+        """Choose between one thread and all of them. The first slice, with cold caches, teaches nothing."""
+        cdef Pace *pace = &self.pace
+        pace.start = fm_seconds()
+        pace.length = PROBE_SLICE
+        if n_threads == 1:
+            pace.many, pace.length = 0, SIGNAL_SLICE
+        elif pace.slices < 3:
+            pace.many = pace.slices < 2
+        else:
+            pace.many = pace.rate[1] > pace.rate[0]
+            if pace.start - pace.probed >= PROBE_EVERY:
+                pace.many = not pace.many
+                pace.probed = pace.start
+            else:
+                pace.length = SIGNAL_SLICE
+        self.position.rows = 0
+        e.slice_end = pace.start + pace.length
+
+    cdef void end_slice(self, Py_ssize_t rows) noexcept:
+        cdef Pace *pace = &self.pace
+        cdef double now = fm_seconds(), rate = rows / max(now - pace.start, 1e-9), known = pace.rate[pace.many]
+        if pace.slices > 0:
+            pace.rate[pace.many] = rate if known == 0 else 0.5 * (known + rate)
+        if pace.slices == 2:
+            pace.probed = now
+        pace.slices = min(pace.slices + 1, 3)
 
     cdef void work(self, Epoch *e, int thread, int n_threads) noexcept nogil:
         """One thread's part of the steps, from the current position until the slice or the epoch ends."""
@@ -399,6 +445,7 @@ cdef class Trainer:
                     position.step_loss += self.values[r]
                 elif e.targets.weights[row] != 0:
                     position.step_loss += e.targets.weights[row] * self.values[r]
+        position.rows += count
         position.slab += 1
         if position.slab == n_slabs:
             if e.weight_sums[position.step] != 0:
