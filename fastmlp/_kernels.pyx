@@ -119,7 +119,8 @@ cdef class Kernels:
     def _array(self, x):
         return numpy.ascontiguousarray(x, self.dtype)
 
-    cdef void map(self, void (*f)(void *y, const void *x, Py_ssize_t n) noexcept nogil, void *y, const void *x, Py_ssize_t n) noexcept:
+    cdef void map(self, void (*f)(void *y, const void *x, Py_ssize_t n) noexcept nogil, void *y, const void *x,
+                  Py_ssize_t n) noexcept:
         start()
         f(y, x, n)
         stop()
@@ -299,7 +300,8 @@ cdef class Kernels:
             for block in range(n_blocks):
                 i = block * FM_BLOCK_ROWS
                 for p in range(PW.panels):
-                    self.k.update(&layer, G + (block * PW.panels + p) * step, paid + p * self.panel, i, min(FM_BLOCK_ROWS, I - i), p,
+                    self.k.update(&layer, G + (block * PW.panels + p) * step, paid + p * self.panel, i,
+                                  min(FM_BLOCK_ROWS, I - i), p,
                                   n, X.stride, accumulate, rule, &h)
             for p in range(PW.panels):
                 self.k.update_bias(&layer, G + (n_blocks * PW.panels + p) * step, p, n, X.stride, accumulate, rule, &h)

