@@ -6,7 +6,7 @@ loss and update is a kernel of csrc/fastmlp.h. Re-exports _plan's names, so that
 A step has two phases, with a barrier after each:
     1. along the network, each thread its rows: gather, forward, loss, backward
     2. across the batch, each thread its blocks of weights: gradient and update in one
-A batch of more than SLAB_ROWS rows is taken in slabs, the sums of phase 2 carried from slab to slab, which keeps both
+A batch of more than 2048 rows (fewer in very large networks) is taken in slabs, the sums of phase 2 carried from slab to slab, which keeps both
 their order and the memory small. No result depends on the number of threads: a sum is always one kernel's, in the order
 of the rows.
 """
@@ -30,8 +30,10 @@ globals()["Plan"] = Plan  # a cimported name is not yet one of the Python module
 cdef double SIGNAL_SLICE = 0.05
 # Rows that pass through the network together in one thread: their activations stay in L2.
 cdef Py_ssize_t CHUNK_ROWS = 128
-# Rows of a batch whose activations are kept at once.
+# Rows of a batch whose activations are kept at once: fewer where so many would take longer than a slice.
 cdef Py_ssize_t SLAB_ROWS = 2048
+cdef Py_ssize_t SLAB_ROWS_LEAST = 128
+cdef double SLAB_OPERATIONS = 5e9
 
 
 # A second thread that other programs keep from running holds the first one up at every barrier, and one that a small step
@@ -103,7 +105,7 @@ cdef class Trainer:
     cdef const fm_kernels *k
     cdef fm_layer *layers
     cdef Unit *units
-    cdef Py_ssize_t n_units, stride, total_cost, scratch_bytes
+    cdef Py_ssize_t n_units, stride, total_cost, scratch_bytes, slab_rows
     cdef char *sums                # of each unit, kept over the slabs; NULL where one slab is enough
     cdef double *penalties         # of each unit's columns, over the epoch
     cdef double *values            # losses of a slab's rows
@@ -128,6 +130,7 @@ cdef class Trainer:
         self.loss_row = list(LOSSES).index(loss)
         self.rule = list(OPTIMIZERS).index(optimizer)
         self.n_state = OPTIMIZERS[optimizer]
+        self.slab_rows = <Py_ssize_t> max(SLAB_ROWS_LEAST, min(SLAB_ROWS, SLAB_OPERATIONS / (6.0 * plan.n_parameters)))
         self.buffers = []
         fm_barrier_init(&self.barrier)
         self.allocate_layers()
@@ -136,8 +139,8 @@ cdef class Trainer:
         self.scratch_bytes = max(2 * CHUNK_ROWS * (plan.sizes[self.n_layers] + 1), FM_BLOCK_ROWS * self.k.panel)
         self.scratch_bytes = (self.scratch_bytes * self.k.element_size + 127) // 64 * 64
         self.scratch = <char *> self.buffer(self.n_threads * self.scratch_bytes)
-        self.values = <double *> self.buffer(min(batch_size, SLAB_ROWS) * sizeof(double))
-        if batch_size > SLAB_ROWS:
+        self.values = <double *> self.buffer(min(batch_size, self.slab_rows) * sizeof(double))
+        if batch_size > self.slab_rows:
             self.sums = <char *> self.buffer(self.n_units * FM_BLOCK_ROWS * self.k.panel * self.k.element_size)
 
     cdef void *buffer(self, Py_ssize_t n_bytes) except NULL:
@@ -150,7 +153,7 @@ cdef class Trainer:
 
         An odd number of rows between panels, so that a row's pieces do not fall into one cache set.
         """
-        cdef Py_ssize_t size = self.k.element_size, rows = min(self.batch_size, SLAB_ROWS) | 1, O, I
+        cdef Py_ssize_t size = self.k.element_size, rows = min(self.batch_size, self.slab_rows) | 1, O, I
         cdef fm_layer *layer
         cdef int l, s
         self.stride = rows * self.k.panel
@@ -365,7 +368,7 @@ cdef class Trainer:
         while not position.stop:
             step, slab = position.step, position.slab
             rows = min(e.batch_size, e.n_rows - position.first)
-            n_slabs = (rows + SLAB_ROWS - 1) // SLAB_ROWS
+            n_slabs = (rows + self.slab_rows - 1) // self.slab_rows
             first = rows * slab // n_slabs
             count = rows * (slab + 1) // n_slabs - first
             first += position.first
