@@ -332,14 +332,18 @@ cdef class Trainer:
         return 0
 
     cdef void begin_slice(self, Epoch *e, int n_threads) noexcept:
-        """Choose between one thread and all of them. The first slice, with cold caches, teaches nothing."""
+        """Choose between one thread and all of them.
+
+        One thread begins, so that a short fit wakes no other. The first slice of each way is with cold caches, or wakes the
+        threads: it teaches nothing.
+        """
         cdef Pace *pace = &self.pace
         pace.start = fm_seconds()
         pace.length = PROBE_SLICE
         if n_threads == 1:
             pace.many, pace.length = 0, SIGNAL_SLICE
-        elif pace.slices < 3:
-            pace.many = pace.slices < 2
+        elif pace.slices < 4:
+            pace.many = pace.slices >= 2
         else:
             pace.many = pace.rate[1] > pace.rate[0]
             if pace.start - pace.probed >= PROBE_EVERY:
@@ -353,11 +357,11 @@ cdef class Trainer:
     cdef void end_slice(self, Py_ssize_t rows) noexcept:
         cdef Pace *pace = &self.pace
         cdef double now = fm_seconds(), rate = rows / max(now - pace.start, 1e-9), known = pace.rate[pace.many]
-        if pace.slices > 0:
+        if pace.slices == 1 or pace.slices >= 3:
             pace.rate[pace.many] = rate if known == 0 else 0.5 * (known + rate)
-        if pace.slices == 2:
+        if pace.slices == 3:
             pace.probed = now
-        pace.slices = min(pace.slices + 1, 3)
+        pace.slices = min(pace.slices + 1, 4)
 
     cdef void work(self, Epoch *e, int thread, int n_threads) noexcept nogil:
         """One thread's part of the steps, from the current position until the slice or the epoch ends."""
