@@ -58,7 +58,7 @@ format: $(VENV)/lint       ## let ruff and clang-format rewrite what they can
 	$(BIN)/ruff check --fix .
 	$(BIN)/clang-format -i csrc/*.c csrc/*.h
 
-debug:         ## build in place with bounds checks, -O1 -g, into .venv-debug, and run the tests
+debug:         ## build with bounds checks, -O1 -g, into .venv-debug, and run the tests there
 	$(PYTHON) -m venv .venv-debug
 	FASTMLP_DEBUG=1 .venv-debug/bin/python -m pip install --quiet ".[test,plot]"
 	.venv-debug/bin/pytest

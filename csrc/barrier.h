@@ -29,7 +29,7 @@
 typedef struct fm_barrier {
     atomic_int arrived;
     char apart[60];
-    atomic_int phase;
+    atomic_uint phase; /* may run over: only whether it changed is asked */
     char behind[60];
 } fm_barrier;
 
@@ -42,7 +42,7 @@ static inline void fm_barrier_init(fm_barrier *b) {
 static inline void fm_barrier_wait(fm_barrier *b, int n) {
     if (n == 1)
         return;
-    const int phase = atomic_load_explicit(&b->phase, memory_order_relaxed);
+    const unsigned phase = atomic_load_explicit(&b->phase, memory_order_relaxed);
     if (atomic_fetch_add_explicit(&b->arrived, 1, memory_order_acq_rel) == n - 1) {
         atomic_store_explicit(&b->arrived, 0, memory_order_relaxed);
         atomic_store_explicit(&b->phase, phase + 1, memory_order_release);

@@ -1,5 +1,5 @@
 /* dispatch.c: which tables this build holds and which of them the running CPU can use. FASTMLP_ISA is read by the caller
- * (_core.pyx), which can say what is wrong with it.
+ * (_plan.pyx), which can say what is wrong with it.
  */
 #include "cpu.h"
 #include "fastmlp.h"

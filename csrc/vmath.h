@@ -48,7 +48,7 @@ static inline vec v_min(vec x, vec bound) { return v_select(x > bound, bound, x)
 static inline vec v_max(vec x, vec bound) { return v_select(x < bound, bound, x); } /* NaN stays */
 
 /* 2^k for k in the range of normal exponents. */
-static inline vec v_exp2_int(ivec k) { return (vec)((k + FM_BIAS) << FM_MANTISSA); }
+static inline vec v_exp2_int(ivec k) { return (vec)((uvec)(k + FM_BIAS) << FM_MANTISSA); }
 
 /* k / 2^shift, rounded down, for k >= -2^(bits - 2): AVX2 has no arithmetic shift of 64-bit lanes. */
 static inline ivec v_shift_down(ivec k, int shift) {
@@ -84,7 +84,7 @@ static inline vec v_log(vec x) {
     const vec normal = v_select(tiny, x * v_set((real)((ubits)1 << FM_TINY_SHIFT)), x);
     const ivec half = (ivec)v_set(FM_R(0.70710678f, 0.7071067811865476));
     ivec k = v_shift_down((ivec)normal - half, FM_MANTISSA);
-    const vec f = (vec)((ivec)normal - (k << FM_MANTISSA)) - v_set(1);
+    const vec f = (vec)((uvec)normal - ((uvec)k << FM_MANTISSA)) - v_set(1);
     k = k - (tiny & ((bits)FM_TINY_SHIFT - (ivec){0}));
     const vec n = (vec)(k + (ivec)v_set(FM_MAGIC)) - v_set(FM_MAGIC);
     const vec s = f / (v_set(2) + f);

@@ -23,6 +23,8 @@ _HOMES = {
     "Network": "fastmlp.network",
 }
 
+_COMPILED = ("_core", "_plan", "_kernels")
+
 
 def show_config() -> None:
     """Print version, compiler, instruction sets built and chosen, threads, element types."""
@@ -36,6 +38,14 @@ def show_config() -> None:
 
 
 def __getattr__(name: str) -> Any:
+    if name in _COMPILED:
+        try:
+            return importlib.import_module(f"fastmlp.{name}")
+        except ModuleNotFoundError as error:
+            raise ImportError(
+                f"fastmlp's compiled modules are not in {__path__[0]}. If that is a checkout, Python found it before the "
+                "installed package: run from another folder or with python -P, or build in place with pip install --editable ."
+            ) from error
     if name not in _HOMES:
         raise AttributeError(f"module 'fastmlp' has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOMES[name]), name)

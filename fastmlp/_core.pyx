@@ -6,9 +6,9 @@ loss and update is a kernel of csrc/fastmlp.h. Re-exports _plan's names, so that
 A step has two phases, with a barrier after each:
     1. along the network, each thread its rows: gather, forward, loss, backward
     2. across the batch, each thread its blocks of weights: gradient and update in one
-A batch of more than 2048 rows (fewer in very large networks) is taken in slabs, the sums of phase 2 carried from slab to slab, which keeps both
-their order and the memory small. No result depends on the number of threads: a sum is always one kernel's, in the order
-of the rows.
+A batch of more than 2048 rows (fewer in very large networks) is taken in slabs, the sums of phase 2 carried from slab to
+slab, which keeps both their order and the memory small. No result depends on the number of threads: a sum is always one
+kernel's, in the order of the rows.
 """
 
 import numpy
@@ -19,7 +19,7 @@ from libc.string cimport memset
 
 from fastmlp._csrc cimport *
 from fastmlp._openmp cimport *
-from fastmlp._plan cimport Buffer, Plan, Rows, flat
+from fastmlp._plan cimport Buffer, Plan, Rows, flat, note_threads, usable_threads
 
 from fastmlp._plan import ACTIVATIONS, LOSSES, OPTIMIZERS, OUTPUTS, info, max_threads, peak_gflops
 
@@ -114,8 +114,10 @@ cdef class Trainer:
     cdef fm_barrier barrier
     cdef Position position
     cdef Pace pace
+    cdef bint busy
 
-    def __init__(self, Plan plan, str loss, str optimizer, Py_ssize_t batch_size, int n_threads=1):
+    def __cinit__(self, Plan plan not None, str loss not None, str optimizer not None, Py_ssize_t batch_size,
+                  int n_threads=1):
         if loss not in LOSSES:
             raise ValueError(f"loss must be one of {tuple(LOSSES)}, got {loss!r}")
         if optimizer not in OPTIMIZERS:
@@ -314,21 +316,27 @@ cdef class Trainer:
     cdef int run(self, Epoch *e) except -1:
         """The epoch's steps, in time slices between which Python looks for signals."""
         cdef Position *position = &self.position
-        cdef int n_threads = max(1, min(self.n_threads, omp_get_max_threads()))
+        cdef int n_threads = usable_threads(self.n_threads)
+        if self.busy:
+            raise RuntimeError("this Trainer is in use in another thread")
+        self.busy = True
         memset(position, 0, sizeof(Position))
         memset(self.penalties, 0, self.n_units * self.k.panel * sizeof(double))
-        while position.step < e.n_steps:
-            position.stop = 0
-            self.begin_slice(e, n_threads)
-            if not self.pace.many:
-                with nogil:
-                    self.work(e, 0, 1)
-            else:
-                with nogil, parallel(num_threads=n_threads):
-                    self.work(e, threadid(), omp_get_num_threads())
-            self.end_slice(position.rows)
-            if PyErr_CheckSignals() < 0:
-                return -1
+        try:
+            while position.step < e.n_steps:
+                position.stop = 0
+                self.begin_slice(e, n_threads)
+                if not self.pace.many:
+                    with nogil:
+                        self.work(e, 0, 1)
+                else:
+                    note_threads(n_threads)
+                    with nogil, parallel(num_threads=n_threads):
+                        self.work(e, threadid(), omp_get_num_threads())
+                self.end_slice(position.rows)
+                PyErr_CheckSignals()
+        finally:
+            self.busy = False
         return 0
 
     cdef void begin_slice(self, Epoch *e, int n_threads) noexcept:

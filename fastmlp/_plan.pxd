@@ -2,6 +2,8 @@
 
 from fastmlp._csrc cimport fm_kernels, fm_layer, fm_rows
 
+cdef int usable_threads(int wanted) noexcept
+cdef void note_threads(int n_threads) noexcept
 cdef const fm_kernels *kernels_of(str isa, str dtype) except NULL
 cdef void *flat(object array, Py_ssize_t n, int kind, str name, bint writable=*) except? NULL
 

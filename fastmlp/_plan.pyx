@@ -6,6 +6,7 @@ function is a kernel of csrc/fastmlp.h. Memory is zeroed when it is got, so what
 """
 
 import os
+import sys
 
 import numpy
 
@@ -66,9 +67,36 @@ LOSSES = {_names.losses[i].name.decode(): OUTPUTS[_names.losses[i].output] for i
 OPTIMIZERS = {_names.optimizers[i].name.decode(): _names.optimizers[i].n_state for i in range(FM_N_OPTIMIZERS)}
 
 
+# The runtime's threads do not survive a fork, and the runtime does not notice: a child that asks for them waits for ever. One
+# that was forked after they were started works on one thread instead; the results are the same.
+cdef bint threads_started = False
+cdef bint threads_lost = False
+
+
+def _after_fork_in_child():
+    global threads_lost
+    threads_lost = threads_started
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+cdef int usable_threads(int wanted) noexcept:
+    """As many of the wanted threads as OpenMP allows, at least one."""
+    return 1 if threads_lost else max(1, min(wanted, omp_get_max_threads()))
+
+
+cdef void note_threads(int n_threads) noexcept:
+    """To be called before a parallel region."""
+    global threads_started
+    threads_started = threads_started or n_threads > 1
+
+
 def max_threads() -> int:
-    """Threads that OpenMP would start now: OMP_NUM_THREADS, affinity and threadpoolctl are in it; 1 without OpenMP."""
-    return omp_get_max_threads()
+    """Threads that OpenMP would start now: OMP_NUM_THREADS, affinity and threadpoolctl are in it; 1 without OpenMP, and in
+    a process that was forked from one that had started them."""
+    return 1 if threads_lost else omp_get_max_threads()
 
 
 def info() -> dict:
@@ -89,7 +117,8 @@ def peak_gflops(double seconds=0.2, str dtype="float32", int n_threads=1) -> flo
     cdef const fm_kernels *k = kernels_of(chosen_isa, dtype)
     cdef double start, elapsed, work
     cdef Py_ssize_t rounds = 100000
-    n_threads = max(1, min(n_threads, max_threads()))
+    n_threads = usable_threads(n_threads)
+    note_threads(n_threads)
     cdef Buffer sink = Buffer(64 * n_threads)
     work = k.peak(1, sink.at) * n_threads
     while True:
@@ -117,14 +146,17 @@ cdef class Buffer:
         free(self.raw)
 
 
+cdef char NATIVE_ORDER = b'<' if sys.byteorder == "little" else b'>'
+
+
 cdef int format_of(Py_buffer *view) except -1:
-    """The last letter of a buffer's format; no format means unsigned bytes."""
+    """The letter of a buffer's format, 0 if that is not one letter in this machine's byte order."""
     cdef const char *f = view.format
-    if f == NULL or f[0] == 0:
+    if f == NULL:
         return b'B'
-    while f[1] != 0:
+    if f[0] == b'@' or f[0] == b'=' or f[0] == NATIVE_ORDER:
         f += 1
-    return f[0]
+    return f[0] if f[0] != 0 and f[1] == 0 else 0
 
 
 cdef class Rows:
@@ -157,14 +189,22 @@ cdef class Rows:
             raise ValueError(f"sparse X must be in CSR format, got {getattr(X, 'format', type(X).__name__)!r}")
         if X.shape[1] != columns:
             raise ValueError(f"X has {X.shape[1]} columns, the network takes {columns}")
-        for part in (X.data, X.indices, X.indptr):
+        indices, indptr = X.indices, X.indptr
+        if indices.dtype.kind != "i" or indptr.dtype.kind != "i":
+            raise ValueError(f"X.indices and X.indptr must be int32 or int64, got {indices.dtype} and {indptr.dtype}")
+        if indices.dtype != indptr.dtype:
+            indices, indptr = indices.astype(numpy.int64), indptr.astype(numpy.int64)
+        for part in (X.data, indices, indptr):
             self.take(numpy.ascontiguousarray(part), PyBUF_STRIDES)
         self.n = X.shape[0]
+        if self.n < 0:
+            raise ValueError(f"X must not have {self.n} rows")
         self.rows.is_sparse = 1
         self.rows.is_double = self.is_double(&self.buffers[0], "X.data")
         self.rows.is_int64 = self.buffers[1].itemsize == 8
-        if self.buffers[1].itemsize != self.buffers[2].itemsize or self.buffers[1].itemsize not in (4, 8):
-            raise ValueError("X.indices and X.indptr must both be int32 or both be int64")
+        for i in (1, 2):
+            if format_of(&self.buffers[i]) not in (b'i', b'l', b'q') or self.buffers[i].itemsize not in (4, 8):
+                raise ValueError("X.indices and X.indptr must be int32 or int64")
         self.rows.data = self.buffers[0].buf
         self.rows.indices = self.buffers[1].buf
         self.rows.indptr = self.buffers[2].buf
@@ -243,7 +283,7 @@ cdef class Plan:
     dtype : {'float32', 'float64'}
     """
 
-    def __init__(self, layer_sizes, activations, str output, str dtype):
+    def __cinit__(self, layer_sizes, activations, str output not None, str dtype not None):
         cdef int i
         self.layer_sizes = tuple([int(size) for size in layer_sizes])
         self.activations = tuple(activations)
@@ -273,7 +313,7 @@ cdef class Plan:
             self.sizes[i] = self.layer_sizes[i]
             if i > 0:
                 n_parameters += (self.layer_sizes[i - 1] + 1) * self.layer_sizes[i]
-        if n_parameters > 2**58:
+        if n_parameters > 2**44:
             raise MemoryError(f"layer_sizes {self.layer_sizes} make {n_parameters:.3g} parameters")
         self.n_parameters = n_parameters
         for i in range(self.n_layers - 1):
@@ -290,6 +330,8 @@ cdef class Plan:
         `parameters` is the flat array of Network.parameters; `out`, if given, receives the result and is returned.
         Nothing is checked beyond shapes and types.
         """
+        if n_threads < 1:
+            raise ValueError(f"n_threads must be positive, got {n_threads}")
         cdef Rows rows = Rows(X, self.sizes[0])
         cdef Py_ssize_t O = self.sizes[self.n_layers]
         cdef char *weights = <char *> flat(parameters, self.n_parameters, self.kind, "parameters")
@@ -350,11 +392,12 @@ cdef class Plan:
     cdef int forward_packed(self, char *weights, Rows rows, char *result, int n_threads) except -1:
         """Chunks of rows over the threads, from weights packed into panels once."""
         cdef Py_ssize_t size = self.k.element_size, panel = self.k.panel, total = 0, l
+        n_threads = usable_threads(n_threads)
         cdef Py_ssize_t chunk = min(CHUNK_ROWS, (rows.n + n_threads - 1) // n_threads)
         cdef Py_ssize_t stride = (chunk | 1) * panel, width = self.padded(self.widest) // panel * stride * size
         for l in range(self.n_layers):
             total += (self.sizes[l] + 1) * self.padded(self.sizes[l + 1])
-        n_threads = max(1, min(n_threads, (rows.n + chunk - 1) // chunk))
+        n_threads = min(n_threads, (rows.n + chunk - 1) // chunk)
         cdef Buffer packed = Buffer(total * size)
         cdef Buffer scratch = Buffer(2 * width * n_threads)
         cdef Buffer layers = Buffer(n_threads * self.n_layers * sizeof(fm_layer))
@@ -377,6 +420,7 @@ cdef class Plan:
             with nogil:
                 self.forward_chunks(<fm_layer *> layers.at, &rows.rows, rows.n, result, chunk, stride, 0, 1)
         else:
+            note_threads(n_threads)
             with nogil, parallel(num_threads=n_threads):
                 self.forward_chunks(<fm_layer *> layers.at + threadid() * self.n_layers, &rows.rows, rows.n, result, chunk,
                                     stride, threadid(), omp_get_num_threads())

@@ -64,6 +64,11 @@ def unchanged_on_error(estimator: BaseEstimator) -> Iterator[None]:
         raise
 
 
+def _aligned(X: Any) -> Any:
+    """X, or a copy if it is a view of packed records or bytes, whose numbers do not stand where the core may read them."""
+    return np.require(X, requirements="A") if isinstance(X, np.ndarray) else X
+
+
 def has_partial_fit(estimator: BaseMLP) -> bool:
     """For ``available_if``: only the stochastic solvers can go on with a batch."""
     if estimator.solver == "lbfgs":
@@ -203,8 +208,10 @@ class BaseMLP(BaseEstimator, ABC):
 
     @coefs_.setter
     def coefs_(self, arrays: list[Any]) -> None:
-        self.network_.coefs[:] = arrays
-        self.network_.adopt()
+        network = self.network_.copy()
+        network.coefs[:] = arrays
+        network.adopt()
+        self.network_ = network
 
     @property
     def intercepts_(self) -> list[np.ndarray]:
@@ -213,8 +220,10 @@ class BaseMLP(BaseEstimator, ABC):
 
     @intercepts_.setter
     def intercepts_(self, arrays: list[Any]) -> None:
-        self.network_.intercepts[:] = arrays
-        self.network_.adopt()
+        network = self.network_.copy()
+        network.intercepts[:] = arrays
+        network.adopt()
+        self.network_ = network
 
     # --- fit -------------------------------------------------------------------------------------------------------
 
@@ -260,6 +269,7 @@ class BaseMLP(BaseEstimator, ABC):
             dtype=_FLOATS,
             reset=first_pass,
         )
+        X = _aligned(X)
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         self._learn_target(y, incremental)
@@ -491,7 +501,7 @@ class BaseMLP(BaseEstimator, ABC):
         if not hasattr(self, "network_"):
             check_is_fitted(self)  # asked only to complain: it takes longer than a small network
         if not self._is_plainly_valid(X):
-            X = validate_data(self, X, accept_sparse="csr", dtype=_FLOATS, reset=False)
+            X = _aligned(validate_data(self, X, accept_sparse="csr", dtype=_FLOATS, reset=False))
         network = self.network_
         network.adopt()
         n_threads = choose_threads(self.n_jobs, forward_flops(network.layer_sizes, X.shape[0]))
@@ -503,6 +513,7 @@ class BaseMLP(BaseEstimator, ABC):
             type(X) is np.ndarray
             and X.dtype in _FLOATS
             and X.ndim == 2
+            and X.flags.aligned
             and X.shape[0] > 0
             and X.shape[1] == self.n_features_in_
             and not hasattr(self, "feature_names_in_")

@@ -98,14 +98,16 @@ class Network:
     ) -> None:
         self.layer_sizes = _check_sizes(layer_sizes)
         self.activations = _check_activations(activation, len(self.layer_sizes) - 2)
+        # The output layer is drawn as the last hidden one; with none, as the name that was given says (scikit-learn's rule).
+        drawn_as = self.activations[-1] if self.activations else activation
         self.out_activation = _check_name(
             "out_activation", out_activation, dict.fromkeys(_core.OUTPUTS + _core.ACTIVATIONS)
         )
-        self.dtype = np.dtype(dtype)
+        self.dtype = np.dtype(dtype).newbyteorder("=")
         _check_name("dtype", self.dtype.name, ("float32", "float64"))
         if parameters is None:
             self._bind(aligned_empty(self.n_parameters, self.dtype))
-            self._draw(random_state)
+            self._draw(random_state, (*self.activations, drawn_as))
         else:
             values = np.asarray(parameters)
             if values.shape != (self.n_parameters,):
@@ -152,11 +154,9 @@ class Network:
         self._views = (*coefs, *intercepts)
         self.coefs, self.intercepts = coefs, intercepts
 
-    def _draw(self, random_state: Any) -> None:
+    def _draw(self, random_state: Any, names: Sequence[Any]) -> None:
         """Fill the parameters; the same draws in the same order as ``reference.initialise``."""
         rng = random_state if hasattr(random_state, "uniform") else np.random.RandomState(random_state)
-        # The output layer takes the factor of the hidden layers, as in scikit-learn.
-        names = self.activations + self.activations[-1:] if self.activations else ("",)
         for name, W, b in zip(names, self.coefs, self.intercepts, strict=True):
             bound = np.sqrt((2.0 if name == "logistic" else 6.0) / sum(W.shape))
             W[...] = rng.uniform(-bound, bound, W.shape)
@@ -207,18 +207,19 @@ class Network:
                 f"coefs and intercepts must hold {n_layers} arrays each, got {len(self.coefs)} and "
                 f"{len(self.intercepts)}."
             )
-        for name, arrays, views in (
-            ("coefs", self.coefs, self._views[:n_layers]),
-            ("intercepts", self.intercepts, self._views[n_layers:]),
-        ):
-            for layer, view in enumerate(views):
-                if arrays[layer] is not view:
-                    if np.shape(arrays[layer]) != view.shape:
-                        raise ValueError(
-                            f"{name}[{layer}] must have shape {view.shape}, got {np.shape(arrays[layer])}."
-                        )
-                    view[...] = arrays[layer]
-                    arrays[layer] = view
+        replaced = [new is not view for new, view in zip(self.coefs + self.intercepts, self._views, strict=True)]
+        if not any(replaced):
+            return
+        values = []
+        for place, (new, view) in enumerate(zip(self.coefs + self.intercepts, self._views, strict=True)):
+            array = np.asarray(new)
+            name = f"coefs[{place}]" if place < n_layers else f"intercepts[{place - n_layers}]"
+            if array.shape != view.shape or array.dtype.kind not in "fiub":
+                raise ValueError(
+                    f"{name} must have shape {view.shape} and hold real numbers, got {array.shape} of {array.dtype}."
+                )
+            values.append(array.ravel())
+        self._bind(aligned_copy(np.concatenate(values), self.dtype))
 
     # --- what it computes ----------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 Read this file to know what the compiled code must compute. It refuses to be fast, to handle threads or
 element types, and to share a line with what it checks: it imports NumPy only. Nothing in the package
-imports it but ``__main__`` (``python -m fastmlp check``); the tests do.
+imports it but ``check`` (``python -m fastmlp check``); the tests do.
 
 Letters: B batch rows, I fan-in, O fan-out; x, W (I, O), b (O,), z = x W + b, a = f(z); dz, dW, db are
 derivatives of the batch's loss. Layer l = 0 .. L-1; ``coefs[l]`` is W of layer l, ``intercepts[l]`` its b.

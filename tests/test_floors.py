@@ -21,7 +21,8 @@ def imported(file: Path) -> set[str]:
     names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     for node in nodes:
         if isinstance(node, ast.ImportFrom):
-            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+            module = ".".join(filter(None, ["fastmlp" * bool(node.level), node.module]))
+            names |= {f"{module}.{alias.name}" for alias in node.names}
     return names
 
 

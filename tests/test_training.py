@@ -165,7 +165,7 @@ def test_interrupt_by_signal(solver):
         sent.append(signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
 
-    estimator = MLPClassifier((700, 700), solver=solver, random_state=0, batch_size=200)
+    estimator = MLPClassifier((700, 700), solver=solver, random_state=0, batch_size=200, n_jobs=1)
     timer = threading.Timer(1.0, send)
     timer.start()
     with pytest.warns(UserWarning, match="interrupted by user"):

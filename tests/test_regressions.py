@@ -1,0 +1,146 @@
+"""What a hostile review found, so that it stays mended: forks, thread counts, byte orders, refused assignments, misuse of the core."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import warnings
+
+import numpy as np
+import pytest
+import sklearn.neural_network
+from conftest import SKLEARN_CURVE_RTOL, classification
+from scipy.sparse import csr_array
+
+import fastmlp
+from fastmlp import MLPClassifier, Network, _core
+
+FORK = """
+import os, sys, time, warnings
+import numpy as np
+from fastmlp import MLPClassifier
+warnings.simplefilter("ignore")
+X, y = np.random.RandomState(0).randn(4000, 50), np.arange(4000) % 3
+settings = dict(hidden_layer_sizes=(256, 128), max_iter=3, random_state=0)
+parent = MLPClassifier(**settings).fit(X, y)
+child = os.fork()
+if child == 0:
+    same = np.array_equal(MLPClassifier(**settings).fit(X, y).predict_proba(X), parent.predict_proba(X))
+    os._exit(0 if same else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="this system cannot fork")
+def test_fork_after_threads_trains_the_same_bits():
+    """The OpenMP runtime's threads are lost in a forked child; it must not wait for them."""
+    subprocess.run([sys.executable, "-P", "-c", FORK], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("activation", _core.ACTIVATIONS)
+def test_no_hidden_layer_draws_as_sklearn(activation):
+    X, y = classification(3)
+    curves = []
+    for module in (sklearn.neural_network, fastmlp):
+        if activation not in ("identity", "logistic", "tanh", "relu"):
+            pytest.skip(f"scikit-learn has no {activation}")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            estimator = module.MLPClassifier((), activation=activation, max_iter=5, random_state=5).fit(X, y)
+        curves.append(estimator.loss_curve_)
+    np.testing.assert_allclose(curves[1], curves[0], rtol=SKLEARN_CURVE_RTOL)
+
+
+@pytest.mark.parametrize("n_threads", [0, -1, -9])
+def test_forward_refuses_no_threads(n_threads):
+    with pytest.raises(ValueError, match="n_threads must be positive"):
+        Network((4, 3), random_state=0).forward(np.zeros((9, 4), "f"), n_threads=n_threads)
+
+
+def test_forward_takes_more_threads_than_there_are():
+    network, X = Network((4, 3), random_state=0), np.random.RandomState(0).rand(999, 4)
+    np.testing.assert_array_equal(network.forward(X, n_threads=50_000), network.forward(X))
+
+
+SWAPPED = ">" if sys.byteorder == "little" else "<"
+
+
+@pytest.mark.parametrize("dtype", [SWAPPED + "f8", SWAPPED + "f4", "c16", "i8", "f2"])
+def test_core_refuses_what_it_cannot_read(dtype):
+    network = Network((4, 3), dtype="float64", random_state=0)
+    X = np.ones((6, 4)).astype(dtype)
+    with pytest.raises(ValueError, match="X must be float32 or float64"):
+        network.forward(X)
+    with pytest.raises(ValueError, match="out must be"):
+        network.forward(np.ones((6, 4)), out=np.zeros((6, 3), dtype))
+
+
+def test_core_reads_mixed_csr_indices():
+    X = csr_array(np.random.RandomState(0).rand(20, 4) * (np.arange(4) % 2))
+    network = Network((4, 3), random_state=0)
+    want = network.forward(X)
+    X.indptr = X.indptr.astype(np.int64)
+    np.testing.assert_array_equal(network.forward(X), want)
+    X.indices = X.indices.astype(np.float64)
+    with pytest.raises(ValueError, match="indices"):
+        network.forward(X)
+
+
+def test_network_takes_any_byte_order_as_a_type():
+    assert Network((4, 3), dtype=SWAPPED + "f4").parameters.dtype == np.dtype("float32")
+
+
+def test_refused_coefs_leave_the_model_as_it_was():
+    X, y = classification(3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = MLPClassifier((7,), max_iter=2, random_state=0).fit(X, y)
+    before = model.predict_proba(X)
+    good = [W.copy() for W in model.coefs_]
+    for bad in ([np.zeros((2, 2))] * 2, good[:1], [np.zeros_like(good[0]), good[1] * 1j]):
+        with pytest.raises(ValueError, match="coefs"):
+            model.coefs_ = bad
+        np.testing.assert_array_equal(model.predict_proba(X), before)
+
+
+def test_packed_records_are_read():
+    X, y = classification(3)
+    records = np.zeros(len(X), [("flag", "i1"), ("x", "f8", (X.shape[1],))])
+    records["x"] = X
+    settings = {"hidden_layer_sizes": (7,), "max_iter": 2, "random_state": 0}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        want, got = MLPClassifier(**settings).fit(X, y), MLPClassifier(**settings).fit(records["x"], y)
+    np.testing.assert_array_equal(got.predict_proba(records["x"]), want.predict_proba(X))
+
+
+def test_core_objects_cannot_be_half_made_or_remade():
+    with pytest.raises(TypeError):
+        _core.Plan.__new__(_core.Plan)
+    with pytest.raises(TypeError):
+        _core.Trainer(None, "log_loss", "adam", 10, 1)
+    plan = _core.Plan((4, 3), (), "softmax", "float64")
+    plan.__init__((400, 300), (), "softmax", "float64")
+    assert plan.layer_sizes == (4, 3)
+
+
+def test_one_trainer_in_two_threads_is_an_error():
+    plan = _core.Plan((50, 100, 3), ("relu",), "softmax", "float64")
+    trainer = _core.Trainer(plan, "log_loss", "adam", 100, 1)
+    X, y = np.random.RandomState(0).rand(200_000, 50), np.zeros(200_000, np.intp)
+    begun, errors = threading.Event(), []
+
+    def train():
+        begun.set()
+        try:
+            trainer.epoch(X, y, None, None, np.full(2000, 1e-3), 0)
+        except RuntimeError as error:
+            errors.append(str(error))
+
+    threads = [threading.Thread(target=train) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == ["this Trainer is in use in another thread"]
