@@ -38,17 +38,19 @@ cdef double SLAB_OPERATIONS = 5e9
 
 # A second thread that other programs keep from running holds the first one up at every barrier, and one that a small step
 # does not need costs more than it does. Which is the case changes while a run goes on, so it is measured: now and then a
-# short slice runs the other way, and the faster way goes on. Results do not depend on it.
-cdef double PROBE_SLICE = 0.002
-cdef double PROBE_EVERY = 0.5
+# short slice tries the other way, and the faster way goes on. Results do not depend on it.
+cdef double TRIAL_SLICE = 0.002
+cdef double[2] TRY_EVERY = [0.1, 0.5]   # seconds between trials of the other way: while on one thread, while on all
+cdef double FRESH = 0.02                    # seconds for which a measured rate is good enough to change over
 
 
 cdef struct Pace:
-    # Rows per second on one thread [0] and on all [1], 0 where unknown.
-    double rate[2]
-    int many                       # the slice that runs now is on all threads
-    int slices                     # so far
-    double length, start, probed   # of the slice; its start; when the slower way was last tried
+    # Two ways: 0, one thread; 1, all of them.
+    int way, trial           # the way that was found faster; the way of the slice that runs now
+    int slices               # so far
+    double start             # of the slice
+    double rate[2]           # rows per second
+    double measured[2]       # when
 
 
 cdef struct Unit:
@@ -326,7 +328,7 @@ cdef class Trainer:
             while position.step < e.n_steps:
                 position.stop = 0
                 self.begin_slice(e, n_threads)
-                if not self.pace.many:
+                if self.pace.trial == 0:
                     with nogil:
                         self.work(e, 0, 1)
                 else:
@@ -340,35 +342,37 @@ cdef class Trainer:
         return 0
 
     cdef void begin_slice(self, Epoch *e, int n_threads) noexcept:
-        """Choose between one thread and all of them.
+        """Choose between one thread and all of them, and the slice's length.
 
         One thread begins, so that a short fit wakes no other. The first slice of each way is with cold caches, or wakes the
         threads: it teaches nothing.
         """
         cdef Pace *pace = &self.pace
+        cdef double length = TRIAL_SLICE, age
+        cdef int other = 1 - pace.way
         pace.start = fm_seconds()
-        pace.length = PROBE_SLICE
+        age = pace.start - pace.measured[other]
+        pace.trial = pace.way
         if n_threads == 1:
-            pace.many, pace.length = 0, SIGNAL_SLICE
+            pace.trial, length = 0, SIGNAL_SLICE
         elif pace.slices < 4:
-            pace.many = pace.slices >= 2
+            pace.trial = pace.slices >= 2
+        elif pace.rate[other] > pace.rate[pace.way] and age < FRESH:
+            pace.way = pace.trial = other
+            length = SIGNAL_SLICE
+        elif pace.rate[other] > pace.rate[pace.way] or age > TRY_EVERY[pace.way]:
+            pace.trial = other
         else:
-            pace.many = pace.rate[1] > pace.rate[0]
-            if pace.start - pace.probed >= PROBE_EVERY:
-                pace.many = not pace.many
-                pace.probed = pace.start
-            else:
-                pace.length = SIGNAL_SLICE
+            length = SIGNAL_SLICE
         self.position.rows = 0
-        e.slice_end = pace.start + pace.length
+        e.slice_end = pace.start + length
 
     cdef void end_slice(self, Py_ssize_t rows) noexcept:
         cdef Pace *pace = &self.pace
-        cdef double now = fm_seconds(), rate = rows / max(now - pace.start, 1e-9), known = pace.rate[pace.many]
+        cdef double now = fm_seconds()
         if pace.slices == 1 or pace.slices >= 3:
-            pace.rate[pace.many] = rate if known == 0 else 0.5 * (known + rate)
-        if pace.slices == 3:
-            pace.probed = now
+            pace.rate[pace.trial] = rows / max(now - pace.start, 1e-9)
+            pace.measured[pace.trial] = now
         pace.slices = min(pace.slices + 1, 4)
 
     cdef void work(self, Epoch *e, int thread, int n_threads) noexcept nogil:
