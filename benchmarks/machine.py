@@ -27,7 +27,7 @@ def describe_machine() -> dict[str, str]:
         "processor": f"{processor()}, {os.cpu_count()} CPUs",
         "instruction set": info["isa"],
         "compiler": info["compiler"],
-        "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
+        "system": f"{platform.system()}, Python {platform.python_version()}",
         "load before": f"{os.getloadavg()[0]:.2f}" if hasattr(os, "getloadavg") else "unknown",
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
