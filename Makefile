@@ -48,9 +48,10 @@ $(VENV)/lint: $(BIN)/python pyproject.toml
 	$(BIN)/python -m pip install --quiet ".[lint]"
 	touch $@
 
+# cython-lint calls pycodestyle by its name alone.
 lint: $(VENV)/installed $(VENV)/lint   ## ruff, cython-lint, clang-format, mypy
 	$(BIN)/ruff check .
-	$(BIN)/cython-lint fastmlp
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cython-lint fastmlp
 	$(BIN)/clang-format --dry-run --Werror csrc/*.c csrc/*.h
 	$(BIN)/mypy
 

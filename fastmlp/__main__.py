@@ -92,7 +92,7 @@ def draw_curves(model: fastmlp.MLPClassifier, path: Path) -> None:
     axes.plot(epochs, model.loss_curve_, label="training loss")
     axes.set(xlabel="epoch", ylabel="training loss", yscale="log", title="fastmlp on handwritten digits")
     scores = axes.twinx()
-    scores.plot(epochs, model.validation_scores_, color="tab:orange", label="validation accuracy")
+    scores.plot(epochs, model.validation_scores_ or [], color="tab:orange", label="validation accuracy")
     scores.set_ylabel("validation accuracy")
     figure.legend(loc="outside upper right")
     figure.savefig(path, dpi=120)
