@@ -208,10 +208,7 @@ class BaseMLP(BaseEstimator, ABC):
 
     @coefs_.setter
     def coefs_(self, arrays: list[Any]) -> None:
-        network = self.network_.copy()
-        network.coefs[:] = arrays
-        network.adopt()
-        self.network_ = network
+        self._replace("coefs", arrays)
 
     @property
     def intercepts_(self) -> list[np.ndarray]:
@@ -220,8 +217,12 @@ class BaseMLP(BaseEstimator, ABC):
 
     @intercepts_.setter
     def intercepts_(self, arrays: list[Any]) -> None:
+        self._replace("intercepts", arrays)
+
+    def _replace(self, name: str, arrays: list[Any]) -> None:
+        """Put arrays in place of the network's; if they do not fit, the model stays as it is."""
         network = self.network_.copy()
-        network.intercepts[:] = arrays
+        getattr(network, name)[:] = arrays
         network.adopt()
         self.network_ = network
 
@@ -333,9 +334,8 @@ class BaseMLP(BaseEstimator, ABC):
         return Hyperparameters(**{name: float(getattr(self, name)) for name in names})
 
     def _fit_lbfgs(self, network: Network, loss: str, data: TrainingData) -> None:
-        if (
-            data.rows is not None and data.sample_weight is not None
-        ):  # the one solver that has no use for a list of rows
+        # The one solver that has no use for a list of rows.
+        if data.rows is not None and data.sample_weight is not None:
             data = TrainingData(data.X[data.rows], data.y[data.rows], data.sample_weight[data.rows])
         record = Record()
         result = run_lbfgs(

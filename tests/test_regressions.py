@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -32,7 +33,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 
 
-@pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="this system cannot fork")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 def test_fork_after_threads_trains_the_same_bits():
     """The OpenMP runtime's threads are lost in a forked child; it must not wait for them."""
     subprocess.run([sys.executable, "-P", "-c", FORK], check=True, timeout=60)
