@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 # Installed once per change of anything that is compiled or declared.
 SOURCES := pyproject.toml setup.py $(wildcard csrc/* fastmlp/*.py fastmlp/*.pyx fastmlp/*.pxd fastmlp/*.pyi)
 
-.PHONY: help demo test lint bench bench-check bench-peers check debug asan annotate sdist format clean
+.PHONY: help demo test lint bench bench-check bench-peers profile check debug asan annotate sdist format clean
 
 help:          ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -44,6 +44,13 @@ bench-check: .venv-bench/installed ## that every benchmark case computes what th
 bench-peers: .venv-bench/installed ## beside scikit-learn, PyTorch, JAX, Keras, ONNX Runtime (those installed), in turn
 	.venv-bench/bin/python -m benchmarks.peers $(PEERS)
 
+# A build of its own, in a copy of the tree: the marks that read the clock are not in what users run.
+profile:       ## where a training step's time goes, e.g. make profile WORKLOADS=seed,tab
+	$(PYTHON) -m venv .venv-profile
+	FASTMLP_PROFILE=1 .venv-profile/bin/python -m pip install --quiet .
+	rm -rf .venv-profile/run && mkdir .venv-profile/run && cp -r benchmarks .venv-profile/run/
+	cd .venv-profile/run && ../bin/python -m benchmarks.profile $(WORKLOADS)
+
 $(VENV)/lint: $(BIN)/python pyproject.toml
 	$(BIN)/python -m pip install --quiet ".[lint]"
 	touch $@
@@ -79,4 +86,4 @@ sdist: $(BIN)/python       ## a source distribution in dist/
 	$(BIN)/python -m build --sdist
 
 clean:         ## remove what was made
-	rm -rf build dist .venv .venv-bench .venv-debug .venv-asan *.egg-info fastmlp/*.c fastmlp/*.html fastmlp/*.so loss_curve.png
+	rm -rf build dist .venv .venv-bench .venv-profile .venv-debug .venv-asan *.egg-info fastmlp/*.c fastmlp/*.html fastmlp/*.so loss_curve.png

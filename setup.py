@@ -1,7 +1,7 @@
 """Builds fastmlp's extension modules: csrc/kernels.c once per row of csrc/isa.def and element type, then Cython.
 
 Environment: FASTMLP_OPENMP=0 builds without threads; FASTMLP_DEBUG=1 builds with bounds checks, -O1 and -g;
-FASTMLP_SANITIZE=address,undefined (or thread) adds the sanitizers.
+FASTMLP_SANITIZE=address,undefined (or thread) adds the sanitizers; FASTMLP_PROFILE=1 builds Trainer.profile (make profile).
 Everything that does not depend on the machine is in pyproject.toml.
 """
 
@@ -19,6 +19,7 @@ from setuptools.errors import CompileError, ExecError, LinkError, PlatformError
 CSRC = Path("csrc")
 DEBUG = os.environ.get("FASTMLP_DEBUG") == "1"
 SANITIZE = os.environ.get("FASTMLP_SANITIZE", "")
+PROFILE = os.environ.get("FASTMLP_PROFILE") == "1"
 
 # No flag here may loosen IEEE arithmetic: results are the same bits on every machine.
 #   -ffp-contract=off    multiply-adds are fused where the source says so, not where the compiler likes
@@ -31,6 +32,7 @@ C_FLAGS += ["-O1", "-g"] if DEBUG else ["-O3"]
 C_FLAGS += [f"-fsanitize={SANITIZE}", "-g", "-fno-omit-frame-pointer"] if SANITIZE else []
 # setuptools takes what it finds in a build folder for its own: a folder for each way of building.
 BUILD = "-".join(["build/" + ("debug" if DEBUG else "release"), *filter(None, [SANITIZE.replace(",", "-")])])
+BUILD += "-profile" if PROFILE else ""
 BUILD += "" if os.environ.get("FASTMLP_OPENMP", "1") != "0" else "-serial"
 LINK_FLAGS = [f"-fsanitize={SANITIZE}"] if SANITIZE else []
 
@@ -119,6 +121,7 @@ class BuildKernels(build_ext):
 
 def extension(name: str) -> Extension:
     macros = [("CYTHON_WITHOUT_ASSERTIONS", "1")] if not DEBUG else []
+    macros += [("FM_PROFILE", "1")] if PROFILE else []
     return Extension(
         f"fastmlp.{name}", [f"fastmlp/{name}.pyx"], include_dirs=[str(CSRC)], define_macros=macros, depends=csrc_files()
     )

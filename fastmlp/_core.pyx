@@ -112,6 +112,7 @@ cdef class Trainer:
     cdef double *penalties         # of each unit's columns, over the epoch
     cdef double *values            # losses of a slab's rows
     cdef char *scratch             # of each thread
+    cdef fm_profile *profiles      # of each thread
     cdef list buffers
     cdef fm_barrier barrier
     cdef Position position
@@ -143,6 +144,7 @@ cdef class Trainer:
         self.scratch_bytes = max(2 * CHUNK_ROWS * (plan.sizes[self.n_layers] + 1), FM_BLOCK_ROWS * self.k.panel)
         self.scratch_bytes = (self.scratch_bytes * self.k.element_size + 127) // 64 * 64
         self.scratch = <char *> self.buffer(self.n_threads * self.scratch_bytes)
+        self.allocate_profiles()
         self.values = <double *> self.buffer(min(batch_size, self.slab_rows) * sizeof(double))
         if batch_size > self.slab_rows:
             self.sums = <char *> self.buffer(self.n_units * FM_BLOCK_ROWS * self.k.panel * self.k.element_size)
@@ -181,6 +183,27 @@ cdef class Trainer:
                 if self.k.activations[layer.activation].from_input:
                     layer.z = self.buffer(O // self.k.panel * self.stride * size)
         return 0
+
+    cdef int allocate_profiles(self) except -1:
+        cdef int t
+        self.profiles = <fm_profile *> self.buffer(self.n_threads * sizeof(fm_profile))
+        if FM_HAS_PROFILE:
+            for t in range(self.n_threads):
+                self.profiles[t].seconds = <double *> self.buffer(FM_N_SECTIONS * self.n_layers * sizeof(double))
+        return 0
+
+    def profile(self) -> dict:
+        """Seconds so far by (section, layer), a list with one number per thread. Sections that belong to no layer are
+        counted at layer 0. Raises RuntimeError unless the package was built with FASTMLP_PROFILE=1."""
+        cdef int section, l, t
+        if not FM_HAS_PROFILE:
+            raise RuntimeError("profiles are compiled in on request only: build with FASTMLP_PROFILE=1")
+        return {
+            (fm_section_names[section].decode(), l): [
+                self.profiles[t].seconds[section * self.n_layers + l] for t in range(self.n_threads)
+            ]
+            for section in range(FM_N_SECTIONS) for l in range(self.n_layers)
+        }
 
     cdef int list_units(self) except -1:
         """Phase 2's work, in pieces small enough to share out and large enough to stream."""
@@ -381,6 +404,8 @@ cdef class Trainer:
         cdef fm_hyper hyper = e.hyper
         cdef Py_ssize_t begin = self.first_unit(thread, n_threads), end = self.first_unit(thread + 1, n_threads)
         cdef Py_ssize_t step, slab, n_slabs, rows, first, count
+        cdef fm_profile *profile = &self.profiles[thread]
+        fm_profile_begin(profile)
         while not position.stop:
             step, slab = position.step, position.slab
             rows = min(e.batch_size, e.n_rows - position.first)
@@ -391,6 +416,7 @@ cdef class Trainer:
             if e.weight_sums[step] != 0:
                 self.along_network(e, first, count, thread, n_threads)
                 fm_barrier_wait(&self.barrier, n_threads)
+                fm_profile_mark(profile, self.n_layers, FM_SECTION_barrier, 0)
                 hyper.learning_rate, hyper.t = e.learning_rates[step], e.t + step + 1
                 hyper.weight_sum, hyper.penalty_scale = e.weight_sums[step], rows / e.weight_sums[step]
                 self.k.optimizers[e.rule].prepare(&hyper)
@@ -399,7 +425,9 @@ cdef class Trainer:
                 fm_barrier_wait(&self.barrier, n_threads)
             if thread == 0:
                 self.advance(e, rows, first, count, n_slabs)
+            fm_profile_mark(profile, self.n_layers, FM_SECTION_bookkeeping, 0)
             fm_barrier_wait(&self.barrier, n_threads)
+            fm_profile_mark(profile, self.n_layers, FM_SECTION_barrier, 0)
 
     cdef Py_ssize_t first_unit(self, int thread, int n_threads) noexcept nogil:
         """Units are shared out by cost: the first one that is not before this thread's share of it."""
@@ -421,6 +449,7 @@ cdef class Trainer:
         cdef Py_ssize_t panel = self.k.panel, O = self.plan.sizes[self.n_layers]
         cdef const Py_ssize_t *order
         cdef fm_layer *last = &self.layers[self.n_layers - 1]
+        cdef fm_profile *profile = &self.profiles[thread]
         cdef int l
         for n_chunks in range(n_chunks, 0, -1):
             n = (end - row) // n_chunks
@@ -428,12 +457,16 @@ cdef class Trainer:
             if e.order != NULL:
                 order = e.order + first + row
             self.k.gather(<char *> self.layers[0].x + row * panel * size, e.X, order, first + row, n, self.stride)
+            fm_profile_mark(profile, self.n_layers, FM_SECTION_gather, 0)
             for l in range(self.n_layers):
                 self.k.forward(&self.layers[l], row, n, self.stride)
+                fm_profile_mark(profile, self.n_layers, FM_SECTION_forward, l)
             self.k.losses[self.loss_row].gradient(last.dz, self.values + row, self.scratch + thread * self.scratch_bytes,
                                                   e.targets, order, first + row, row, n, O, self.stride)
+            fm_profile_mark(profile, self.n_layers, FM_SECTION_loss, 0)
             for l in range(self.n_layers - 1, 0, -1):
                 self.k.backward(&self.layers[l], &self.layers[l - 1], row, n, self.stride)
+                fm_profile_mark(profile, self.n_layers, FM_SECTION_backward, l)
             row += n
 
     cdef void across_batch(self, const fm_hyper *hyper, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t rows, int accumulate,
@@ -442,8 +475,11 @@ cdef class Trainer:
         cdef Py_ssize_t i, block = FM_BLOCK_ROWS * self.k.panel * self.k.element_size
         cdef Unit *unit
         cdef void *G = self.scratch + thread * self.scratch_bytes
+        cdef fm_profile *profile = &self.profiles[thread]
         for i in range(begin, end):
             unit = &self.units[i]
+            if i > begin and unit.layer != self.units[i - 1].layer:
+                fm_profile_mark(profile, self.n_layers, FM_SECTION_update, unit.layer - 1)
             if self.sums != NULL:
                 G = self.sums + i * block
             if unit.n:
@@ -451,6 +487,8 @@ cdef class Trainer:
                               self.stride, accumulate, rule, hyper)
             else:
                 self.k.update_bias(&self.layers[unit.layer], G, unit.p, rows, self.stride, accumulate, rule, hyper)
+        if begin < end:
+            fm_profile_mark(profile, self.n_layers, FM_SECTION_update, self.units[end - 1].layer)
 
     cdef void advance(self, Epoch *e, Py_ssize_t rows, Py_ssize_t first, Py_ssize_t count,
                       Py_ssize_t n_slabs) noexcept nogil:

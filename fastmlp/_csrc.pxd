@@ -1,4 +1,4 @@
-# Mirror of csrc/fastmlp.h and csrc/barrier.h, nothing else.
+# Mirror of csrc/fastmlp.h, csrc/barrier.h and csrc/profile.h, nothing else.
 
 cdef extern from "fastmlp.h" nogil:
     enum:
@@ -99,3 +99,20 @@ cdef extern from "barrier.h" nogil:
         pass
     void fm_barrier_init(fm_barrier *b)
     void fm_barrier_wait(fm_barrier *b, int n)
+
+cdef extern from "profile.h" nogil:
+    enum:
+        FM_HAS_PROFILE
+        FM_N_SECTIONS
+        FM_SECTION_gather
+        FM_SECTION_forward
+        FM_SECTION_loss
+        FM_SECTION_backward
+        FM_SECTION_update
+        FM_SECTION_bookkeeping
+        FM_SECTION_barrier
+    const char **fm_section_names
+    ctypedef struct fm_profile:
+        double *seconds
+    void fm_profile_begin(fm_profile *p)
+    void fm_profile_mark(fm_profile *p, int layers, int section, int layer)
