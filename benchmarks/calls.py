@@ -111,6 +111,15 @@ def forward(dtype: str, x: Array, W: Array, b: Array, name: str, **_: Any) -> Ca
     return lambda: reference.forward([W], [b], [], name, x)
 
 
+def forward_csr(dtype: str, X: Any, order: Array, W: Array, b: Array, name: str, **_: Any) -> Callable[[], Any]:
+    f = reference.ACTIVATIONS[name][0]
+    return lambda: f(X[order] @ W + b)
+
+
+def gradient_csr(dtype: str, X: Any, order: Array, dz: Array) -> Callable[[], Any]:
+    return lambda: X[order].T @ dz
+
+
 def backward(dtype: str, dz: Array, W: Array, x: Array, name: str, **_: Any) -> Callable[[], Any]:
     f, slope = reference.ACTIVATIONS[name]
     y = f(x)
@@ -143,5 +152,5 @@ def update(
 
 
 COUNTERPARTS: dict[str, Callable[..., Callable[[], Any]]] = {
-    f.__name__: f for f in (math, activation, derivative, output, loss, gather, forward, backward, update)
+    f.__name__: f for f in (math, activation, derivative, output, loss, gather, forward, forward_csr, gradient_csr, backward, update)
 }

@@ -73,8 +73,15 @@ typedef struct fm_rows {
     const void *data;             /* float or double: is_double */
     const void *indices, *indptr; /* CSR only, int32 or int64: is_int64 */
     ptrdiff_t row_stride, column_stride, columns;
-    int is_double, is_sparse, is_int64;
+    int is_double, is_sparse, is_int64, is_canonical;
 } fm_rows;
+
+/* Stored elements of some rows of CSR data by column: column first + c holds elements start[c] .. start[c + 1], rows rising. */
+typedef struct fm_columns {
+    ptrdiff_t first, *start;
+    int32_t *row; /* counted from the first of the rows */
+    void *value;  /* reals */
+} fm_columns;
 
 /* The caller's targets and weights, by row number; order maps the batch's rows to row numbers (NULL: row0, row0 + 1, ...). */
 typedef struct fm_targets {
@@ -144,6 +151,19 @@ typedef struct fm_kernels {
      * numerics: z is b followed by one chain of multiply-adds in the order of I. oracle: forward */
     void (*forward)(const fm_layer *layer, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t stride);
 
+    /* forward_csr: forward of the first layer without gather: x[r] = X[order[r], :], or X[first_row + r, :], canonical CSR
+     * numerics: the same chains without the links where x is 0. oracle: forward */
+    void (*forward_csr)(const fm_layer *layer, const fm_rows *X, const ptrdiff_t *order, ptrdiff_t first_row, ptrdiff_t first,
+                        ptrdiff_t rows, ptrdiff_t stride);
+
+    /* columns_csr: the rows' elements in columns c0 .. c1, by column; C has room for c1 - c0 + 1 starts and all elements. */
+    void (*columns_csr)(fm_columns *C, const fm_rows *X, const ptrdiff_t *order, ptrdiff_t first_row, ptrdiff_t rows,
+                        ptrdiff_t c0, ptrdiff_t c1);
+
+    /* gradient_csr: G (n, panel) = (accumulate ? G : 0) + x[:, i0 .. i0 + n]^T dz, dz one panel. Then update with batch = 0
+     * and accumulate = 1 applies the rule. numerics: as in update, without the links where x is 0. oracle: gradient */
+    void (*gradient_csr)(void *G, const fm_columns *C, const void *dz, ptrdiff_t i0, ptrdiff_t n, int accumulate);
+
     /* backward: below.dz[r] = (layer.dz[r] W^T) * f'(below)[r], f' from below's y or z
      * numerics: one chain in the order of O. oracle: backward */
     void (*backward)(const fm_layer *layer, const fm_layer *below, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t stride);
@@ -165,6 +185,11 @@ typedef struct fm_kernels {
      * numerics: the same bits as forward */
     void (*forward_row)(void *y, const void *x, const void *W, const void *b, ptrdiff_t fan_in, ptrdiff_t fan_out,
                         int activation);
+
+    /* forward_unpacked: panels p0 <= p < p1 of y = f(x W + b), x and y in panels, from row-major W without gaps
+     * scratch: `chunk` reals, aligned. numerics: the same bits as forward */
+    void (*forward_unpacked)(const fm_layer *layer, void *chunk, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t rows, ptrdiff_t stride);
+    ptrdiff_t chunk;
 
     fm_activation_row activations[FM_N_ACTIVATIONS];
     fm_output_row outputs[FM_N_OUTPUTS];

@@ -97,20 +97,23 @@ static tile_function *const tiles[MR][2][2] = {
 /* Vectors that a panel with `cols` valid columns needs: one if half the panel is empty. */
 static inline int panel_vectors(ptrdiff_t cols) { return cols > V ? 2 : 1; }
 
-/* product: rows of C (one panel) = start + A B, with A (rows, k) in panels and B (k, NR) one panel.
+/* product_chunk: product over kc <= KC links of the chains.
  * Rows are cut into tiles of nearly equal height: 64 rows make 9 tiles of 6 and 2 of 5, not 10 of 6 and one of 4. */
+static void product_chunk(real *C, const real *A, const real *B, const real *bias, ptrdiff_t rows, int accumulate, ptrdiff_t kc,
+                          ptrdiff_t a_stride, int nv) {
+    const ptrdiff_t n_tiles = (rows + MR - 1) / MR;
+    for (ptrdiff_t t = 0, r = 0; t < n_tiles; t++) {
+        const ptrdiff_t height = (rows - r) / (n_tiles - t);
+        tiles[height - 1][nv - 1][0](C + r * NR, A + r * NR, B, bias, accumulate, kc, a_stride);
+        r += height;
+    }
+}
+
+/* product: rows of C (one panel) = start + A B, with A (rows, k) in panels and B (k, NR) one panel. */
 static void product(real *C, const real *A, const real *B, const real *bias, ptrdiff_t rows, ptrdiff_t k, ptrdiff_t a_stride,
                     int nv) {
-    const ptrdiff_t n_tiles = (rows + MR - 1) / MR;
-    for (ptrdiff_t k0 = 0; k0 < k || k0 == 0; k0 += KC) {
-        const ptrdiff_t kc = k - k0 < KC ? k - k0 : KC;
-        const real *a = A + k0 / NR * a_stride, *b = B + k0 * NR;
-        for (ptrdiff_t t = 0, r = 0; t < n_tiles; t++) {
-            const ptrdiff_t height = (rows - r) / (n_tiles - t);
-            tiles[height - 1][nv - 1][0](C + r * NR, a + r * NR, b, bias, k0 > 0, kc, a_stride);
-            r += height;
-        }
-    }
+    for (ptrdiff_t k0 = 0; k0 < k || k0 == 0; k0 += KC)
+        product_chunk(C, A + k0 / NR * a_stride, B + k0 * NR, bias, rows, k0 > 0, k - k0 < KC ? k - k0 : KC, a_stride, nv);
 }
 
 /* product_transposed: G (n, NR) (+)= A^T B, with A (k, n) in panels, from the first column of one; B (k, NR) one panel.

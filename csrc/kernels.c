@@ -4,6 +4,7 @@
 #include "fastmlp.h"
 #include "gemm.h"
 #include "losses.h"
+#include "sparse.h"
 #include "update.h"
 #include "vector.h"
 #include "vmath.h"
@@ -29,6 +30,10 @@ static inline ptrdiff_t smaller(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b
                         __builtin_prefetch((const type *)X->data + (order ? order[r + 8] : first + r + 8) * rs + c0, 0, 2);      \
                     if (cs == 1 && width == NR && sizeof(type) == sizeof(real))                                                  \
                         memcpy(p, x, (size_t)NR * sizeof(real));                                                                 \
+                    else if (cs == 1 && sizeof(type) == sizeof(real)) {                                                          \
+                        v_store(p, v_load_n((const real *)x, smaller(width, V)));                                                \
+                        v_store(p + V, v_load_n((const real *)x + V, width > V ? width - V : 0));                                \
+                    }                                                                                                            \
                     else if (cs == 1 && width == NR)                                                                             \
                         for (ptrdiff_t j = 0; j < NR; j++)                                                                       \
                             p[j] = (real)x[j];                                                                                   \
@@ -42,32 +47,11 @@ static inline ptrdiff_t smaller(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b
 GATHER_DENSE(float)
 GATHER_DENSE(double)
 
-/* Duplicate entries of a CSR row add up, as they do in SciPy. */
-#define GATHER_CSR(type, index)                                                                                                  \
-    static void gather_csr_##type##_##index(real *P, const fm_rows *X, const ptrdiff_t *order, ptrdiff_t first, ptrdiff_t rows,  \
-                                            ptrdiff_t stride) {                                                                  \
-        const index *indptr = X->indptr, *indices = X->indices;                                                                  \
-        const type *data = X->data;                                                                                              \
-        for (ptrdiff_t c0 = 0; c0 < X->columns; c0 += NR)                                                                        \
-            memset(P + c0 / NR * stride, 0, (size_t)(rows * NR) * sizeof(real));                                                 \
-        for (ptrdiff_t r = 0; r < rows; r++) {                                                                                   \
-            const ptrdiff_t row = order ? order[r] : first + r;                                                                  \
-            for (index i = indptr[row]; i < indptr[row + 1]; i++)                                                                \
-                P[indices[i] / NR * stride + r * NR + indices[i] % NR] += (real)data[i];                                         \
-        }                                                                                                                        \
-    }
-GATHER_CSR(float, int32_t)
-GATHER_CSR(float, int64_t)
-GATHER_CSR(double, int32_t)
-GATHER_CSR(double, int64_t)
-
 static void gather(void *P, const fm_rows *X, const ptrdiff_t *order, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t stride) {
-    if (!X->is_sparse)
-        (X->is_double ? gather_dense_double : gather_dense_float)(P, X, order, first, rows, stride);
-    else if (X->is_int64)
-        (X->is_double ? gather_csr_double_int64_t : gather_csr_float_int64_t)(P, X, order, first, rows, stride);
+    if (X->is_sparse)
+        CSR_KIND(gather_csr, X)(P, X, order, first, rows, stride);
     else
-        (X->is_double ? gather_csr_double_int32_t : gather_csr_float_int32_t)(P, X, order, first, rows, stride);
+        (X->is_double ? gather_dense_double : gather_dense_float)(P, X, order, first, rows, stride);
 }
 
 static void scatter(void *M, const void *P, ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t stride) {
@@ -109,15 +93,57 @@ static const struct {
 
 /* ---- Layers ----------------------------------------------------------------------------------------------------- */
 
-/* Panel by panel, so that the activation finds the panel's rows in L1. */
+/* y = f(z) over a panel's rows, which were just computed and are still in L1; z may be y. */
+static void activate(const fm_layer *l, real *y, const real *z, ptrdiff_t rows) {
+    if (l->activation != FM_ACTIVATION_identity || z != y)
+        activation[l->activation].forward(y, z, rows * NR);
+}
+
 static void forward(const fm_layer *l, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t stride) {
     for (ptrdiff_t p = 0; p * NR < l->fan_out; p++) {
         const ptrdiff_t at = p * stride + first * NR;
         real *y = (real *)l->y + at, *z = l->z ? (real *)l->z + at : y;
         product(z, (const real *)l->x + first * NR, (const real *)l->W + p * l->fan_in * NR, (const real *)l->b + p * NR, rows,
                 l->fan_in, stride, panel_vectors(l->fan_out - p * NR));
-        if (l->activation != FM_ACTIVATION_identity || z != y)
-            activation[l->activation].forward(y, z, rows * NR);
+        activate(l, y, z, rows);
+    }
+}
+
+static void forward_csr(const fm_layer *l, const fm_rows *X, const ptrdiff_t *order, ptrdiff_t first_row, ptrdiff_t first,
+                        ptrdiff_t rows, ptrdiff_t stride) {
+    const ptrdiff_t panels = (l->fan_out + NR - 1) / NR, w_stride = l->fan_in * NR;
+    for (ptrdiff_t p = 0, n; p < panels; p += n) {
+        n = smaller(2, panels - p);
+        const ptrdiff_t at = p * stride + first * NR;
+        real *y = (real *)l->y + at, *z = l->z ? (real *)l->z + at : y;
+        CSR_KIND(product_csr, X)(z, (const real *)l->W + p * w_stride, (const real *)l->b + p * NR, X, order, first_row, rows,
+                                 stride, w_stride, (int)n);
+        for (ptrdiff_t j = 0; j < n; j++)
+            activate(l, y + j * stride, z + j * stride, rows);
+    }
+}
+
+/* A chunk of W is brought into a panel's shape where it is used: for few rows that is cheaper than packing all of W before. */
+static void forward_unpacked(const fm_layer *l, void *chunk_, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t rows, ptrdiff_t stride) {
+    real *chunk = chunk_, *bias = chunk + KC * NR;
+    for (ptrdiff_t p = p0; p < p1; p++) {
+        const ptrdiff_t width = smaller(NR, l->fan_out - p * NR), low = smaller(width, V), high = width - low;
+        const real *W = (const real *)l->W + p * NR, *b = (const real *)l->b + p * NR;
+        real *y = (real *)l->y + p * stride;
+        v_store(bias, v_load_n(b, low));
+        v_store(bias + V, v_load_n(b + V, high));
+        for (ptrdiff_t k0 = 0; k0 < l->fan_in || k0 == 0; k0 += KC) {
+            const ptrdiff_t kc = smaller(KC, l->fan_in - k0);
+            for (ptrdiff_t i = 0; i < kc; i++, W += l->fan_out) {
+                __builtin_prefetch(W + 8 * l->fan_out);
+                if (sizeof(real) * NR > 64)
+                    __builtin_prefetch(W + 8 * l->fan_out + V);
+                v_store(chunk + i * NR, low == V ? v_load(W) : v_load_n(W, low));
+                v_store(chunk + i * NR + V, high == V ? v_load(W + V) : v_load_n(W + V, high));
+            }
+            product_chunk(y, (const real *)l->x + k0 / NR * stride, chunk, bias, rows, k0 > 0, kc, stride, panel_vectors(width));
+        }
+        activate(l, y, y, rows);
     }
 }
 
@@ -186,12 +212,42 @@ static void update_bias(const fm_layer *l, void *G, ptrdiff_t p, ptrdiff_t batch
         rules[rule]((real *)l->b + p * NR, state, sum, NULL, 1, 2, 0, 0, hyper);
 }
 
+#define ROW_WIDE 1024 /* columns */
+
+/* y = b + x W by streaming through W in the order of memory, eight of its rows side by side, y coming and going from L1: where
+ * W's rows are long, the columns' way below meets a new page at every step, which no prefetcher follows. */
+static void forward_row_wide(real *y, const real *x, const real *W, const real *b, ptrdiff_t fan_in, ptrdiff_t fan_out) {
+    for (ptrdiff_t i = 0; i < fan_in || i == 0; i += 8) {
+        const ptrdiff_t n = smaller(8, fan_in - i);
+        const real *from = i ? y : b, *w = W + i * fan_out;
+        ptrdiff_t o = 0;
+        if (n == 8)
+            for (; o + V <= fan_out; o += V) {
+                vec sum = v_load(from + o);
+                for (ptrdiff_t j = 0; j < 8; j++)
+                    sum = v_fma(v_set(x[i + j]), v_load(w + j * fan_out + o), sum);
+                v_store(y + o, sum);
+            }
+        for (; o < fan_out; o += V) {
+            const ptrdiff_t width = smaller(V, fan_out - o);
+            vec sum = v_load_n(from + o, width);
+            for (ptrdiff_t j = 0; j < n; j++)
+                sum = v_fma(v_set(x[i + j]), v_load_n(w + j * fan_out + o, width), sum);
+            v_store_n(y + o, sum, width);
+        }
+    }
+}
+
 /* Eight vectors of outputs at a time; where W's row ends inside a vector, the load runs on into the next row, except in W's
  * last rows. */
 static void forward_row(void *y_, const void *x_, const void *W_, const void *b_, ptrdiff_t fan_in, ptrdiff_t fan_out, int f) {
     real *y = y_;
     const real *x = x_, *W = W_, *b = b_;
     ptrdiff_t o = 0;
+    if (fan_out > ROW_WIDE) {
+        forward_row_wide(y, x, W, b, fan_in, fan_out);
+        o = fan_out;
+    }
 #define FORWARD_ROW_BLOCK(n)                                                                                                     \
     for (; o + (n) * V <= fan_out; o += (n) * V) {                                                                               \
         vec sum[n];                                                                                                              \
@@ -260,10 +316,15 @@ const fm_kernels FM_PASTE(fm_kernels_, FM_ISA, _, FM_BITS) = {
     .gather = gather,
     .scatter = scatter,
     .forward = forward,
+    .forward_csr = forward_csr,
+    .columns_csr = columns_csr,
+    .gradient_csr = gradient_csr,
     .backward = backward,
     .update = update,
     .update_bias = update_bias,
     .forward_row = forward_row,
+    .forward_unpacked = forward_unpacked,
+    .chunk = (KC + 1) * NR,
     .activations =
         {
 #define ACTIVATION(name, argument, ...) {#name, FM_ARGUMENT_##argument, forward_##name, derivative_##name},

@@ -1,5 +1,6 @@
 /* losses.h: output activations and losses, row by row; the rows of losses.def become functions here.
- * Sums along a row run over fixed lanes of 64 bytes whatever the vector width, so that they are the same bits everywhere.
+ * Sums along a row run in the order of the columns, or, in wide rows, over fixed lanes of 64 bytes whatever the vector width: the
+ * same bits everywhere.
  * Included by kernels.c only.
  */
 #ifndef FM_LOSSES_H
@@ -43,7 +44,39 @@ static real row_sum(const real *x, ptrdiff_t n) {
         }                                                                                                                        \
     } while (0)
 
+/* Up to so many columns, a softmax takes a vector of rows at a time, summing in the order of the columns. */
+#define NARROW 16
+
+static void softmax_narrow(real *a, ptrdiff_t rows, ptrdiff_t columns) {
+    for (ptrdiff_t r = 0; r < rows; r += V, a += V * columns) {
+        const ptrdiff_t n = rows - r < V ? rows - r : V;
+        real by_column[NARROW][FM_VECTOR_BYTES / sizeof(real)];
+        vec largest = v_set(-(real)INFINITY), total = v_set(0);
+        for (ptrdiff_t c = 0; c < columns; c++)
+            for (ptrdiff_t i = 0; i < V; i++) /* the last rows' vector is filled up with their first */
+                by_column[c][i] = a[(i < n ? i : 0) * columns + c];
+        for (ptrdiff_t c = 0; c < columns; c++) {
+            const vec z = v_load(by_column[c]);
+            largest = v_select(z > largest, z, largest);
+        }
+        for (ptrdiff_t c = 0; c < columns; c++) {
+            const vec e = v_exp(v_load(by_column[c]) - largest);
+            total += e;
+            v_store(by_column[c], e);
+        }
+        for (ptrdiff_t c = 0; c < columns; c++)
+            v_store(by_column[c], v_load(by_column[c]) / total);
+        for (ptrdiff_t c = 0; c < columns; c++)
+            for (ptrdiff_t i = 0; i < n; i++)
+                a[i * columns + c] = by_column[c][i];
+    }
+}
+
 static void output_softmax(void *a, ptrdiff_t rows, ptrdiff_t columns) {
+    if (columns <= NARROW) {
+        softmax_narrow(a, rows, columns);
+        return;
+    }
     for (ptrdiff_t r = 0; r < rows; r++) {
         real *row = (real *)a + r * columns;
         real largest = -(real)INFINITY;

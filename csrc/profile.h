@@ -11,11 +11,14 @@ enum fm_section {
 #undef ROW
         FM_N_SECTIONS
 };
-static const char *const fm_section_names[FM_N_SECTIONS] = {
+static inline const char *fm_section_name(int section) {
+    static const char *const names[FM_N_SECTIONS] = {
 #define ROW(name) #name,
-    FM_SECTIONS(ROW)
+        FM_SECTIONS(ROW)
 #undef ROW
-};
+    };
+    return names[section];
+}
 
 /* seconds[section * layers + layer], the thread's own; last: when its last mark was set */
 typedef struct fm_profile {

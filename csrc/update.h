@@ -63,10 +63,13 @@ typedef void rule_function(real *W, real *const state[], const real *G, double *
                     v_store(S2 + j * V, s2);                                                                                     \
                 (void)s0, (void)s1, (void)s2;                                                                                    \
             }                                                                                                                    \
-        if (penalty)                                                                                                             \
+        if (penalty && (l1 != 0 || l2 != 0)) {                                                                                   \
+            real sum[2 * FM_VECTOR_BYTES / sizeof(real)];                                                                        \
             for (int j = 0; j < nv; j++)                                                                                         \
-                for (int lane = 0; lane < V; lane++)                                                                             \
-                    penalty[j * V + lane] += hyper->penalty_scale * (double)paid[j][lane];                                       \
+                v_store(sum + j * V, paid[j]);                                                                                   \
+            for (ptrdiff_t column = 0; column < nv * V; column++)                                                                \
+                penalty[column] += hyper->penalty_scale * (double)sum[column];                                                   \
+        }                                                                                                                        \
     }                                                                                                                            \
     static void rule_##name(real *W, real *const state[], const real *G, double *penalty, ptrdiff_t rows, int nv, double l1,     \
                             double l2, const fm_hyper *hyper) {                                                                  \

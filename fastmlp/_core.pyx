@@ -15,6 +15,7 @@ import numpy
 
 from cpython.exc cimport PyErr_CheckSignals
 from cython.parallel cimport parallel, threadid
+from libc.stdint cimport int32_t
 from libc.string cimport memset
 
 from fastmlp._csrc cimport *
@@ -71,6 +72,7 @@ cdef struct Position:
 cdef struct Epoch:
     # What one call of Trainer.epoch works on; read by all threads.
     const fm_rows *X
+    bint use_sparse
     const fm_targets *targets
     const Py_ssize_t *order
     Py_ssize_t n_rows, batch_size, n_steps, t
@@ -113,6 +115,7 @@ cdef class Trainer:
     cdef double *values            # losses of a slab's rows
     cdef char *scratch             # of each thread
     cdef fm_profile *profiles      # of each thread
+    cdef fm_columns *columns       # of each thread: a slab's stored elements in the thread's part of the first layer
     cdef list buffers
     cdef fm_barrier barrier
     cdef Position position
@@ -173,7 +176,7 @@ cdef class Trainer:
             for s in range(self.n_state):
                 layer.W_state[s] = self.buffer(layer.fan_in * O * size)
                 layer.b_state[s] = self.buffer(O * size)
-            layer.x = self.buffer(I // self.k.panel * self.stride * size) if l == 0 else self.layers[l - 1].y
+            layer.x = self.layers[l - 1].y if l > 0 else NULL  # of the first: see epoch
             layer.dz = self.buffer(O // self.k.panel * self.stride * size)
             layer.y = layer.dz
             if l > 0:
@@ -199,7 +202,7 @@ cdef class Trainer:
         if not FM_HAS_PROFILE:
             raise RuntimeError("profiles are compiled in on request only: build with FASTMLP_PROFILE=1")
         return {
-            (fm_section_names[section].decode(), l): [
+            (fm_section_name(section).decode(), l): [
                 self.profiles[t].seconds[section * self.n_layers + l] for t in range(self.n_threads)
             ]
             for section in range(FM_N_SECTIONS) for l in range(self.n_layers)
@@ -286,6 +289,14 @@ cdef class Trainer:
         cdef Py_ssize_t m = rows.n if order is None else len(order), s
         memset(&e, 0, sizeof(e))
         self.take_targets(&targets, rows.n, y, sample_weight)
+        cdef list memory = []
+        e.use_sparse = rows.use_sparse
+        if e.use_sparse:
+            self.make_room_for_columns(rows, m, memory)
+        elif self.layers[0].x == NULL:
+            self.layers[0].x = self.buffer(
+                self.plan.padded(self.plan.sizes[0]) // self.k.panel * self.stride * self.k.element_size
+            )
         e.X, e.targets, e.n_rows, e.batch_size, e.t, e.rule = &rows.rows, &targets, m, self.batch_size, t, self.rule
         e.n_steps = (m + self.batch_size - 1) // self.batch_size
         e.order = self.take_order(order, rows.n)
@@ -312,6 +323,25 @@ cdef class Trainer:
         loss = self.epoch(X, y, sample_weight, None, numpy.zeros(1), 0, alpha=alpha, l1_ratio=l1_ratio)
         self.plan.unpack(at, self.layers, 0)
         return loss
+
+    cdef int make_room_for_columns(self, Rows rows, Py_ssize_t m, list memory) except -1:
+        """Room for each thread's columns_csr; `memory` keeps it for the epoch. A slab has at most the elements that as many
+        rows of the longest kind have, and at most all there are."""
+        cdef Py_ssize_t longest = 0, r, t, n
+        cdef Buffer new
+        for r in range(rows.n):
+            longest = max(longest, rows.index(2, r + 1) - rows.index(2, r))
+        n = longest * min(self.slab_rows, self.batch_size, m)
+        new = Buffer(self.n_threads * sizeof(fm_columns))
+        memory.append(new)
+        self.columns = <fm_columns *> new.at
+        for t in range(self.n_threads):
+            new = Buffer((self.plan.sizes[0] + 1) * sizeof(Py_ssize_t) + n * (self.k.element_size + sizeof(int32_t)), False)
+            memory.append(new)
+            self.columns[t].start = <Py_ssize_t *> new.at
+            self.columns[t].value = self.columns[t].start + self.plan.sizes[0] + 1
+            self.columns[t].row = <int32_t *> (<char *> self.columns[t].value + n * self.k.element_size)
+        return 0
 
     cdef int take_targets(self, fm_targets *targets, Py_ssize_t n, y, sample_weight) except -1:
         cdef Py_ssize_t i, O = self.plan.sizes[self.n_layers]
@@ -420,7 +450,7 @@ cdef class Trainer:
                 hyper.learning_rate, hyper.t = e.learning_rates[step], e.t + step + 1
                 hyper.weight_sum, hyper.penalty_scale = e.weight_sums[step], rows / e.weight_sums[step]
                 self.k.optimizers[e.rule].prepare(&hyper)
-                self.across_batch(&hyper, begin, end, count, slab > 0, e.rule if slab == n_slabs - 1 else -1, thread)
+                self.across_batch(e, &hyper, begin, end, first, count, slab > 0, e.rule if slab == n_slabs - 1 else -1, thread)
             else:
                 fm_barrier_wait(&self.barrier, n_threads)
             if thread == 0:
@@ -456,10 +486,14 @@ cdef class Trainer:
             order = NULL
             if e.order != NULL:
                 order = e.order + first + row
-            self.k.gather(<char *> self.layers[0].x + row * panel * size, e.X, order, first + row, n, self.stride)
-            fm_profile_mark(profile, self.n_layers, FM_SECTION_gather, 0)
+            if not e.use_sparse:
+                self.k.gather(<char *> self.layers[0].x + row * panel * size, e.X, order, first + row, n, self.stride)
+                fm_profile_mark(profile, self.n_layers, FM_SECTION_gather, 0)
             for l in range(self.n_layers):
-                self.k.forward(&self.layers[l], row, n, self.stride)
+                if l == 0 and e.use_sparse:
+                    self.k.forward_csr(&self.layers[0], e.X, order, first + row, row, n, self.stride)
+                else:
+                    self.k.forward(&self.layers[l], row, n, self.stride)
                 fm_profile_mark(profile, self.n_layers, FM_SECTION_forward, l)
             self.k.losses[self.loss_row].gradient(last.dz, self.values + row, self.scratch + thread * self.scratch_bytes,
                                                   e.targets, order, first + row, row, n, O, self.stride)
@@ -469,10 +503,12 @@ cdef class Trainer:
                 fm_profile_mark(profile, self.n_layers, FM_SECTION_backward, l)
             row += n
 
-    cdef void across_batch(self, const fm_hyper *hyper, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t rows, int accumulate,
-                           int rule, int thread) noexcept nogil:
+    cdef void across_batch(self, Epoch *e, const fm_hyper *hyper, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t first,
+                           Py_ssize_t rows, int accumulate, int rule, int thread) noexcept nogil:
         """Phase 2: this thread's blocks of weights and biases."""
         cdef Py_ssize_t i, block = FM_BLOCK_ROWS * self.k.panel * self.k.element_size
+        if e.use_sparse:
+            self.sort_columns(e, begin, end, first, rows, thread)
         cdef Unit *unit
         cdef void *G = self.scratch + thread * self.scratch_bytes
         cdef fm_profile *profile = &self.profiles[thread]
@@ -482,13 +518,32 @@ cdef class Trainer:
                 fm_profile_mark(profile, self.n_layers, FM_SECTION_update, unit.layer - 1)
             if self.sums != NULL:
                 G = self.sums + i * block
-            if unit.n:
+            if unit.n and unit.layer == 0 and e.use_sparse:
+                self.k.gradient_csr(G, &self.columns[thread],
+                                    <char *> self.layers[0].dz + unit.p * self.stride * self.k.element_size, unit.i0, unit.n,
+                                    accumulate)
+                self.k.update(&self.layers[0], G, self.penalties + i * self.k.panel, unit.i0, unit.n, unit.p, 0, self.stride,
+                              1, rule, hyper)
+            elif unit.n:
                 self.k.update(&self.layers[unit.layer], G, self.penalties + i * self.k.panel, unit.i0, unit.n, unit.p, rows,
                               self.stride, accumulate, rule, hyper)
             else:
                 self.k.update_bias(&self.layers[unit.layer], G, unit.p, rows, self.stride, accumulate, rule, hyper)
         if begin < end:
             fm_profile_mark(profile, self.n_layers, FM_SECTION_update, self.units[end - 1].layer)
+
+    cdef void sort_columns(self, Epoch *e, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t first, Py_ssize_t rows,
+                           int thread) noexcept nogil:
+        """The slab's stored elements in the columns of this thread's units, which come first and in the columns' order."""
+        cdef Py_ssize_t last = begin
+        cdef const Py_ssize_t *order = NULL
+        if e.order != NULL:
+            order = e.order + first
+        while last < end and self.units[last].layer == 0 and self.units[last].n:
+            last += 1
+        if last > begin:
+            self.k.columns_csr(&self.columns[thread], e.X, order, first, rows, self.units[begin].i0,
+                               self.units[last - 1].i0 + self.units[last - 1].n)
 
     cdef void advance(self, Epoch *e, Py_ssize_t rows, Py_ssize_t first, Py_ssize_t count,
                       Py_ssize_t n_slabs) noexcept nogil:

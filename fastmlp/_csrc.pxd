@@ -1,5 +1,7 @@
 # Mirror of csrc/fastmlp.h, csrc/barrier.h and csrc/profile.h, nothing else.
 
+from libc.stdint cimport int32_t
+
 cdef extern from "fastmlp.h" nogil:
     enum:
         FM_BLOCK_ROWS
@@ -29,7 +31,13 @@ cdef extern from "fastmlp.h" nogil:
         const void *indices
         const void *indptr
         Py_ssize_t row_stride, column_stride, columns
-        int is_double, is_sparse, is_int64
+        int is_double, is_sparse, is_int64, is_canonical
+
+    ctypedef struct fm_columns:
+        Py_ssize_t first
+        Py_ssize_t *start
+        int32_t *row
+        void *value
 
     ctypedef struct fm_targets:
         const Py_ssize_t *classes
@@ -74,6 +82,12 @@ cdef extern from "fastmlp.h" nogil:
                        Py_ssize_t stride) noexcept nogil
         void (*scatter)(void *M, const void *P, Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t stride) noexcept nogil
         void (*forward)(const fm_layer *layer, Py_ssize_t first, Py_ssize_t rows, Py_ssize_t stride) noexcept nogil
+        void (*forward_csr)(const fm_layer *layer, const fm_rows *X, const Py_ssize_t *order, Py_ssize_t first_row,
+                            Py_ssize_t first, Py_ssize_t rows, Py_ssize_t stride) noexcept nogil
+        void (*columns_csr)(fm_columns *C, const fm_rows *X, const Py_ssize_t *order, Py_ssize_t first_row, Py_ssize_t rows,
+                            Py_ssize_t c0, Py_ssize_t c1) noexcept nogil
+        void (*gradient_csr)(void *G, const fm_columns *C, const void *dz, Py_ssize_t i0, Py_ssize_t n,
+                             int accumulate) noexcept nogil
         void (*backward)(const fm_layer *layer, const fm_layer *below, Py_ssize_t first, Py_ssize_t rows,
                          Py_ssize_t stride) noexcept nogil
         void (*update)(const fm_layer *layer, void *G, double *penalty, Py_ssize_t i0, Py_ssize_t n, Py_ssize_t p,
@@ -82,6 +96,9 @@ cdef extern from "fastmlp.h" nogil:
                             int accumulate, int rule, const fm_hyper *hyper) noexcept nogil
         void (*forward_row)(void *y, const void *x, const void *W, const void *b, Py_ssize_t fan_in, Py_ssize_t fan_out,
                             int activation) noexcept nogil
+        void (*forward_unpacked)(const fm_layer *layer, void *chunk, Py_ssize_t p0, Py_ssize_t p1, Py_ssize_t rows,
+                                 Py_ssize_t stride) noexcept nogil
+        Py_ssize_t chunk
         fm_activation_row *activations
         fm_output_row *outputs
         fm_loss_row *losses
@@ -111,7 +128,7 @@ cdef extern from "profile.h" nogil:
         FM_SECTION_update
         FM_SECTION_bookkeeping
         FM_SECTION_barrier
-    const char **fm_section_names
+    const char *fm_section_name(int section)
     ctypedef struct fm_profile:
         double *seconds
     void fm_profile_begin(fm_profile *p)

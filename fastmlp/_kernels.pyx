@@ -6,6 +6,7 @@ kernel that writes outside its contract raises AssertionError here, whoever the 
 
 import numpy
 
+from libc.stdint cimport int32_t
 from libc.string cimport memset
 
 from fastmlp._csrc cimport *
@@ -238,6 +239,62 @@ cdef class Kernels:
         stop()
         check("forward_row")
         return y
+
+    def forward_unpacked(self, x, W, b, str activation="identity"):
+        """y of a layer from row-major W, in two shares of the panels, as two threads would take them."""
+        cdef fm_layer layer
+        cdef Py_ssize_t rows = x.shape[0], panels
+        W, b = self._array(W), self._array(b)
+        cdef Panels X = Panels(self, rows, W.shape[0]).set(x), Y = Panels(self, rows, W.shape[1])
+        cdef Buffer chunk = Buffer(self.k.chunk * self.k.element_size)
+        memset(&layer, 0, sizeof(layer))
+        layer.fan_in, layer.fan_out, layer.activation = W.shape[0], W.shape[1], ACTIVATIONS.index(activation)
+        layer.x, layer.W, layer.b, layer.y = X.at, address(W), address(b), Y.at
+        panels = Y.panels
+        start()
+        self.k.forward_unpacked(&layer, chunk.at, 0, panels // 2, rows, X.stride)
+        self.k.forward_unpacked(&layer, chunk.at, panels // 2, panels, rows, X.stride)
+        stop()
+        return Y.check("forward_unpacked").get()
+
+    def forward_csr(self, X, order, W, b, str activation="identity", Py_ssize_t first=0):
+        """y of the first layer for the rows `order` of canonical CSR X."""
+        cdef fm_layer layer
+        cdef Rows source = Rows(X, X.shape[1])
+        order = numpy.ascontiguousarray(order, numpy.intp)
+        cdef Py_ssize_t rows = len(order)
+        cdef Py_ssize_t *order_at = <Py_ssize_t *> address(order)
+        cdef Panels Y = Panels(self, rows, W.shape[1], first), P = Panels(self, W.shape[0], W.shape[1], 0, True).set(W)
+        cdef Panels B = Panels(self, 1, W.shape[1], 0, True).set(b)
+        memset(&layer, 0, sizeof(layer))
+        layer.fan_in, layer.fan_out, layer.activation = W.shape[0], W.shape[1], ACTIVATIONS.index(activation)
+        layer.W, layer.b, layer.y = P.at, B.at, Y.at
+        start()
+        self.k.forward_csr(&layer, &source.rows, order_at, 0, first, rows, Y.stride)
+        stop()
+        return Y.check("forward_csr").get()
+
+    def gradient_csr(self, X, order, dz):
+        """X[order]^T dz for canonical CSR X, columns sorted in two shares and rows in two slabs, as training might take them."""
+        cdef Rows source = Rows(X, X.shape[1])
+        order = numpy.ascontiguousarray(order, numpy.intp)
+        cdef Py_ssize_t rows = len(order), I = X.shape[1], c0, c1, first, n, p, size = self.k.element_size
+        cdef Py_ssize_t *order_at = <Py_ssize_t *> address(order)
+        cdef Panels D = Panels(self, rows, dz.shape[1]).set(dz), G = Panels(self, I, dz.shape[1], 0, True)
+        cdef fm_columns columns
+        starts, row = numpy.empty(I + 1, numpy.intp), numpy.empty(rows * I + 1, numpy.int32)
+        value = numpy.empty(rows * I + 1, self.dtype)
+        columns.start, columns.row = <Py_ssize_t *> address(starts), <int32_t *> address(row)
+        columns.value = address(value)
+        start()
+        for first, n in ((0, rows // 2), (rows // 2, rows - rows // 2)):
+            for c0, c1 in ((0, I // 2), (I // 2, I)):
+                self.k.columns_csr(&columns, &source.rows, order_at + first, 0, n, c0, c1)
+                for p in range(G.panels):
+                    self.k.gradient_csr(<char *> G.at + (p * G.stride + c0 * self.panel) * size, &columns,
+                                        <char *> D.at + (p * D.stride + first * self.panel) * size, c0, c1 - c0, first > 0)
+        stop()
+        return G.check("gradient_csr").get()
 
     def backward(self, dz, W, x, str activation="identity", Py_ssize_t first=0):
         """Gradient at the input of the activation below, whose input was x: (dz W^T) * f'(x)."""

@@ -1,6 +1,6 @@
 # What _core.pyx and _kernels.pyx take from _plan.
 
-from fastmlp._csrc cimport fm_kernels, fm_layer, fm_rows
+from fastmlp._csrc cimport fm_barrier, fm_kernels, fm_layer, fm_rows
 
 cdef int usable_threads(int wanted) noexcept
 cdef void note_threads(int n_threads) noexcept
@@ -18,8 +18,10 @@ cdef class Rows:
     cdef Py_ssize_t n
     cdef Py_buffer buffers[3]
     cdef int n_buffers
+    cdef bint use_sparse                    # CSR whose zeros are worth leaving out
     cdef object owner
     cdef int take_csr(self, X, Py_ssize_t columns) except -1
+    cdef bint canonical(self) noexcept
     cdef Py_ssize_t index(self, int buffer, Py_ssize_t i) noexcept
     cdef int take(self, array, int flags) except -1
     cdef int is_double(self, Py_buffer *view, str name) except -1
@@ -44,8 +46,11 @@ cdef class Plan:
     cdef Py_ssize_t n_units(self) noexcept nogil
     cdef int forward_rows(self, char *weights, Rows rows, char *result) except -1
     cdef void gather_row(self, char *x, const fm_rows *rows, Py_ssize_t row) noexcept nogil
+    cdef int forward_few(self, char *weights, Rows rows, char *result, int n_threads) except -1
+    cdef void forward_together(self, fm_layer *layers, Rows rows, char *result, char *scratch, Py_ssize_t chunk,
+                               Py_ssize_t stride, fm_barrier *barrier, int thread, int n_threads) noexcept nogil
     cdef int forward_packed(self, char *weights, Rows rows, char *result, int n_threads) except -1
-    cdef void forward_chunks(self, fm_layer *layers, const fm_rows *rows, Py_ssize_t n, char *result, Py_ssize_t chunk,
-                             Py_ssize_t stride, int thread, int n_threads) noexcept nogil
+    cdef void forward_chunks(self, fm_layer *layers, Rows rows, char *result, Py_ssize_t chunk, Py_ssize_t stride,
+                             int thread, int n_threads) noexcept nogil
     cdef void pack(self, fm_layer *layers, char *parameters, int state) noexcept nogil
     cdef void unpack(self, char *parameters, fm_layer *layers, int state) noexcept nogil

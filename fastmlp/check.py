@@ -13,7 +13,7 @@ An error is measured in a unit that says what may be expected of the operation:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -203,9 +203,48 @@ def forward_case(name: str) -> Case:
         ]
         for r in range(min(B, 2)):  # a row on its own: the same bits
             errors.append(0.0 if np.array_equal(K.forward_row(x[r], W, b, name, offset=1), y[r]) else np.inf)
+        errors.append(0.0 if np.array_equal(K.forward_unpacked(x, W, b, name), y) else np.inf)
         return Outcome(max(errors), 1.0, "n eps")
 
     return Case(f"forward {name}", run)
+
+
+def sparse_rows(K: Kernels, draws: np.random.RandomState, rows: int, columns: int) -> tuple[Any, Array, Array]:
+    """(canonical CSR matrix, an order of its rows with repetitions, those rows densely); some rows are empty."""
+    from scipy.sparse import csr_array
+
+    X = np.where(draws.uniform(size=(rows + 2, columns)) < draws.choice([0, 0.1, 0.5], size=(rows + 2, 1)), 1.0, 0.0)
+    X *= numbers(K, draws, rows + 2, columns)
+    order = draws.randint(rows + 2, size=rows)
+    return csr_array(X.astype(K.dtype)), order, X.astype(K.dtype)[order]
+
+
+def forward_csr_case() -> Case:
+    def run(K: Kernels, shape: tuple[int, int, int], draws: np.random.RandomState) -> Outcome:
+        B, I, O = shape[0], max(shape[1], 1), shape[2]
+        X, order, x = sparse_rows(K, draws, B, I)
+        W, b = numbers(K, draws, I, O), numbers(K, draws, O)
+        y = K.forward_csr(X, order, W, b, "relu", first=3)
+        augmented, Wb = np.hstack([x, np.ones((B, 1))]), np.vstack([W, b])
+        error = product_error(K, y, np.maximum(augmented @ Wb.astype(np.float64), 0), augmented, Wb)
+        same = np.array_equal(y, K.forward(x, W, b, "relu")[0])  # zeros left out leave the same numbers
+        return Outcome(error if same else np.inf, 1.0, "n eps")
+
+    return Case("forward CSR", run)
+
+
+def gradient_csr_case() -> Case:
+    def run(K: Kernels, shape: tuple[int, int, int], draws: np.random.RandomState) -> Outcome:
+        B, I, O = max(shape[0], 1), max(shape[1], 1), shape[2]
+        X, order, x = sparse_rows(K, draws, B, I)
+        dz = numbers(K, draws, B, O)
+        got = K.gradient_csr(X, order, dz)
+        zeros = np.zeros((I, O)), np.zeros(O), [np.zeros((I, O))], [np.zeros(O)]
+        same = np.array_equal(got, K.update("gradient", x, dz, *zeros)[2][0])
+        error = product_error(K, got, x.T.astype(np.float64) @ dz.astype(np.float64), x.T, dz)
+        return Outcome(error if same else np.inf, 1.0, "n eps")
+
+    return Case("weight gradient CSR", run)
 
 
 def backward_case(name: str) -> Case:
@@ -306,6 +345,8 @@ def cases() -> Iterator[Case]:
     yield from map(forward_case, _core.ACTIVATIONS)
     yield from map(backward_case, _core.ACTIVATIONS)
     yield gradient_case()
+    yield forward_csr_case()
+    yield gradient_csr_case()
     yield from map(optimizer_case, _core.OPTIMIZERS)
 
 

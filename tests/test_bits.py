@@ -6,10 +6,14 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 
+import numpy as np
 import pytest
+from scipy.sparse import csr_array
+from sklearn.exceptions import ConvergenceWarning
 
-from fastmlp import _core
+from fastmlp import MLPClassifier, Network, _core
 
 # Sets without fused multiply-add are outside the promise.
 FMA_ISAS = [name for name in _core.info()["available"] if name != "base"]
@@ -86,3 +90,38 @@ def test_bits_do_not_depend_on_the_run(digests):
     """A second process finds the same."""
     isa = next(iter(digests))
     assert run(isa) == digests[isa]
+
+
+@pytest.mark.parametrize("settings", [
+    {"hidden_layer_sizes": (67, 33), "batch_size": 100},
+    {"hidden_layer_sizes": (40,), "batch_size": 2500, "solver": "sgd"},
+    {"hidden_layer_sizes": (), "batch_size": 64},
+    {"hidden_layer_sizes": (9,), "solver": "lbfgs"},
+], ids=str)
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_sparse_rows_leave_out_zeros_and_nothing_else(settings, n_jobs):
+    """CSR with few stored elements takes kernels of its own, in training and prediction; the numbers are the dense ones."""
+    draws = np.random.RandomState(0)
+    X = np.where(draws.uniform(size=(2600, 75)) < 0.05, draws.standard_normal((2600, 75)), 0)
+    assert 0 < np.count_nonzero(X) < 0.1 * X.size
+    y = draws.randint(3, size=len(X))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        dense, few = (
+            MLPClassifier(random_state=0, max_iter=3, n_jobs=n_jobs, dtype="float32", **settings).fit(data, y)
+            for data in (X, csr_array(X))
+        )
+    for ours, theirs in zip(few.coefs_ + few.intercepts_, dense.coefs_ + dense.intercepts_, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    np.testing.assert_array_equal(few.predict_proba(csr_array(X)), dense.predict_proba(X))
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 3])
+@pytest.mark.parametrize("sizes", [(5, 33, 2), (300, 129, 70, 11), (19, 1100, 3)], ids=str)
+def test_prediction_does_not_depend_on_how_many_rows(sizes, n_threads):
+    """One row, few rows and many rows take different paths through the kernels."""
+    net = Network(sizes, "tanh", random_state=0)
+    X = np.random.RandomState(0).standard_normal((1100, sizes[0])).astype(np.float32)
+    many = net.forward(X, n_threads=n_threads)
+    for n in (1, 2, 4, 5, 127, 128, 129, 300, 1023, 1024):
+        np.testing.assert_array_equal(net.forward(X[:n], n_threads=n_threads), many[:n])

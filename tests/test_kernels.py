@@ -30,7 +30,7 @@ def awkward(V: int) -> list[tuple[int, int, int]]:
     """Shapes with each of {0, 1, V-1, V, V+1, 2V+3} in each place, and around the block and chunk sizes."""
     sizes = [0, 1, V - 1, V, V + 1, 2 * V + 3]
     shapes = {(sizes[i], sizes[(i + j) % 6], sizes[(i + 2 * j + 1) % 6]) for i in range(6) for j in range(6)}
-    return [*sorted(shapes), (13, BLOCK_ROWS + 1, 3), (257, 2 * BLOCK_ROWS, 2 * V), (5, 259, 4 * V + 1), (300, 33, 2)]
+    return [*sorted(shapes), (13, BLOCK_ROWS + 1, 3), (257, 2 * BLOCK_ROWS, 2 * V), (5, 259, 4 * V + 1), (300, 33, 2), (3, 19, 1030)]
 
 
 @pytest.mark.parametrize("case", list(cases()), ids=lambda case: case.operation)
