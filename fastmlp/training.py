@@ -232,8 +232,8 @@ def run_epochs(
 ) -> None:
     """Train ``network`` in place; ``record``, ``schedule`` and ``optimizer`` move on with it.
 
-    Each epoch draws q = shuffle(arange(m)) and takes order = order[q], so the orders compose, as scikit-learn's
-    do. With ``score`` (a float for a network; NaN counts as no verdict) the run is steered by it instead of by
+    Each epoch shuffles the order of the epoch before in place, which takes order[q] for q = shuffle(arange(m)), as
+    scikit-learn's epochs do. With ``score`` (a float for a network; NaN counts as no verdict) the run is steered by it instead of by
     the loss, and ends on the parameters with the best score. ``record.ended`` says why it ended; Ctrl-C ends it
     with the parameters after the last whole step, or the best ones.
 
@@ -251,12 +251,14 @@ def run_epochs(
     best = None if score is None else aligned_copy(network.parameters)
     scored = False
     order = data.rows
+    if settings.shuffle:
+        order = np.arange(n_rows, dtype=np.intp) if order is None else order.copy()
     record.n_epochs, record.ended = 0, ""
     try:
         while not record.ended:
             started = time.perf_counter()
             if settings.shuffle:
-                order = _next_order(order, n_rows, rng)
+                rng.shuffle(order)
             rate = schedule.rate
             epoch_loss = trainer.epoch(
                 data.X,
@@ -307,13 +309,6 @@ def _progress(epoch: int, entry: dict[str, Any]) -> str:
     """An epoch in one line; it begins as scikit-learn's does."""
     score = f", validation score = {entry['validation_score']:.6f}" if "validation_score" in entry else ""
     return f"Iteration {epoch}, loss = {entry['loss']:.8f}{score}, {entry['rows'] / entry['time']:,.0f} rows/s"
-
-
-def _next_order(order: np.ndarray | None, n_rows: int, rng: np.random.RandomState) -> np.ndarray:
-    """order[q] for a fresh permutation q, drawn as scikit-learn draws it."""
-    q = np.arange(n_rows, dtype=np.intp)
-    rng.shuffle(q)
-    return q if order is None else order[q]
 
 
 def _judge_loss(record: Record, settings: Settings) -> None:

@@ -12,7 +12,7 @@ import pytest
 from conftest import classification, regression, tolerance, varied
 
 from fastmlp import MLPClassifier, MLPRegressor, Network, _core, reference, training
-from fastmlp.optimizers import Hyperparameters, make_schedule
+from fastmlp.optimizers import Hyperparameters, make_schedule, update_rule
 
 SIZES = (7, 13, 5, 3)
 CONSTANTS = {"momentum": 0.8, "beta_1": 0.85, "beta_2": 0.95, "epsilon": 1e-3, "rho": 0.7}
@@ -75,15 +75,29 @@ def test_epoch_resumes_from_stored_state(rng):
     assert all(map(np.array_equal, *results))
 
 
-def test_orders_compose(rng):
-    """The order of each epoch is the last one, permuted."""
-    draws, again = np.random.RandomState(0), np.random.RandomState(0)
+def test_orders_compose(monkeypatch):
+    """The order of each epoch is the last one, permuted; the caller's rows are left alone."""
+    orders = []
+
+    class Trainer(_core.Trainer):
+        def epoch(self, X, y, sample_weight, order, *args, **kwargs):
+            orders.append(order.copy())
+            return super().epoch(X, y, sample_weight, order, *args, **kwargs)
+
+    monkeypatch.setattr(training._core, "Trainer", Trainer)
     rows = np.array([3, 1, 4, 9, 5], dtype=np.intp)
-    first = training._next_order(rows, 5, draws)
-    second = training._next_order(first, 5, draws)
+    data = training.TrainingData(np.eye(10), np.arange(10) % 2, None, rows)
+    network = Network((10, 2), dtype="float64", random_state=0)
+    settings = training.Settings(max_epochs=2, batch_size=2, shuffle=True, tol=0, patience=5)
+    rule, again = update_rule("sgd", 0.9, True), np.random.RandomState(0)
+    training.run_epochs(
+        network, "log_loss", data, settings, Hyperparameters(), make_schedule("constant", "sgd", 0.1, 0.5),
+        training.OptimizerState.new(rule, network), np.random.RandomState(0), training.Record(),
+    )
     p, q = again.permutation(5), again.permutation(5)
-    assert np.array_equal(first, rows[p])
-    assert np.array_equal(second, rows[p][q])
+    assert np.array_equal(orders[0], rows[p])
+    assert np.array_equal(orders[1], rows[p][q])
+    assert rows.tolist() == [3, 1, 4, 9, 5]
 
 
 DIVERGING = {"solver": "sgd", "learning_rate_init": 1e10, "max_iter": 50, "random_state": 0}
