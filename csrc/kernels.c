@@ -33,8 +33,7 @@ static inline ptrdiff_t smaller(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b
                     else if (cs == 1 && sizeof(type) == sizeof(real)) {                                                          \
                         v_store(p, v_load_n((const real *)x, smaller(width, V)));                                                \
                         v_store(p + V, v_load_n((const real *)x + V, width > V ? width - V : 0));                                \
-                    }                                                                                                            \
-                    else if (cs == 1 && width == NR)                                                                             \
+                    } else if (cs == 1 && width == NR)                                                                           \
                         for (ptrdiff_t j = 0; j < NR; j++)                                                                       \
                             p[j] = (real)x[j];                                                                                   \
                     else                                                                                                         \
@@ -164,15 +163,15 @@ static void transpose_block(const fm_layer *l, const real *W, ptrdiff_t i0, ptrd
     for (ptrdiff_t i = 0; i < n; i += NR) {
         real *wt = (real *)l->WT + ((i0 + i) / NR * l->fan_out + p * NR) * NR;
         const real *w = W + i * NR;
-        if (n - i >= NR) {
-            for (ptrdiff_t o = 0; o < columns; o++)
-                for (ptrdiff_t j = 0; j < NR; j++)
-                    wt[o * NR + j] = w[j * NR + o];
-        } else {
-            for (ptrdiff_t o = 0; o < columns; o++)
-                for (ptrdiff_t j = 0; j < n - i; j++)
-                    wt[o * NR + j] = w[j * NR + o];
-        }
+        const ptrdiff_t rows = smaller(NR, n - i), even = rows / FM_SQUARE * FM_SQUARE;
+        ptrdiff_t o = 0;
+        for (; o + FM_SQUARE <= columns; o += FM_SQUARE)
+            for (ptrdiff_t j = 0; j < even; j += FM_SQUARE)
+                transpose_square(wt + o * NR + j, NR, w + j * NR + o, NR);
+        const ptrdiff_t squared = o;
+        for (o = 0; o < columns; o++)
+            for (ptrdiff_t j = o < squared ? even : 0; j < rows; j++)
+                wt[o * NR + j] = w[j * NR + o];
     }
 }
 

@@ -14,7 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
-#if defined(__AVX__)
+#if defined(__SSE2__)
 #include <immintrin.h>
 #elif defined(__aarch64__)
 #include <arm_neon.h>
@@ -84,6 +84,30 @@ static inline vec v_load_n(const real *p, ptrdiff_t n) {
 }
 static inline void v_store_n(real *p, vec v, ptrdiff_t n) { memcpy(p, &v, (size_t)n * sizeof(real)); }
 #endif
+
+/* to[j * to_stride + i] = from[i * from_stride + j] for i, j < FM_SQUARE: the squares that 16-byte registers turn over. Measured
+ * on Zen 4 for the transposed weights, against element by element: 2 % of a deep or wide step on one thread, 7 % of deep on two.
+ */
+#define FM_SQUARE (FM_DOUBLE ? 2 : 4)
+static inline void transpose_square(real *to, ptrdiff_t to_stride, const real *from, ptrdiff_t from_stride) {
+#if defined(__SSE2__) && FM_BITS == 64
+    const __m128d a = _mm_loadu_pd(from), b = _mm_loadu_pd(from + from_stride);
+    _mm_storeu_pd(to, _mm_unpacklo_pd(a, b));
+    _mm_storeu_pd(to + to_stride, _mm_unpackhi_pd(a, b));
+#elif defined(__SSE2__)
+    __m128 a = _mm_loadu_ps(from), b = _mm_loadu_ps(from + from_stride);
+    __m128 c = _mm_loadu_ps(from + 2 * from_stride), d = _mm_loadu_ps(from + 3 * from_stride);
+    _MM_TRANSPOSE4_PS(a, b, c, d);
+    _mm_storeu_ps(to, a);
+    _mm_storeu_ps(to + to_stride, b);
+    _mm_storeu_ps(to + 2 * to_stride, c);
+    _mm_storeu_ps(to + 3 * to_stride, d);
+#else
+    for (ptrdiff_t j = 0; j < FM_SQUARE; j++)
+        for (ptrdiff_t i = 0; i < FM_SQUARE; i++)
+            to[j * to_stride + i] = from[i * from_stride + j];
+#endif
+}
 
 /* mask ? a : b, lane by lane; a comparison of vectors gives such a mask. */
 static inline vec v_select(ivec mask, vec a, vec b) { return (vec)((mask & (ivec)a) | (~mask & (ivec)b)); }
