@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 # Installed once per change of anything that is compiled or declared.
 SOURCES := pyproject.toml setup.py $(wildcard csrc/* fastmlp/*.py fastmlp/*.pyx fastmlp/*.pxd fastmlp/*.pyi)
 
-.PHONY: help demo test lint bench bench-check bench-peers profile check debug asan annotate sdist format clean
+.PHONY: help demo test lint bench bench-check bench-peers bench-scale profile check debug asan annotate sdist format clean
 
 help:          ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -43,6 +43,9 @@ bench-check: .venv-bench/installed ## that every benchmark case computes what th
 
 bench-peers: .venv-bench/installed ## beside scikit-learn, PyTorch, JAX, Keras, ONNX Runtime (those installed), in turn
 	.venv-bench/bin/python -m benchmarks.peers $(PEERS)
+
+bench-scale: .venv-bench/installed ## time per step and memory as batch, width, depth or rows grow
+	.venv-bench/bin/python -m benchmarks.scale $(SCALE)
 
 # A build of its own, in a copy of the tree: the marks that read the clock are not in what users run.
 profile:       ## where a training step's time goes, e.g. make profile WORKLOADS=seed,tab
