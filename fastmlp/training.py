@@ -257,7 +257,7 @@ def run_epochs(
     try:
         while not record.ended:
             started = time.perf_counter()
-            if settings.shuffle:
+            if settings.shuffle and order is not None:
                 rng.shuffle(order)
             rate = schedule.rate
             epoch_loss = trainer.epoch(
