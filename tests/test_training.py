@@ -181,9 +181,14 @@ def test_interrupt_by_signal(solver):
 
     estimator = MLPClassifier((700, 700), solver=solver, random_state=0, batch_size=200, n_jobs=1)
     timer = threading.Timer(1.0, send)
-    timer.start()
-    with pytest.warns(UserWarning, match="interrupted by user"):
-        estimator.fit(X, np.repeat(y, 20))
+    # A shell that starts a job in the background has it ignore SIGINT; without this the fit would then last for hours.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        timer.start()
+        with pytest.warns(UserWarning, match="interrupted by user"):
+            estimator.fit(X, np.repeat(y, 20))
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert sent
     assert estimator.n_iter_ == 0
     assert np.isfinite(estimator.predict_proba(X[:10])).all()
