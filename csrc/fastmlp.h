@@ -16,9 +16,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define FM_BLOCK_ROWS 32 /* rows of a weight panel that are updated as one piece, on every instruction set */
-#define FM_MAX_STATE 3   /* arrays of optimizer state */
-#define FM_CONSTANTS 8   /* numbers that an update rule computes once per step */
+#define FM_BLOCK_ROWS 32  /* rows of a weight panel that are updated as one piece, on every instruction set */
+#define FM_CHUNK_ROWS 128 /* rows that pass through the network together in one thread: their activations stay in L2 */
+#define FM_MAX_STATE 3    /* arrays of optimizer state */
+#define FM_CONSTANTS 8    /* numbers that an update rule computes once per step */
 
 /* ---- Names, from the .def files ------------------------------------------------------------------------------- */
 
@@ -73,7 +74,7 @@ typedef struct fm_rows {
     const void *data;             /* float or double: is_double */
     const void *indices, *indptr; /* CSR only, int32 or int64: is_int64 */
     ptrdiff_t row_stride, column_stride, columns;
-    int is_double, is_sparse, is_int64, is_canonical;
+    int is_double, is_sparse, is_int64;
 } fm_rows;
 
 /* Stored elements of some rows of CSR data by column: column first + c holds elements start[c] .. start[c + 1], rows rising. */

@@ -29,8 +29,6 @@ globals()["Plan"] = Plan  # a cimported name is not yet one of the Python module
 
 # Seconds between two looks for signals; half of what is promised, since a slab is finished first.
 cdef double SIGNAL_SLICE = 0.05
-# Rows that pass through the network together in one thread: their activations stay in L2.
-cdef Py_ssize_t CHUNK_ROWS = 128
 # Rows of a batch whose activations are kept at once: fewer where so many would take longer than a slice.
 cdef Py_ssize_t SLAB_ROWS = 2048
 cdef Py_ssize_t SLAB_ROWS_LEAST = 128
@@ -144,7 +142,7 @@ cdef class Trainer:
         self.allocate_layers()
         self.list_units()
         # Of a thread: a chunk's targets and outputs in phase 1, a unit's gradient in phase 2; rounded to cache lines.
-        self.scratch_bytes = max(2 * CHUNK_ROWS * (plan.sizes[self.n_layers] + 1), FM_BLOCK_ROWS * self.k.panel)
+        self.scratch_bytes = max(2 * FM_CHUNK_ROWS * (plan.sizes[self.n_layers] + 1), FM_BLOCK_ROWS * self.k.panel)
         self.scratch_bytes = (self.scratch_bytes * self.k.element_size + 127) // 64 * 64
         self.scratch = <char *> self.buffer(self.n_threads * self.scratch_bytes)
         self.allocate_profiles()
@@ -475,7 +473,7 @@ cdef class Trainer:
     cdef void along_network(self, Epoch *e, Py_ssize_t first, Py_ssize_t count, int thread, int n_threads) noexcept nogil:
         """Phase 1: this thread's rows of the slab, in chunks."""
         cdef Py_ssize_t row = count * thread // n_threads, end = count * (thread + 1) // n_threads
-        cdef Py_ssize_t n_chunks = (end - row + CHUNK_ROWS - 1) // CHUNK_ROWS, size = self.k.element_size, n
+        cdef Py_ssize_t n_chunks = (end - row + FM_CHUNK_ROWS - 1) // FM_CHUNK_ROWS, size = self.k.element_size, n
         cdef Py_ssize_t panel = self.k.panel, O = self.plan.sizes[self.n_layers]
         cdef const Py_ssize_t *order
         cdef fm_layer *last = &self.layers[self.n_layers - 1]

@@ -5,6 +5,7 @@ from libc.stdint cimport int32_t
 cdef extern from "fastmlp.h" nogil:
     enum:
         FM_BLOCK_ROWS
+        FM_CHUNK_ROWS
         FM_MAX_STATE
         FM_N_ACTIVATIONS
         FM_N_OUTPUTS
@@ -31,7 +32,7 @@ cdef extern from "fastmlp.h" nogil:
         const void *indices
         const void *indptr
         Py_ssize_t row_stride, column_stride, columns
-        int is_double, is_sparse, is_int64, is_canonical
+        int is_double, is_sparse, is_int64
 
     ctypedef struct fm_columns:
         Py_ssize_t first

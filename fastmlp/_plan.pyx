@@ -26,8 +26,6 @@ from fastmlp._csrc cimport *
 
 from fastmlp._openmp cimport *
 
-# Rows that pass through the network together in one thread: their activations stay in L2.
-cdef Py_ssize_t CHUNK_ROWS = 128
 # Up to so many rows, and one in any case, prediction on one thread takes one after the other; up to so many, it packs weights
 # where it uses them, the threads sharing out the columns; beyond, it packs all of them first, the threads sharing out the rows.
 cdef Py_ssize_t SINGLE_ROWS = 4
@@ -225,9 +223,8 @@ cdef class Rows:
         for i in range(self.index(2, self.n)):
             if self.index(1, i) < 0 or self.index(1, i) >= columns:
                 raise ValueError(f"X.indices must lie in [0, {columns})")
-        self.rows.is_canonical = self.canonical()
         nnz = self.index(2, self.n) - self.index(2, 0)
-        self.use_sparse = self.rows.is_canonical and nnz <= SPARSE_SHARE * self.n * columns
+        self.use_sparse = nnz <= SPARSE_SHARE * self.n * columns and self.canonical()
         return 0
 
     cdef bint canonical(self) noexcept:
@@ -414,7 +411,7 @@ cdef class Plan:
     cdef int forward_few(self, char *weights, Rows rows, char *result, int n_threads) except -1:
         """Chunks of rows one after the other, each layer's columns over the threads, from the weights where they are."""
         cdef Py_ssize_t size = self.k.element_size, panel = self.k.panel, l, scratch = (self.k.chunk * size + 63) // 64 * 64
-        cdef Py_ssize_t chunk = min(CHUNK_ROWS, rows.n), stride = (chunk | 1) * panel
+        cdef Py_ssize_t chunk = min(FM_CHUNK_ROWS, rows.n), stride = (chunk | 1) * panel
         cdef Py_ssize_t width = self.padded(self.widest) // panel * stride * size
         cdef Buffer memory = Buffer(2 * width + n_threads * scratch, False)
         cdef Buffer layers = Buffer(self.n_layers * sizeof(fm_layer))
@@ -470,7 +467,7 @@ cdef class Plan:
     cdef int forward_packed(self, char *weights, Rows rows, char *result, int n_threads) except -1:
         """Chunks of rows over the threads, from weights packed into panels once."""
         cdef Py_ssize_t size = self.k.element_size, panel = self.k.panel, total = 0, l
-        cdef Py_ssize_t chunk = min(CHUNK_ROWS, (rows.n + n_threads - 1) // n_threads)
+        cdef Py_ssize_t chunk = min(FM_CHUNK_ROWS, (rows.n + n_threads - 1) // n_threads)
         cdef Py_ssize_t stride = (chunk | 1) * panel, width = self.padded(self.widest) // panel * stride * size
         for l in range(self.n_layers):
             total += (self.sizes[l] + 1) * self.padded(self.sizes[l + 1])
