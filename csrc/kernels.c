@@ -211,7 +211,9 @@ static void update_bias(const fm_layer *l, void *G, ptrdiff_t p, ptrdiff_t batch
         rules[rule]((real *)l->b + p * NR, state, sum, NULL, 1, 2, 0, 0, hyper);
 }
 
-#define ROW_WIDE 1024 /* columns */
+/* Columns. Measured on Zen 4, one row, two layers of so many: 4,096 take 2.7 ms instead of 5.7, 2,000 0.43 instead of 0.49, 1,024
+ * the same. */
+#define ROW_WIDE 1024
 
 /* y = b + x W by streaming through W in the order of memory, eight of its rows side by side, y coming and going from L1: where
  * W's rows are long, the columns' way below meets a new page at every step, which no prefetcher follows. */
