@@ -58,7 +58,7 @@ class BuildKernels(build_ext):
         for extension in self.extensions:
             extension.extra_compile_args += C_FLAGS + openmp
             extension.extra_link_args += LINK_FLAGS + openmp
-            if extension.name == "fastmlp._plan":
+            if extension.name == "fastmlp._machine":
                 extension.extra_objects += self.compile_csrc()
         super().build_extensions()
 
@@ -139,7 +139,7 @@ def extensions() -> list[Extension]:
         "embedsignature": True,
         "freethreading_compatible": True,
     }
-    names = ("_plan", "_core", "_kernels")
+    names = ("_machine", "_plan", "_workspace", "_core", "_kernels")
     return cythonize([extension(name) for name in names], compiler_directives=directives, build_dir=f"{BUILD}/cython")
 
 

@@ -16,10 +16,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define FM_BLOCK_ROWS 32  /* rows of a weight panel that are updated as one piece, on every instruction set */
-#define FM_CHUNK_ROWS 128 /* rows that pass through the network together in one thread: their activations stay in L2 */
-#define FM_MAX_STATE 3    /* arrays of optimizer state */
-#define FM_CONSTANTS 8    /* numbers that an update rule computes once per step */
+#define FM_BLOCK_ROWS 32     /* rows of a weight panel that are updated as one piece, on every instruction set */
+#define FM_CHUNK_ROWS 128    /* rows that pass through the network together in one thread: their activations stay in L2 */
+#define FM_MAX_STATE 3       /* arrays of optimizer state */
+#define FM_CONSTANTS 8       /* numbers that an update rule computes once per step */
+#define FM_NORM_EPSILON 1e-5 /* beside the variance, in batch normalisation */
 
 /* ---- Names, from the .def files ------------------------------------------------------------------------------- */
 
@@ -57,16 +58,44 @@ enum fm_math {
 
 /* ---- Data ------------------------------------------------------------------------------------------------------ */
 
-/* One dense layer of a training run. Matrices over the batch lie in panels `stride` apart, W and the state in panels
- * of I rows, WT in panels of O rows, without gaps. */
+/* Where random numbers are drawn: see random.h. */
+typedef struct fm_draws {
+    uint32_t key[2], step;
+    ptrdiff_t row; /* of the batch: the first of the rows that are at hand */
+} fm_draws;
+
+/* Streams of random numbers: dropout on what enters layer l takes stream l, the input's noise and mask these. */
+enum { FM_STREAM_NOISE = 0x40000000, FM_STREAM_MASK };
+
+/* Batch normalisation (Ioffe and Szegedy 2015) of one layer, between its product and its activation:
+ * xhat = (z - mean) / sqrt(variance + epsilon) over the batch, u = scale xhat + b. All vectors (O,), padded to whole panels. */
+typedef struct fm_norm {
+    void *scale, *scale_state[FM_MAX_STATE];
+    void *mean, *variance; /* running averages, for prediction; the variance is the unbiased one */
+    void *slope;           /* 1 / sqrt(variance + epsilon) of the batch at hand */
+    void *d_scale, *d_b;   /* gradients of its loss */
+    double momentum;       /* what a batch counts in the running averages */
+} fm_norm;
+
+/* One dense layer, y = f(u), u = x W + b. Matrices over the batch lie in panels `stride` apart, W and the state in panels of I
+ * rows, WT in panels of O rows, without gaps. What is NULL or 0 is not there. */
 typedef struct fm_layer {
     ptrdiff_t fan_in, fan_out;
     int activation;              /* f; identity for the output layer, whose output activation belongs to the loss */
+    int residual;                /* what leaves the layer is f(u) + x; I = O */
     void *W, *b;                 /* (I, O) and (O,), columns padded to whole panels */
     void *WT;                    /* (O, I): W transposed, kept in step by the update; NULL in the first layer */
     void *W_state[FM_MAX_STATE]; /* like W */
     void *b_state[FM_MAX_STATE]; /* like b */
-    void *x, *z, *y, *dz;        /* (B, I), (B, O) ...; z = NULL where the derivative is taken from y */
+    fm_norm *norm;               /* u = batch normalisation of x W; z then holds xhat */
+    const void *scale, *shift;   /* u = scale x W + shift instead: a normalisation that no longer changes */
+    void *x, *z, *y, *dz;        /* (B, I), (B, O) ...; z (which holds u) only where the derivative is taken from it */
+    void *out;                   /* (B, O): what leaves, x of the next layer; y itself, but for residual and dropout */
+    void *dout;                  /* (B, O): gradient of what leaves, kept where the layer is residual */
+    void *keep;                  /* (B, O): dropout's factors on what leaves, 0 or 1 / (1 - rate) */
+    double rate;                 /* of that dropout */
+    const fm_draws *draws;
+    uint32_t stream;
 } fm_layer;
 
 /* Rows of the caller's data: X is dense (any strides, in elements) or CSR. */
@@ -89,12 +118,23 @@ typedef struct fm_targets {
     const ptrdiff_t *classes; /* CLASS losses */
     const void *values;       /* VALUE losses: (rows, O), reals */
     const double *weights;    /* NULL: ones */
+    double parameter;         /* of the loss: quantile, delta */
+    double smoothing;         /* label smoothing (Szegedy et al. 2016): what is shared out evenly over the classes */
+    double mix;               /* mixup (Zhang et al. 2018): a row counts so much, its partner the rest; 1 without */
 } fm_targets;
+
+/* What is done to the rows of the input while they are gathered, in this order; 0 does nothing. */
+typedef struct fm_augment {
+    double noise; /* standard deviation of what is added */
+    double mask;  /* share of the numbers that become 0 */
+    double rate;  /* dropout: share that become 0, the others growing by 1 / (1 - rate) */
+} fm_augment;
 
 /* One step's hyperparameters. */
 typedef struct fm_hyper {
     double learning_rate, momentum, beta_1, beta_2, epsilon, rho;
     double l1, l2;          /* penalty = l1 sum |W| + l2 / 2 sum W^2 */
+    double clip;            /* the gradient is multiplied by this; 1 without clipping */
     double weight_sum;      /* of the batch: divides the gradient and the penalty */
     double penalty_scale;   /* what the step's penalty counts in the epoch's sum */
     ptrdiff_t t;            /* number of this update, from 1 */
@@ -116,13 +156,18 @@ typedef struct fm_output_row {
 } fm_output_row;
 
 /* gradient: dz[r] = weight * dJ/dz of the row, in z's place, for r < rows; value[r] = the row's loss, unweighted
- * z in panels, row r at first + r; the targets of row order[r] (NULL: first_target + r); scratch: 2 * rows * (O + 1) reals.
+ * z in panels, row r at first + r; the targets of row order[r] (NULL: first_target + r), with mixup those of partner[r] too;
+ * scratch: 2 * rows * (O + 1) reals.
+ * value: the row's loss alone, from a = output(z), row-major without gaps, which it overwrites; scratch: rows * (O + 1) reals.
  * oracle: LOSSES */
 typedef struct fm_loss_row {
     const char *name;
     int target_is_class, output;
     void (*gradient)(void *z, double *value, void *scratch, const fm_targets *targets, const ptrdiff_t *order,
-                     ptrdiff_t first_target, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t stride);
+                     const ptrdiff_t *partner, ptrdiff_t first_target, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t columns,
+                     ptrdiff_t stride);
+    void (*value)(void *a, double *value, void *scratch, const fm_targets *targets, ptrdiff_t first_target, ptrdiff_t rows,
+                  ptrdiff_t columns);
 } fm_loss_row;
 
 typedef struct fm_optimizer_row {
@@ -145,10 +190,16 @@ typedef struct fm_kernels {
      * oracle: numpy indexing */
     void (*gather)(void *P, const fm_rows *X, const ptrdiff_t *order, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t stride);
 
+    /* augment: the gathered rows P (rows, columns), from row `first` of the slab, in place: P = mix P + (1 - mix) Q, Q the
+     * partners' rows (NULL: none); then what `how` says. oracle: augment */
+    void (*augment)(void *P, const void *Q, double mix, const fm_augment *how, const fm_draws *draws, ptrdiff_t first,
+                    ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t stride);
+
     /* scatter: M[r, c] = P[r, c]; M (rows, columns) row-major without gaps. The inverse of gather. */
     void (*scatter)(void *M, const void *P, ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t stride);
 
-    /* forward: y[r] = f(x[r] W + b), and z[r] = x[r] W + b if z is not NULL, for rows first <= r < first + rows
+    /* forward: y[r] = f(x[r] W + b), z[r] = x[r] W + b if z is not NULL, and what leaves the layer, for rows
+     * first <= r < first + rows. With norm: z[r] = x[r] W only, the rest is normalise's.
      * numerics: z is b followed by one chain of multiply-adds in the order of I. oracle: forward */
     void (*forward)(const fm_layer *layer, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t stride);
 
@@ -165,29 +216,50 @@ typedef struct fm_kernels {
      * and accumulate = 1 applies the rule. numerics: as in update, without the links where x is 0. oracle: gradient */
     void (*gradient_csr)(void *G, const fm_columns *C, const void *dz, ptrdiff_t i0, ptrdiff_t n, int accumulate);
 
-    /* backward: below.dz[r] = (layer.dz[r] W^T) * f'(below)[r], f' from below's y or z
-     * numerics: one chain in the order of O. oracle: backward */
+    /* normalise: panel p of z, all `batch` rows: xhat in z's place, y = f(scale xhat + b), what leaves, and the running averages.
+     * numerics: sums over rows in four chains (row % 4), (0 + 1) + (2 + 3). oracle: normalise */
+    void (*normalise)(const fm_layer *layer, ptrdiff_t p, ptrdiff_t batch, ptrdiff_t stride);
+
+    /* backward: below.dz[r] = (layer.dz[r] W^T) * f'(below)[r], f' from below's y or z; before f', what residual and dropout
+     * make of it. With below.norm: without f', the rest is denormalise's. numerics: one chain in the order of O. oracle: backward
+     */
     void (*backward)(const fm_layer *layer, const fm_layer *below, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t stride);
+
+    /* denormalise: panel p of dz, gradient of y, becomes that of z; d_scale and d_b are its sums. oracle: normalise_gradient */
+    void (*denormalise)(const fm_layer *layer, ptrdiff_t p, ptrdiff_t batch, ptrdiff_t stride);
 
     /* update: one block of weights, rows i0 <= i < i0 + n (i0 a multiple of FM_BLOCK_ROWS, n <= FM_BLOCK_ROWS), panel p
      *     G  = (accumulate ? G : 0) + x[:, i]^T dz[:, p]         over all `batch` rows
-     *     g  = (G + l2 W + l1 sign(W)) / weight_sum
+     *     g  = (G + l2 W + l1 sign(W)) clip / weight_sum
      *     W, state = rule(W, state, g);  WT follows;  penalty[column] += penalty_scale * column's penalty, before the update
      * rule < 0: stops after G (a batch taken in slabs). G: FM_BLOCK_ROWS * panel reals, the caller's.
      * numerics: G is one chain in the order of the batch. oracle: gradient, OPTIMIZERS */
     void (*update)(const fm_layer *layer, void *G, double *penalty, ptrdiff_t i0, ptrdiff_t n, ptrdiff_t p, ptrdiff_t batch,
                    ptrdiff_t stride, int accumulate, int rule, const fm_hyper *hyper);
 
-    /* update_bias: the same for panel p of b, without penalty: G = sum over the batch of dz. G: panel reals. */
+    /* square: square[column] = sum of g^2 over the block's rows, g as in update with clip = 1, from a G that is done.
+     * n = 0: a vector without penalty. oracle: loss_gradient */
+    void (*square)(const fm_layer *layer, const void *G, double *square, ptrdiff_t i0, ptrdiff_t n, ptrdiff_t p,
+                   const fm_hyper *hyper);
+
+    /* update_bias: the same for panel p of b, without penalty: G = sum over the batch of dz; with norm, its d_b. G: panel reals.
+     */
     void (*update_bias)(const fm_layer *layer, void *G, ptrdiff_t p, ptrdiff_t batch, ptrdiff_t stride, int accumulate, int rule,
                         const fm_hyper *hyper);
 
-    /* forward_row: y = f(x W + b) of one row, from row-major W without gaps: nothing is packed.
-     * numerics: the same bits as forward */
-    void (*forward_row)(void *y, const void *x, const void *W, const void *b, ptrdiff_t fan_in, ptrdiff_t fan_out,
-                        int activation);
+    /* update_scale: the same for panel p of norm's scale: G = d_scale. */
+    void (*update_scale)(const fm_layer *layer, void *G, ptrdiff_t p, int rule, const fm_hyper *hyper);
 
-    /* forward_unpacked: panels p0 <= p < p1 of y = f(x W + b), x and y in panels, from row-major W without gaps
+    /* affine: scale = gamma / sqrt(variance + FM_NORM_EPSILON), shift = b - mean scale, n numbers each: a normalisation by
+     * running averages as a layer's scale and shift. oracle: normalise_fixed */
+    void (*affine)(void *scale, void *shift, const void *gamma, const void *b, const void *mean, const void *variance,
+                   ptrdiff_t n);
+
+    /* forward_row: what leaves the layer, in y, for one row x, from row-major W and b without gaps: nothing is packed.
+     * numerics: the same bits as forward */
+    void (*forward_row)(const fm_layer *layer, void *y, const void *x);
+
+    /* forward_unpacked: panels p0 <= p < p1 of what leaves the layer, x and y in panels, from row-major W and b without gaps
      * scratch: `chunk` reals, aligned. numerics: the same bits as forward */
     void (*forward_unpacked)(const fm_layer *layer, void *chunk, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t rows, ptrdiff_t stride);
     ptrdiff_t chunk;

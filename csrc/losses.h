@@ -111,66 +111,143 @@ static void rows_from_panels(real *M, const real *P, ptrdiff_t rows, ptrdiff_t c
     }
 }
 
-static void rows_to_panels(real *P, const real *M, ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t stride, const double *weights,
-                           const ptrdiff_t *order, ptrdiff_t first_target) {
+static inline ptrdiff_t row_of(const ptrdiff_t *order, ptrdiff_t first, ptrdiff_t r) { return order ? order[r] : first + r; }
+
+/* What row r counts; with mixup (partner not NULL) its partner's weight has its share. */
+static inline double weight_of(const fm_targets *targets, const ptrdiff_t *order, const ptrdiff_t *partner, ptrdiff_t first,
+                               ptrdiff_t r) {
+    const double weight = targets->weights[row_of(order, first, r)];
+    return partner ? targets->mix * weight + (1 - targets->mix) * targets->weights[partner[r]] : weight;
+}
+
+static void rows_to_panels(real *P, const real *M, ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t stride, const fm_targets *targets,
+                           const ptrdiff_t *order, const ptrdiff_t *partner, ptrdiff_t first_target) {
     for (ptrdiff_t c = 0; c < (columns + NR - 1) / NR * NR; c += V) {
         real *p = P + c / NR * stride + c % NR;
         const ptrdiff_t left = columns - c, width = left < 0 ? 0 : left < V ? left : V;
         for (ptrdiff_t r = 0; r < rows; r++) {
             const vec m = width ? v_load_n(M + r * columns + c, width) : v_set(0);
-            v_store(p + r * NR, weights ? v_set((real)weights[order ? order[r] : first_target + r]) * m : m);
+            v_store(p + r * NR, targets->weights ? v_set((real)weight_of(targets, order, partner, first_target, r)) * m : m);
         }
     }
 }
 
+/* logs[i] = -log(clip(a[i])) */
+static void negative_logs(real *logs, const real *a, ptrdiff_t n) { FM_MAP(logs, a, n, -v_log(v_clip(v, EPS))); }
+
+/* CLASS, targets t = (1 - smoothing) (mix onehot(class) + (1 - mix) onehot(partner's class)) + smoothing / O:
+ * value = -sum t log(clip(a)), and a becomes dz = a - t. */
+static void soft_classes(real *a, double *value, real *logs, const fm_targets *targets, const ptrdiff_t *order,
+                         const ptrdiff_t *partner, ptrdiff_t first_target, ptrdiff_t rows, ptrdiff_t columns) {
+    const real s = (real)targets->smoothing, share = s / (real)columns, mix = partner ? (real)targets->mix : 1;
+    const real own = (1 - s) * mix, other = (1 - s) * (1 - mix);
+    negative_logs(logs, a, rows * columns);
+    FM_MAP(a, a, rows * columns, v - v_set(share));
+    for (ptrdiff_t r = 0; r < rows; r++, a += columns, logs += columns) {
+        const ptrdiff_t i = targets->classes[row_of(order, first_target, r)], j = partner ? targets->classes[partner[r]] : i;
+        value[r] = (double)(own * logs[i] + other * logs[j] + share * row_sum(logs, columns));
+        a[i] -= own;
+        a[j] -= other;
+    }
+}
+
 /* CLASS: value = -log(clip(softmax(z)[class])), dz = softmax(z) - onehot(class) */
-#define GRADIENT_CLASS(name, output, reduction, value_expression, gradient_expression)                                           \
+#define LOSS_CLASS(name, output, reduction, value_expression, gradient_expression)                                               \
     static void gradient_##name(void *z, double *value, void *scratch, const fm_targets *targets, const ptrdiff_t *order,        \
-                                ptrdiff_t first_target, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t stride) {  \
+                                const ptrdiff_t *partner, ptrdiff_t first_target, ptrdiff_t first, ptrdiff_t rows,               \
+                                ptrdiff_t columns, ptrdiff_t stride) {                                                           \
         real *P = (real *)z + first * NR, *a = scratch, *picked = a + rows * columns;                                            \
         rows_from_panels(a, P, rows, columns, stride);                                                                           \
         output_##output(a, rows, columns);                                                                                       \
-        for (ptrdiff_t r = 0; r < rows; r++) {                                                                                   \
-            real *p = a + r * columns + targets->classes[order ? order[r] : first_target + r];                                   \
-            picked[r] = *p;                                                                                                      \
-            *p -= 1;                                                                                                             \
+        if (partner || targets->smoothing != 0)                                                                                  \
+            soft_classes(a, value, picked, targets, order, partner, first_target, rows, columns);                                \
+        else {                                                                                                                   \
+            for (ptrdiff_t r = 0; r < rows; r++) {                                                                               \
+                real *p = a + r * columns + targets->classes[row_of(order, first_target, r)];                                    \
+                picked[r] = *p;                                                                                                  \
+                *p -= 1;                                                                                                         \
+            }                                                                                                                    \
+            negative_logs(picked, picked, rows);                                                                                 \
+            for (ptrdiff_t r = 0; r < rows; r++)                                                                                 \
+                value[r] = (double)picked[r];                                                                                    \
         }                                                                                                                        \
-        FM_MAP(picked, picked, rows, -v_log(v_clip(v, EPS)));                                                                    \
+        rows_to_panels(P, a, rows, columns, stride, targets, order, partner, first_target);                                      \
+    }                                                                                                                            \
+    static void value_##name(void *a, double *value, void *scratch, const fm_targets *targets, ptrdiff_t first_target,           \
+                             ptrdiff_t rows, ptrdiff_t columns) {                                                                \
+        real *picked = scratch;                                                                                                  \
+        for (ptrdiff_t r = 0; r < rows; r++)                                                                                     \
+            picked[r] = ((const real *)a)[r * columns + targets->classes[first_target + r]];                                     \
+        negative_logs(picked, picked, rows);                                                                                     \
         for (ptrdiff_t r = 0; r < rows; r++)                                                                                     \
             value[r] = (double)picked[r];                                                                                        \
-        rows_to_panels(P, a, rows, columns, stride, targets->weights, order, first_target);                                      \
     }
+
+/* VALUE: rows of targets, mixed and smoothed as the run wants them. */
+static void gather_values(real *y, const fm_targets *targets, const ptrdiff_t *order, const ptrdiff_t *partner,
+                          ptrdiff_t first_target, ptrdiff_t rows, ptrdiff_t columns) {
+    const real *values = targets->values;
+    const vec mix = v_set((real)targets->mix), rest = v_set(1 - (real)targets->mix);
+    const vec keep = v_set(1 - (real)targets->smoothing), half = v_set((real)0.5 * (real)targets->smoothing);
+    for (ptrdiff_t r = 0; r < rows; r++) {
+        real *to = y + r * columns;
+        memcpy(to, values + row_of(order, first_target, r) * columns, (size_t)columns * sizeof(real));
+        for (ptrdiff_t c = 0; partner && c < columns; c += V) {
+            const ptrdiff_t n = columns - c < V ? columns - c : V;
+            v_store_n(to + c, mix * v_load_n(to + c, n) + rest * v_load_n(values + partner[r] * columns + c, n), n);
+        }
+        if (targets->smoothing != 0)
+            FM_MAP(to, to, columns, keep * v + half);
+    }
+}
 
 /* VALUE: the expressions of losses.def, over all outputs of the rows as one long vector. */
 #define REDUCTION_SUM(columns) 1
 #define REDUCTION_MEAN(columns) (columns)
-#define GRADIENT_VALUE(name, output, reduction, value_expression, gradient_expression)                                           \
-    static inline vec value_##name(vec a, vec y, real eps) {                                                                     \
-        (void)eps;                                                                                                               \
+#define LOSS_VALUE(name, output, reduction, value_expression, gradient_expression)                                               \
+    static inline vec value_of_##name(vec a, vec y, vec k, real eps) {                                                           \
+        (void)eps, (void)k;                                                                                                      \
         return value_expression;                                                                                                 \
     }                                                                                                                            \
-    static inline vec slope_##name(vec a, vec y) { return gradient_expression; }                                                 \
+    static inline vec slope_of_##name(vec a, vec y, vec k) {                                                                     \
+        (void)k;                                                                                                                 \
+        return gradient_expression;                                                                                              \
+    }                                                                                                                            \
     static void gradient_##name(void *z, double *value, void *scratch, const fm_targets *targets, const ptrdiff_t *order,        \
-                                ptrdiff_t first_target, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t stride) {  \
+                                const ptrdiff_t *partner, ptrdiff_t first_target, ptrdiff_t first, ptrdiff_t rows,               \
+                                ptrdiff_t columns, ptrdiff_t stride) {                                                           \
         real *P = (real *)z + first * NR, *a = scratch, *y = a + rows * columns;                                                 \
         const ptrdiff_t n = rows * columns;                                                                                      \
         const real divisor = (real)REDUCTION_##reduction(columns);                                                               \
+        const vec k = v_set((real)targets->parameter);                                                                           \
         rows_from_panels(a, P, rows, columns, stride);                                                                           \
         output_##output(a, rows, columns);                                                                                       \
-        for (ptrdiff_t r = 0; r < rows; r++)                                                                                     \
-            memcpy(y + r * columns, (const real *)targets->values + (order ? order[r] : first_target + r) * columns,             \
-                   (size_t)columns * sizeof(real));                                                                              \
+        gather_values(y, targets, order, partner, first_target, rows, columns);                                                  \
         for (ptrdiff_t i = 0; i < n; i += V) {                                                                                   \
             const ptrdiff_t m = n - i < V ? n - i : V;                                                                           \
             const vec va = v_load_n(a + i, m), vy = v_load_n(y + i, m);                                                          \
-            v_store_n(a + i, slope_##name(va, vy) / v_set(divisor), m);                                                          \
-            v_store_n(y + i, value_##name(va, vy, EPS), m);                                                                      \
+            v_store_n(a + i, slope_of_##name(va, vy, k) / v_set(divisor), m);                                                    \
+            v_store_n(y + i, value_of_##name(va, vy, k, EPS), m);                                                                \
         }                                                                                                                        \
         for (ptrdiff_t r = 0; r < rows; r++)                                                                                     \
             value[r] = (double)(row_sum(y + r * columns, columns) / divisor);                                                    \
-        rows_to_panels(P, a, rows, columns, stride, targets->weights, order, first_target);                                      \
+        rows_to_panels(P, a, rows, columns, stride, targets, order, partner, first_target);                                      \
+    }                                                                                                                            \
+    static void value_##name(void *a_, double *value, void *scratch, const fm_targets *targets, ptrdiff_t first_target,          \
+                             ptrdiff_t rows, ptrdiff_t columns) {                                                                \
+        real *a = a_;                                                                                                            \
+        const real *y = (const real *)targets->values + first_target * columns;                                                  \
+        const real divisor = (real)REDUCTION_##reduction(columns);                                                               \
+        const vec k = v_set((real)targets->parameter);                                                                           \
+        (void)scratch;                                                                                                           \
+        for (ptrdiff_t i = 0; i < rows * columns; i += V) {                                                                      \
+            const ptrdiff_t m = rows * columns - i < V ? rows * columns - i : V;                                                 \
+            v_store_n(a + i, value_of_##name(v_load_n(a + i, m), v_load_n(y + i, m), k, EPS), m);                                \
+        }                                                                                                                        \
+        for (ptrdiff_t r = 0; r < rows; r++)                                                                                     \
+            value[r] = (double)(row_sum(a + r * columns, columns) / divisor);                                                    \
     }
-#define LOSS(name, target, output, reduction, value, gradient) GRADIENT_##target(name, output, reduction, value, gradient)
+#define LOSS(name, target, output, reduction, value, gradient) LOSS_##target(name, output, reduction, value, gradient)
 #include "losses.def"
 #undef LOSS
 #endif

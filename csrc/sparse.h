@@ -32,7 +32,7 @@
     }
 CSR_KINDS(GATHER_CSR)
 
-/* z[r] = b + x[r] W for two neighbouring panels (W's lie w_stride apart), or for one if n_panels = 1. */
+/* z[r] = b (NULL: 0) + x[r] W for two neighbouring panels (W's lie w_stride apart), or for one if n_panels = 1. */
 #define PRODUCT_CSR(type, index)                                                                                                 \
     FM_INLINE void product_csr_of_##type##_##index(real *z, const real *W, const real *b, const fm_rows *X,                      \
                                                    const ptrdiff_t *order, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t stride,    \
@@ -43,7 +43,7 @@ CSR_KINDS(GATHER_CSR)
             const ptrdiff_t row = order ? order[r] : first + r;                                                                  \
             vec sum[4];                                                                                                          \
             for (int j = 0; j < 2 * n_panels; j++)                                                                               \
-                sum[j] = v_load(b + j * V);                                                                                      \
+                sum[j] = b ? v_load(b + j * V) : v_set(0);                                                                       \
             for (index i = indptr[row]; i < indptr[row + 1]; i++) {                                                              \
                 const vec x = v_set((real)data[i]);                                                                              \
                 const real *w = W + indices[i] * NR;                                                                             \

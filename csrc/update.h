@@ -16,7 +16,7 @@ static double power(double b, ptrdiff_t n) {
     return p;
 }
 
-/* A rule over `rows` rows of a panel, `nv` vectors of each: first the gradient g = (G + l2 w + l1 sign(w)) / weight_sum,
+/* A rule over `rows` rows of a panel, `nv` vectors of each: first the gradient g = (G + l2 w + l1 sign(w)) clip / weight_sum,
  * then the row of optimizers.def. penalty[column] (NULL: none wanted) grows by the column's penalty before the update. */
 typedef void rule_function(real *W, real *const state[], const real *G, double *penalty, ptrdiff_t rows, int nv, double l1,
                            double l2, const fm_hyper *hyper);
@@ -33,7 +33,7 @@ typedef void rule_function(real *W, real *const state[], const real *G, double *
         const double *c = hyper->c;                                                                                              \
         const vec k0 = v_set((real)c[0]), k1 = v_set((real)c[1]), k2 = v_set((real)c[2]), k3 = v_set((real)c[3]),                \
                   k4 = v_set((real)c[4]), k5 = v_set((real)c[5]), k6 = v_set((real)c[6]), k7 = v_set((real)c[7]);                \
-        const vec a1 = v_set((real)l1), a2 = v_set((real)l2), scale = v_set((real)(1 / hyper->weight_sum));                      \
+        const vec a1 = v_set((real)l1), a2 = v_set((real)l2), scale = v_set((real)(hyper->clip / hyper->weight_sum));            \
         (void)k0, (void)k1, (void)k2, (void)k3, (void)k4, (void)k5, (void)k6, (void)k7;                                          \
         vec paid[2] = {v_set(0), v_set(0)};                                                                                      \
         for (ptrdiff_t r = 0; r < rows; r++, W += NR, S0 += NR, S1 += NR, S2 += NR, G += NR)                                     \

@@ -1,62 +1,37 @@
 """The conductor of training: splits the work of a step over threads and calls the C kernels.
 
 It knows nothing of epochs' ends, stopping or estimators (training.py), and computes nothing itself: every sum of products,
-loss and update is a kernel of csrc/fastmlp.h. Re-exports _plan's names, so that the floors above see one module.
+loss and update is a kernel of csrc/fastmlp.h. Re-exports the names of _machine and _plan, so that the floors above see one
+module.
 
 A step has two phases, with a barrier after each:
     1. along the network, each thread its rows: gather, forward, loss, backward
     2. across the batch, each thread its blocks of weights: gradient and update in one
+Batch normalisation cuts phase 1 into segments: its statistics are taken by columns, with a barrier before and after. Clipping
+cuts phase 2: all gradients first, then, when their norm is known, all updates.
 A batch of more than 2048 rows (fewer in very large networks) is taken in slabs, the sums of phase 2 carried from slab to
 slab, which keeps both their order and the memory small. No result depends on the number of threads: a sum is always one
-kernel's, in the order of the rows.
+kernel's, in the order of the rows, and random numbers are drawn by position.
 """
 
 import numpy
 
 from cpython.exc cimport PyErr_CheckSignals
 from cython.parallel cimport parallel, threadid
-from libc.stdint cimport int32_t
+from libc.math cimport sqrt
+from libc.stdint cimport uint32_t
 from libc.string cimport memset
 
 from fastmlp._csrc cimport *
+from fastmlp._machine cimport Buffer, Rows, flat, note_threads, usable_threads
 from fastmlp._openmp cimport *
-from fastmlp._plan cimport Buffer, Plan, Rows, flat, note_threads, usable_threads
+from fastmlp._plan cimport Plan
+from fastmlp._workspace cimport SCALE, Unit, Workspace
 
-from fastmlp._plan import ACTIVATIONS, LOSSES, OPTIMIZERS, OUTPUTS, info, max_threads, peak_gflops
+from fastmlp._machine import ACTIVATIONS, LOSSES, OPTIMIZERS, OUTPUTS, info, max_threads, peak_gflops
 
 __all__ = ["ACTIVATIONS", "LOSSES", "OPTIMIZERS", "OUTPUTS", "Plan", "Trainer", "info", "max_threads", "peak_gflops"]
 globals()["Plan"] = Plan  # a cimported name is not yet one of the Python module
-
-# Seconds between two looks for signals; half of what is promised, since a slab is finished first.
-cdef double SIGNAL_SLICE = 0.05
-# Rows of a batch whose activations are kept at once: fewer where so many would take longer than a slice.
-cdef Py_ssize_t SLAB_ROWS = 2048
-cdef Py_ssize_t SLAB_ROWS_LEAST = 128
-cdef double SLAB_OPERATIONS = 5e9
-
-
-# A second thread that other programs keep from running holds the first one up at every barrier, and one that a small step
-# does not need costs more than it does. Which is the case changes while a run goes on, so it is measured: now and then a
-# short slice tries the other way, and the faster way goes on. Results do not depend on it.
-cdef double TRIAL_SLICE = 0.002
-cdef double[2] TRY_EVERY = [0.1, 0.5]   # seconds between trials of the other way: while on one thread, while on all
-cdef double FRESH = 0.02                    # seconds for which a measured rate is good enough to change over
-
-
-cdef struct Pace:
-    # Two ways: 0, one thread; 1, all of them.
-    int way, trial           # the way that was found faster; the way of the slice that runs now
-    int slices               # so far
-    double start             # of the slice
-    double rate[2]           # rows per second
-    double measured[2]       # when
-
-
-cdef struct Unit:
-    # A piece of phase 2: rows i0 .. i0 + n of weight panel p, or, with n = 0, panel p of the bias.
-    int layer
-    Py_ssize_t i0, n, p
-    Py_ssize_t cost        # of all units before this one
 
 
 cdef struct Position:
@@ -70,19 +45,23 @@ cdef struct Position:
 cdef struct Epoch:
     # What one call of Trainer.epoch works on; read by all threads.
     const fm_rows *X
-    bint use_sparse
-    const fm_targets *targets
+    bint use_sparse, changes_input
+    fm_augment input
+    fm_targets *targets
     const Py_ssize_t *order
+    const Py_ssize_t *partners     # of each row of the order: the row that is mixed into it; NULL without mixup
     Py_ssize_t n_rows, batch_size, n_steps, t
     const double *learning_rates
+    const double *mix              # of each step
     const double *weight_sums
+    double *step_losses            # NULL if nobody asks
     fm_hyper hyper
     double slice_end
     int rule
 
 
-cdef class Trainer:
-    """The workspace of one training run: packed weights, optimizer state, activations of a batch.
+cdef class Trainer(Workspace):
+    """One training run: its workspace, and epochs over it.
 
     Parameters
     ----------
@@ -96,168 +75,27 @@ cdef class Trainer:
         Largest number of rows in a step.
     n_threads : int
         At most so many threads: fewer when fewer are faster. The result does not depend on it.
+    dropout : sequence of float, one per layer, or None
+        Rates in [0, 1) of what enters each layer.
+    layer_rates : sequence of float, one per layer, or None
+        What the learning rate is multiplied by in each layer. Where it is 0 nothing changes, not even the running averages of
+        batch normalisation, which are then used in place of the batch's; such a layer pays no penalty.
+    max_grad_norm : float
+        The gradient of all that learns is scaled down to this Euclidean norm; 0: never.
     """
 
-    cdef Plan plan
-    cdef readonly str loss
-    cdef readonly str optimizer
-    cdef readonly Py_ssize_t batch_size
-    cdef readonly int n_threads
-    cdef int loss_row, rule, n_state, n_layers
-    cdef const fm_kernels *k
-    cdef fm_layer *layers
-    cdef Unit *units
-    cdef Py_ssize_t n_units, stride, total_cost, scratch_bytes, slab_rows
-    cdef char *sums                # of each unit, kept over the slabs; NULL where one slab is enough
-    cdef double *penalties         # of each unit's columns, over the epoch
-    cdef double *values            # losses of a slab's rows
-    cdef char *scratch             # of each thread
-    cdef fm_profile *profiles      # of each thread
-    cdef fm_columns *columns       # of each thread: a slab's stored elements in the thread's part of the first layer
-    cdef list buffers
     cdef fm_barrier barrier
     cdef Position position
-    cdef Pace pace
+    cdef fm_pace pace
     cdef bint busy
 
-    def __cinit__(self, Plan plan not None, str loss not None, str optimizer not None, Py_ssize_t batch_size,
-                  int n_threads=1):
-        if loss not in LOSSES:
-            raise ValueError(f"loss must be one of {tuple(LOSSES)}, got {loss!r}")
-        if optimizer not in OPTIMIZERS:
-            raise ValueError(f"optimizer must be one of {tuple(OPTIMIZERS)}, got {optimizer!r}")
-        if LOSSES[loss] != plan.output:
-            raise ValueError(f"loss {loss!r} needs a plan with output {LOSSES[loss]!r}, got {plan.output!r}")
-        if batch_size < 1 or n_threads < 1:
-            raise ValueError(f"batch_size and n_threads must be positive, got {batch_size} and {n_threads}")
-        self.plan, self.loss, self.optimizer = plan, loss, optimizer
-        self.batch_size, self.n_threads = batch_size, n_threads
-        self.k, self.n_layers = plan.k, plan.n_layers
-        self.loss_row = list(LOSSES).index(loss)
-        self.rule = list(OPTIMIZERS).index(optimizer)
-        self.n_state = OPTIMIZERS[optimizer]
-        self.slab_rows = <Py_ssize_t> max(SLAB_ROWS_LEAST, min(SLAB_ROWS, SLAB_OPERATIONS / (6.0 * plan.n_parameters)))
-        self.buffers = []
+    def __cinit__(self, *args, **kwargs):
         fm_barrier_init(&self.barrier)
-        self.allocate_layers()
-        self.list_units()
-        # Of a thread: a chunk's targets and outputs in phase 1, a unit's gradient in phase 2; rounded to cache lines.
-        self.scratch_bytes = max(2 * FM_CHUNK_ROWS * (plan.sizes[self.n_layers] + 1), FM_BLOCK_ROWS * self.k.panel)
-        self.scratch_bytes = (self.scratch_bytes * self.k.element_size + 127) // 64 * 64
-        self.scratch = <char *> self.buffer(self.n_threads * self.scratch_bytes)
-        self.allocate_profiles()
-        self.values = <double *> self.buffer(min(batch_size, self.slab_rows) * sizeof(double))
-        if batch_size > self.slab_rows:
-            self.sums = <char *> self.buffer(self.n_units * FM_BLOCK_ROWS * self.k.panel * self.k.element_size)
-
-    cdef void *buffer(self, Py_ssize_t n_bytes) except NULL:
-        cdef Buffer new = Buffer(n_bytes)
-        self.buffers.append(new)
-        return new.at
-
-    cdef int allocate_layers(self) except -1:
-        """Panels for weights, state, and a slab's activations and deltas.
-
-        An odd number of rows between panels, so that a row's pieces do not fall into one cache set.
-        """
-        cdef Py_ssize_t size = self.k.element_size, rows = min(self.batch_size, self.slab_rows) | 1, O, I
-        cdef fm_layer *layer
-        cdef int l, s
-        self.stride = rows * self.k.panel
-        self.layers = <fm_layer *> self.buffer(self.n_layers * sizeof(fm_layer))
-        for l in range(self.n_layers):
-            layer = &self.layers[l]
-            layer.fan_in, layer.fan_out, layer.activation = self.plan.sizes[l], self.plan.sizes[l + 1], self.plan.hidden[l]
-            I, O = self.plan.padded(layer.fan_in), self.plan.padded(layer.fan_out)
-            layer.W = self.buffer(layer.fan_in * O * size)
-            layer.b = self.buffer(O * size)
-            for s in range(self.n_state):
-                layer.W_state[s] = self.buffer(layer.fan_in * O * size)
-                layer.b_state[s] = self.buffer(O * size)
-            layer.x = self.layers[l - 1].y if l > 0 else NULL  # of the first: see epoch
-            layer.dz = self.buffer(O // self.k.panel * self.stride * size)
-            layer.y = layer.dz
-            if l > 0:
-                layer.WT = self.buffer(layer.fan_out * I * size)
-            if l < self.n_layers - 1:
-                layer.y = self.buffer(O // self.k.panel * self.stride * size)
-                if self.k.activations[layer.activation].from_input:
-                    layer.z = self.buffer(O // self.k.panel * self.stride * size)
-        return 0
-
-    cdef int allocate_profiles(self) except -1:
-        cdef int t
-        self.profiles = <fm_profile *> self.buffer(self.n_threads * sizeof(fm_profile))
-        if FM_HAS_PROFILE:
-            for t in range(self.n_threads):
-                self.profiles[t].seconds = <double *> self.buffer(FM_N_SECTIONS * self.n_layers * sizeof(double))
-        return 0
-
-    def profile(self) -> dict:
-        """Seconds so far by (section, layer), a list with one number per thread. Sections that belong to no layer are
-        counted at layer 0. Raises RuntimeError unless the package was built with FASTMLP_PROFILE=1."""
-        cdef int section, l, t
-        if not FM_HAS_PROFILE:
-            raise RuntimeError("profiles are compiled in on request only: build with FASTMLP_PROFILE=1")
-        return {
-            (fm_section_name(section).decode(), l): [
-                self.profiles[t].seconds[section * self.n_layers + l] for t in range(self.n_threads)
-            ]
-            for section in range(FM_N_SECTIONS) for l in range(self.n_layers)
-        }
-
-    cdef int list_units(self) except -1:
-        """Phase 2's work, in pieces small enough to share out and large enough to stream."""
-        cdef Py_ssize_t panel = self.k.panel, n = 0, p, i, width
-        cdef Unit *unit
-        cdef fm_layer *layer
-        cdef int l
-        for l in range(self.n_layers):
-            p = self.plan.padded(self.layers[l].fan_out) // panel
-            n += p * ((self.layers[l].fan_in + FM_BLOCK_ROWS - 1) // FM_BLOCK_ROWS + 1)
-        self.units = <Unit *> self.buffer(n * sizeof(Unit))
-        self.penalties = <double *> self.buffer(n * panel * sizeof(double))
-        self.n_units, self.total_cost = n, 0
-        unit = self.units
-        for l in range(self.n_layers):
-            layer = &self.layers[l]
-            for i in range(0, layer.fan_in, FM_BLOCK_ROWS):
-                for p in range(self.plan.padded(layer.fan_out) // panel):
-                    unit.layer, unit.i0, unit.n, unit.p = l, i, min(FM_BLOCK_ROWS, layer.fan_in - i), p
-                    unit.cost = self.total_cost
-                    width = min(panel, layer.fan_out - p * panel)
-                    self.total_cost += unit.n * (2 if width > self.k.vector else 1)
-                    unit += 1
-            for p in range(self.plan.padded(layer.fan_out) // panel):
-                unit.layer, unit.i0, unit.n, unit.p, unit.cost = l, 0, 0, p, self.total_cost
-                self.total_cost += 2
-                unit += 1
-        return 0
-
-    def load(self, parameters, state=None):
-        """Copy flat parameters, and the optimizer's arrays (n_state, n_parameters; None: zeros), into the workspace."""
-        cdef Py_ssize_t n = self.plan.n_parameters, size = self.k.element_size
-        cdef char *at = <char *> flat(parameters, n, self.plan.kind, "parameters")
-        cdef char *state_at = <char *> flat(state, n * self.n_state, self.plan.kind, "state") if state is not None else NULL
-        cdef Buffer zeros = Buffer(n * size) if state is None and self.n_state else None
-        cdef int s
-        self.plan.pack(self.layers, at, -1)
-        for s in range(self.n_state):
-            self.plan.pack(self.layers, <char *> zeros.at if state is None else state_at + s * n * size, s)
-
-    def store(self, parameters, state=None):
-        """Copy the parameters, and the optimizer's arrays if `state` is given, out of the workspace."""
-        cdef Py_ssize_t n = self.plan.n_parameters, size = self.k.element_size
-        cdef char *at = <char *> flat(parameters, n, self.plan.kind, "parameters", True)
-        cdef char *state_at = <char *> flat(state, n * self.n_state, self.plan.kind, "state", True) if state is not None else NULL
-        cdef int s
-        self.plan.unpack(at, self.layers, -1)
-        if state is not None:
-            for s in range(self.n_state):
-                self.plan.unpack(state_at + s * n * size, self.layers, s)
 
     def epoch(self, X, y, sample_weight, order, learning_rates, Py_ssize_t t, *, double alpha=0.0, double l1_ratio=0.0,
-              double momentum=0.9, double beta_1=0.9, double beta_2=0.999, double epsilon=1e-8, double rho=0.9):
+              double momentum=0.9, double beta_1=0.9, double beta_2=0.999, double epsilon=1e-8, double rho=0.9,
+              double loss_parameter=1.0, double label_smoothing=0.0, double input_noise=0.0, double input_mask=0.0, mix=None,
+              seed=0, step_losses=None):
         """One pass over the rows `order` of X in batches of `batch_size`, the last one being the rest.
 
         Parameters
@@ -270,6 +108,17 @@ cdef class Trainer:
         learning_rates : float64 array, one per step
         t : int
             Updates made before.
+        loss_parameter : float
+            Quantile or delta, for the losses that have one.
+        label_smoothing : float
+        input_noise, input_mask : float
+            Standard deviation of what is added to each number of X; share of them that become 0.
+        mix : float64 array, one per step, or None
+            Mixup: each row counts so much, the next one of its batch (the first one for the last) the rest.
+        seed : int
+            Key, of 64 bits, of dropout, noise and mask; their counters are t + step, layer, row in the batch and column.
+        step_losses : float64 array, one per step, or None
+            Receives each step's loss.
 
         Returns
         -------
@@ -285,75 +134,48 @@ cdef class Trainer:
         cdef Epoch e
         cdef fm_targets targets
         cdef Py_ssize_t m = rows.n if order is None else len(order), s
-        memset(&e, 0, sizeof(e))
-        self.take_targets(&targets, rows.n, y, sample_weight)
         cdef list memory = []
-        e.use_sparse = rows.use_sparse
+        memset(&e, 0, sizeof(e))
+        self.plan.take_targets(&targets, self.loss_row, rows.n, y, sample_weight)
+        targets.parameter, targets.smoothing = loss_parameter, label_smoothing
+        e.input.noise, e.input.mask, e.input.rate = input_noise, input_mask, self.input_rate
+        e.changes_input = input_noise != 0 or input_mask != 0 or self.input_rate != 0 or mix is not None
+        e.use_sparse = rows.use_sparse and not e.changes_input and not self.layers[0].residual
         if e.use_sparse:
             self.make_room_for_columns(rows, m, memory)
-        elif self.layers[0].x == NULL:
-            self.layers[0].x = self.buffer(
-                self.plan.padded(self.plan.sizes[0]) // self.k.panel * self.stride * self.k.element_size
-            )
+        else:
+            self.make_room_for_input(mix is not None)
         e.X, e.targets, e.n_rows, e.batch_size, e.t, e.rule = &rows.rows, &targets, m, self.batch_size, t, self.rule
         e.n_steps = (m + self.batch_size - 1) // self.batch_size
         e.order = self.take_order(order, rows.n)
         e.learning_rates = <double *> flat(learning_rates, e.n_steps, b'd', "learning_rates")
+        if mix is not None:
+            e.mix = <double *> flat(mix, e.n_steps, b'd', "mix")
+            e.partners = list_partners(&e, memory)
+        if step_losses is not None:
+            e.step_losses = <double *> flat(step_losses, e.n_steps, b'd', "step_losses", True)
         cdef Buffer sums = Buffer(e.n_steps * sizeof(double))
         e.weight_sums = <double *> sums.at
         for s in range(e.n_steps):
             (<double *> sums.at)[s] = weight_sum(&e, s)
         e.hyper.l1, e.hyper.l2 = alpha * l1_ratio, alpha * (1 - l1_ratio)
         e.hyper.momentum, e.hyper.beta_1, e.hyper.beta_2 = momentum, beta_1, beta_2
-        e.hyper.epsilon, e.hyper.rho = epsilon, rho
+        e.hyper.epsilon, e.hyper.rho, e.hyper.clip = epsilon, rho, 1
+        self.draws.key[0], self.draws.key[1] = <uint32_t> (seed & 0xffffffff), <uint32_t> (seed >> 32 & 0xffffffff)
         self.run(&e)
-        return (self.position.loss + self.penalty()) / m if m else 0.0
+        return (self.position.loss + self.in_order(self.penalties)) / m if m else 0.0
 
-    def loss_gradient(self, parameters, X, y, sample_weight, out, *, double alpha=0.0, double l1_ratio=0.0):
-        """Loss of all rows of X at `parameters`, and its gradient into the flat array `out`."""
+    def loss_gradient(self, parameters, X, y, sample_weight, out, *, statistics=None, **constants):
+        """Loss of all rows of X at `parameters`, and its gradient into the flat array `out`; `constants` as in epoch."""
         if self.optimizer != "gradient":
             raise ValueError(f"loss_gradient needs a Trainer with optimizer 'gradient', this one has {self.optimizer!r}")
         if len(X) > self.batch_size if isinstance(X, numpy.ndarray) else X.shape[0] > self.batch_size:
             raise ValueError(f"X has more rows than the batch size {self.batch_size}")
-        cdef Py_ssize_t n = self.plan.n_parameters
-        cdef char *at = <char *> flat(out, n, self.plan.kind, "out", True)
-        self.plan.pack(self.layers, <char *> flat(parameters, n, self.plan.kind, "parameters"), -1)
-        loss = self.epoch(X, y, sample_weight, None, numpy.zeros(1), 0, alpha=alpha, l1_ratio=l1_ratio)
+        cdef char *at = <char *> flat(out, self.plan.n_parameters, self.plan.kind, "out", True)
+        self.load(parameters, None, statistics)
+        loss = self.epoch(X, y, sample_weight, None, numpy.zeros(1), 0, **constants)
         self.plan.unpack(at, self.layers, 0)
         return loss
-
-    cdef int make_room_for_columns(self, Rows rows, Py_ssize_t m, list memory) except -1:
-        """Room for each thread's columns_csr; `memory` keeps it for the epoch. A slab has at most the elements that as many
-        rows of the longest kind have, and at most all there are."""
-        cdef Py_ssize_t longest = 0, r, t, n
-        cdef Buffer new
-        for r in range(rows.n):
-            longest = max(longest, rows.index(2, r + 1) - rows.index(2, r))
-        n = longest * min(self.slab_rows, self.batch_size, m)
-        new = Buffer(self.n_threads * sizeof(fm_columns))
-        memory.append(new)
-        self.columns = <fm_columns *> new.at
-        for t in range(self.n_threads):
-            new = Buffer((self.plan.sizes[0] + 1) * sizeof(Py_ssize_t) + n * (self.k.element_size + sizeof(int32_t)), False)
-            memory.append(new)
-            self.columns[t].start = <Py_ssize_t *> new.at
-            self.columns[t].value = self.columns[t].start + self.plan.sizes[0] + 1
-            self.columns[t].row = <int32_t *> (<char *> self.columns[t].value + n * self.k.element_size)
-        return 0
-
-    cdef int take_targets(self, fm_targets *targets, Py_ssize_t n, y, sample_weight) except -1:
-        cdef Py_ssize_t i, O = self.plan.sizes[self.n_layers]
-        memset(targets, 0, sizeof(targets[0]))
-        if self.k.losses[self.loss_row].target_is_class:
-            targets.classes = <Py_ssize_t *> flat(y, n, b'i', "y")
-            for i in range(n):
-                if targets.classes[i] < 0 or targets.classes[i] >= O:
-                    raise ValueError(f"y must lie in [0, {O}), got {targets.classes[i]}")
-        else:
-            targets.values = flat(y, n * O, self.plan.kind, "y")
-        if sample_weight is not None:
-            targets.weights = <double *> flat(sample_weight, n, b'd', "sample_weight")
-        return 0
 
     cdef const Py_ssize_t *take_order(self, order, Py_ssize_t n) except? NULL:
         cdef Py_ssize_t i
@@ -376,9 +198,10 @@ cdef class Trainer:
         memset(position, 0, sizeof(Position))
         memset(self.penalties, 0, self.n_units * self.k.panel * sizeof(double))
         try:
+            self.arrive(e)
             while position.step < e.n_steps:
-                position.stop = 0
-                self.begin_slice(e, n_threads)
+                position.stop, position.rows = 0, 0
+                e.slice_end = fm_pace_begin(&self.pace, n_threads, fm_seconds())
                 if self.pace.trial == 0:
                     with nogil:
                         self.work(e, 0, 1)
@@ -386,45 +209,11 @@ cdef class Trainer:
                     note_threads(n_threads)
                     with nogil, parallel(num_threads=n_threads):
                         self.work(e, threadid(), omp_get_num_threads())
-                self.end_slice(position.rows)
+                fm_pace_end(&self.pace, position.rows, fm_seconds())
                 PyErr_CheckSignals()
         finally:
             self.busy = False
         return 0
-
-    cdef void begin_slice(self, Epoch *e, int n_threads) noexcept:
-        """Choose between one thread and all of them, and the slice's length.
-
-        One thread begins, so that a short fit wakes no other. The first slice of each way is with cold caches, or wakes the
-        threads: it teaches nothing.
-        """
-        cdef Pace *pace = &self.pace
-        cdef double length = TRIAL_SLICE, age
-        cdef int other = 1 - pace.way
-        pace.start = fm_seconds()
-        age = pace.start - pace.measured[other]
-        pace.trial = pace.way
-        if n_threads == 1:
-            pace.trial, length = 0, SIGNAL_SLICE
-        elif pace.slices < 4:
-            pace.trial = pace.slices >= 2
-        elif pace.rate[other] > pace.rate[pace.way] and age < FRESH:
-            pace.way = pace.trial = other
-            length = SIGNAL_SLICE
-        elif pace.rate[other] > pace.rate[pace.way] or age > TRY_EVERY[pace.way]:
-            pace.trial = other
-        else:
-            length = SIGNAL_SLICE
-        self.position.rows = 0
-        e.slice_end = pace.start + length
-
-    cdef void end_slice(self, Py_ssize_t rows) noexcept:
-        cdef Pace *pace = &self.pace
-        cdef double now = fm_seconds()
-        if pace.slices == 1 or pace.slices >= 3:
-            pace.rate[pace.trial] = rows / max(now - pace.start, 1e-9)
-            pace.measured[pace.trial] = now
-        pace.slices = min(pace.slices + 1, 4)
 
     cdef void work(self, Epoch *e, int thread, int n_threads) noexcept nogil:
         """One thread's part of the steps, from the current position until the slice or the epoch ends."""
@@ -432,6 +221,7 @@ cdef class Trainer:
         cdef fm_hyper hyper = e.hyper
         cdef Py_ssize_t begin = self.first_unit(thread, n_threads), end = self.first_unit(thread + 1, n_threads)
         cdef Py_ssize_t step, slab, n_slabs, rows, first, count
+        cdef bint last
         cdef fm_profile *profile = &self.profiles[thread]
         fm_profile_begin(profile)
         while not position.stop:
@@ -447,8 +237,17 @@ cdef class Trainer:
                 fm_profile_mark(profile, self.n_layers, FM_SECTION_barrier, 0)
                 hyper.learning_rate, hyper.t = e.learning_rates[step], e.t + step + 1
                 hyper.weight_sum, hyper.penalty_scale = e.weight_sums[step], rows / e.weight_sums[step]
-                self.k.optimizers[e.rule].prepare(&hyper)
-                self.across_batch(e, &hyper, begin, end, first, count, slab > 0, e.rule if slab == n_slabs - 1 else -1, thread)
+                last = slab == n_slabs - 1
+                if self.squares == NULL:
+                    self.across_batch(e, &hyper, begin, end, first, count, slab > 0, e.rule if last else -1, thread)
+                else:
+                    self.across_batch(e, &hyper, begin, end, first, count, slab > 0, -1, thread)
+                    if last:
+                        hyper.clip = 1
+                        self.measure(&hyper, begin, end)
+                        fm_barrier_wait(&self.barrier, n_threads)
+                        hyper.clip = self.clip_factor()
+                        self.across_batch(e, &hyper, begin, end, first, 0, 1, e.rule, thread)
             else:
                 fm_barrier_wait(&self.barrier, n_threads)
             if thread == 0:
@@ -457,78 +256,144 @@ cdef class Trainer:
             fm_barrier_wait(&self.barrier, n_threads)
             fm_profile_mark(profile, self.n_layers, FM_SECTION_barrier, 0)
 
-    cdef Py_ssize_t first_unit(self, int thread, int n_threads) noexcept nogil:
-        """Units are shared out by cost: the first one that is not before this thread's share of it."""
-        cdef Py_ssize_t low = 0, high = self.n_units, middle, share = self.total_cost * thread // n_threads
-        if thread == n_threads:
-            return self.n_units
-        while low < high:
-            middle = (low + high) // 2
-            if self.units[middle].cost < share:
-                low = middle + 1
-            else:
-                high = middle
-        return low
+    # ---- Phase 1 -----------------------------------------------------------------------------------------------------
 
     cdef void along_network(self, Epoch *e, Py_ssize_t first, Py_ssize_t count, int thread, int n_threads) noexcept nogil:
-        """Phase 1: this thread's rows of the slab, in chunks."""
+        """This thread's rows of the slab up the segments and down again; its columns of what stands between them."""
+        cdef int s
+        for s in range(self.n_segments):
+            self.through(e, s, first, count, thread, n_threads)
+            if s < self.n_segments - 1:
+                self.between(self.ends[s], count, thread, n_threads, False)
+        for s in range(self.n_segments - 2, -1, -1):
+            self.between(self.ends[s], count, thread, n_threads, True)
+            self.down(s, count * thread // n_threads, count * (thread + 1) // n_threads, thread)
+
+    cdef void through(self, Epoch *e, int s, Py_ssize_t first, Py_ssize_t count, int thread, int n_threads) noexcept nogil:
+        """This thread's rows through segment s, in chunks; through the last one down again too, while they are in the cache."""
         cdef Py_ssize_t row = count * thread // n_threads, end = count * (thread + 1) // n_threads
-        cdef Py_ssize_t n_chunks = (end - row + FM_CHUNK_ROWS - 1) // FM_CHUNK_ROWS, size = self.k.element_size, n
-        cdef Py_ssize_t panel = self.k.panel, O = self.plan.sizes[self.n_layers]
+        cdef Py_ssize_t n_chunks = (end - row + FM_CHUNK_ROWS - 1) // FM_CHUNK_ROWS, n
+        cdef Py_ssize_t O = self.plan.sizes[self.n_layers]
         cdef const Py_ssize_t *order
+        cdef const Py_ssize_t *partner
         cdef fm_layer *last = &self.layers[self.n_layers - 1]
         cdef fm_profile *profile = &self.profiles[thread]
         cdef int l
         for n_chunks in range(n_chunks, 0, -1):
             n = (end - row) // n_chunks
-            order = NULL
+            order, partner = NULL, NULL
             if e.order != NULL:
                 order = e.order + first + row
-            if not e.use_sparse:
-                self.k.gather(<char *> self.layers[0].x + row * panel * size, e.X, order, first + row, n, self.stride)
+            if e.partners != NULL:
+                partner = e.partners + first + row
+            if s == 0 and not e.use_sparse:
+                self.fetch(e, order, partner, first + row, row, n)
                 fm_profile_mark(profile, self.n_layers, FM_SECTION_gather, 0)
-            for l in range(self.n_layers):
+            for l in range(self.ends[s - 1] + 1 if s > 0 else 0, self.ends[s] + 1):
                 if l == 0 and e.use_sparse:
                     self.k.forward_csr(&self.layers[0], e.X, order, first + row, row, n, self.stride)
                 else:
                     self.k.forward(&self.layers[l], row, n, self.stride)
                 fm_profile_mark(profile, self.n_layers, FM_SECTION_forward, l)
-            self.k.losses[self.loss_row].gradient(last.dz, self.values + row, self.scratch + thread * self.scratch_bytes,
-                                                  e.targets, order, first + row, row, n, O, self.stride)
-            fm_profile_mark(profile, self.n_layers, FM_SECTION_loss, 0)
-            for l in range(self.n_layers - 1, 0, -1):
-                self.k.backward(&self.layers[l], &self.layers[l - 1], row, n, self.stride)
-                fm_profile_mark(profile, self.n_layers, FM_SECTION_backward, l)
+            if s == self.n_segments - 1:
+                self.k.losses[self.loss_row].gradient(last.dz, self.values + row, self.scratch + thread * self.scratch_bytes,
+                                                      e.targets, order, partner, first + row, row, n, O, self.stride)
+                fm_profile_mark(profile, self.n_layers, FM_SECTION_loss, 0)
+                self.down(s, row, row + n, thread)
             row += n
 
-    cdef void across_batch(self, Epoch *e, const fm_hyper *hyper, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t first,
+    cdef void fetch(self, Epoch *e, const Py_ssize_t *order, const Py_ssize_t *partner, Py_ssize_t first_row, Py_ssize_t row,
+                    Py_ssize_t n) noexcept nogil:
+        """Rows of the input, changed as the run wants them."""
+        cdef Py_ssize_t skip = row * self.k.panel * self.k.element_size
+        cdef char *x = <char *> self.layers[0].x + skip
+        cdef char *mixed = NULL
+        self.k.gather(x, e.X, order, first_row, n, self.stride)
+        if partner != NULL:
+            mixed = self.partners + skip
+            self.k.gather(mixed, e.X, partner, 0, n, self.stride)
+        if e.changes_input:
+            self.k.augment(x, mixed, e.targets.mix, &e.input, &self.draws, row, n, self.plan.sizes[0], self.stride)
+
+    cdef void down(self, int s, Py_ssize_t row, Py_ssize_t end, int thread) noexcept nogil:
+        """Rows back through segment s, as far as there is a layer that learns."""
+        cdef Py_ssize_t n_chunks = (end - row + FM_CHUNK_ROWS - 1) // FM_CHUNK_ROWS, n
+        cdef int l, bottom = max(self.lowest, self.ends[s - 1] if s > 0 else 0)
+        for n_chunks in range(n_chunks, 0, -1):
+            n = (end - row) // n_chunks
+            for l in range(self.ends[s], bottom, -1):
+                self.k.backward(&self.layers[l], &self.layers[l - 1], row, n, self.stride)
+                fm_profile_mark(&self.profiles[thread], self.n_layers, FM_SECTION_backward, l)
+            row += n
+
+    cdef void between(self, int l, Py_ssize_t count, int thread, int n_threads, bint back) noexcept nogil:
+        """This thread's columns of layer l's normalisation, forth or back, while no thread touches its rows."""
+        cdef Py_ssize_t panels = self.plan.padded(self.layers[l].fan_out) // self.k.panel, p
+        fm_barrier_wait(&self.barrier, n_threads)
+        fm_profile_mark(&self.profiles[thread], self.n_layers, FM_SECTION_barrier, 0)
+        for p in range(panels * thread // n_threads, panels * (thread + 1) // n_threads):
+            if back:
+                self.k.denormalise(&self.layers[l], p, count, self.stride)
+            else:
+                self.k.normalise(&self.layers[l], p, count, self.stride)
+        fm_profile_mark(&self.profiles[thread], self.n_layers, FM_SECTION_backward if back else FM_SECTION_forward, l)
+        fm_barrier_wait(&self.barrier, n_threads)
+        fm_profile_mark(&self.profiles[thread], self.n_layers, FM_SECTION_barrier, 0)
+
+    # ---- Phase 2 -----------------------------------------------------------------------------------------------------
+
+    cdef void across_batch(self, Epoch *e, const fm_hyper *common, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t first,
                            Py_ssize_t rows, int accumulate, int rule, int thread) noexcept nogil:
-        """Phase 2: this thread's blocks of weights and biases."""
-        cdef Py_ssize_t i, block = FM_BLOCK_ROWS * self.k.panel * self.k.element_size
-        if e.use_sparse:
-            self.sort_columns(e, begin, end, first, rows, thread)
+        """This thread's blocks of weights and biases. With rows = 0 the gradients are there already."""
+        cdef Py_ssize_t i, size = self.k.element_size, block = FM_BLOCK_ROWS * self.k.panel * size
+        cdef int layer = -1
+        cdef fm_hyper hyper = common[0]
+        cdef bint sparse
         cdef Unit *unit
+        cdef fm_layer *l
         cdef void *G = self.scratch + thread * self.scratch_bytes
         cdef fm_profile *profile = &self.profiles[thread]
+        if e.use_sparse and rows:
+            self.sort_columns(e, begin, end, first, rows, thread)
         for i in range(begin, end):
             unit = &self.units[i]
-            if i > begin and unit.layer != self.units[i - 1].layer:
-                fm_profile_mark(profile, self.n_layers, FM_SECTION_update, unit.layer - 1)
+            l = &self.layers[unit.layer]
+            if unit.layer != layer:
+                if layer >= 0:
+                    fm_profile_mark(profile, self.n_layers, FM_SECTION_update, layer)
+                if layer < 0 or self.rates[unit.layer] != self.rates[layer]:
+                    hyper.learning_rate = common.learning_rate * self.rates[unit.layer]
+                    self.k.optimizers[e.rule].prepare(&hyper)
+                layer = unit.layer
             if self.sums != NULL:
                 G = self.sums + i * block
-            if unit.n and unit.layer == 0 and e.use_sparse:
-                self.k.gradient_csr(G, &self.columns[thread],
-                                    <char *> self.layers[0].dz + unit.p * self.stride * self.k.element_size, unit.i0, unit.n,
-                                    accumulate)
-                self.k.update(&self.layers[0], G, self.penalties + i * self.k.panel, unit.i0, unit.n, unit.p, 0, self.stride,
-                              1, rule, hyper)
-            elif unit.n:
-                self.k.update(&self.layers[unit.layer], G, self.penalties + i * self.k.panel, unit.i0, unit.n, unit.p, rows,
-                              self.stride, accumulate, rule, hyper)
+            if unit.n:
+                sparse = unit.layer == 0 and e.use_sparse and rows > 0
+                if sparse:
+                    self.k.gradient_csr(G, &self.columns[thread], <char *> l.dz + unit.p * self.stride * size, unit.i0, unit.n,
+                                        accumulate)
+                self.k.update(l, G, self.penalties + i * self.k.panel, unit.i0, unit.n, unit.p, 0 if sparse else rows,
+                              self.stride, 1 if sparse else accumulate, rule, &hyper)
+            elif unit.kind == SCALE:
+                self.k.update_scale(l, G, unit.p, rule, &hyper)
             else:
-                self.k.update_bias(&self.layers[unit.layer], G, unit.p, rows, self.stride, accumulate, rule, hyper)
+                self.k.update_bias(l, G, unit.p, rows, self.stride, accumulate, rule, &hyper)
         if begin < end:
-            fm_profile_mark(profile, self.n_layers, FM_SECTION_update, self.units[end - 1].layer)
+            fm_profile_mark(profile, self.n_layers, FM_SECTION_update, layer)
+
+    cdef void measure(self, const fm_hyper *hyper, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+        """Sums of squares of this thread's gradients, by column."""
+        cdef Py_ssize_t i, block = FM_BLOCK_ROWS * self.k.panel * self.k.element_size
+        cdef Unit *unit
+        for i in range(begin, end):
+            unit = &self.units[i]
+            self.k.square(&self.layers[unit.layer], self.sums + i * block, self.squares + i * self.k.panel, unit.i0, unit.n,
+                          unit.p, hyper)
+
+    cdef double clip_factor(self) noexcept nogil:
+        """min(1, max_grad_norm / norm); 1 for a norm that is not a number, which then shows in the parameters."""
+        cdef double norm = sqrt(self.in_order(self.squares))
+        return self.max_grad_norm / norm if norm > self.max_grad_norm else 1
 
     cdef void sort_columns(self, Epoch *e, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t first, Py_ssize_t rows,
                            int thread) noexcept nogil:
@@ -543,48 +408,75 @@ cdef class Trainer:
             self.k.columns_csr(&self.columns[thread], e.X, order, first, rows, self.units[begin].i0,
                                self.units[last - 1].i0 + self.units[last - 1].n)
 
+    # ---- Bookkeeping -------------------------------------------------------------------------------------------------
+
+    cdef void arrive(self, Epoch *e) noexcept nogil:
+        """Thread 0: what depends on where the epoch stands, before the threads go on."""
+        cdef Position *position = &self.position
+        cdef Py_ssize_t rows = min(e.batch_size, e.n_rows - position.first)
+        self.draws.step = <uint32_t> (e.t + position.step + 1)
+        self.draws.row = rows * position.slab // ((rows + self.slab_rows - 1) // self.slab_rows) if rows > 0 else 0
+        if e.mix != NULL and position.step < e.n_steps:
+            e.targets.mix = e.mix[position.step]
+
     cdef void advance(self, Epoch *e, Py_ssize_t rows, Py_ssize_t first, Py_ssize_t count,
                       Py_ssize_t n_slabs) noexcept nogil:
         """Thread 0, while the others finish phase 2: sum the slab's losses in the order of the rows, move on."""
         cdef Position *position = &self.position
-        cdef Py_ssize_t r, row
+        cdef double weight
+        cdef Py_ssize_t r
         if e.weight_sums[position.step] != 0:
             for r in range(count):
-                row = first + r if e.order == NULL else e.order[first + r]
-                if e.targets.weights == NULL:
-                    position.step_loss += self.values[r]
-                elif e.targets.weights[row] != 0:
-                    position.step_loss += e.targets.weights[row] * self.values[r]
+                weight = row_weight(e, first + r, e.targets.mix)
+                if weight != 0:
+                    position.step_loss += weight * self.values[r]
         position.rows += count
         position.slab += 1
         if position.slab == n_slabs:
             if e.weight_sums[position.step] != 0:
-                position.loss += position.step_loss / e.weight_sums[position.step] * rows
+                position.step_loss /= e.weight_sums[position.step]
+                position.loss += position.step_loss * rows
+            if e.step_losses != NULL:
+                e.step_losses[position.step] = position.step_loss
             position.step_loss = 0
             position.slab = 0
             position.step += 1
             position.first += rows
+        self.arrive(e)
         if position.step == e.n_steps or fm_seconds() >= e.slice_end:
             position.stop = 1
 
-    cdef double penalty(self) noexcept:
-        """Sum of the epoch's penalties, by layer, block of rows and column: one order for every panel width."""
-        cdef double total = 0
-        cdef Py_ssize_t u, j, columns
-        for u in range(self.n_units):
-            if self.units[u].n:
-                columns = self.layers[self.units[u].layer].fan_out - self.units[u].p * self.k.panel
-                for j in range(min(self.k.panel, columns)):
-                    total += self.penalties[u * self.k.panel + j]
-        return total
+
+cdef double row_weight(const Epoch *e, Py_ssize_t r, double mix) noexcept nogil:
+    """What row r of the epoch's order counts: its weight, with mixup that of its partner in proportion."""
+    cdef const double *weights = e.targets.weights
+    if weights == NULL:
+        return 1
+    if e.partners != NULL:
+        return mix * weights[r if e.order == NULL else e.order[r]] + (1 - mix) * weights[e.partners[r]]
+    return weights[r if e.order == NULL else e.order[r]]
 
 
 cdef double weight_sum(const Epoch *e, Py_ssize_t step) noexcept nogil:
-    """Sum of a step's sample weights, in the order of its rows; without weights, their number."""
+    """Sum of what a step's rows count, in their order; without weights, their number."""
     cdef Py_ssize_t first = step * e.batch_size, last = min(first + e.batch_size, e.n_rows), r
     cdef double total = 0
     if e.targets.weights == NULL:
         return <double> (last - first)
     for r in range(first, last):
-        total += e.targets.weights[r if e.order == NULL else e.order[r]]
+        total += row_weight(e, r, 1 if e.mix == NULL else e.mix[step])
     return total
+
+
+cdef const Py_ssize_t *list_partners(const Epoch *e, list memory) except NULL:
+    """Of each row of the epoch's order: the next one of its batch, the first one for the last."""
+    cdef Buffer room = Buffer((e.n_rows + 1) * sizeof(Py_ssize_t), False)
+    cdef Py_ssize_t *partners = <Py_ssize_t *> room.at
+    cdef Py_ssize_t first, last, r, next
+    memory.append(room)
+    for first in range(0, e.n_rows, e.batch_size):
+        last = min(first + e.batch_size, e.n_rows)
+        for r in range(first, last):
+            next = first if r == last - 1 else r + 1
+            partners[r] = next if e.order == NULL else e.order[next]
+    return partners

@@ -1,6 +1,6 @@
-# Mirror of csrc/fastmlp.h, csrc/barrier.h and csrc/profile.h, nothing else.
+# Mirror of csrc/fastmlp.h, csrc/barrier.h, csrc/pace.h and csrc/profile.h, nothing else.
 
-from libc.stdint cimport int32_t
+from libc.stdint cimport int32_t, uint32_t
 
 cdef extern from "fastmlp.h" nogil:
     enum:
@@ -13,19 +13,45 @@ cdef extern from "fastmlp.h" nogil:
         FM_N_OPTIMIZERS
         FM_N_MATH
         FM_ACTIVATION_identity
+        FM_STREAM_NOISE
+        FM_STREAM_MASK
+
+    ctypedef struct fm_draws:
+        uint32_t key[2]
+        uint32_t step
+        Py_ssize_t row
+
+    ctypedef struct fm_norm:
+        void *scale
+        void *scale_state[3]
+        void *mean
+        void *variance
+        void *slope
+        void *d_scale
+        void *d_b
+        double momentum
 
     ctypedef struct fm_layer:
         Py_ssize_t fan_in, fan_out
-        int activation
+        int activation, residual
         void *W
         void *b
         void *WT
         void *W_state[3]
         void *b_state[3]
+        fm_norm *norm
+        const void *scale
+        const void *shift
         void *x
         void *z
         void *y
         void *dz
+        void *out
+        void *dout
+        void *keep
+        double rate
+        const fm_draws *draws
+        uint32_t stream
 
     ctypedef struct fm_rows:
         const void *data
@@ -44,10 +70,14 @@ cdef extern from "fastmlp.h" nogil:
         const Py_ssize_t *classes
         const void *values
         const double *weights
+        double parameter, smoothing, mix
+
+    ctypedef struct fm_augment:
+        double noise, mask, rate
 
     ctypedef struct fm_hyper:
         double learning_rate, momentum, beta_1, beta_2, epsilon, rho
-        double l1, l2, weight_sum, penalty_scale
+        double l1, l2, clip, weight_sum, penalty_scale
         Py_ssize_t t
 
     ctypedef struct fm_activation_row:
@@ -64,8 +94,10 @@ cdef extern from "fastmlp.h" nogil:
         const char *name
         int target_is_class, output
         void (*gradient)(void *z, double *value, void *scratch, const fm_targets *targets, const Py_ssize_t *order,
-                         Py_ssize_t first_target, Py_ssize_t first, Py_ssize_t rows, Py_ssize_t columns,
-                         Py_ssize_t stride) noexcept nogil
+                         const Py_ssize_t *partner, Py_ssize_t first_target, Py_ssize_t first, Py_ssize_t rows,
+                         Py_ssize_t columns, Py_ssize_t stride) noexcept nogil
+        void (*value)(void *a, double *value, void *scratch, const fm_targets *targets, Py_ssize_t first_target,
+                      Py_ssize_t rows, Py_ssize_t columns) noexcept nogil
 
     ctypedef struct fm_optimizer_row:
         const char *name
@@ -81,6 +113,8 @@ cdef extern from "fastmlp.h" nogil:
         int element_size, vector, panel
         void (*gather)(void *P, const fm_rows *X, const Py_ssize_t *order, Py_ssize_t first, Py_ssize_t rows,
                        Py_ssize_t stride) noexcept nogil
+        void (*augment)(void *P, const void *Q, double mix, const fm_augment *how, const fm_draws *draws, Py_ssize_t first,
+                        Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t stride) noexcept nogil
         void (*scatter)(void *M, const void *P, Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t stride) noexcept nogil
         void (*forward)(const fm_layer *layer, Py_ssize_t first, Py_ssize_t rows, Py_ssize_t stride) noexcept nogil
         void (*forward_csr)(const fm_layer *layer, const fm_rows *X, const Py_ssize_t *order, Py_ssize_t first_row,
@@ -89,14 +123,20 @@ cdef extern from "fastmlp.h" nogil:
                             Py_ssize_t c0, Py_ssize_t c1) noexcept nogil
         void (*gradient_csr)(void *G, const fm_columns *C, const void *dz, Py_ssize_t i0, Py_ssize_t n,
                              int accumulate) noexcept nogil
+        void (*normalise)(const fm_layer *layer, Py_ssize_t p, Py_ssize_t batch, Py_ssize_t stride) noexcept nogil
         void (*backward)(const fm_layer *layer, const fm_layer *below, Py_ssize_t first, Py_ssize_t rows,
                          Py_ssize_t stride) noexcept nogil
+        void (*denormalise)(const fm_layer *layer, Py_ssize_t p, Py_ssize_t batch, Py_ssize_t stride) noexcept nogil
         void (*update)(const fm_layer *layer, void *G, double *penalty, Py_ssize_t i0, Py_ssize_t n, Py_ssize_t p,
                        Py_ssize_t batch, Py_ssize_t stride, int accumulate, int rule, const fm_hyper *hyper) noexcept nogil
         void (*update_bias)(const fm_layer *layer, void *G, Py_ssize_t p, Py_ssize_t batch, Py_ssize_t stride,
                             int accumulate, int rule, const fm_hyper *hyper) noexcept nogil
-        void (*forward_row)(void *y, const void *x, const void *W, const void *b, Py_ssize_t fan_in, Py_ssize_t fan_out,
-                            int activation) noexcept nogil
+        void (*update_scale)(const fm_layer *layer, void *G, Py_ssize_t p, int rule, const fm_hyper *hyper) noexcept nogil
+        void (*square)(const fm_layer *layer, const void *G, double *square, Py_ssize_t i0, Py_ssize_t n, Py_ssize_t p,
+                       const fm_hyper *hyper) noexcept nogil
+        void (*affine)(void *scale, void *shift, const void *gamma, const void *b, const void *mean, const void *variance,
+                       Py_ssize_t n) noexcept nogil
+        void (*forward_row)(const fm_layer *layer, void *y, const void *x) noexcept nogil
         void (*forward_unpacked)(const fm_layer *layer, void *chunk, Py_ssize_t p0, Py_ssize_t p1, Py_ssize_t rows,
                                  Py_ssize_t stride) noexcept nogil
         Py_ssize_t chunk
@@ -117,6 +157,12 @@ cdef extern from "barrier.h" nogil:
         pass
     void fm_barrier_init(fm_barrier *b)
     void fm_barrier_wait(fm_barrier *b, int n)
+
+cdef extern from "pace.h" nogil:
+    ctypedef struct fm_pace:
+        int trial
+    double fm_pace_begin(fm_pace *pace, int n_threads, double now)
+    void fm_pace_end(fm_pace *pace, Py_ssize_t rows, double now)
 
 cdef extern from "profile.h" nogil:
     enum:

@@ -11,9 +11,9 @@ from libc.string cimport memset
 
 from fastmlp._csrc cimport *
 from fastmlp._openmp cimport fm_seconds
-from fastmlp._plan cimport Buffer, Rows, kernels_of
+from fastmlp._machine cimport Buffer, Rows, kernels_of
 
-from fastmlp._plan import ACTIVATIONS, LOSSES, OPTIMIZERS, OUTPUTS, info
+from fastmlp._machine import ACTIVATIONS, LOSSES, OPTIMIZERS, OUTPUTS, info
 
 cdef const fm_kernels *_names = kernels_of(info()["isa"], "float64")
 MATH = tuple([_names.math[i].name.decode() for i in range(FM_N_MATH)])
@@ -167,8 +167,10 @@ cdef class Kernels:
         check(name)
         return a.reshape(z.shape)
 
-    def loss(self, str name, z, y, weights=None, order=None):
-        """(dz, value per row) at z for the targets y[order]."""
+    def loss(self, str name, z, y, weights=None, order=None, *, double parameter=1.0, double smoothing=0.0, partner=None,
+             double mix=1.0):
+        """(dz, value per row, value alone) at z for the targets y[order], mixed with y[partner]; the last from z's output, for
+        the plain targets y[:rows]."""
         cdef fm_targets targets
         cdef const fm_loss_row *row = &self.k.losses[list(LOSSES).index(name)]
         cdef Py_ssize_t rows = z.shape[0], O = z.shape[1]
@@ -176,6 +178,7 @@ cdef class Kernels:
         scratch = numpy.empty(2 * rows * (O + 1) + 64, self.dtype)
         value, check = guarded(rows, "float64")
         memset(&targets, 0, sizeof(targets))
+        targets.parameter, targets.smoothing, targets.mix = parameter, smoothing, mix
         y = numpy.ascontiguousarray(y, numpy.intp if row.target_is_class else self.dtype)
         targets.classes = <Py_ssize_t *> address(y)
         targets.values = address(y)
@@ -184,14 +187,24 @@ cdef class Kernels:
             targets.weights = <double *> address(weights)
         if order is not None:
             order = numpy.ascontiguousarray(order, numpy.intp)
+        if partner is not None:
+            partner = numpy.ascontiguousarray(partner, numpy.intp)
+        a, check_output = guarded(rows * O, self.dtype)
+        a[:] = self.output(LOSSES[name], z).ravel()
+        plain, check_plain = guarded(rows, "float64")
         cdef double *value_at = <double *> address(value)
+        cdef double *plain_at = <double *> address(plain)
+        cdef void *a_at = address(a)
         cdef void *scratch_at = address(scratch)
         cdef Py_ssize_t *order_at = <Py_ssize_t *> address(order) if order is not None else NULL
+        cdef Py_ssize_t *partner_at = <Py_ssize_t *> address(partner) if partner is not None else NULL
         start()
-        row.gradient(dz.at, value_at, scratch_at, &targets, order_at, 0, 3, rows, O, dz.stride)
+        row.gradient(dz.at, value_at, scratch_at, &targets, order_at, partner_at, 0, 3, rows, O, dz.stride)
+        row.value(a_at, plain_at, scratch_at, &targets, 0, rows, O)
         stop()
-        check(name)
-        return dz.check(name).get(), value
+        for guard in (check, check_output, check_plain):
+            guard(name)
+        return dz.check(name).get(), value, plain
 
     def gather(self, X, order=None, Py_ssize_t first=0, rows=None):
         """X[order], through panels."""
@@ -230,12 +243,12 @@ cdef class Kernels:
         y, check = guarded(W.shape[1], self.dtype, offset)
         cdef void *y_at = address(y)
         cdef void *x_at = address(x)
-        cdef void *W_at = address(W)
-        cdef void *b_at = address(b)
-        cdef Py_ssize_t fan_in = W.shape[0], fan_out = W.shape[1]
-        cdef int f = ACTIVATIONS.index(activation)
+        cdef fm_layer layer
+        memset(&layer, 0, sizeof(layer))
+        layer.fan_in, layer.fan_out, layer.activation = W.shape[0], W.shape[1], ACTIVATIONS.index(activation)
+        layer.W, layer.b = address(W), address(b)
         start()
-        self.k.forward_row(y_at, x_at, W_at, b_at, fan_in, fan_out, f)
+        self.k.forward_row(&layer, y_at, x_at)
         stop()
         check("forward_row")
         return y
@@ -339,6 +352,7 @@ cdef class Kernels:
             layer.W_state[s] = panels.at
             panels = states[1][s]
             layer.b_state[s] = panels.at
+        h.clip = 1
         h.t, h.weight_sum, h.l1, h.l2, h.penalty_scale = t, weight_sum, l1, l2, 1
         h.learning_rate, h.momentum, h.beta_1, h.beta_2, h.epsilon, h.rho = learning_rate, momentum, beta_1, beta_2, epsilon, rho
         self.k.optimizers[rule].prepare(&h)

@@ -8,10 +8,10 @@ cdef extern from *:
     #define FM_HAS_OPENMP 1
     #else
     #define FM_HAS_OPENMP 0
-    static int omp_get_max_threads(void) { return 1; }
-    static int omp_get_num_threads(void) { return 1; }
+    static inline int omp_get_max_threads(void) { return 1; }
+    static inline int omp_get_num_threads(void) { return 1; }
     #endif
-    static double fm_seconds(void) { /* from some fixed point; never goes back */
+    static inline double fm_seconds(void) { /* from some fixed point; never goes back */
         struct timespec now;
     #if defined(CLOCK_MONOTONIC)
         clock_gettime(CLOCK_MONOTONIC, &now);

@@ -143,20 +143,32 @@ def loss_case(name: str) -> Case:
     def run(K: Kernels, shape: tuple[int, int, int], draws: np.random.RandomState) -> Outcome:
         rows, outputs = shape[0], max(shape[2], 1)
         z, weights = numbers(K, draws, rows, outputs), draws.uniform(0, 2, rows + 3)
-        order = draws.permutation(rows + 3)[:rows]
+        order, partner = draws.permutation(rows + 3)[:rows], draws.randint(rows + 3, size=rows)
         y = targets_for(name, (rows + 3, outputs), draws)
         y = y if y.ndim == 1 else y.astype(K.dtype)
-        dz, value = K.loss(name, z, y, weights, order)
+        k, mix, smoothing = 0.7, 0.6, 0.1
         output, value_of, slope = reference.LOSSES[name]
-        a, picked = reference.OUTPUTS[output](z.astype(np.float64)), y[order]
-        picked = picked if y.ndim == 1 else picked.astype(np.float64)
+        a, wide = reference.OUTPUTS[output](z.astype(np.float64)), y if y.ndim == 1 else y.astype(np.float64)
         # The clipped probability 1 - p of a sure prediction is known to eps, so its logarithm to eps / (1 - p).
-        scale = np.exp(np.abs(z).max(axis=1, initial=1.0)) + (np.abs(picked).reshape(rows, picked.size // max(rows, 1)).sum(axis=1))
-        n = 4.0 * (outputs + 4)
+        largest_y = np.abs(wide).max(initial=0) * (outputs if y.ndim == 2 else 1)
+        unit = 4.0 * (outputs + 4) * eps_of(K) * (np.exp(np.abs(z).max(axis=1, initial=1.0)) + largest_y)
+        dz, value, plain = K.loss(name, z, y, weights, order, parameter=k)
         errors = [
-            largest(value - value_of(picked, a, eps_of(K)), n * eps_of(K) * scale),
-            largest(dz - weights[order, np.newaxis] * slope(picked, a), n * eps_of(K) * scale[:, np.newaxis]),
+            largest(value - value_of(wide[order], a, eps_of(K), k), unit),
+            largest(dz - weights[order, np.newaxis] * slope(wide[order], a, k), unit[:, np.newaxis]),
+            largest(plain - value_of(wide[:rows], a, eps_of(K), k), unit),
         ]
+        soft = wide
+        if output in ("softmax", "logistic"):
+            soft = reference.soft_targets(wide, outputs, smoothing)
+        else:
+            smoothing = 0.0
+        soft = mix * soft[order] + (1 - mix) * soft[partner]
+        total = mix * weights[order] + (1 - mix) * weights[partner]
+        dz, value, _ = K.loss(name, z, y, weights, order, parameter=k, smoothing=smoothing, partner=partner, mix=mix)
+        away = np.abs(a - soft) > 8 * eps_of(K) * (1 + np.abs(soft))  # from a kink, where rounding decides the slope
+        errors.append(largest(value - value_of(soft, a, eps_of(K), k), unit))
+        errors.append(largest(np.where(away, dz - total[:, np.newaxis] * slope(soft, a, k), 0), unit[:, np.newaxis]))
         return Outcome(max(errors), 1.0, "n eps")
 
     return Case(f"loss {name}", run)

@@ -95,61 +95,94 @@ OUTPUTS: dict[str, Callable[[Array], Array]] = {
 }
 
 
-# --- Losses: name -> (output activation, value(y, a, eps), dz(y, a)) ---------------------------------------
+# --- Losses: name -> (output activation, value(y, a, eps, k), dz(y, a, k)) ---------------------------------
 # value: (B,), the loss of each row; dz: (B, O), the derivative of each row's loss by z. ``eps`` is the unit
 # roundoff of the element type, finfo(dtype).eps: probabilities are clipped to [eps, 1 - eps] in the value
-# only, as in scikit-learn; the gradient is that of the unclipped loss.
+# only, as in scikit-learn; the gradient is that of the unclipped loss. k is the loss's parameter, where it has one.
 
 
-def log_loss(y: Array, a: Array, eps: float) -> Array:
-    """-log a[y], for y a class index (B,)."""
-    return -np.log(np.clip(a[np.arange(len(y)), y], eps, 1.0 - eps))
+def log_loss(y: Array, a: Array, eps: float, k: float = 1.0) -> Array:
+    """-log a[y], for y a class index (B,); -sum_j y_j log a_j, for y a distribution over the classes (B, O)."""
+    logs = np.log(np.clip(a, eps, 1.0 - eps))
+    return -(y * logs).sum(axis=1) if y.ndim == 2 else -logs[np.arange(len(y)), y]
 
 
-def log_loss_dz(y: Array, a: Array) -> Array:
-    """a - onehot(y)."""
-    dz = a.copy()
-    dz[np.arange(len(y)), y] -= 1.0
-    return dz
+def log_loss_dz(y: Array, a: Array, k: float = 1.0) -> Array:
+    """a - onehot(y), or a - y."""
+    return a - y if y.ndim == 2 else a - np.eye(a.shape[1])[y]
 
 
-def binary_log_loss(y: Array, a: Array, eps: float) -> Array:
+def binary_log_loss(y: Array, a: Array, eps: float, k: float = 1.0) -> Array:
     """-sum_j (y_j log a_j + (1 - y_j) log(1 - a_j)): one yes-or-no question per output."""
     p = np.clip(a, eps, 1.0 - eps)
     return -(y * np.log(p) + (1.0 - y) * np.log(1.0 - p)).sum(axis=1)
 
 
-def binary_log_loss_dz(y: Array, a: Array) -> Array:
+def binary_log_loss_dz(y: Array, a: Array, k: float = 1.0) -> Array:
     """a - y."""
     return a - y
 
 
-def squared_error(y: Array, a: Array, eps: float) -> Array:
+def squared_error(y: Array, a: Array, eps: float, k: float = 1.0) -> Array:
     """(1 / 2O) sum_j (a_j - y_j)^2."""
     return 0.5 * ((a - y) ** 2).mean(axis=1)
 
 
-def squared_error_dz(y: Array, a: Array) -> Array:
+def squared_error_dz(y: Array, a: Array, k: float = 1.0) -> Array:
     """(a - y) / O: the value's own derivative. scikit-learn leaves out the 1 / O (its issue #8349)."""
     return (a - y) / y.shape[1]
 
 
-def poisson(y: Array, a: Array, eps: float) -> Array:
+def absolute_error(y: Array, a: Array, eps: float, k: float = 1.0) -> Array:
+    """(1 / O) sum_j |a_j - y_j|."""
+    return np.abs(a - y).mean(axis=1)
+
+
+def absolute_error_dz(y: Array, a: Array, k: float = 1.0) -> Array:
+    """sign(a - y) / O; 0 at the kink."""
+    return np.sign(a - y) / y.shape[1]
+
+
+def huber(y: Array, a: Array, eps: float, k: float = 1.0) -> Array:
+    """(1 / O) sum_j h(a_j - y_j), h(r) = r^2 / 2 for |r| <= k, else k (|r| - k / 2)  (Huber 1964)."""
+    r = np.abs(a - y)
+    return np.where(r <= k, 0.5 * r * r, k * (r - 0.5 * k)).mean(axis=1)
+
+
+def huber_dz(y: Array, a: Array, k: float = 1.0) -> Array:
+    """a - y, cut off at -k and k, / O."""
+    return np.clip(a - y, -k, k) / y.shape[1]
+
+
+def quantile(y: Array, a: Array, eps: float, k: float = 0.5) -> Array:
+    """(1 / O) sum_j max(k (y_j - a_j), (k - 1) (y_j - a_j)): least for a the k-quantile  (Koenker and Bassett 1978)."""
+    return np.maximum(k * (y - a), (k - 1.0) * (y - a)).mean(axis=1)
+
+
+def quantile_dz(y: Array, a: Array, k: float = 0.5) -> Array:
+    """-k where a < y, 1 - k where a > y, 0 at the kink, / O."""
+    return np.where(a < y, -k, np.where(a > y, 1.0 - k, 0.0)) / y.shape[1]
+
+
+def poisson(y: Array, a: Array, eps: float, k: float = 1.0) -> Array:
     """sum_j (y_j log(y_j / a_j) - y_j + a_j), half the deviance; 0 log 0 = 0. A SUM over outputs, as scikit-learn."""
     positive = y > 0.0
     log_ratio = np.log(np.where(positive, y, 1.0) / np.where(positive, a, 1.0))
     return (y * log_ratio - y + a).sum(axis=1)
 
 
-def poisson_dz(y: Array, a: Array) -> Array:
+def poisson_dz(y: Array, a: Array, k: float = 1.0) -> Array:
     """a - y."""
     return a - y
 
 
-LOSSES: dict[str, tuple[str, Callable[[Array, Array, float], Array], Callable[[Array, Array], Array]]] = {
+LOSSES: dict[str, tuple[str, Callable[..., Array], Callable[..., Array]]] = {
     "log_loss": ("softmax", log_loss, log_loss_dz),
     "binary_log_loss": ("logistic", binary_log_loss, binary_log_loss_dz),
     "squared_error": ("identity", squared_error, squared_error_dz),
+    "absolute_error": ("identity", absolute_error, absolute_error_dz),
+    "huber": ("identity", huber, huber_dz),
+    "quantile": ("identity", quantile, quantile_dz),
     "poisson": ("exp", poisson, poisson_dz),
 }
 
@@ -168,6 +201,7 @@ class Hyper(NamedTuple):
     beta_2: float = 0.999
     epsilon: float = 1e-8
     rho: float = 0.9
+    weight_decay: float = 0.0
 
 
 State = tuple[np.ndarray, ...]
@@ -298,17 +332,153 @@ def forward(coefs: Layers, intercepts: Layers, activations: Sequence[str], outpu
     return forward_layers(coefs, intercepts, activations, output, X)[1][-1]
 
 
-def backward(coefs: Layers, activations: Sequence[str], z: Layers, a: Layers, dz: Array) -> tuple[Layers, Layers]:
-    """dW[l] = a[l]^T dz[l]; db[l] = column sums of dz[l]; dz[l-1] = (dz[l] W[l]^T) f'(z[l-1]); from the last dz."""
-    dW: Layers = [np.empty(0)] * len(coefs)
-    db: Layers = [np.empty(0)] * len(coefs)
-    for layer in reversed(range(len(coefs))):
-        dW[layer] = a[layer].T @ dz
-        db[layer] = dz.sum(axis=0)
-        if layer > 0:
-            derivative = ACTIVATIONS[activations[layer - 1]][1]
-            dz = (dz @ coefs[layer].T) * derivative(z[layer - 1], a[layer])
-    return dW, db
+# --- Random numbers by position ------------------------------------------------------------------------------
+
+# Streams: dropout on what enters layer l takes stream l; the input's noise and mask these.
+STREAM_NOISE = 0x40000000
+STREAM_MASK = 0x40000001
+
+
+def philox(counter: Sequence[Array], key: tuple[int, int]) -> list[Array]:
+    """Philox4x32-10: four words from a counter of four and a key of two (Salmon, Moraes, Dror, Shaw 2011)."""
+    low = np.uint64(0xFFFFFFFF)
+    x = [np.asarray(word, dtype=np.uint64) & low for word in counter]
+    k0, k1 = key
+    for _ in range(10):
+        p0, p1 = x[0] * np.uint64(0xD2511F53), x[2] * np.uint64(0xCD9E8D57)
+        x = [
+            (p1 >> np.uint64(32)) ^ x[1] ^ np.uint64(k0),
+            p1 & low,
+            (p0 >> np.uint64(32)) ^ x[3] ^ np.uint64(k1),
+            p0 & low,
+        ]
+        k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
+    return x
+
+
+def words(seed: int, stream: int, step: int, rows: int, columns: int) -> Array:
+    """(rows, columns) words of 32 bits: word row % 4 at counter (row / 4, column, stream, step), key the seed."""
+    group, column = np.meshgrid(np.arange(-(-rows // 4)), np.arange(columns), indexing="ij")
+    four = philox((group, column, np.full_like(group, stream), np.full_like(group, step)), (seed & 0xFFFFFFFF, seed >> 32))
+    return np.stack(four, axis=1).reshape(4 * len(group), columns)[:rows]
+
+
+def keep(seed: int, stream: int, step: int, rows: int, columns: int, rate: float) -> Array:
+    """Dropout's factors: 0 where word < rate 2^32, else 1 / (1 - rate)  (Srivastava et al. 2014, inverted)."""
+    kept = words(seed, stream, step, rows, columns) >= np.uint64(rate * 2.0**32)
+    return kept / (1.0 - rate)
+
+
+def normals(seed: int, stream: int, step: int, rows: int, columns: int) -> Array:
+    """sqrt(-2 log u0) cos(2 pi u1) and sin: rows 2k and 2k + 1 (Box and Muller 1958), u = (upper 23 bits + 1/2) / 2^23."""
+    u = (words(seed, stream, step, rows + rows % 2, columns) >> np.uint64(9)).astype(np.float64)
+    u = (u + 0.5) / 2.0**23
+    radius, angle = np.sqrt(-2.0 * np.log(u[0::2])), 2.0 * np.pi * u[1::2]
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1).reshape(u.shape)[:rows]
+
+
+# --- Batch normalisation -------------------------------------------------------------------------------------
+
+NORM_EPSILON = 1e-5
+NORM_MOMENTUM = 0.1
+
+
+def normalise(z: Array, scale: Array, b: Array) -> tuple[Array, Array, Array]:
+    """u = scale xhat + b, xhat = (z - mean) / sqrt(variance + epsilon) over the batch (Ioffe and Szegedy 2015, algorithm 1).
+
+    Returns u, xhat and 1 / sqrt(variance + epsilon).
+    """
+    slope = 1.0 / np.sqrt(z.var(axis=0) + NORM_EPSILON)
+    xhat = (z - z.mean(axis=0)) * slope
+    return scale * xhat + b, xhat, slope
+
+
+def normalise_gradient(du: Array, xhat: Array, slope: Array, scale: Array) -> tuple[Array, Array, Array]:
+    """dz = scale slope (du - mean(du) - xhat mean(du xhat)); d_scale = sum du xhat; d_b = sum du."""
+    d_scale, d_b = (du * xhat).sum(axis=0), du.sum(axis=0)
+    return scale * slope * (du - d_b / len(du) - xhat * d_scale / len(du)), d_scale, d_b
+
+
+def normalise_fixed(z: Array, scale: Array, b: Array, mean: Array, variance: Array) -> Array:
+    """The same with given averages, as in prediction."""
+    return scale * (z - mean) / np.sqrt(variance + NORM_EPSILON) + b
+
+
+def running(average: Array, value: Array) -> Array:
+    """A running average after one more batch."""
+    return average + NORM_MOMENTUM * (value - average)
+
+
+def unbiased_variance(z: Array) -> Array:
+    """Variance over the batch with n - 1; 0 for one row."""
+    return z.var(axis=0) * (len(z) / max(len(z) - 1, 1))
+
+
+# --- Models --------------------------------------------------------------------------------------------------
+
+
+class Model(NamedTuple):
+    """Parameters and the optimizer's memory: ``state[k]`` holds k arrays for each of ``coefs + intercepts + scales``.
+
+    ``scales``, ``means`` and ``variances`` hold one array per hidden layer with batch normalisation, else nothing; the
+    layer's intercept is then its shift.
+    """
+
+    coefs: Layers
+    intercepts: Layers
+    state: list[State]
+    scales: Layers = []
+    means: Layers = []
+    variances: Layers = []
+
+    @property
+    def parameters(self) -> Layers:
+        """All arrays that are learned, in the order of ``state``."""
+        return self.coefs + self.intercepts + self.scales
+
+
+class Method(NamedTuple):
+    """What a training run does beyond the plain one. Rates are one per layer, ``dropout[0]`` that of the input."""
+
+    residual: bool = False
+    dropout: tuple[float, ...] = ()
+    layer_rates: tuple[float, ...] = ()
+    max_grad_norm: float = 0.0
+    loss_parameter: float = 1.0
+    label_smoothing: float = 0.0
+    input_noise: float = 0.0
+    input_mask: float = 0.0
+    seed: int = 0
+
+
+PLAIN = Method()
+
+
+def new_model(coefs: Layers, intercepts: Layers, optimizer: str, batch_norm: bool = False) -> Model:
+    """A model before its first step: state of zeros; scales 1, running means 0 and variances 1."""
+    hidden = intercepts[:-1] if batch_norm else []
+    scales, means = [np.ones_like(b) for b in hidden], [np.zeros_like(b) for b in hidden]
+    n_state = OPTIMIZERS[optimizer][0]
+    state = [tuple(np.zeros_like(w) for _ in range(n_state)) for w in coefs + intercepts + scales]
+    return Model(coefs, intercepts, state, scales, means, [np.ones_like(b) for b in hidden])
+
+
+def adds_input(W: Array, layer: int, n_layers: int, residual: bool) -> bool:
+    """A residual network's hidden layer adds its input to its output where the widths agree (He et al. 2016)."""
+    return residual and layer < n_layers - 1 and W.shape[0] == W.shape[1]
+
+
+def predict(model: Model, activations: Sequence[str], output: str, X: Array, residual: bool = False) -> Array:
+    """a[0] = X; a[l+1] = f_l(a[l] W[l] + b[l]) (+ a[l]), batch normalisation by running averages in between."""
+    a = X
+    for layer, (W, b) in enumerate(zip(model.coefs, model.intercepts, strict=True)):
+        if layer < len(model.scales):
+            u = normalise_fixed(a @ W, model.scales[layer], b, model.means[layer], model.variances[layer])
+        else:
+            u = a @ W + b
+        y = output_function(output)(u) if layer == len(model.coefs) - 1 else ACTIVATIONS[activations[layer]][0](u)
+        a = y + a if adds_input(W, layer, len(model.coefs), residual) else y
+    return a
 
 
 def penalty(coefs: Layers, alpha: float, l1_ratio: float) -> float:
@@ -319,6 +489,117 @@ def penalty(coefs: Layers, alpha: float, l1_ratio: float) -> float:
 def penalty_gradient(W: Array, alpha: float, l1_ratio: float) -> Array:
     """alpha (l1_ratio sign(W) + (1 - l1_ratio) W); 0 at W = 0."""
     return alpha * (l1_ratio * np.sign(W) + (1.0 - l1_ratio) * W)
+
+
+def augment(X: Array, method: Method, step: int) -> Array:
+    """X + noise, then numbers that become 0, then dropout on what is left."""
+    rows, columns = X.shape
+    if method.input_noise:
+        X = X + method.input_noise * normals(method.seed, STREAM_NOISE, step, rows, columns)
+    if method.input_mask:
+        X = X * (keep(method.seed, STREAM_MASK, step, rows, columns, method.input_mask) > 0)
+    if method.dropout and method.dropout[0]:
+        X = X * keep(method.seed, 0, step, rows, columns, method.dropout[0])
+    return X
+
+
+def soft_targets(y: Array, n_classes: int, smoothing: float) -> Array:
+    """(1 - smoothing) onehot(y) + smoothing / K  (Szegedy et al. 2016); for yes-or-no targets K = 2."""
+    if y.ndim == 2:
+        return (1.0 - smoothing) * y + smoothing / 2.0
+    return (1.0 - smoothing) * np.eye(n_classes)[y] + smoothing / n_classes
+
+
+class Gradients(NamedTuple):
+    """The loss of a batch, its gradient in the order of ``Model.parameters``, and the statistics of its normalisations."""
+
+    loss: float
+    parameters: Layers
+    means: Layers
+    variances: Layers
+
+
+def gradients(
+    model: Model,
+    activations: Sequence[str],
+    loss: str,
+    X: Array,
+    y: Array,
+    sample_weight: Array | None = None,
+    alpha: float = 0.0,
+    l1_ratio: float = 0.0,
+    eps: float = np.finfo(np.float64).eps,
+    method: Method = PLAIN,
+    step: int = 1,
+    mix: float | None = None,
+) -> Gradients:
+    """J = (sum_i s_i loss_i + penalty) / S with S = sum_i s_i, and its derivatives. Without weights s_i = 1.
+
+    That the penalty is divided by S is scikit-learn's rule. With mixup (Zhang et al. 2018) row i of the batch becomes
+    mix row_i + (1 - mix) row_{i+1}, its targets and its weight likewise, the first row following the last. Layers whose rate is
+    0 pay no penalty and normalise by their running averages.
+    """
+    output, value, derivative = LOSSES[loss]
+    n_layers = len(model.coefs)
+    rates = method.layer_rates or (1.0,) * n_layers
+    s = np.ones(len(X)) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
+    if output == "softmax" and (mix is not None or method.label_smoothing):
+        y = soft_targets(y, model.coefs[-1].shape[1], method.label_smoothing)
+    elif method.label_smoothing:
+        y = soft_targets(y, 2, method.label_smoothing)
+    if mix is not None:
+        X, y, s = (mix * v + (1.0 - mix) * np.roll(v, -1, axis=0) for v in (X, y, s))
+    S = s.sum()
+
+    # Forward; what backward wants to know is kept per layer.
+    x, u, y_of, xhats, slopes, keeps, means, variances = [augment(X, method, step)], [], [], {}, {}, {}, [], []
+    for layer, (W, b) in enumerate(zip(model.coefs, model.intercepts, strict=True)):
+        z = x[-1] @ W
+        if layer < len(model.scales):
+            learns = rates[layer] > 0
+            means.append(running(model.means[layer], z.mean(axis=0)) if learns else model.means[layer])
+            variances.append(running(model.variances[layer], unbiased_variance(z)) if learns else model.variances[layer])
+            if learns:
+                z, xhats[layer], slopes[layer] = normalise(z, model.scales[layer], b)
+            else:
+                z = normalise_fixed(z, model.scales[layer], b, model.means[layer], model.variances[layer])
+        else:
+            z = z + b
+        u.append(z)
+        if layer == n_layers - 1:
+            break
+        y_of.append(ACTIVATIONS[activations[layer]][0](z))
+        leaving = y_of[-1] + x[-1] if adds_input(W, layer, n_layers, method.residual) else y_of[-1]
+        if method.dropout and method.dropout[layer + 1]:
+            keeps[layer] = keep(method.seed, layer + 1, step, *leaving.shape, method.dropout[layer + 1])
+            leaving = leaving * keeps[layer]
+        x.append(leaving)
+    a = output_function(output)(u[-1])
+    learning = [W for W, rate in zip(model.coefs, rates, strict=True) if rate > 0]
+    J = ((s * value(y, a, eps, method.loss_parameter)).sum() + penalty(learning, alpha, l1_ratio)) / S
+
+    # Backward.
+    dz = s[:, np.newaxis] * derivative(y, a, method.loss_parameter)
+    dW: Layers = [np.empty(0)] * n_layers
+    db: Layers = [np.empty(0)] * n_layers
+    d_scale: Layers = [np.empty(0)] * len(model.scales)
+    for layer in reversed(range(n_layers)):
+        W = model.coefs[layer]
+        if layer < n_layers - 1:
+            dz = dx * keeps[layer] if layer in keeps else dx
+            d_leaving = dz
+            dz = dz * ACTIVATIONS[activations[layer]][1](u[layer], y_of[layer])
+        db[layer] = dz.sum(axis=0)
+        if layer in xhats:
+            dz, d_scale[layer], db[layer] = normalise_gradient(dz, xhats[layer], slopes[layer], model.scales[layer])
+        elif layer < len(model.scales):
+            d_scale[layer] = np.zeros_like(model.scales[layer])
+            dz = dz * model.scales[layer] / np.sqrt(model.variances[layer] + NORM_EPSILON)
+        dW[layer] = x[layer].T @ dz + penalty_gradient(W, alpha, l1_ratio)
+        dx = dz @ W.T
+        if adds_input(W, layer, n_layers, method.residual):
+            dx = dx + d_leaving
+    return Gradients(float(J), [g / S for g in dW + db + d_scale], means, variances)
 
 
 def loss_gradient(
@@ -333,37 +614,20 @@ def loss_gradient(
     l1_ratio: float = 0.0,
     eps: float = np.finfo(np.float64).eps,
 ) -> tuple[float, Layers, Layers]:
-    """J = (sum_i s_i loss_i + penalty) / S with S = sum_i s_i, and dJ/dW, dJ/db. Without weights s_i = 1.
-
-    That the penalty is divided by S is scikit-learn's rule. Where S = 0 there is nothing to learn: all zero.
-    """
-    output, value, derivative = LOSSES[loss]
-    s = np.ones(len(X)) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
-    S = s.sum()
-    if S == 0.0:
+    """J, dJ/dW and dJ/db of a plain network. Where the weights sum to 0 there is nothing to learn: all zero."""
+    if sample_weight is not None and np.sum(sample_weight) == 0.0:
         return 0.0, [np.zeros_like(W) for W in coefs], [np.zeros_like(b) for b in intercepts]
-    z, a = forward_layers(coefs, intercepts, activations, output, X)
-    J = ((s * value(y, a[-1], eps)).sum() + penalty(coefs, alpha, l1_ratio)) / S
-    dW, db = backward(coefs, activations, z, a, s[:, np.newaxis] * derivative(y, a[-1]))
-    dW = [(g + penalty_gradient(W, alpha, l1_ratio)) / S for g, W in zip(dW, coefs, strict=True)]
-    return float(J), dW, [g / S for g in db]
+    found = gradients(Model(coefs, intercepts, []), activations, loss, X, y, sample_weight, alpha, l1_ratio, eps)
+    return found.loss, found.parameters[: len(coefs)], found.parameters[len(coefs) :]
 
 
 # --- Training ----------------------------------------------------------------------------------------------
 
 
-class Model(NamedTuple):
-    """Parameters and the optimizer's memory: ``state[k]`` holds k arrays for each of ``coefs + intercepts``."""
-
-    coefs: Layers
-    intercepts: Layers
-    state: list[State]
-
-
-def new_model(coefs: Layers, intercepts: Layers, optimizer: str) -> Model:
-    """A model before its first step: state of zeros."""
-    n_state = OPTIMIZERS[optimizer][0]
-    return Model(coefs, intercepts, [tuple(np.zeros_like(w) for _ in range(n_state)) for w in coefs + intercepts])
+def clip(g: Layers, learns: Sequence[bool], max_norm: float) -> Layers:
+    """g min(1, max_norm / |g|), |g| the Euclidean norm of all that learns (Pascanu, Mikolov, Bengio 2013); 0: as it is."""
+    norm = np.sqrt(sum((part * part).sum() for part, counts in zip(g, learns, strict=True) if counts))
+    return [part * (max_norm / norm) for part in g] if max_norm and norm > max_norm else g
 
 
 def step(
@@ -379,22 +643,33 @@ def step(
     alpha: float = 0.0,
     l1_ratio: float = 0.0,
     eps: float = np.finfo(np.float64).eps,
+    method: Method = PLAIN,
+    mix: float | None = None,
 ) -> tuple[float, Model]:
-    """One batch: loss and gradient at the old parameters, then update number t (from 1) of all of them.
+    """One batch: loss and gradient at the old parameters, then update number t (from 1) of all that learns.
 
     A batch whose weights sum to 0 changes nothing and has loss 0.
     """
-    batch_loss, dW, db = loss_gradient(
-        model.coefs, model.intercepts, activations, loss, X, y, sample_weight, alpha, l1_ratio, eps
-    )
     if sample_weight is not None and np.sum(sample_weight) == 0.0:
         return 0.0, model
-    update = OPTIMIZERS[optimizer][1]
-    parameters = model.coefs + model.intercepts
-    new = [update(w, g, s, hyper, t) for w, g, s in zip(parameters, dW + db, model.state, strict=True)]
-    n_layers = len(model.coefs)
-    weights = [w for w, _ in new]
-    return batch_loss, Model(weights[:n_layers], weights[n_layers:], [s for _, s in new])
+    found = gradients(model, activations, loss, X, y, sample_weight, alpha, l1_ratio, eps, method, t, mix)
+    n_layers, update = len(model.coefs), OPTIMIZERS[optimizer][1]
+    rates = method.layer_rates or (1.0,) * n_layers
+    rates = (*rates, *rates, *rates[: len(model.scales)])
+    g = clip(found.parameters, [rate > 0 for rate in rates], method.max_grad_norm)
+    new = []
+    for k, (w, state) in enumerate(zip(model.parameters, model.state, strict=True)):
+        own = hyper._replace(learning_rate=hyper.learning_rate * rates[k], weight_decay=hyper.weight_decay * (k < n_layers))
+        new.append(update(w, g[k], state, own, t) if rates[k] > 0 else (w, state))
+    parameters = [w for w, _ in new]
+    return found.loss, Model(
+        parameters[:n_layers],
+        parameters[n_layers : 2 * n_layers],
+        [state for _, state in new],
+        parameters[2 * n_layers :],
+        found.means,
+        found.variances,
+    )
 
 
 def batches(n_rows: int, batch_size: int) -> Iterator[slice]:
@@ -419,11 +694,13 @@ def epoch(
     alpha: float = 0.0,
     l1_ratio: float = 0.0,
     eps: float = np.finfo(np.float64).eps,
+    method: Method = PLAIN,
+    mix: Array | None = None,
 ) -> tuple[float, Model]:
     """One pass over the rows ``order`` (all, in order, if None), one step per batch.
 
     ``t`` counts the steps before this epoch; step k of the epoch is number t + k + 1 and takes
-    ``learning_rates[k]``. Returns the mean of the batch losses weighted by the batches' numbers of ROWS, as
+    ``learning_rates[k]`` and ``mix[k]``. Returns the mean of the batch losses weighted by the batches' numbers of ROWS, as
     scikit-learn reports it, and the new model.
     """
     rows = np.arange(len(X)) if order is None else order
@@ -432,8 +709,9 @@ def epoch(
         i = rows[batch]
         batch_weight = None if sample_weight is None else sample_weight[i]
         rate = hyper._replace(learning_rate=float(learning_rates[k]))
+        mixed = None if mix is None else float(mix[k])
         batch_loss, model = step(
-            model, activations, loss, optimizer, X[i], y[i], batch_weight, rate, t + k + 1, alpha, l1_ratio, eps
+            model, activations, loss, optimizer, X[i], y[i], batch_weight, rate, t + k + 1, alpha, l1_ratio, eps, method, mixed
         )
         total += batch_loss * len(i)
     return total / len(rows), model

@@ -1,0 +1,57 @@
+/* pace.h: one thread or all of them, found by measuring while a training run goes on. Included by _core.pyx only.
+ *
+ * A second thread that other programs keep from running holds the first one up at every barrier, and one that a small step does
+ * not need costs more than it does. Which is the case changes while a run goes on: now and then a short slice of time tries the
+ * other way, and the faster way goes on. Results do not depend on it.
+ */
+#ifndef FM_PACE_H
+#define FM_PACE_H
+
+#include <stddef.h>
+
+#define FM_SLICE 0.05  /* seconds between two looks for signals; half of what is promised, since a slab is finished first */
+#define FM_TRIAL 0.002 /* seconds of a trial */
+#define FM_TRY_AGAIN_ON_ONE 0.1 /* seconds between trials of the other way, while on one thread */
+#define FM_TRY_AGAIN_ON_ALL 0.5 /* and while on all */
+#define FM_FRESH 0.02           /* seconds for which a measured rate is good enough to change over */
+
+typedef struct fm_pace {
+    int way;                            /* 0: one thread, 1: all; the way that was found faster */
+    int trial;                          /* the way of the slice that runs now */
+    int slices;                         /* so far, at most 4 */
+    double start, rate[2], measured[2]; /* of the slice; rows per second; when */
+} fm_pace;
+
+/* Choose the way of the slice that begins now; returns when it ends. One thread begins, so that a short fit wakes no other. The
+ * first slice of each way is with cold caches, or wakes the threads: it teaches nothing. */
+static inline double fm_pace_begin(fm_pace *pace, int n_threads, double now) {
+    const int other = 1 - pace->way;
+    const double age = now - pace->measured[other];
+    double length = FM_TRIAL;
+    pace->start = now;
+    pace->trial = pace->way;
+    if (n_threads == 1) {
+        pace->trial = 0;
+        length = FM_SLICE;
+    } else if (pace->slices < 4)
+        pace->trial = pace->slices >= 2;
+    else if (pace->rate[other] > pace->rate[pace->way] && age < FM_FRESH) {
+        pace->way = pace->trial = other;
+        length = FM_SLICE;
+    } else if (pace->rate[other] > pace->rate[pace->way] || age > (pace->way ? FM_TRY_AGAIN_ON_ALL : FM_TRY_AGAIN_ON_ONE))
+        pace->trial = other;
+    else
+        length = FM_SLICE;
+    return now + length;
+}
+
+/* The slice is over: so many rows went through. */
+static inline void fm_pace_end(fm_pace *pace, ptrdiff_t rows, double now) {
+    const double seconds = now - pace->start;
+    if (pace->slices == 1 || pace->slices >= 3) {
+        pace->rate[pace->trial] = (double)rows / (seconds > 1e-9 ? seconds : 1e-9);
+        pace->measured[pace->trial] = now;
+    }
+    pace->slices += pace->slices < 4;
+}
+#endif

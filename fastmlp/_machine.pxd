@@ -1,0 +1,27 @@
+# What the other modules take from _machine.
+
+from fastmlp._csrc cimport fm_kernels, fm_rows
+
+cdef int usable_threads(int wanted) noexcept
+cdef void note_threads(int n_threads) noexcept
+cdef const fm_kernels *kernels_of(str isa, str dtype) except NULL
+cdef void *flat(object array, Py_ssize_t n, int kind, str name, bint writable=*) except? NULL
+
+
+cdef class Buffer:
+    cdef void *raw
+    cdef void *at
+
+
+cdef class Rows:
+    cdef fm_rows rows
+    cdef Py_ssize_t n
+    cdef Py_buffer buffers[3]
+    cdef int n_buffers
+    cdef bint use_sparse                    # CSR whose zeros are worth leaving out
+    cdef object owner
+    cdef int take_csr(self, X, Py_ssize_t columns) except -1
+    cdef bint canonical(self) noexcept
+    cdef Py_ssize_t index(self, int buffer, Py_ssize_t i) noexcept
+    cdef int take(self, array, int flags) except -1
+    cdef int is_double(self, Py_buffer *view, str name) except -1
