@@ -259,6 +259,52 @@ OPTIMIZERS: dict[str, tuple[int, Update]] = {
 }
 
 
+# --- Learning rates: name -> factor(step, n_steps), what learning_rate_init is multiplied by ---------------
+# step = 0 .. n_steps - 1 counts the updates of a run; after that the last factor stays. scikit-learn's own three
+# schedules follow what happens in the run instead, and are held against scikit-learn itself.
+
+
+def step_decay(step: int, n_steps: int, factor: float = 0.1, at: Sequence[float] = (0.5, 0.75)) -> float:
+    """factor^k, k = how many of the shares ``at`` of the run are over (He et al. 2016)."""
+    return factor ** sum(step / n_steps >= share for share in at)
+
+
+def exponential_decay(step: int, n_steps: int, final: float = 0.01) -> float:
+    """final^(step / n_steps)."""
+    return final ** (step / n_steps)
+
+
+def half_wave(first: float, last: float, p: float) -> float:
+    """From ``first`` at p = 0 to ``last`` at p = 1, along a cosine."""
+    return last + (first - last) * 0.5 * (1.0 + float(np.cos(np.pi * p)))
+
+
+def cosine_decay(step: int, n_steps: int, final: float = 0.0) -> float:
+    """final + (1 - final) (1 + cos(pi step / n_steps)) / 2 (Loshchilov and Hutter 2017)."""
+    return half_wave(1.0, final, step / n_steps)
+
+
+def one_cycle(step: int, n_steps: int, warmup: float = 0.3, start: float = 0.04, final: float = 1e-5) -> float:
+    """Up to 1 in the share ``warmup`` of the run, then down to ``final`` (Smith and Topin 2019); cosines for lines."""
+    w = warmup * n_steps
+    return half_wave(start, 1.0, step / w) if step < w else half_wave(1.0, final, (step - w) / (n_steps - w))
+
+
+def warmup_cosine(step: int, n_steps: int, warmup: float = 0.1, final: float = 0.0) -> float:
+    """(step + 1) / (w + 1) for step < w = warmup n_steps (Goyal et al. 2017), then half a cosine down to ``final``."""
+    w = warmup * n_steps
+    return (step + 1) / (w + 1) if step < w else half_wave(1.0, final, (step - w) / (n_steps - w))
+
+
+SCHEDULES: dict[str, Callable[..., float]] = {
+    "step": step_decay,
+    "exponential": exponential_decay,
+    "cosine": cosine_decay,
+    "one_cycle": one_cycle,
+    "warmup_cosine": warmup_cosine,
+}
+
+
 # --- The network -------------------------------------------------------------------------------------------
 
 

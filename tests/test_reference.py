@@ -7,6 +7,7 @@ import pytest
 from conftest import DIFFERENCE_STEP, difference_tolerance, tolerance, varied
 
 from fastmlp import _core, reference
+from fastmlp.optimizers import CURVES
 
 EPS = np.finfo(np.float64).eps
 
@@ -22,6 +23,7 @@ def test_names_are_the_cores():
     assert set(reference.OUTPUTS) == set(_core.OUTPUTS)
     assert {name: row[0] for name, row in reference.LOSSES.items()} == dict(_core.LOSSES)
     assert {name: row[0] for name, row in reference.OPTIMIZERS.items()} == dict(_core.OPTIMIZERS)
+    assert set(reference.SCHEDULES) == set(CURVES)
 
 
 @pytest.mark.parametrize("name", reference.ACTIVATIONS)
@@ -123,6 +125,23 @@ def test_update_rule_by_hand(name):
         w, state = update(w, np.array([gradient]), state, HYPER, t)
     assert len(state) == n_state
     assert abs(w[0] - BY_HAND[name]) <= tolerance("float64", 4)
+
+
+# Factors at steps of a run of 100, worked out from the formulas.
+SCHEDULES_BY_HAND = {
+    "step": {0: 1.0, 49: 1.0, 50: 0.1, 74: 0.1, 75: 0.01, 99: 0.01},
+    "exponential": {0: 1.0, 50: 0.1, 25: 10**-0.5},
+    "cosine": {0: 1.0, 25: 0.5 + 8**-0.5, 50: 0.5},
+    "one_cycle": {0: 0.04, 15: 0.52, 30: 1.0, 65: (1 + 1e-5) / 2},
+    "warmup_cosine": {0: 1 / 11, 9: 10 / 11, 10: 1.0, 55: 0.5},
+}
+
+
+@pytest.mark.parametrize("name", SCHEDULES_BY_HAND)
+def test_schedule_by_hand(name):
+    """Some factors, worked out by hand."""
+    for step, factor in SCHEDULES_BY_HAND[name].items():
+        assert abs(reference.SCHEDULES[name](step, 100) - factor) <= tolerance("float64", 1)
 
 
 def test_epoch_skips_weightless_batch(rng):
