@@ -168,6 +168,7 @@ class Hyper(NamedTuple):
     beta_2: float = 0.999
     epsilon: float = 1e-8
     rho: float = 0.9
+    weight_decay: float = 0.0  # of weights; ``step`` hands biases a 0
 
 
 State = tuple[np.ndarray, ...]
@@ -246,6 +247,42 @@ def adam_hat(w: Array, g: Array, state: State, hyper: Hyper, t: int) -> tuple[Ar
     return w - hyper.learning_rate * m_hat / (np.sqrt(v_hat) + hyper.epsilon), (m, v)
 
 
+def adamw(w: Array, g: Array, state: State, hyper: Hyper, t: int) -> tuple[Array, State]:
+    """adam_hat on g, and w -= lr weight_decay w besides, with the old w (Loshchilov and Hutter 2019, algorithm 2).
+
+    The paper takes off eta_t lambda w, eta_t being a schedule's factor; here the initial rate is in lr too, as users of
+    other libraries expect, so lambda is that rate times weight_decay. The penalty (alpha) is part of g, as in every rule.
+    """
+    new, state = adam_hat(w, g, state, hyper, t)
+    return new - hyper.learning_rate * hyper.weight_decay * w, state
+
+
+def nadam(w: Array, g: Array, state: State, hyper: Hyper, t: int) -> tuple[Array, State]:
+    """w -= lr m_bar / (sqrt(v_hat) + epsilon), m_bar = beta_1 m / (1 - beta_1^(t+1)) + (1 - beta_1) g / (1 - beta_1^t).
+
+    Dozat 2016, with mu_t = beta_1 at every step. The paper has a schedule for it, mu_t = mu (1 - 0.96^(t / 250) / 2):
+    momentum grows from half its size over some thousand steps. Without it the first steps lean on momentum as much as
+    the later ones, and the products of all mu_i in the two corrections are powers of beta_1.
+    """
+    m, v = adam_moments(g, state, hyper)
+    b = hyper.beta_1
+    m_bar = b * m / (1.0 - b ** (t + 1)) + (1.0 - b) * g / (1.0 - b**t)
+    v_hat = v / (1.0 - hyper.beta_2**t)
+    return w - hyper.learning_rate * m_bar / (np.sqrt(v_hat) + hyper.epsilon), (m, v)
+
+
+def amsgrad(w: Array, g: Array, state: State, hyper: Hyper, t: int) -> tuple[Array, State]:
+    """adam_hat with the largest v so far in v's place: v_max = max(v_max, v) (Reddi, Kale and Kumar 2018, algorithm 2).
+
+    The paper corrects neither m nor v for their start at 0; here both are, as in adam_hat, v_max by the t of this step.
+    """
+    m, v = adam_moments(g, state[:2], hyper)
+    v_max = np.maximum(state[2], v)
+    m_hat = m / (1.0 - hyper.beta_1**t)
+    v_hat = v_max / (1.0 - hyper.beta_2**t)
+    return w - hyper.learning_rate * m_hat / (np.sqrt(v_hat) + hyper.epsilon), (m, v, v_max)
+
+
 OPTIMIZERS: dict[str, tuple[int, Update]] = {
     "gradient": (1, gradient),
     "sgd": (0, sgd),
@@ -256,6 +293,9 @@ OPTIMIZERS: dict[str, tuple[int, Update]] = {
     "rmsprop": (1, rmsprop),
     "adam": (2, adam),
     "adam_hat": (2, adam_hat),
+    "adamw": (2, adamw),
+    "nadam": (2, nadam),
+    "amsgrad": (3, amsgrad),
 }
 
 
@@ -437,8 +477,9 @@ def step(
         return 0.0, model
     update = OPTIMIZERS[optimizer][1]
     parameters = model.coefs + model.intercepts
-    new = [update(w, g, s, hyper, t) for w, g, s in zip(parameters, dW + db, model.state, strict=True)]
     n_layers = len(model.coefs)
+    each = [hyper] * n_layers + [hyper._replace(weight_decay=0.0)] * n_layers
+    new = [update(w, g, s, h, t) for w, g, s, h in zip(parameters, dW + db, model.state, each, strict=True)]
     weights = [w for w, _ in new]
     return batch_loss, Model(weights[:n_layers], weights[n_layers:], [s for _, s in new])
 

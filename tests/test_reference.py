@@ -98,7 +98,7 @@ def test_penalty_ignores_sign_at_zero():
     assert np.array_equal(reference.penalty_gradient(W, 0.5, 0.0), [[0.0, 1.0]])
 
 
-HYPER = reference.Hyper(learning_rate=0.5, momentum=0.5, beta_1=0.5, beta_2=0.75, epsilon=0.25, rho=0.5)
+HYPER = reference.Hyper(learning_rate=0.5, momentum=0.5, beta_1=0.5, beta_2=0.75, epsilon=0.25, rho=0.5, weight_decay=0.25)
 # Parameter after the second of two steps from w = 1 with gradients 1 and 2, worked out from the rules' formulas. A check of
 # the oracle itself, for the rules that the interface promises.
 BY_HAND = {
@@ -113,6 +113,12 @@ BY_HAND = {
     - 0.5 * 0.25**0.5 / 0.5 * 0.5 / (0.25**0.5 + 0.25)
     - 0.5 * (1 - 0.75**2) ** 0.5 / 0.75 * 1.25 / (1.1875**0.5 + 0.25),
     "adam_hat": 1 - 0.5 * 1 / (1 + 0.25) - 0.5 * (1.25 / 0.75) / ((1.1875 / (1 - 0.75**2)) ** 0.5 + 0.25),
+    "adamw": (1 - 0.5 * 1 / (1 + 0.25) - 0.125) * (1 - 0.125)
+    - 0.5 * (1.25 / 0.75) / ((1.1875 / (1 - 0.75**2)) ** 0.5 + 0.25),
+    "nadam": 1
+    - 0.5 * (0.5 * 0.5 / 0.75 + 0.5 * 1 / 0.5) / (1 + 0.25)
+    - 0.5 * (0.5 * 1.25 / 0.875 + 0.5 * 2 / 0.75) / ((1.1875 / (1 - 0.75**2)) ** 0.5 + 0.25),
+    "amsgrad": 1 - 0.5 * 1 / (1 + 0.25) - 0.5 * (1.25 / 0.75) / ((1.1875 / (1 - 0.75**2)) ** 0.5 + 0.25),
 }
 
 
@@ -142,6 +148,27 @@ def test_schedule_by_hand(name):
     """Some factors, worked out by hand."""
     for step, factor in SCHEDULES_BY_HAND[name].items():
         assert abs(reference.SCHEDULES[name](step, 100) - factor) <= tolerance("float64", 1)
+
+
+def test_amsgrad_remembers_the_largest():
+    """Gradients 2 and 0: v falls from 1 to 0.75, v_max stays 1."""
+    w, state = np.array([1.0]), (np.zeros(1),) * 3
+    for t, gradient in enumerate((2.0, 0.0), start=1):
+        w, state = reference.amsgrad(w, np.array([gradient]), state, HYPER, t)
+    assert [float(s[0]) for s in state] == [0.5, 0.75, 1.0]
+    by_hand = 1 - 0.5 * 2 / (2 + 0.25) - 0.5 * (0.5 / 0.75) / ((1 / (1 - 0.75**2)) ** 0.5 + 0.25)
+    assert abs(w[0] - by_hand) <= tolerance("float64", 4)
+
+
+def test_weight_decay_spares_biases(rng):
+    """With no gradient, adamw multiplies weights by 1 - lr weight_decay and leaves biases alone."""
+    model = reference.new_model(*reference.initialise((3, 4, 2), "relu", rng), "adamw")
+    X, y = varied(rng.standard_normal((6, 3))), np.array([0, 1] * 3)
+    hyper = reference.Hyper(0.1, beta_1=0.0, epsilon=1e300, weight_decay=0.5)
+    _, trained = reference.step(model, ["relu"], "log_loss", "adamw", X, y, None, hyper, 1)
+    for new, old in zip(trained.coefs, model.coefs, strict=True):
+        assert np.abs(new - 0.95 * old).max() <= tolerance("float64", 1)
+    assert all(map(np.array_equal, trained.intercepts, model.intercepts))
 
 
 def test_epoch_skips_weightless_batch(rng):
