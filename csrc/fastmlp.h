@@ -132,7 +132,7 @@ typedef struct fm_augment {
 
 /* One step's hyperparameters. */
 typedef struct fm_hyper {
-    double learning_rate, momentum, beta_1, beta_2, epsilon, rho;
+    double learning_rate, momentum, beta_1, beta_2, epsilon, rho, weight_decay;
     double l1, l2;          /* penalty = l1 sum |W| + l2 / 2 sum W^2 */
     double clip;            /* the gradient is multiplied by this; 1 without clipping */
     double weight_sum;      /* of the batch: divides the gradient and the penalty */

@@ -21,6 +21,16 @@ static double power(double b, ptrdiff_t n) {
 typedef void rule_function(real *W, real *const state[], const real *G, double *penalty, ptrdiff_t rows, int nv, double l1,
                            double l2, const fm_hyper *hyper);
 
+/* Of the rules that are made from adam_hat: c[0] m / (sqrt(c[6] v) + c[1]), with m and v by c[2] .. c[5]. */
+static void adam_constants(fm_hyper *h) {
+    double *c = h->c;
+    c[0] = h->learning_rate / (1 - power(h->beta_1, h->t));
+    c[1] = h->epsilon;
+    c[2] = h->beta_1, c[3] = 1 - h->beta_1;
+    c[4] = h->beta_2, c[5] = 1 - h->beta_2;
+    c[6] = 1 / (1 - power(h->beta_2, h->t));
+}
+
 #define OPTIMIZER(name, n_state, constants, update)                                                                              \
     static void prepare_##name(fm_hyper *h) {                                                                                    \
         double *c = h->c;                                                                                                        \
@@ -30,6 +40,9 @@ typedef void rule_function(real *W, real *const state[], const real *G, double *
     static inline __attribute__((always_inline)) void rule_##name##_of(                                                          \
         real *restrict W, real *restrict S0, real *restrict S1, real *restrict S2, const real *restrict G, double *penalty,      \
         ptrdiff_t rows, const int nv, double l1, double l2, const fm_hyper *hyper) {                                             \
+        /* without a place for its penalty it is a bias */                                                                       \
+        const vec decay = v_set((real)(penalty ? hyper->learning_rate * hyper->weight_decay : 0));                               \
+        (void)decay;                                                                                                             \
         const double *c = hyper->c;                                                                                              \
         const vec k0 = v_set((real)c[0]), k1 = v_set((real)c[1]), k2 = v_set((real)c[2]), k3 = v_set((real)c[3]),                \
                   k4 = v_set((real)c[4]), k5 = v_set((real)c[5]), k6 = v_set((real)c[6]), k7 = v_set((real)c[7]);                \

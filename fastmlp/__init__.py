@@ -12,15 +12,32 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fastmlp.estimators import MLPClassifier, MLPRegressor
     from fastmlp.network import Network
+    from fastmlp.optimizers import CosineDecay, ExponentialDecay, OneCycle, StepDecay, WarmupCosine
 
 __version__ = "0.1.0"
 
-__all__ = ["MLPClassifier", "MLPRegressor", "Network", "__version__", "show_config"]
+__all__ = [
+    "CosineDecay",
+    "ExponentialDecay",
+    "MLPClassifier",
+    "MLPRegressor",
+    "Network",
+    "OneCycle",
+    "StepDecay",
+    "WarmupCosine",
+    "__version__",
+    "show_config",
+]
 
 _HOMES = {
     "MLPClassifier": "fastmlp.estimators",
     "MLPRegressor": "fastmlp.estimators",
     "Network": "fastmlp.network",
+    "CosineDecay": "fastmlp.optimizers",
+    "ExponentialDecay": "fastmlp.optimizers",
+    "OneCycle": "fastmlp.optimizers",
+    "StepDecay": "fastmlp.optimizers",
+    "WarmupCosine": "fastmlp.optimizers",
 }
 
 _COMPILED = ("_core", "_plan", "_kernels")

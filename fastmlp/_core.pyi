@@ -38,6 +38,7 @@ class Trainer:
         beta_2: float = 0.999,
         epsilon: float = 1e-8,
         rho: float = 0.9,
+        weight_decay: float = 0.0,
     ) -> float: ...
     def loss_gradient(
         self,

@@ -94,8 +94,8 @@ cdef class Trainer(Workspace):
 
     def epoch(self, X, y, sample_weight, order, learning_rates, Py_ssize_t t, *, double alpha=0.0, double l1_ratio=0.0,
               double momentum=0.9, double beta_1=0.9, double beta_2=0.999, double epsilon=1e-8, double rho=0.9,
-              double loss_parameter=1.0, double label_smoothing=0.0, double input_noise=0.0, double input_mask=0.0, mix=None,
-              seed=0, step_losses=None):
+              double weight_decay=0.0, double loss_parameter=1.0, double label_smoothing=0.0, double input_noise=0.0,
+              double input_mask=0.0, mix=None, seed=0, step_losses=None):
         """One pass over the rows `order` of X in batches of `batch_size`, the last one being the rest.
 
         Parameters
@@ -158,6 +158,7 @@ cdef class Trainer(Workspace):
         e.weight_sums = <double *> sums.at
         for s in range(e.n_steps):
             (<double *> sums.at)[s] = weight_sum(&e, s)
+        e.hyper.weight_decay = weight_decay
         e.hyper.l1, e.hyper.l2 = alpha * l1_ratio, alpha * (1 - l1_ratio)
         e.hyper.momentum, e.hyper.beta_1, e.hyper.beta_2 = momentum, beta_1, beta_2
         e.hyper.epsilon, e.hyper.rho, e.hyper.clip = epsilon, rho, 1

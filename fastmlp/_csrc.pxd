@@ -79,6 +79,7 @@ cdef extern from "fastmlp.h" nogil:
         double learning_rate, momentum, beta_1, beta_2, epsilon, rho
         double l1, l2, clip, weight_sum, penalty_scale
         Py_ssize_t t
+        double weight_decay
 
     ctypedef struct fm_activation_row:
         const char *name

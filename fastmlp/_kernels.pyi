@@ -60,5 +60,6 @@ class Kernels:
         beta_2: float = 0.999,
         epsilon: float = 1e-8,
         rho: float = 0.9,
+        weight_decay: float = 0,
         slabs: int = 1,
     ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray], list[np.ndarray], np.ndarray, np.ndarray]: ...

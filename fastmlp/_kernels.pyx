@@ -331,7 +331,7 @@ cdef class Kernels:
 
     def update(self, str optimizer, x, dz, W, b, state_W, state_b, *, int t=1, double weight_sum=1, double l1=0, double l2=0,
                double learning_rate=0.1, double momentum=0.9, double beta_1=0.9, double beta_2=0.999, double epsilon=1e-8,
-               double rho=0.9, slabs=1):
+               double rho=0.9, double weight_decay=0, slabs=1):
         """One update of a layer: (W, b, state_W, state_b, W transposed, penalty per column)."""
         cdef fm_layer layer
         cdef fm_hyper h
@@ -355,6 +355,7 @@ cdef class Kernels:
         h.clip = 1
         h.t, h.weight_sum, h.l1, h.l2, h.penalty_scale = t, weight_sum, l1, l2, 1
         h.learning_rate, h.momentum, h.beta_1, h.beta_2, h.epsilon, h.rho = learning_rate, momentum, beta_1, beta_2, epsilon, rho
+        h.weight_decay = weight_decay
         self.k.optimizers[rule].prepare(&h)
         penalty = numpy.zeros(PW.panels * self.panel)
         cdef double *paid = <double *> address(penalty)

@@ -303,11 +303,12 @@ def optimizer_case(name: str) -> Case:
         state_W = [np.abs(numbers(K, draws, I, O)) for _ in range(n_state)]
         state_b = [np.abs(numbers(K, draws, O)) for _ in range(n_state)]
         t = 3
-        hyper = reference.Hyper(learning_rate=0.05, momentum=0.8, beta_1=0.85, beta_2=0.95, epsilon=1e-3, rho=0.7)
+        hyper = reference.Hyper(learning_rate=0.05, momentum=0.8, beta_1=0.85, beta_2=0.95, epsilon=1e-3, rho=0.7, weight_decay=0.3)
         new_W, new_b, new_sW, new_sb, WT, _ = K.update(name, x, dz, W, b, state_W, state_b, t=t, weight_sum=2.0, **hyper._asdict())
         wide = [a.astype(np.float64) for a in (x, dz, W, b)]
         want_W, want_sW = rule(wide[2], wide[0].T @ wide[1] / 2, tuple(s.astype(np.float64) for s in state_W), hyper, t)
-        want_b, want_sb = rule(wide[3], wide[1][0] / 2, tuple(s.astype(np.float64) for s in state_b), hyper, t)
+        of_bias = hyper._replace(weight_decay=0.0)
+        want_b, want_sb = rule(wide[3], wide[1][0] / 2, tuple(s.astype(np.float64) for s in state_b), of_bias, t)
         pairs = [(new_W, want_W, W), (new_b, want_b, b)]
         pairs += [(got, want, old) for got, want, old in zip(new_sW + new_sb, want_sW + want_sb, state_W + state_b, strict=True)]
         errors = [largest(got - want, eps_of(K) * (np.abs(old) + np.abs(want))) for got, want, old in pairs]
@@ -331,12 +332,11 @@ def training_case(loss: str, optimizer: str) -> Case:
         flat = np.concatenate([w.ravel() for w in coefs + intercepts])
         trainer.load(flat)
         order, rates = draws.permutation(rows), np.full(3, 0.01)
-        got = trainer.epoch(X, y, weights, order, rates, 0, alpha=0.1, l1_ratio=0.3)
+        got = trainer.epoch(X, y, weights, order, rates, 0, alpha=0.1, l1_ratio=0.3, weight_decay=0.7)
         trainer.store(flat)
         model = reference.new_model(coefs, intercepts, optimizer)
-        want, model = reference.epoch(
-            model, hidden, loss, optimizer, 19, X, y, weights, order, rates, 0, reference.Hyper(0.01), 0.1, 0.3
-        )
+        hyper = reference.Hyper(0.01, weight_decay=0.7)
+        want, model = reference.epoch(model, hidden, loss, optimizer, 19, X, y, weights, order, rates, 0, hyper, 0.1, 0.3)
         want_flat = np.concatenate([w.ravel() for w in model.coefs + model.intercepts])
         error = max(largest(flat - want_flat, eps_of(K)), largest(got - want, abs(want) * eps_of(K)))
         return Outcome(error, 1e4, "n eps")

@@ -32,6 +32,9 @@ for n, sizes, batch, activation, solver in [
     (1009, (129, (257, 131), 11), 333, "logistic", "rmsprop"),
     (2503, (5, (3,), 1), 2403, "relu", "adam_hat"),
     (307, (1, (1, 1), 7), 1, "identity", "adagrad"),
+    (157, (9, (21,), 5), 20, "tanh", "adamw"),
+    (157, (7, (33, 2), 2), 30, "relu", "nadam"),
+    (157, (8, (19,), 3), 40, "logistic", "amsgrad"),
 ]:
     rng = np.random.RandomState(0)
     n_features, hidden, n_out = sizes

@@ -7,6 +7,7 @@ import pytest
 from conftest import DIFFERENCE_STEP, difference_tolerance, tolerance, varied
 
 from fastmlp import _core, reference
+from fastmlp.optimizers import CURVES
 
 EPS = np.finfo(np.float64).eps
 
@@ -22,6 +23,7 @@ def test_names_are_the_cores():
     assert set(reference.OUTPUTS) == set(_core.OUTPUTS)
     assert {name: row[0] for name, row in reference.LOSSES.items()} == dict(_core.LOSSES)
     assert {name: row[0] for name, row in reference.OPTIMIZERS.items()} == dict(_core.OPTIMIZERS)
+    assert set(reference.SCHEDULES) == set(CURVES)
 
 
 @pytest.mark.parametrize("name", reference.ACTIVATIONS)
@@ -96,7 +98,7 @@ def test_penalty_ignores_sign_at_zero():
     assert np.array_equal(reference.penalty_gradient(W, 0.5, 0.0), [[0.0, 1.0]])
 
 
-HYPER = reference.Hyper(learning_rate=0.5, momentum=0.5, beta_1=0.5, beta_2=0.75, epsilon=0.25, rho=0.5)
+HYPER = reference.Hyper(learning_rate=0.5, momentum=0.5, beta_1=0.5, beta_2=0.75, epsilon=0.25, rho=0.5, weight_decay=0.25)
 # Parameter after the second of two steps from w = 1 with gradients 1 and 2, worked out from the rules' formulas. A check of
 # the oracle itself, for the rules that the interface promises.
 BY_HAND = {
@@ -111,6 +113,12 @@ BY_HAND = {
     - 0.5 * 0.25**0.5 / 0.5 * 0.5 / (0.25**0.5 + 0.25)
     - 0.5 * (1 - 0.75**2) ** 0.5 / 0.75 * 1.25 / (1.1875**0.5 + 0.25),
     "adam_hat": 1 - 0.5 * 1 / (1 + 0.25) - 0.5 * (1.25 / 0.75) / ((1.1875 / (1 - 0.75**2)) ** 0.5 + 0.25),
+    "adamw": (1 - 0.5 * 1 / (1 + 0.25) - 0.125) * (1 - 0.125)
+    - 0.5 * (1.25 / 0.75) / ((1.1875 / (1 - 0.75**2)) ** 0.5 + 0.25),
+    "nadam": 1
+    - 0.5 * (0.5 * 0.5 / 0.75 + 0.5 * 1 / 0.5) / (1 + 0.25)
+    - 0.5 * (0.5 * 1.25 / 0.875 + 0.5 * 2 / 0.75) / ((1.1875 / (1 - 0.75**2)) ** 0.5 + 0.25),
+    "amsgrad": 1 - 0.5 * 1 / (1 + 0.25) - 0.5 * (1.25 / 0.75) / ((1.1875 / (1 - 0.75**2)) ** 0.5 + 0.25),
 }
 
 
@@ -123,6 +131,44 @@ def test_update_rule_by_hand(name):
         w, state = update(w, np.array([gradient]), state, HYPER, t)
     assert len(state) == n_state
     assert abs(w[0] - BY_HAND[name]) <= tolerance("float64", 4)
+
+
+# Factors at steps of a run of 100, worked out from the formulas.
+SCHEDULES_BY_HAND = {
+    "step": {0: 1.0, 49: 1.0, 50: 0.1, 74: 0.1, 75: 0.01, 99: 0.01},
+    "exponential": {0: 1.0, 50: 0.1, 25: 10**-0.5},
+    "cosine": {0: 1.0, 25: 0.5 + 8**-0.5, 50: 0.5},
+    "one_cycle": {0: 0.04, 15: 0.52, 30: 1.0, 65: (1 + 1e-5) / 2},
+    "warmup_cosine": {0: 1 / 11, 9: 10 / 11, 10: 1.0, 55: 0.5},
+}
+
+
+@pytest.mark.parametrize("name", SCHEDULES_BY_HAND)
+def test_schedule_by_hand(name):
+    """Some factors, worked out by hand."""
+    for step, factor in SCHEDULES_BY_HAND[name].items():
+        assert abs(reference.SCHEDULES[name](step, 100) - factor) <= tolerance("float64", 1)
+
+
+def test_amsgrad_remembers_the_largest():
+    """Gradients 2 and 0: v falls from 1 to 0.75, v_max stays 1."""
+    w, state = np.array([1.0]), (np.zeros(1),) * 3
+    for t, gradient in enumerate((2.0, 0.0), start=1):
+        w, state = reference.amsgrad(w, np.array([gradient]), state, HYPER, t)
+    assert [float(s[0]) for s in state] == [0.5, 0.75, 1.0]
+    by_hand = 1 - 0.5 * 2 / (2 + 0.25) - 0.5 * (0.5 / 0.75) / ((1 / (1 - 0.75**2)) ** 0.5 + 0.25)
+    assert abs(w[0] - by_hand) <= tolerance("float64", 4)
+
+
+def test_weight_decay_spares_biases(rng):
+    """With no gradient, adamw multiplies weights by 1 - lr weight_decay and leaves biases alone."""
+    model = reference.new_model(*reference.initialise((3, 4, 2), "relu", rng), "adamw")
+    X, y = varied(rng.standard_normal((6, 3))), np.array([0, 1] * 3)
+    hyper = reference.Hyper(0.1, beta_1=0.0, epsilon=1e300, weight_decay=0.5)
+    _, trained = reference.step(model, ["relu"], "log_loss", "adamw", X, y, None, hyper, 1)
+    for new, old in zip(trained.coefs, model.coefs, strict=True):
+        assert np.abs(new - 0.95 * old).max() <= tolerance("float64", 1)
+    assert all(map(np.array_equal, trained.intercepts, model.intercepts))
 
 
 def test_epoch_skips_weightless_batch(rng):

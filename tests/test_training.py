@@ -15,7 +15,7 @@ from fastmlp import MLPClassifier, MLPRegressor, Network, _core, reference, trai
 from fastmlp.optimizers import Hyperparameters, make_schedule, update_rule
 
 SIZES = (7, 13, 5, 3)
-CONSTANTS = {"momentum": 0.8, "beta_1": 0.85, "beta_2": 0.95, "epsilon": 1e-3, "rho": 0.7}
+CONSTANTS = {"momentum": 0.8, "beta_1": 0.85, "beta_2": 0.95, "epsilon": 1e-3, "rho": 0.7, "weight_decay": 0.6}
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
