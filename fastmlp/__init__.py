@@ -10,15 +10,26 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fastmlp.ensemble import MLPEnsembleClassifier, MLPEnsembleRegressor
     from fastmlp.estimators import MLPClassifier, MLPRegressor
     from fastmlp.network import Network
 
 __version__ = "0.1.0"
 
-__all__ = ["MLPClassifier", "MLPRegressor", "Network", "__version__", "show_config"]
+__all__ = [
+    "MLPClassifier",
+    "MLPEnsembleClassifier",
+    "MLPEnsembleRegressor",
+    "MLPRegressor",
+    "Network",
+    "__version__",
+    "show_config",
+]
 
 _HOMES = {
     "MLPClassifier": "fastmlp.estimators",
+    "MLPEnsembleClassifier": "fastmlp.ensemble",
+    "MLPEnsembleRegressor": "fastmlp.ensemble",
     "MLPRegressor": "fastmlp.estimators",
     "Network": "fastmlp.network",
 }
