@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fastmlp.ensemble import MLPEnsembleClassifier, MLPEnsembleRegressor
     from fastmlp.estimators import MLPClassifier, MLPRegressor
     from fastmlp.network import Network
     from fastmlp.optimizers import CosineDecay, ExponentialDecay, OneCycle, StepDecay, WarmupCosine
@@ -20,6 +21,8 @@ __all__ = [
     "CosineDecay",
     "ExponentialDecay",
     "MLPClassifier",
+    "MLPEnsembleClassifier",
+    "MLPEnsembleRegressor",
     "MLPRegressor",
     "Network",
     "OneCycle",
@@ -31,6 +34,8 @@ __all__ = [
 
 _HOMES = {
     "MLPClassifier": "fastmlp.estimators",
+    "MLPEnsembleClassifier": "fastmlp.ensemble",
+    "MLPEnsembleRegressor": "fastmlp.ensemble",
     "MLPRegressor": "fastmlp.estimators",
     "Network": "fastmlp.network",
     "CosineDecay": "fastmlp.optimizers",
@@ -40,7 +45,7 @@ _HOMES = {
     "WarmupCosine": "fastmlp.optimizers",
 }
 
-_COMPILED = ("_core", "_plan", "_kernels")
+_COMPILED = ("_core", "_workspace", "_plan", "_machine", "_kernels")
 
 
 def show_config() -> None:
