@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastmlp import _core
+from fastmlp.initialisers import Draw, Layer, initialiser
 
 _ALIGNMENT = 64  # bytes: one cache line, one AVX-512 vector
 
@@ -50,10 +51,17 @@ class Network:
         Element type of parameters, arithmetic and output.
     parameters : array-like of shape (n_parameters,), default=None
         Values to copy: all weights, layer by layer, each (fan_in, fan_out) in C order, then all biases.
-        None draws them: uniform(-r, r), r = sqrt(6 / (fan_in + fan_out)), or with 2 instead of 6 for a layer
-        with a logistic activation (Glorot and Bengio, AISTATS 2010, as scikit-learn applies it).
+        None draws them, layer by layer, the weights and then the biases.
     random_state : None, int, numpy.random.RandomState or numpy.random.Generator, default=None
         What to draw with.
+    weight_init : str, (str, float) or callable, default='auto'
+        'auto': uniform(-r, r), r = sqrt(6 / (fan_in + fan_out)), or with 2 instead of 6 for a layer with a logistic
+        activation (Glorot and Bengio, AISTATS 2010, as scikit-learn applies it). 'glorot_uniform' (always 6),
+        'glorot_normal', 'he_uniform', 'he_normal', 'lecun_normal', 'orthogonal': ``fastmlp.initialisers`` has formulas
+        and sources. ('normal', std), ('uniform', bound), ('constant', value): the same for all layers. A callable
+        (fan_in, fan_out, rng) returns an array (fan_in, fan_out), drawn with ``rng``.
+    bias_init : str, (str, float) or callable, default='auto'
+        The same but for 'orthogonal', with the layer's fan_in and fan_out; a callable returns an array (fan_out,).
 
     Attributes
     ----------
@@ -69,7 +77,8 @@ class Network:
     Raises
     ------
     ValueError
-        For an unknown name, a size below 1, or parameters of another length.
+        For an unknown name, a size below 1, parameters of another length, or a ``weight_init`` or ``bias_init`` that
+        gives another shape or numbers that are not finite in ``dtype``.
 
     Examples
     --------
@@ -95,6 +104,9 @@ class Network:
         dtype: str | np.dtype | type = "float32",
         parameters: ArrayLike | None = None,
         random_state: Any = None,
+        *,
+        weight_init: Any = "auto",
+        bias_init: Any = "auto",
     ) -> None:
         self.layer_sizes = _check_sizes(layer_sizes)
         self.activations = _check_activations(activation, len(self.layer_sizes) - 2)
@@ -105,9 +117,13 @@ class Network:
         )
         self.dtype = np.dtype(dtype).newbyteorder("=")
         _check_name("dtype", self.dtype.name, ("float32", "float64"))
+        draws = {
+            "weight_init": initialiser("weight_init", weight_init),
+            "bias_init": initialiser("bias_init", bias_init),
+        }
         if parameters is None:
             self._bind(aligned_empty(self.n_parameters, self.dtype))
-            self._draw(random_state, (*self.activations, drawn_as))
+            self._draw(random_state, (*self.activations, drawn_as), draws)
         else:
             values = np.asarray(parameters)
             if values.shape != (self.n_parameters,):
@@ -154,13 +170,21 @@ class Network:
         self._views = (*coefs, *intercepts)
         self.coefs, self.intercepts = coefs, intercepts
 
-    def _draw(self, random_state: Any, names: Sequence[Any]) -> None:
+    def _draw(self, random_state: Any, names: Sequence[Any], draws: dict[str, Draw]) -> None:
         """Fill the parameters; the same draws in the same order as ``reference.initialise``."""
         rng = random_state if hasattr(random_state, "uniform") else np.random.RandomState(random_state)
         for name, W, b in zip(names, self.coefs, self.intercepts, strict=True):
-            bound = np.sqrt((2.0 if name == "logistic" else 6.0) / sum(W.shape))
-            W[...] = rng.uniform(-bound, bound, W.shape)
-            b[...] = rng.uniform(-bound, bound, b.shape)
+            fan_in, fan_out = W.shape
+            layer = Layer(fan_in, fan_out, name)
+            for (argument, draw), array in zip(draws.items(), (W, b), strict=True):
+                values = draw(rng, layer, array.shape)
+                with np.errstate(over="ignore"):  # the error below says more
+                    array[...] = values
+                if not np.isfinite(array).all():
+                    raise ValueError(
+                        f"{argument} must give numbers that are finite in {self.dtype.name}, got "
+                        f"{array[~np.isfinite(array)][0]} for fan_in={fan_in}, fan_out={fan_out}."
+                    )
 
     @property
     def parameters(self) -> np.ndarray:

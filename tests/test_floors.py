@@ -10,7 +10,7 @@ from pathlib import Path
 import fastmlp
 
 COMPILED = ["_kernels", "_plan", "_core"]
-FLOORS = [*COMPILED, "network", "optimizers", "training", "base", "estimators", "display", "check", "__main__"]
+FLOORS = [*COMPILED, "initialisers", "network", "optimizers", "training", "base", "estimators", "display", "check", "__main__"]
 READS_REFERENCE = {"check", "__main__"}
 PACKAGE = Path(fastmlp.__file__).parent
 
