@@ -28,9 +28,11 @@ from fastmlp._openmp cimport *
 from fastmlp._plan cimport Plan
 from fastmlp._workspace cimport SCALE, Unit, Workspace
 
-from fastmlp._machine import ACTIVATIONS, LOSSES, OPTIMIZERS, OUTPUTS, info, max_threads, peak_gflops
+from fastmlp._machine import ACTIVATIONS, LOSSES, NORM_EPSILON, OPTIMIZERS, OUTPUTS, info, max_threads, peak_gflops
 
-__all__ = ["ACTIVATIONS", "LOSSES", "OPTIMIZERS", "OUTPUTS", "Plan", "Trainer", "info", "max_threads", "peak_gflops"]
+__all__ = [
+    "ACTIVATIONS", "LOSSES", "NORM_EPSILON", "OPTIMIZERS", "OUTPUTS", "Plan", "Trainer", "info", "max_threads", "peak_gflops",
+]
 globals()["Plan"] = Plan  # a cimported name is not yet one of the Python module
 
 

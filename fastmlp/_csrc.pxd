@@ -16,6 +16,8 @@ cdef extern from "fastmlp.h" nogil:
         FM_STREAM_NOISE
         FM_STREAM_MASK
 
+    const double FM_NORM_EPSILON
+
     ctypedef struct fm_draws:
         uint32_t key[2]
         uint32_t step

@@ -62,6 +62,7 @@ cdef const fm_kernels *_names = kernels_of(chosen_isa, "float64")
 ACTIVATIONS = tuple([_names.activations[i].name.decode() for i in range(FM_N_ACTIVATIONS)])
 OUTPUTS = tuple([_names.outputs[i].name.decode() for i in range(FM_N_OUTPUTS)])
 LOSSES = {_names.losses[i].name.decode(): OUTPUTS[_names.losses[i].output] for i in range(FM_N_LOSSES)}
+NORM_EPSILON = FM_NORM_EPSILON
 OPTIMIZERS = {_names.optimizers[i].name.decode(): _names.optimizers[i].n_state for i in range(FM_N_OPTIMIZERS)}
 
 

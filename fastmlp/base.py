@@ -7,31 +7,34 @@ Fitted state is NumPy arrays and plain values. Imported by ``estimators`` only.
 
 from __future__ import annotations
 
+import copy
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from numbers import Integral, Real
-from typing import Any, ClassVar
+from numbers import Integral
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, _fit_context, is_classifier
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import check_scoring
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state, column_or_1d
-from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.optimize import _check_optimize_result
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from fastmlp import _core
 from fastmlp.network import Network
-from fastmlp.optimizers import SCHEDULES, SOLVERS, Hyperparameters, make_schedule, update_rule
+from fastmlp.optimizers import make_schedule, update_rule
+from fastmlp.parameters import Parameters
+from fastmlp.progressive import grow_network, grow_sequence
 from fastmlp.training import (
     OptimizerState,
     Record,
     Settings,
     TrainingData,
+    Watch,
     choose_threads,
     forward_flops,
     run_epochs,
@@ -45,6 +48,7 @@ _STOCHASTIC_STATE = (
     "loss_curve_",
     "best_loss_",
     "validation_scores_",
+    "validation_loss_curve_",
     "best_validation_score_",
     "_no_improvement_count",
     "_optimizer_state",
@@ -69,6 +73,26 @@ def _aligned(X: Any) -> Any:
     return np.require(X, requirements="A") if isinstance(X, np.ndarray) else X
 
 
+class HeldOut(NamedTuple):
+    """Rows to score on: as the network reads them, and y as the user gave it."""
+
+    X: Any
+    target: np.ndarray
+    y: Any
+    sample_weight: np.ndarray | None
+
+
+class Run(NamedTuple):
+    """What a fit has settled before its first step."""
+
+    network: Network
+    loss: str
+    data: TrainingData
+    y: Any
+    rng: np.random.RandomState
+    first_pass: bool
+
+
 def has_partial_fit(estimator: BaseMLP) -> bool:
     """For ``available_if``: only the stochastic solvers can go on with a batch."""
     if estimator.solver == "lbfgs":
@@ -76,97 +100,8 @@ def has_partial_fit(estimator: BaseMLP) -> bool:
     return True
 
 
-class BaseMLP(BaseEstimator, ABC):
-    """What the classifier and the regressor share."""
-
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
-        "activation": [StrOptions(set(_core.ACTIVATIONS))],
-        "solver": [StrOptions(set(SOLVERS))],
-        "alpha": [Interval(Real, 0, None, closed="left")],
-        "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
-        "learning_rate": [StrOptions(set(SCHEDULES))],
-        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
-        "power_t": [Interval(Real, 0, None, closed="left")],
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
-        "shuffle": ["boolean"],
-        "random_state": ["random_state"],
-        "tol": [Interval(Real, 0, None, closed="left")],
-        "verbose": ["verbose"],
-        "warm_start": ["boolean"],
-        "momentum": [Interval(Real, 0, 1, closed="both")],
-        "nesterovs_momentum": ["boolean"],
-        "early_stopping": ["boolean"],
-        "validation_fraction": [Interval(Real, 0, 1, closed="left")],
-        "beta_1": [Interval(Real, 0, 1, closed="left")],
-        "beta_2": [Interval(Real, 0, 1, closed="left")],
-        "epsilon": [Interval(Real, 0, None, closed="neither")],
-        "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), Options(Real, {np.inf})],
-        "max_fun": [Interval(Integral, 1, None, closed="left")],
-        "dtype": [StrOptions({"auto", "float32", "float64"})],
-        "n_jobs": [None, Options(Integral, {-1}), Interval(Integral, 1, None, closed="left")],
-        "l1_ratio": [Interval(Real, 0, 1, closed="both")],
-        "rho": [Interval(Real, 0, 1, closed="left")],
-    }
-
-    def __init__(
-        self,
-        hidden_layer_sizes: Any = (100,),
-        activation: str = "relu",
-        *,
-        solver: str = "adam",
-        alpha: float = 0.0001,
-        batch_size: int | str = "auto",
-        learning_rate: str = "constant",
-        learning_rate_init: float = 0.001,
-        power_t: float = 0.5,
-        max_iter: int = 200,
-        shuffle: bool = True,
-        random_state: Any = None,
-        tol: float = 1e-4,
-        verbose: bool | int = False,
-        warm_start: bool = False,
-        momentum: float = 0.9,
-        nesterovs_momentum: bool = True,
-        early_stopping: bool = False,
-        validation_fraction: float = 0.1,
-        beta_1: float = 0.9,
-        beta_2: float = 0.999,
-        epsilon: float = 1e-8,
-        n_iter_no_change: float = 10,
-        max_fun: int = 15000,
-        dtype: str = "auto",
-        n_jobs: int | None = None,
-        l1_ratio: float = 0.0,
-        rho: float = 0.9,
-    ) -> None:
-        self.hidden_layer_sizes = hidden_layer_sizes
-        self.activation = activation
-        self.solver = solver
-        self.alpha = alpha
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.learning_rate_init = learning_rate_init
-        self.power_t = power_t
-        self.max_iter = max_iter
-        self.shuffle = shuffle
-        self.random_state = random_state
-        self.tol = tol
-        self.verbose = verbose
-        self.warm_start = warm_start
-        self.momentum = momentum
-        self.nesterovs_momentum = nesterovs_momentum
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.beta_1 = beta_1
-        self.beta_2 = beta_2
-        self.epsilon = epsilon
-        self.n_iter_no_change = n_iter_no_change
-        self.max_fun = max_fun
-        self.dtype = dtype
-        self.n_jobs = n_jobs
-        self.l1_ratio = l1_ratio
-        self.rho = rho
+class BaseMLP(Parameters, ABC):
+    """What the classifier and the regressor share: fit, and the way down to the network."""
 
     # Fitted attributes that the next call of fit or partial_fit reads.
     network_: Network
@@ -174,6 +109,7 @@ class BaseMLP(BaseEstimator, ABC):
     t_: int
     history_: list[dict[str, Any]]
     out_activation_: str
+    layer_rates_: tuple[float, ...]
     _optimizer_state: dict[str, Any]
     _learning_rate: float
 
@@ -182,6 +118,14 @@ class BaseMLP(BaseEstimator, ABC):
     @abstractmethod
     def _learn_target(self, y: Any, incremental: bool) -> None:
         """Learn from y what a prediction looks like (classes, number of outputs), or check y against it."""
+
+    @abstractmethod
+    def _check_target(self, y: Any) -> None:
+        """Whether y looks like what was learnt."""
+
+    def _with_class_weights(self, y: Any, weight: np.ndarray | None, incremental: bool) -> np.ndarray | None:
+        """The rows' weights, with those of their classes where there are such."""
+        return weight
 
     @abstractmethod
     def _encode(self, y: Any) -> np.ndarray:
@@ -229,7 +173,15 @@ class BaseMLP(BaseEstimator, ABC):
     # --- fit -------------------------------------------------------------------------------------------------------
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> BaseMLP:
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: ArrayLike | None = None,
+        *,
+        eval_set: tuple[Any, Any] | None = None,
+        sample_weight_eval: ArrayLike | None = None,
+    ) -> BaseMLP:
         """Fit the model.
 
         Parameters
@@ -240,6 +192,11 @@ class BaseMLP(BaseEstimator, ABC):
             Class labels, or an indicator matrix for multi-label; real numbers in regression.
         sample_weight : array-like of shape (n_samples,), default=None
             Rows of weight 0 are left out.
+        eval_set : tuple (X, y), default=None
+            Rows to score on after each epoch, in place of a split of X. Without ``early_stopping`` the scores are only
+            recorded.
+        sample_weight_eval : array-like, default=None
+            Their weights.
 
         Returns
         -------
@@ -252,32 +209,45 @@ class BaseMLP(BaseEstimator, ABC):
             then as it was before the call.
         """
         with unchanged_on_error(self):
-            self._fit(X, y, sample_weight, incremental=False)
+            self._fit(X, y, sample_weight, eval_set, sample_weight_eval, incremental=False)
         return self
 
-    def _fit(self, X: Any, y: Any, sample_weight: ArrayLike | None, incremental: bool) -> None:
+    def _fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: ArrayLike | None = None,
+        eval_set: tuple[Any, Any] | None = None,
+        sample_weight_eval: ArrayLike | None = None,
+        *,
+        incremental: bool,
+    ) -> None:
+        self._check_combination(eval_set)
+        if sample_weight_eval is not None and eval_set is None:
+            raise ValueError("sample_weight_eval needs an eval_set.")
+        run = self._prepare(X, y, sample_weight, incremental)
+        if self.solver == "lbfgs":
+            self._fit_lbfgs(run)
+        else:
+            held_out = None if eval_set is None else self._take_eval_set(run, eval_set, sample_weight_eval)
+            self._fit_stochastic(run, held_out, incremental)
+        self.network_ = run.network
+        self._rng = (self.random_state, run.rng) if isinstance(self.random_state, Integral) else None
+
+    def _prepare(self, X: Any, y: Any, sample_weight: ArrayLike | None, incremental: bool) -> Run:
+        """Check the input, learn what y looks like, make the network."""
         hidden = self._hidden_layer_sizes()
         first_pass = not hasattr(self, "network_") or not (self.warm_start or incremental)
         if incremental and self.early_stopping:
             raise ValueError("partial_fit does not support early_stopping=True")
-        X, y = validate_data(
-            self,
-            X,
-            y,
-            accept_sparse="csr",
-            multi_output=True,
-            y_numeric=not is_classifier(self),
-            dtype=_FLOATS,
-            reset=first_pass,
-        )
-        X = _aligned(X)
-        if y.ndim == 2 and y.shape[1] == 1:
-            y = column_or_1d(y, warn=True)
+        X, y = self._check_rows(X, y, reset=first_pass)
         self._learn_target(y, incremental)
         target = self._encode(y)
-        weight = rows = None
-        if sample_weight is not None:
-            weight = np.ascontiguousarray(_check_sample_weight(sample_weight, X), dtype=np.float64)
+        rows = None
+        weight = None if sample_weight is None else _check_sample_weight(sample_weight, X)
+        weight = self._with_class_weights(y, weight, incremental)
+        if weight is not None:
+            weight = np.ascontiguousarray(weight, dtype=np.float64)
             rows = _rows_that_count(weight)
 
         self.out_activation_, loss = self._output_and_loss()
@@ -286,22 +256,32 @@ class BaseMLP(BaseEstimator, ABC):
         rng = self._take_rng(incremental and not first_pass)
         network = self._start_network(layer_sizes, X.dtype, rng, first_pass)
         target = network.check_targets(target, loss, X.shape[0])
-        data = TrainingData(X, target, weight, rows)
-        if self.solver == "lbfgs":
-            self._fit_lbfgs(network, loss, data)
-        else:
-            self._fit_stochastic(network, loss, data, rng, first_pass, incremental)
-        self.network_ = network
-        self._rng = (self.random_state, rng) if isinstance(self.random_state, Integral) else None
+        return Run(network, loss, TrainingData(X, target, weight, rows), y, rng, first_pass)
 
-    def _hidden_layer_sizes(self) -> tuple[int, ...]:
-        sizes = self.hidden_layer_sizes
-        sizes = list(sizes) if hasattr(sizes, "__iter__") else [sizes]
-        if any(isinstance(size, bool) or not isinstance(size, Integral) for size in sizes):
-            raise ValueError(f"hidden_layer_sizes must be integers, got {sizes}.")
-        if any(size <= 0 for size in sizes):
-            raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
-        return tuple(int(size) for size in sizes)
+    def _check_rows(self, X: Any, y: Any, reset: bool) -> tuple[Any, Any]:
+        X, y = validate_data(
+            self,
+            X,
+            y,
+            accept_sparse="csr",
+            multi_output=True,
+            y_numeric=not is_classifier(self),
+            dtype=_FLOATS,
+            reset=reset,
+        )
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = column_or_1d(y, warn=True)
+        return _aligned(X), y
+
+    def _take_eval_set(self, run: Run, eval_set: Any, sample_weight: ArrayLike | None) -> HeldOut:
+        """Rows to score on, as the user brings them."""
+        if not isinstance(eval_set, (tuple, list)) or len(eval_set) != 2:
+            raise ValueError(f"eval_set must be a tuple (X, y), got {type(eval_set).__name__} of {np.shape(eval_set)}.")
+        X, y = self._check_rows(*eval_set, reset=False)
+        self._check_target(y)
+        target = run.network.check_targets(self._encode(y), run.loss, X.shape[0])
+        weight = None if sample_weight is None else _check_sample_weight(sample_weight, X)
+        return HeldOut(X, target, y, weight)
 
     def _take_rng(self, go_on: bool) -> np.random.RandomState:
         """``check_random_state``; a further partial_fit goes on drawing where the last call with this seed ended."""
@@ -316,31 +296,54 @@ class BaseMLP(BaseEstimator, ABC):
         self, layer_sizes: tuple[int, ...], data_type: np.dtype, rng: np.random.RandomState, first_pass: bool
     ) -> Network:
         """A new network, or a copy of the fitted one to go on from."""
+        activation = self.activation if isinstance(self.activation, str) else list(self.activation)
+        common = {"batch_norm": self.batch_norm, "residual": self.residual}
         if first_pass:
             dtype = data_type if self.dtype == "auto" else self.dtype
-            return Network(layer_sizes, self.activation, self.out_activation_, dtype, random_state=rng)
+            self.layer_rates_ = (1.0,) * (len(layer_sizes) - 1)
+            network = Network(
+                layer_sizes,
+                activation,
+                self.out_activation_,
+                dtype,
+                random_state=rng,
+                weight_init=self.weight_init,
+                bias_init=self.bias_init,
+                **common,
+            )
+            if self.pretrained is not None:
+                _take_body(network, self.pretrained)
+                self.layer_rates_ = (float(self.pretrained_rate),) * (len(layer_sizes) - 2) + (1.0,)
+            return network
         fitted = self.network_
-        if fitted.layer_sizes != layer_sizes:
+        if fitted.layer_sizes != layer_sizes or (fitted.batch_norm, fitted.residual) != tuple(common.values()):
             raise ValueError(
-                f"The fitted network has layers {fitted.layer_sizes}; to go on from it, hidden_layer_sizes and y must "
-                f"ask for the same, got {layer_sizes}."
+                f"The fitted network has layers {fitted.layer_sizes}, batch_norm={fitted.batch_norm}, "
+                f"residual={fitted.residual}; to go on from it, hidden_layer_sizes and y must ask for the same, got "
+                f"{layer_sizes}, batch_norm={self.batch_norm}, residual={self.residual}."
             )
         fitted.adopt()
-        dtype = fitted.dtype if self.dtype == "auto" else self.dtype
-        return Network(layer_sizes, self.activation, self.out_activation_, dtype, parameters=fitted.parameters)
+        return Network(
+            layer_sizes,
+            activation,
+            self.out_activation_,
+            fitted.dtype if self.dtype == "auto" else self.dtype,
+            fitted.parameters,
+            statistics=fitted.statistics,
+            **common,
+        )
 
-    def _hyperparameters(self) -> Hyperparameters:
-        names = Hyperparameters.__dataclass_fields__
-        return Hyperparameters(**{name: float(getattr(self, name)) for name in names})
-
-    def _fit_lbfgs(self, network: Network, loss: str, data: TrainingData) -> None:
+    def _fit_lbfgs(self, run: Run) -> None:
+        network, data = run.network, run.data
+        if any(rate != 1 for rate in self.layer_rates_):
+            raise ValueError(f"solver='lbfgs' trains all layers alike, got layer_rates_={self.layer_rates_}.")
         # The one solver that has no use for a list of rows.
         if data.rows is not None and data.sample_weight is not None:
             data = TrainingData(data.X[data.rows], data.y[data.rows], data.sample_weight[data.rows])
         record = Record()
         result = run_lbfgs(
             network,
-            loss,
+            run.loss,
             data,
             self._hyperparameters(),
             max_iter=self.max_iter,
@@ -349,6 +352,7 @@ class BaseMLP(BaseEstimator, ABC):
             verbose=bool(self.verbose),
             record=record,
             n_threads=choose_threads(self.n_jobs, step_flops(network.layer_sizes, data.n_rows)),
+            method=self._method(self.layer_rates_, run.rng),
         )
         for name in _STOCHASTIC_STATE:
             self.__dict__.pop(name, None)
@@ -361,32 +365,34 @@ class BaseMLP(BaseEstimator, ABC):
         else:
             self.n_iter_ = _check_optimize_result("lbfgs", result, self.max_iter)
 
-    def _fit_stochastic(
-        self,
-        network: Network,
-        loss: str,
-        data: TrainingData,
-        rng: np.random.RandomState,
-        first_pass: bool,
-        incremental: bool,
-    ) -> None:
-        score = None
-        if self.early_stopping:
-            data, held_out = self._split(data, rng)
-            score = self._scorer(held_out)
+    def _fit_stochastic(self, run: Run, held_out: HeldOut | None, incremental: bool) -> None:
+        network, data = run.network, run.data
+        if not any(self.layer_rates_):
+            raise ValueError("All layers are frozen: there is nothing to train. unfreeze() some.")
+        if self.early_stopping and held_out is None:
+            data, held_out = self._split(data, run.y, run.rng)
+        watch = None if held_out is None else Watch(self._scorer(held_out, run.loss), steers=self.early_stopping)
         batch_size = self._batch_size(data.n_rows)
         rule = update_rule(self.solver, self.momentum, self.nesterovs_momentum)
         optimizer, rate = OptimizerState.new(rule, network), None
-        if incremental and not first_pass and hasattr(self, "_optimizer_state"):
+        if incremental and not run.first_pass and hasattr(self, "_optimizer_state"):
             kept = OptimizerState(**self._optimizer_state)
             if kept.fits(rule, network):
                 optimizer = OptimizerState(kept.rule, kept.arrays.copy(), kept.n_updates)
                 rate = float(self._learning_rate)
-        schedule = make_schedule(self.learning_rate, self.solver, self.learning_rate_init, self.power_t, rate)
-        record = Record() if first_pass else self._continued_record()
+        schedule = make_schedule(
+            self.learning_rate,
+            self.solver,
+            self.learning_rate_init,
+            self.power_t,
+            rate,
+            total_steps=self.max_iter * -(-data.n_rows // batch_size),
+            step=optimizer.n_updates,
+        )
+        record = Record() if run.first_pass else self._continued_record(watch)
         run_epochs(
             network,
-            loss,
+            run.loss,
             data,
             Settings(
                 max_epochs=self.max_iter,
@@ -400,22 +406,36 @@ class BaseMLP(BaseEstimator, ABC):
             self._hyperparameters(),
             schedule,
             optimizer,
-            rng,
+            run.rng,
             record,
-            score,
+            watch,
             choose_threads(self.n_jobs, step_flops(network.layer_sizes, batch_size)),
+            self._method(self.layer_rates_, run.rng),
         )
         self._optimizer_state = dict(vars(optimizer))
         self._learning_rate = schedule.rate
-        self._publish(record)
+        self._publish(record, watch)
 
-    def _scorer(self, held_out: TrainingData) -> Callable[[Network], float]:
-        """The score of a network on the rows held out."""
+    def _scorer(self, held_out: HeldOut, loss: str) -> Any:
+        """(score, loss) of a network on rows that are held out; the loss is the plain one, without penalty or smoothing."""
+        weight = held_out.sample_weight
+        probe: BaseMLP | None = None
+        if self.validation_metric is not None:
+            probe = copy.copy(self)
+            probe.__dict__.pop("feature_names_in_", None)  # the rows were checked, and have no names any more
+            metric = check_scoring(probe, scoring=self.validation_metric)
+            arguments = {} if weight is None else {"sample_weight": weight}
 
-        def score(network: Network) -> float:
-            n_threads = choose_threads(self.n_jobs, forward_flops(network.layer_sizes, held_out.n_rows))
+        def score(network: Network) -> tuple[float, float]:
+            n_threads = choose_threads(self.n_jobs, forward_flops(network.layer_sizes, len(held_out.target)))
             output = network.forward(held_out.X, n_threads=n_threads)
-            return self._validation_score(output, held_out.y, held_out.sample_weight)
+            if probe is None:
+                value = self._validation_score(output, held_out.target, weight)
+            else:
+                probe.network_ = network
+                value = float(metric(probe, held_out.X, held_out.y, **arguments))
+            losses = network.plan.row_losses(loss, output, held_out.target, self._loss_parameter())
+            return value, float(np.average(losses, weights=weight))
 
         return score
 
@@ -428,7 +448,7 @@ class BaseMLP(BaseEstimator, ABC):
             )
         return int(min(self.batch_size, n_rows))
 
-    def _split(self, data: TrainingData, rng: np.random.RandomState) -> tuple[TrainingData, TrainingData]:
+    def _split(self, data: TrainingData, y: Any, rng: np.random.RandomState) -> tuple[TrainingData, HeldOut]:
         """Set rows aside for early stopping, stratified by class, with ``train_test_split``'s draws."""
         rows = np.arange(data.X.shape[0], dtype=np.intp) if data.rows is None else data.rows
         stratify = self._strata(data.y[rows])
@@ -446,10 +466,10 @@ class BaseMLP(BaseEstimator, ABC):
                 "The validation set is too small. Increase 'validation_fraction' or the size of your dataset."
             )
         weight = data.sample_weight
-        held_out = TrainingData(data.X[test], data.y[test], None if weight is None else weight[test])
+        held_out = HeldOut(data.X[test], data.y[test], y[test], None if weight is None else weight[test])
         return TrainingData(data.X, data.y, weight, np.ascontiguousarray(train, dtype=np.intp)), held_out
 
-    def _continued_record(self) -> Record:
+    def _continued_record(self, watch: Watch | None) -> Record:
         """The record of the fitted model, to append to."""
         record = Record(
             epochs=list(self.history_),
@@ -458,14 +478,15 @@ class BaseMLP(BaseEstimator, ABC):
             samples_seen=self.t_,
         )
         scores, best_loss = getattr(self, "validation_scores_", None), getattr(self, "best_loss_", None)
-        if self.early_stopping and scores is not None:
+        if watch is not None and scores is not None:
             record.validation_scores = list(scores)
+            record.validation_loss_curve = list(getattr(self, "validation_loss_curve_", ()))
             record.best_score = getattr(self, "best_validation_score_", -np.inf)
-        elif not self.early_stopping and best_loss is not None:
+        if not self.early_stopping and best_loss is not None:
             record.best_loss = best_loss
         return record
 
-    def _publish(self, record: Record) -> None:
+    def _publish(self, record: Record, watch: Watch | None) -> None:
         """Make a run's record the fitted attributes, and say how it ended if that is worth a warning."""
         self.history_ = record.epochs
         self.loss_curve_ = record.loss_curve
@@ -475,8 +496,9 @@ class BaseMLP(BaseEstimator, ABC):
         if record.loss_curve:
             self.loss_ = record.loss_curve[-1]
         self.best_loss_ = None if self.early_stopping else record.best_loss
-        self.validation_scores_ = record.validation_scores if self.early_stopping else None
-        self.best_validation_score_ = record.best_score if self.early_stopping else None
+        self.validation_scores_ = None if watch is None else record.validation_scores
+        self.validation_loss_curve_ = None if watch is None else record.validation_loss_curve
+        self.best_validation_score_ = None if watch is None else record.best_score
         if record.ended == "max_iter":
             warnings.warn(
                 f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the optimization hasn't "
@@ -493,6 +515,84 @@ class BaseMLP(BaseEstimator, ABC):
                 ConvergenceWarning,
                 stacklevel=6,
             )
+
+    # --- a fitted network that is changed ------------------------------------------------------------------------
+
+    def grow(self, hidden_layer_sizes: Sequence[int], random_state: Any = None) -> BaseMLP:
+        """Widen or deepen the fitted network; its predictions stay what they are, to rounding.
+
+        Go on with ``partial_fit``, or ``fit`` with ``warm_start=True``. Optimizer state begins anew.
+
+        Parameters
+        ----------
+        hidden_layer_sizes : sequence of int
+            All hidden layers as they shall be. Layers keep their order, none becomes narrower, and new ones may stand
+            between them or behind. ``hidden_layer_sizes``, and lists given for ``activation`` and ``dropout``, follow.
+        random_state : None, int or RandomState, default=None
+            Chooses which units are doubled, and how their outgoing weights are shared.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If the function could not be kept: ``fastmlp.progressive`` says when it can.
+
+        References
+        ----------
+        Chen, Goodfellow, Shlens. Net2Net: accelerating learning via knowledge transfer. ICLR 2016. Here a doubled unit's
+        outgoing weight is split into unequal parts, so that the two learn different things without noise.
+        """
+        check_is_fitted(self)
+        sizes = tuple(int(size) for size in hidden_layer_sizes)
+        self.network_.adopt()
+        network, origin = grow_network(self.network_, sizes, check_random_state(random_state))
+        if not isinstance(self.activation, str):
+            self.activation = list(network.activations)
+        if np.ndim(self.dropout):
+            self.dropout = (self.dropout[0], *grow_sequence(tuple(self.dropout)[1:], origin))
+        self.layer_rates_ = (*grow_sequence(self.layer_rates_[:-1], origin, new=1.0), self.layer_rates_[-1])
+        self.hidden_layer_sizes = sizes
+        self.network_ = network
+        self.n_layers_ = len(network.layer_sizes)
+        self.__dict__.pop("_optimizer_state", None)
+        return self
+
+    def freeze(self, layers: int | Sequence[int] | None = None) -> BaseMLP:
+        """Let layers stay as they are in further training: not a bit of theirs changes, and they cost no update.
+
+        Parameters
+        ----------
+        layers : int or sequence of int, default=None
+            By index, the first hidden layer being 0; None: all but the output layer. ``layer_rates_`` shows the state,
+            which a ``fit`` that begins anew resets.
+
+        Returns
+        -------
+        self
+        """
+        return self._set_layer_rates(range(self.n_layers_ - 2) if layers is None else layers, 0.0)
+
+    def unfreeze(self, layers: int | Sequence[int] | None = None) -> BaseMLP:
+        """Let layers learn at the full rate; ``layers`` as in ``freeze``, None: all.
+
+        Returns
+        -------
+        self
+        """
+        return self._set_layer_rates(range(self.n_layers_ - 1) if layers is None else layers, 1.0)
+
+    def _set_layer_rates(self, layers: int | Sequence[int], rate: float) -> BaseMLP:
+        check_is_fitted(self)
+        rates = list(self.layer_rates_)
+        for layer in [layers] if isinstance(layers, Integral) else layers:
+            if isinstance(layer, bool) or not isinstance(layer, Integral) or not -len(rates) <= layer < len(rates):
+                raise ValueError(f"layers must be indices of the {len(rates)} layers, from 0, got {layer!r}.")
+            rates[int(layer)] = rate
+        self.layer_rates_ = tuple(rates)
+        return self
 
     # --- predict -------------------------------------------------------------------------------------------------
 
@@ -527,6 +627,23 @@ class BaseMLP(BaseEstimator, ABC):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
+
+
+def _take_body(network: Network, body: Network) -> None:
+    """Copy the hidden layers of ``body`` into ``network``, which must have the same ones."""
+    body.adopt()
+    for name in ("layer_sizes", "activations", "batch_norm", "residual"):
+        ours, theirs = getattr(network, name), getattr(body, name)
+        if name == "layer_sizes":
+            ours, theirs = ours[:-1], theirs[:-1]
+        if ours != theirs:
+            raise ValueError(f"pretrained must have the same hidden layers: its {name} are {theirs}, here they are {ours}.")
+    for name in ("coefs", "intercepts"):
+        for to, values in zip(getattr(network, name)[:-1], getattr(body, name)[:-1], strict=True):
+            to[...] = values
+    for to, values in zip(network.scales, body.scales, strict=True):
+        to[...] = values
+    network.statistics[...] = body.statistics
 
 
 def _rows_that_count(weight: np.ndarray) -> np.ndarray | None:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastmlp import _core
+from fastmlp.initialisers import Draw, Layer, initialiser
 
 _ALIGNMENT = 64  # bytes: one cache line, one AVX-512 vector
 
@@ -36,7 +37,7 @@ def aligned_copy(values: np.ndarray, dtype: np.dtype | str | None = None) -> np.
 
 
 class Network:
-    """A multilayer perceptron: a(l) = f(a(l-1) W(l) + b(l)).
+    """A multilayer perceptron: a(l) = f(a(l-1) W(l) + b(l)), with a(l-1) added where it is residual.
 
     Parameters
     ----------
@@ -49,11 +50,28 @@ class Network:
     dtype : {'float32', 'float64'}, default='float32'
         Element type of parameters, arithmetic and output.
     parameters : array-like of shape (n_parameters,), default=None
-        Values to copy: all weights, layer by layer, each (fan_in, fan_out) in C order, then all biases.
-        None draws them: uniform(-r, r), r = sqrt(6 / (fan_in + fan_out)), or with 2 instead of 6 for a layer
-        with a logistic activation (Glorot and Bengio, AISTATS 2010, as scikit-learn applies it).
+        Values to copy: all weights, layer by layer, each (fan_in, fan_out) in C order, then all biases, then, with
+        batch normalisation, the scale of each hidden layer.
+        None draws them, layer by layer, the weights and then the biases.
     random_state : None, int, numpy.random.RandomState or numpy.random.Generator, default=None
         What to draw with.
+    weight_init : str, (str, float) or callable, default='auto'
+        'auto': uniform(-r, r), r = sqrt(6 / (fan_in + fan_out)), or with 2 instead of 6 for a layer with a logistic
+        activation (Glorot and Bengio, AISTATS 2010, as scikit-learn applies it). 'glorot_uniform' (always 6),
+        'glorot_normal', 'he_uniform', 'he_normal', 'lecun_normal', 'orthogonal': ``fastmlp.initialisers`` has formulas
+        and sources. ('normal', std), ('uniform', bound), ('constant', value): the same for all layers. A callable
+        (fan_in, fan_out, rng) returns an array (fan_in, fan_out), drawn with ``rng``.
+    bias_init : str, (str, float) or callable, default='auto'
+        The same but for 'orthogonal', with the layer's fan_in and fan_out; a callable returns an array (fan_out,).
+        With batch normalisation, hidden layers begin at 0 unless this is said.
+    batch_norm : bool, default=False
+        Normalise the product of each hidden layer over the batch before its activation: z = scale (x W - mean) /
+        sqrt(variance + 1e-5) + b (Ioffe and Szegedy, ICML 2015). b is the shift; the product has no bias of its own, since
+        the mean would take it away. ``loss_gradient`` goes by the batch's averages, ``forward`` by ``statistics``.
+    residual : bool, default=False
+        Hidden layers as wide as their input add it to their output (He, Zhang, Ren and Sun, CVPR 2016).
+    statistics : array-like of shape (n_statistics,), default=None
+        Running averages to copy: the means of all hidden layers, then their variances. None: zeros and ones.
 
     Attributes
     ----------
@@ -61,6 +79,10 @@ class Network:
         All parameters, in one array that starts on a cache line. Writing into it changes the network.
     coefs, intercepts : list of ndarray
         Views of ``parameters``, shapes (fan_in, fan_out) and (fan_out,).
+    scales, means, variances : list of ndarray
+        Of each hidden layer (fan_out,), empty without batch normalisation; views of ``parameters`` and ``statistics``.
+    statistics : ndarray of shape (n_statistics,)
+        Running averages; empty without batch normalisation.
     layer_sizes, activations : tuple
         Units per layer; activation per hidden layer.
     out_activation : str
@@ -69,7 +91,8 @@ class Network:
     Raises
     ------
     ValueError
-        For an unknown name, a size below 1, or parameters of another length.
+        For an unknown name, a size below 1, parameters of another length, or a ``weight_init`` or ``bias_init`` that
+        gives another shape or numbers that are not finite in ``dtype``.
 
     Examples
     --------
@@ -84,8 +107,14 @@ class Network:
     activations: tuple[str, ...]
     out_activation: str
     dtype: np.dtype
+    batch_norm: bool
+    residual: bool
     coefs: list[np.ndarray]
     intercepts: list[np.ndarray]
+    scales: list[np.ndarray]
+    means: list[np.ndarray]
+    variances: list[np.ndarray]
+    statistics: np.ndarray
 
     def __init__(
         self,
@@ -95,7 +124,14 @@ class Network:
         dtype: str | np.dtype | type = "float32",
         parameters: ArrayLike | None = None,
         random_state: Any = None,
+        *,
+        weight_init: Any = "auto",
+        bias_init: Any = "auto",
+        batch_norm: bool = False,
+        residual: bool = False,
+        statistics: ArrayLike | None = None,
     ) -> None:
+        self.batch_norm, self.residual = bool(batch_norm), bool(residual)
         self.layer_sizes = _check_sizes(layer_sizes)
         self.activations = _check_activations(activation, len(self.layer_sizes) - 2)
         # The output layer is drawn as the last hidden one; with none, as the name that was given says (scikit-learn's rule).
@@ -105,16 +141,22 @@ class Network:
         )
         self.dtype = np.dtype(dtype).newbyteorder("=")
         _check_name("dtype", self.dtype.name, ("float32", "float64"))
+        draws = {
+            "weight_init": initialiser("weight_init", weight_init),
+            "bias_init": initialiser("bias_init", bias_init),
+        }
+        self._bind_statistics(np.repeat(np.array([0, 1], self.dtype), self.n_statistics // 2))
+        if statistics is not None:
+            self.statistics[:] = _check_flat("statistics", statistics, self.n_statistics, self.layer_sizes)
         if parameters is None:
             self._bind(aligned_empty(self.n_parameters, self.dtype))
-            self._draw(random_state, (*self.activations, drawn_as))
+            self._draw(random_state, (*self.activations, drawn_as), draws)
+            for scale, shift in zip(self.scales, self.intercepts[:-1], strict=bool(self.scales)):
+                scale[:] = 1
+                if isinstance(bias_init, str) and bias_init == "auto":
+                    shift[:] = 0
         else:
-            values = np.asarray(parameters)
-            if values.shape != (self.n_parameters,):
-                raise ValueError(
-                    f"parameters must have shape ({self.n_parameters},) for layer_sizes={self.layer_sizes}, "
-                    f"got {values.shape}."
-                )
+            values = _check_flat("parameters", parameters, self.n_parameters, self.layer_sizes)
             self._bind(aligned_copy(values, self.dtype))
 
     # --- state: the architecture and one array; everything else is made from them -------------------------
@@ -127,6 +169,9 @@ class Network:
             "out_activation": self.out_activation,
             "dtype": self.dtype.name,
             "parameters": self._parameters,
+            "batch_norm": self.batch_norm,
+            "residual": self.residual,
+            "statistics": self.statistics,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -134,6 +179,8 @@ class Network:
         self.activations = state["activations"]
         self.out_activation = state["out_activation"]
         self.dtype = np.dtype(state["dtype"])
+        self.batch_norm, self.residual = state["batch_norm"], state["residual"]
+        self._bind_statistics(state["statistics"])
         parameters = state["parameters"]
         # A memory map (joblib) stays one: it is shared between processes, a copy would not be.
         if parameters.ctypes.data % _ALIGNMENT and not isinstance(parameters, np.memmap):
@@ -153,14 +200,31 @@ class Network:
             start += fan_out
         self._views = (*coefs, *intercepts)
         self.coefs, self.intercepts = coefs, intercepts
+        self.scales = self._by_hidden_layer(parameters[start:])
 
-    def _draw(self, random_state: Any, names: Sequence[Any]) -> None:
+    def _bind_statistics(self, statistics: np.ndarray) -> None:
+        self.statistics = statistics
+        self.means, self.variances = map(self._by_hidden_layer, np.split(statistics, 2))
+
+    def _by_hidden_layer(self, numbers: np.ndarray) -> list[np.ndarray]:
+        """Views of as many numbers as there are hidden units; none of none."""
+        return np.split(numbers, np.cumsum(self.layer_sizes[1:-1]))[:-1] if len(numbers) else []
+
+    def _draw(self, random_state: Any, names: Sequence[Any], draws: dict[str, Draw]) -> None:
         """Fill the parameters; the same draws in the same order as ``reference.initialise``."""
         rng = random_state if hasattr(random_state, "uniform") else np.random.RandomState(random_state)
         for name, W, b in zip(names, self.coefs, self.intercepts, strict=True):
-            bound = np.sqrt((2.0 if name == "logistic" else 6.0) / sum(W.shape))
-            W[...] = rng.uniform(-bound, bound, W.shape)
-            b[...] = rng.uniform(-bound, bound, b.shape)
+            fan_in, fan_out = W.shape
+            layer = Layer(fan_in, fan_out, name)
+            for (argument, draw), array in zip(draws.items(), (W, b), strict=True):
+                values = draw(rng, layer, array.shape)
+                with np.errstate(over="ignore"):  # the error below says more
+                    array[...] = values
+                if not np.isfinite(array).all():
+                    raise ValueError(
+                        f"{argument} must give numbers that are finite in {self.dtype.name}, got "
+                        f"{array[~np.isfinite(array)][0]} for fan_in={fan_in}, fan_out={fan_out}."
+                    )
 
     @property
     def parameters(self) -> np.ndarray:
@@ -173,22 +237,59 @@ class Network:
 
     @property
     def n_parameters(self) -> int:
-        """Number of weights and biases."""
-        return sum(fan_in * fan_out + fan_out for fan_in, fan_out in pairwise(self.layer_sizes))
+        """Number of weights, biases and scales."""
+        return sum(fan_in * fan_out + fan_out for fan_in, fan_out in pairwise(self.layer_sizes)) + self.n_statistics // 2
+
+    @property
+    def n_statistics(self) -> int:
+        """Number of running averages."""
+        return 2 * sum(self.layer_sizes[1:-1]) if self.batch_norm else 0
 
     @property
     def plan(self) -> _core.Plan:
         """The architecture as the compiled core wants it; made at first use, never pickled."""
         if self._plan is None:
-            self._plan = _core.Plan(self.layer_sizes, self.activations, self.out_activation, self.dtype.name)
+            self._plan = _core.Plan(
+                self.layer_sizes, self.activations, self.out_activation, self.dtype.name, self.batch_norm, self.residual
+            )
         return self._plan
 
     def copy(self, dtype: str | np.dtype | None = None) -> Network:
         """The same network on parameters of its own, in another element type if asked."""
         self.adopt()
+        return self._like(dtype or self.dtype, self._parameters, self.statistics, self.batch_norm)
+
+    def _like(self, dtype: Any, parameters: np.ndarray, statistics: np.ndarray | None, batch_norm: bool) -> Network:
         return Network(
-            self.layer_sizes, self.activations, self.out_activation, dtype or self.dtype, parameters=self._parameters
+            self.layer_sizes,
+            self.activations,
+            self.out_activation,
+            dtype,
+            parameters,
+            batch_norm=batch_norm,
+            residual=self.residual,
+            statistics=statistics,
         )
+
+    def folded(self) -> Network:
+        """The same function without batch normalisation, which goes into weights and biases: for export.
+
+        Returns
+        -------
+        Network
+            Its outputs agree with this one's to rounding. ``forward`` does not need it: there, normalisation costs a
+            multiply-add per unit.
+        """
+        self.adopt()
+        weights, shifts = [], []
+        for layer, (W, b) in enumerate(zip(self.coefs, self.intercepts, strict=True)):
+            factor, shift = np.ones(b.shape), b.astype(np.float64)
+            if self.batch_norm and layer < len(self.scales):
+                factor = self.scales[layer] / np.sqrt(self.variances[layer].astype(np.float64) + _core.NORM_EPSILON)
+                shift -= factor * self.means[layer]
+            weights.append((W * factor).ravel())
+            shifts.append(shift)
+        return self._like(self.dtype, np.concatenate([*weights, *shifts]), None, False)
 
     def adopt(self) -> None:
         """Copy arrays that were put in place of views in ``coefs`` and ``intercepts`` into ``parameters``.
@@ -219,7 +320,7 @@ class Network:
                     f"{name} must have shape {view.shape} and hold real numbers, got {array.shape} of {array.dtype}."
                 )
             values.append(array.ravel())
-        self._bind(aligned_copy(np.concatenate(values), self.dtype))
+        self._bind(aligned_copy(np.concatenate([*values, *self.scales]), self.dtype))
 
     # --- what it computes ----------------------------------------------------------------------------------
 
@@ -248,7 +349,7 @@ class Network:
         plan = self._plan
         if plan is None:
             plan = self.plan
-        return plan.forward(self._parameters, X, out, n_threads)
+        return plan.forward(self._parameters, X, out, n_threads, self.statistics)
 
     def loss_gradient(
         self,
@@ -259,6 +360,8 @@ class Network:
         *,
         alpha: float = 0.0,
         l1_ratio: float = 0.0,
+        loss_parameter: float = 1.0,
+        label_smoothing: float = 0.0,
         out: np.ndarray | None = None,
         n_threads: int = 1,
     ) -> tuple[float, np.ndarray]:
@@ -274,6 +377,10 @@ class Network:
             A name of ``fastmlp._core.LOSSES`` that belongs to ``out_activation``; None takes the first that does.
         alpha, l1_ratio : float, default=0.0
             Penalty alpha (l1_ratio sum |W| + (1 - l1_ratio) / 2 sum W^2), divided by the sum of weights.
+        loss_parameter : float, default=1.0
+            The delta of ``huber``, the quantile of ``quantile``.
+        label_smoothing : float, default=0.0
+            Share of a class's target that goes to all classes alike (Szegedy et al., CVPR 2016).
         out : ndarray of shape (n_parameters,), default=None
             Where to write the gradient, of ``dtype``.
         n_threads : int, default=1
@@ -301,7 +408,16 @@ class Network:
         gradient = np.empty(self.n_parameters, dtype=self.dtype) if out is None else out
         trainer = _core.Trainer(self.plan, loss, "gradient", max(n_rows, 1), n_threads)
         value = trainer.loss_gradient(
-            self._parameters, X, targets, weights, gradient, alpha=float(alpha), l1_ratio=float(l1_ratio)
+            self._parameters,
+            X,
+            targets,
+            weights,
+            gradient,
+            statistics=self.statistics,
+            alpha=float(alpha),
+            l1_ratio=float(l1_ratio),
+            loss_parameter=float(loss_parameter),
+            label_smoothing=float(label_smoothing),
         )
         return value, gradient
 
@@ -344,7 +460,7 @@ class Network:
         names = self.activations[0] if len(set(self.activations)) == 1 else self.activations
         return (
             f"Network({self.layer_sizes}, activation={names!r}, out_activation={self.out_activation!r}, "
-            f"dtype={self.dtype.name!r})"
+            f"dtype={self.dtype.name!r}{', batch_norm=True' * self.batch_norm}{', residual=True' * self.residual})"
         )
 
 
@@ -353,6 +469,13 @@ def _check_sizes(layer_sizes: Sequence[int]) -> tuple[int, ...]:
     if len(sizes) < 2 or min(sizes) < 1:
         raise ValueError(f"layer_sizes must be at least two integers, each at least 1, got {tuple(layer_sizes)}.")
     return sizes
+
+
+def _check_flat(argument: str, values: ArrayLike, n: int, layer_sizes: tuple[int, ...]) -> np.ndarray:
+    array = np.asarray(values)
+    if array.shape != (n,):
+        raise ValueError(f"{argument} must have shape ({n},) for layer_sizes={layer_sizes}, got {array.shape}.")
+    return array
 
 
 def _check_activations(activation: str | Sequence[str], n_hidden: int) -> tuple[str, ...]:

@@ -13,12 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 Array = np.ndarray
 Layers = list[np.ndarray]
+Rng = np.random.RandomState | np.random.Generator
+Rule = str | tuple[str, float] | Callable[[int, int, Any], np.ndarray]
 
 
 # --- Hidden activations: name -> (forward(x), derivative(x, y)), y = forward(x), both elementwise ----------
@@ -381,17 +383,71 @@ SCHEDULES: dict[str, Callable[..., float]] = {
 # --- The network -------------------------------------------------------------------------------------------
 
 
-def initialise(layer_sizes: Sequence[int], activation: str, rng: np.random.RandomState) -> tuple[Layers, Layers]:
-    """W, b ~ uniform(-r, r), r = sqrt(6 / (I + O)); 2 instead of 6 for logistic (Glorot and Bengio 2010).
+# Initial parameters: name -> (distribution, size(I, O)); the size is the bound of uniform(-size, size), or the standard
+# deviation of a normal distribution around 0. Besides: 'auto', 'orthogonal', pairs and callables.
+INITIALISERS: dict[str, tuple[str, Callable[[int, int], float]]] = {
+    "glorot_uniform": ("uniform", lambda I, O: np.sqrt(6.0 / (I + O))),  # Glorot and Bengio 2010
+    "glorot_normal": ("normal", lambda I, O: np.sqrt(2.0 / (I + O))),
+    "he_uniform": ("uniform", lambda I, O: np.sqrt(6.0 / I)),  # He et al. 2015
+    "he_normal": ("normal", lambda I, O: np.sqrt(2.0 / I)),
+    "lecun_normal": ("normal", lambda I, O: np.sqrt(1.0 / I)),  # LeCun et al. 1998
+}
+
+
+def orthogonal(I: int, O: int, rng: Rng) -> Array:
+    """Q = Q_0 Q_1 ... of n = min(I, O) columns, m = max(I, O) long; transposed where I < O (Saxe et al. 2014).
+
+    Q_k leaves the first k axes alone and turns the next one into x / |x|, x = m - k normal numbers: minus the sign of x_0
+    times the reflection that swaps the two, for that one axis. Then Q is evenly distributed (Stewart 1980).
+    """
+    n, m = min(I, O), max(I, O)
+    x = rng.normal(0.0, 1.0, (n, m))
+    Q = np.eye(m)
+    for k in range(n):
+        sign = 1.0 if x[k, k] >= 0.0 else -1.0
+        v = np.concatenate([np.zeros(k), x[k, k:]])
+        v[k] += sign * np.linalg.norm(v)
+        Q_k = np.eye(m) - 2.0 * np.outer(v, v) / (v @ v)
+        Q_k[:, k] *= -sign
+        Q = Q @ Q_k
+    Q = Q[:, :n]
+    return Q if I >= O else Q.T
+
+
+def initial(rule: Rule, I: int, O: int, activation: str, shape: tuple[int, ...], rng: Rng) -> Array:
+    """Initial weights, shape (I, O), or biases, shape (O,), of one layer."""
+    if callable(rule):
+        return rule(I, O, rng)
+    if rule == "orthogonal":
+        return orthogonal(I, O, rng)
+    if rule == "auto":  # scikit-learn's: Glorot's bound, a smaller one for logistic
+        kind, size = "uniform", np.sqrt((2.0 if activation == "logistic" else 6.0) / (I + O))
+    elif isinstance(rule, str):
+        kind, size = INITIALISERS[rule][0], INITIALISERS[rule][1](I, O)
+    else:
+        kind, size = rule
+    if kind == "constant":
+        return np.full(shape, size)
+    return rng.uniform(-size, size, shape) if kind == "uniform" else rng.normal(0.0, size, shape)
+
+
+def initialise(
+    layer_sizes: Sequence[int],
+    activation: str | Sequence[str],
+    rng: Rng,
+    weight_init: Rule = "auto",
+    bias_init: Rule = "auto",
+) -> tuple[Layers, Layers]:
+    """W and b of all layers. ``activation``: of the hidden layers; the output layer is drawn as the last of them.
 
     The order of the draws is scikit-learn's: layer by layer, the weights, then the biases.
     """
-    factor = 2.0 if activation == "logistic" else 6.0
+    n_layers = len(layer_sizes) - 1
+    names = [activation] * n_layers if isinstance(activation, str) else [*activation, activation[-1]]
     coefs, intercepts = [], []
-    for fan_in, fan_out in pairwise(layer_sizes):
-        r = np.sqrt(factor / (fan_in + fan_out))
-        coefs.append(rng.uniform(-r, r, (fan_in, fan_out)))
-        intercepts.append(rng.uniform(-r, r, fan_out))
+    for name, (I, O) in zip(names, pairwise(layer_sizes), strict=True):
+        coefs.append(initial(weight_init, I, O, name, (I, O), rng))
+        intercepts.append(initial(bias_init, I, O, name, (O,), rng))
     return coefs, intercepts
 
 

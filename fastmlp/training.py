@@ -159,6 +159,85 @@ class Settings:
     single_epoch: bool = False
 
 
+@dataclass(frozen=True)
+class Method:
+    """What a run does beyond the plain one; the formulas are in ``reference``.
+
+    Parameters
+    ----------
+    dropout : tuple of float
+        A rate for what enters each layer; () for none.
+    layer_rates : tuple of float
+        What the learning rate is multiplied by in each layer, 0 where nothing changes; () for 1 everywhere.
+    max_grad_norm : float
+        0 for no clipping.
+    loss_parameter : float
+        Quantile, or delta.
+    label_smoothing, input_noise, input_mask : float
+    mixup : float
+        Each step draws from Beta(mixup, mixup) what a row counts against its partner; 0 for no mixup.
+    seed : int
+        Of everything that is drawn by position, 64 bits.
+    """
+
+    dropout: tuple[float, ...] = ()
+    layer_rates: tuple[float, ...] = ()
+    max_grad_norm: float = 0.0
+    loss_parameter: float = 1.0
+    label_smoothing: float = 0.0
+    input_noise: float = 0.0
+    input_mask: float = 0.0
+    mixup: float = 0.0
+    seed: int = 0
+
+    def trainer(self, network: Network, loss: str, rule: str, batch_size: int, n_threads: int) -> _core.Trainer:
+        """The core's trainer, loaded with the network's parameters and a state of zeros."""
+        trainer = _core.Trainer(
+            network.plan,
+            loss,
+            rule,
+            batch_size,
+            n_threads,
+            dropout=self.dropout or None,
+            layer_rates=self.layer_rates or None,
+            max_grad_norm=self.max_grad_norm,
+        )
+        trainer.load(network.parameters, None, network.statistics)
+        return trainer
+
+    def constants(self) -> dict[str, Any]:
+        """What ``Trainer.epoch`` is told at each epoch."""
+        names = ("loss_parameter", "label_smoothing", "input_noise", "input_mask", "seed")
+        return {name: getattr(self, name) for name in names}
+
+    def mix(self, t: int, n_steps: int) -> np.ndarray | None:
+        """Shares (n_steps,) of the steps after update ``t``, None without mixup."""
+        if not self.mixup:
+            return None
+        words = [self.seed & 0xFFFFFFFF, self.seed >> 32, t & 0xFFFFFFFF]
+        return np.random.RandomState(words).beta(self.mixup, self.mixup, n_steps)
+
+
+PLAIN = Method()
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Rows that are not trained on, to see how the run does.
+
+    Parameters
+    ----------
+    score : callable (network) -> (score, loss)
+        NaN as a score counts as no verdict.
+    steers : bool
+        Whether the score decides when to stop, and the best parameters are kept; else it is only recorded, and the
+        best parameters are what a run that diverges falls back on.
+    """
+
+    score: Callable[[Network], tuple[float, float]]
+    steers: bool = True
+
+
 @dataclass
 class Record:
     """What a run reports, and what ``warm_start`` and ``partial_fit`` go on from."""
@@ -166,6 +245,7 @@ class Record:
     epochs: list[dict[str, Any]] = field(default_factory=list)
     loss_curve: list[float] = field(default_factory=list)
     validation_scores: list[float] = field(default_factory=list)
+    validation_loss_curve: list[float] = field(default_factory=list)
     best_loss: float = np.inf
     best_score: float = -np.inf
     no_improvement: int = 0
@@ -227,15 +307,16 @@ def run_epochs(
     optimizer: OptimizerState,
     rng: np.random.RandomState,
     record: Record,
-    score: Callable[[Network], float] | None = None,
+    watch: Watch | None = None,
     n_threads: int = 1,
+    method: Method = PLAIN,
 ) -> None:
     """Train ``network`` in place; ``record``, ``schedule`` and ``optimizer`` move on with it.
 
     Each epoch shuffles the order of the epoch before in place, which takes order[q] for q = shuffle(arange(m)), as
-    scikit-learn's epochs do. With ``score`` (a float for a network; NaN counts as no verdict) the run is steered by it instead of by
-    the loss, and ends on the parameters with the best score. ``record.ended`` says why it ended; Ctrl-C ends it
-    with the parameters after the last whole step, or the best ones.
+    scikit-learn's epochs do. With a ``watch`` that steers, the run goes by its score instead of by the loss, and ends on
+    the parameters with the best score. ``record.ended`` says why it ended; Ctrl-C ends it with the parameters after the
+    last whole step, or the best ones.
 
     Raises
     ------
@@ -245,10 +326,10 @@ def run_epochs(
     """
     n_rows = data.n_rows
     n_steps = -(-n_rows // settings.batch_size)
-    constants = asdict(hyperparameters)
-    trainer = _core.Trainer(network.plan, loss, optimizer.rule, settings.batch_size, n_threads)
-    trainer.load(network.parameters, optimizer.arrays)
-    best = None if score is None else aligned_copy(network.parameters)
+    constants = {**asdict(hyperparameters), **method.constants()}
+    trainer = method.trainer(network, loss, optimizer.rule, settings.batch_size, n_threads)
+    trainer.load(network.parameters, optimizer.arrays, network.statistics)
+    best = None if watch is None else (aligned_copy(network.parameters), network.statistics.copy())
     scored = False
     order = data.rows
     if settings.shuffle:
@@ -267,10 +348,11 @@ def run_epochs(
                 order,
                 schedule.rates(optimizer.n_updates, n_steps),
                 optimizer.n_updates,
+                mix=method.mix(optimizer.n_updates, n_steps),
                 **constants,
             )
             optimizer.n_updates += n_steps
-            trainer.store(network.parameters)
+            trainer.store(network.parameters, None, network.statistics)
             record.n_epochs += 1
             record.samples_seen += n_rows
             record.loss_curve.append(epoch_loss)
@@ -287,22 +369,22 @@ def run_epochs(
                     raise DivergenceError(non_finite_message(f"in epoch {record.n_epochs}"))
                 record.ended = "diverged"
                 break
-            if score is None:
-                _judge_loss(record, settings)
-            else:
-                value = entry["validation_score"] = score(network)
+            if watch is not None and best is not None:
+                entry["validation_score"], entry["validation_loss"] = watch.score(network)
                 scored = True
-                if _judge_score(record, settings, value) and best is not None:
-                    best[:] = network.parameters
+                if _judge_score(record, settings, entry, watch.steers):
+                    best[0][:], best[1][:] = network.parameters, network.statistics
+            if watch is None or not watch.steers:
+                _judge_loss(record, settings)
             if settings.verbose:
                 print(_progress(record.n_epochs, entry))
             schedule.epoch_ends(record.samples_seen)
-            record.ended = _verdict(record, settings, schedule, score is not None)
+            record.ended = _verdict(record, settings, schedule, watch is not None and watch.steers)
     except KeyboardInterrupt:
         record.ended = "interrupted"
-    trainer.store(network.parameters, optimizer.arrays)
-    if best is not None:
-        network.parameters[:] = best
+    trainer.store(network.parameters, optimizer.arrays, network.statistics)
+    if watch is not None and best is not None and (watch.steers or record.ended == "diverged"):
+        network.parameters[:], network.statistics[:] = best
 
 
 def _progress(epoch: int, entry: dict[str, Any]) -> str:
@@ -319,10 +401,13 @@ def _judge_loss(record: Record, settings: Settings) -> None:
         record.best_loss = loss
 
 
-def _judge_score(record: Record, settings: Settings, value: float) -> bool:
+def _judge_score(record: Record, settings: Settings, entry: dict[str, Any], steers: bool) -> bool:
     """Count the epoch as one without improvement if it scores below best + tol; whether it is the best one."""
+    value = entry["validation_score"]
     record.validation_scores.append(value)
-    record.no_improvement = record.no_improvement + 1 if value < record.best_score + settings.tol else 0
+    record.validation_loss_curve.append(entry["validation_loss"])
+    if steers:
+        record.no_improvement = record.no_improvement + 1 if value < record.best_score + settings.tol else 0
     is_best = value > record.best_score
     if is_best:
         record.best_score = value
@@ -362,6 +447,7 @@ def run_lbfgs(
     verbose: bool,
     record: Record,
     n_threads: int = 1,
+    method: Method = PLAIN,
 ) -> Any:
     """Train ``network`` in place on all rows at once with L-BFGS-B (Byrd, Lu, Nocedal, Zhu 1995; scipy.optimize).
 
@@ -381,7 +467,8 @@ def run_lbfgs(
 
     double = network if network.dtype == np.float64 else network.copy("float64")
     y = data.y if data.y.dtype.kind == "i" else np.ascontiguousarray(data.y, dtype=np.float64)
-    trainer = _core.Trainer(double.plan, loss, "gradient", data.n_rows, n_threads)
+    trainer = method.trainer(double, loss, "gradient", data.n_rows, n_threads)
+    constants = {"alpha": hyperparameters.alpha, "l1_ratio": hyperparameters.l1_ratio, **method.constants()}
     best_loss, best = np.inf, double.parameters.copy()
     last = time.perf_counter()
 
@@ -394,8 +481,7 @@ def run_lbfgs(
             y,
             data.sample_weight,
             gradient,
-            alpha=hyperparameters.alpha,
-            l1_ratio=hyperparameters.l1_ratio,
+            **constants,
         )
         if value < best_loss:
             best_loss, best = value, parameters.copy()

@@ -55,7 +55,8 @@ def test_network_copies_keep_views(duplicate, rng):
 
 def test_network_draws_as_the_reference():
     """Same generator, same parameters, bit for bit."""
-    for activation in _core.ACTIVATIONS:
+    mixed = [(first, second) for first in _core.ACTIVATIONS for second in _core.ACTIVATIONS]
+    for activation in (*_core.ACTIVATIONS, *mixed):
         coefs, intercepts = reference.initialise(SIZES, activation, np.random.RandomState(3))
         net = make(activation, seed=3)
         assert_views(net)

@@ -7,6 +7,7 @@ import pytest
 from conftest import DIFFERENCE_STEP, difference_tolerance, tolerance, varied
 
 from fastmlp import _core, reference
+from fastmlp.initialisers import BIAS_INITIALISERS, WEIGHT_INITIALISERS
 from fastmlp.optimizers import CURVES
 
 EPS = np.finfo(np.float64).eps
@@ -24,6 +25,8 @@ def test_names_are_the_cores():
     assert {name: row[0] for name, row in reference.LOSSES.items()} == dict(_core.LOSSES)
     assert {name: row[0] for name, row in reference.OPTIMIZERS.items()} == dict(_core.OPTIMIZERS)
     assert set(reference.SCHEDULES) == set(CURVES)
+    assert {*reference.INITIALISERS, "auto"} == set(BIAS_INITIALISERS)
+    assert {*BIAS_INITIALISERS, "orthogonal"} == set(WEIGHT_INITIALISERS)
 
 
 @pytest.mark.parametrize("name", reference.ACTIVATIONS)

@@ -1,0 +1,152 @@
+"""What weights and biases are before training: the names of ``weight_init`` and ``bias_init``, and their draws.
+
+It refuses to know networks: one array of one layer is drawn at a time, in float64. Imported by ``network``, and by
+``base`` for the names.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from numbers import Real
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Layer(NamedTuple):
+    """What a draw may depend on."""
+
+    fan_in: int
+    fan_out: int
+    activation: str
+
+
+Draw = Callable[[Any, Layer, tuple[int, ...]], np.ndarray]  # (rng, layer, shape) -> array of that shape, float64
+Size = Callable[[Layer], float]
+
+
+def _uniform(bound: Size) -> Draw:
+    """uniform(-bound, bound)."""
+    return lambda rng, layer, shape: rng.uniform(-bound(layer), bound(layer), shape)
+
+
+def _normal(std: Size) -> Draw:
+    """Normal around 0 with standard deviation ``std``."""
+    return lambda rng, layer, shape: rng.normal(0.0, std(layer), shape)
+
+
+def _constant(value: Size) -> Draw:
+    """One number everywhere."""
+    return lambda rng, layer, shape: np.full(shape, value(layer))
+
+
+# Columns that all reflections pass over together: those of a layer of 1,000 units stay in L2.
+_COLUMNS = 64
+
+
+def _orthogonal(rng: Any, layer: Layer, shape: tuple[int, ...]) -> np.ndarray:
+    """Orthonormal columns, or rows where those are fewer, evenly distributed over all such matrices.
+
+    A product of reflections by normal vectors that grow shorter (Stewart 1980): what the QR factorisation of a normal
+    matrix gives, the signs chosen so that R's diagonal is positive (Mezzadri 2007). It is written out because LAPACK's
+    own has other bits on another processor, and on another number of threads.
+    """
+    n, m = min(shape), max(shape)
+    vectors = rng.normal(size=(n, m))
+    signs = np.empty(n)
+    for k in range(n):  # (1 - v v^T) e_1 = -sign x / |x|, from v = x + sign |x| e_1 made sqrt(2) long
+        v = vectors[k, k:]
+        signs[k] = -np.copysign(1.0, v[0])
+        v[0] -= signs[k] * np.sqrt((v * v).sum())
+        v *= np.sqrt(2.0 / (v * v).sum())
+    q = np.eye(m, n)
+    for first in range(0, n, _COLUMNS):
+        columns = q[:, first : first + _COLUMNS].copy()
+        for k in reversed(range(min(first + _COLUMNS, n))):
+            v = vectors[k, k:, np.newaxis]
+            columns[k:] -= v * (v * columns[k:]).sum(axis=0)
+        q[:, first : first + _COLUMNS] = columns
+    q *= signs
+    return q if shape[0] == m else q.T
+
+
+#: What ``bias_init`` may be by name; the sizes are those of the layer's weights.
+BIAS_INITIALISERS: dict[str, Draw] = {
+    # scikit-learn's form of the next one
+    "auto": _uniform(lambda l: np.sqrt((2.0 if l.activation == "logistic" else 6.0) / (l.fan_in + l.fan_out))),
+    # Glorot and Bengio, AISTATS 2010: variance 2 / (fan_in + fan_out)
+    "glorot_uniform": _uniform(lambda l: np.sqrt(6.0 / (l.fan_in + l.fan_out))),
+    "glorot_normal": _normal(lambda l: np.sqrt(2.0 / (l.fan_in + l.fan_out))),
+    # He, Zhang, Ren and Sun, ICCV 2015: variance 2 / fan_in, for relu
+    "he_uniform": _uniform(lambda l: np.sqrt(6.0 / l.fan_in)),
+    "he_normal": _normal(lambda l: np.sqrt(2.0 / l.fan_in)),
+    # LeCun, Bottou, Orr and Müller 1998, Efficient BackProp: variance 1 / fan_in
+    "lecun_normal": _normal(lambda l: np.sqrt(1.0 / l.fan_in)),
+}
+#: What ``weight_init`` may be by name.
+WEIGHT_INITIALISERS: dict[str, Draw] = {
+    **BIAS_INITIALISERS,
+    # Saxe, McClelland and Ganguli, ICLR 2014
+    "orthogonal": _orthogonal,
+}
+#: What either may be as a pair (name, number): what the number is called, its least value, how to draw with it.
+PAIRS: dict[str, tuple[str, float, Callable[[Size], Draw]]] = {
+    "normal": ("std >= 0", 0.0, _normal),
+    "uniform": ("bound >= 0", 0.0, _uniform),
+    "constant": ("value", -math.inf, _constant),
+}
+
+
+def initialiser(argument: str, value: Any) -> Draw:
+    """The draw that ``value`` stands for.
+
+    Parameters
+    ----------
+    argument : {'weight_init', 'bias_init'}
+        What the value was given as.
+    value : str, (str, float) or callable
+        A name of ``WEIGHT_INITIALISERS`` or ``BIAS_INITIALISERS``; a pair ('normal', std), ('uniform', bound) or
+        ('constant', value); or a callable (fan_in, fan_out, rng) that returns (fan_in, fan_out) weights or (fan_out,)
+        biases.
+
+    Returns
+    -------
+    callable (rng, layer, shape) -> ndarray of that shape, float64
+        It raises ValueError if a user's callable returns something else.
+
+    Raises
+    ------
+    ValueError
+        For anything else.
+    """
+    names = WEIGHT_INITIALISERS if argument == "weight_init" else BIAS_INITIALISERS
+    if isinstance(value, str) and value in names:
+        return names[value]
+    if callable(value):
+        return _checked(argument, value)
+    if isinstance(value, (tuple, list)) and len(value) == 2 and isinstance(value[0], str) and value[0] in PAIRS:
+        _, least, draw_with = PAIRS[value[0]]
+        number = float(value[1]) if isinstance(value[1], Real) and not isinstance(value[1], bool) else math.nan
+        if math.isfinite(number) and number >= least:
+            return draw_with(lambda layer: number)
+    forms = ", ".join(f"({name!r}, {words})" for name, (words, _, _) in PAIRS.items())
+    raise ValueError(
+        f"{argument} must be one of {list(names)}, one of {forms} with a finite number, or a callable "
+        f"(fan_in, fan_out, rng), got {value!r}."
+    )
+
+
+def _checked(argument: str, function: Callable[[int, int, Any], Any]) -> Draw:
+    """The user's function, held to its shape and to real numbers; ``Network`` looks whether they are finite."""
+
+    def draw(rng: Any, layer: Layer, shape: tuple[int, ...]) -> np.ndarray:
+        array = np.asarray(function(layer.fan_in, layer.fan_out, rng))
+        if array.shape != shape or array.dtype.kind not in "fiub":
+            raise ValueError(
+                f"{argument} must return real numbers of shape {shape} for fan_in={layer.fan_in}, "
+                f"fan_out={layer.fan_out}, got {array.shape} of {array.dtype}."
+            )
+        return array.astype(np.float64)
+
+    return draw

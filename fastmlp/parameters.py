@@ -1,0 +1,188 @@
+"""Parameters: what can be asked of an estimator, and what follows from it for a network of given layers.
+
+The constructors stand in ``estimators``, since scikit-learn reads parameters off their signatures. It refuses to see data.
+Imported by ``base`` only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from numbers import Integral, Real
+from typing import Any, ClassVar
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.metrics import get_scorer_names
+from sklearn.utils._param_validation import Interval, Options, StrOptions
+
+from fastmlp import _core
+from fastmlp.network import Network
+from fastmlp.optimizers import CURVES, SCHEDULES, SOLVERS, Hyperparameters
+from fastmlp.training import Method
+
+_SHARE = Interval(Real, 0, 1, closed="left")
+_POSITIVE = Interval(Real, 0, None, closed="neither")
+_NOT_NEGATIVE = Interval(Real, 0, None, closed="left")
+_COUNT = Interval(Integral, 1, None, closed="left")
+# L-BFGS takes all rows at once and goes by exact losses: with it, these must be at their defaults.
+_STOCHASTIC_ONLY = {
+    "dropout": 0, "batch_norm": False, "input_noise": 0, "input_mask": 0, "mixup": 0, "max_grad_norm": None, "weight_decay": 0,
+}  # fmt: skip
+# The update rule that has a decay of its own; the others have alpha.
+_DECAYING_SOLVER = "adamw"
+
+
+class Parameters(BaseEstimator):
+    """The parameters that the classifier and the regressor share."""
+
+    hidden_layer_sizes: Any
+    activation: Any
+    solver: str
+    alpha: float
+    batch_size: int | str
+    learning_rate: Any
+    learning_rate_init: float
+    power_t: float
+    max_iter: int
+    shuffle: bool
+    random_state: Any
+    tol: float
+    verbose: bool | int
+    warm_start: bool
+    momentum: float
+    nesterovs_momentum: bool
+    early_stopping: bool
+    validation_fraction: float
+    beta_1: float
+    beta_2: float
+    epsilon: float
+    n_iter_no_change: float
+    max_fun: int
+    dtype: str
+    n_jobs: int | None
+    l1_ratio: float
+    dropout: Any
+    batch_norm: bool
+    residual: bool
+    weight_init: Any
+    bias_init: Any
+    rho: float
+    weight_decay: float
+    max_grad_norm: float | None
+    validation_metric: Any
+    input_noise: float
+    input_mask: float
+    mixup: float
+    pretrained: Network | None
+    pretrained_rate: float
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "hidden_layer_sizes": ["array-like", _COUNT],
+        "activation": [StrOptions(set(_core.ACTIVATIONS)), "array-like"],
+        "solver": [StrOptions(set(SOLVERS))],
+        "alpha": [_NOT_NEGATIVE],
+        "batch_size": [StrOptions({"auto"}), _COUNT],
+        "learning_rate": [StrOptions({*SCHEDULES, *CURVES}), callable],
+        "learning_rate_init": [_POSITIVE],
+        "power_t": [_NOT_NEGATIVE],
+        "max_iter": [_COUNT],
+        "shuffle": ["boolean"],
+        "random_state": ["random_state"],
+        "tol": [_NOT_NEGATIVE],
+        "verbose": ["verbose"],
+        "warm_start": ["boolean"],
+        "momentum": [Interval(Real, 0, 1, closed="both")],
+        "nesterovs_momentum": ["boolean"],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [_SHARE],
+        "beta_1": [_SHARE],
+        "beta_2": [_SHARE],
+        "epsilon": [_POSITIVE],
+        "n_iter_no_change": [_COUNT, Options(Real, {np.inf})],
+        "max_fun": [_COUNT],
+        "dtype": [StrOptions({"auto", "float32", "float64"})],
+        "n_jobs": [None, Options(Integral, {-1}), _COUNT],
+        "l1_ratio": [Interval(Real, 0, 1, closed="both")],
+        "dropout": [_SHARE, "array-like"],
+        "batch_norm": ["boolean"],
+        "residual": ["boolean"],
+        "weight_init": [str, tuple, callable],
+        "bias_init": [str, tuple, callable],
+        "rho": [_SHARE],
+        "weight_decay": [_NOT_NEGATIVE],
+        "max_grad_norm": [None, _POSITIVE],
+        "validation_metric": [None, StrOptions(set(get_scorer_names())), callable],
+        "input_noise": [_NOT_NEGATIVE],
+        "input_mask": [_SHARE],
+        "mixup": [_NOT_NEGATIVE],
+        "pretrained": [None, Network],
+        "pretrained_rate": [_NOT_NEGATIVE],
+    }
+
+    def _take(self, arguments: dict[str, Any]) -> None:
+        """Store a constructor's arguments, ``locals()`` there, under their names."""
+        for name, value in arguments.items():
+            if name not in ("self", "__class__"):
+                setattr(self, name, value)
+
+    def _hidden_layer_sizes(self) -> tuple[int, ...]:
+        sizes = self.hidden_layer_sizes
+        sizes = list(sizes) if hasattr(sizes, "__iter__") else [sizes]
+        if any(isinstance(size, bool) or not isinstance(size, Integral) for size in sizes):
+            raise ValueError(f"hidden_layer_sizes must be integers, got {sizes}.")
+        if any(size <= 0 for size in sizes):
+            raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
+        return tuple(int(size) for size in sizes)
+
+    def _dropout_rates(self, n_layers: int) -> tuple[float, ...]:
+        """One rate for what enters each layer. A single number is for the hidden units; the input is left whole."""
+        if isinstance(self.dropout, Real):
+            return (0.0, *(float(self.dropout),) * (n_layers - 1))
+        rates = tuple(self.dropout)
+        if len(rates) != n_layers or not all(isinstance(rate, Real) and 0 <= rate < 1 for rate in rates):
+            raise ValueError(
+                f"dropout must be one rate in [0, 1), or {n_layers} of them: of the input and of each hidden layer; "
+                f"got {self.dropout!r}."
+            )
+        return tuple(float(rate) for rate in rates)
+
+    def _hyperparameters(self) -> Hyperparameters:
+        names = Hyperparameters.__dataclass_fields__
+        return Hyperparameters(**{name: float(getattr(self, name)) for name in names})
+
+    def _loss_parameter(self) -> float:
+        """The number that the loss is steered by, for those that have one."""
+        return 1.0
+
+    def _method(self, layer_rates: Sequence[float], rng: np.random.RandomState) -> Method:
+        """What the run does beyond the plain one; draws its seed only if something is drawn with it."""
+        rates = self._dropout_rates(len(layer_rates))
+        random = any(rates) or self.input_noise or self.input_mask or self.mixup
+        low, high = rng.randint(0, 2**32, size=2, dtype=np.uint64).tolist() if random else (0, 0)
+        return Method(
+            dropout=rates,
+            layer_rates=tuple(layer_rates),
+            max_grad_norm=0.0 if self.max_grad_norm is None else float(self.max_grad_norm),
+            loss_parameter=self._loss_parameter(),
+            label_smoothing=float(getattr(self, "label_smoothing", 0.0)),
+            input_noise=float(self.input_noise),
+            input_mask=float(self.input_mask),
+            mixup=float(self.mixup),
+            seed=low | high << 32,
+        )
+
+    def _check_combination(self, eval_set: Any) -> None:
+        """Parameters that each are valid, but not together."""
+        if self.weight_decay and self.solver != _DECAYING_SOLVER:
+            raise ValueError(
+                f"weight_decay belongs to solver={_DECAYING_SOLVER!r}, got weight_decay={self.weight_decay} and "
+                f"solver={self.solver!r}, whose penalty is alpha."
+            )
+        if self.validation_metric is not None and not self.early_stopping and eval_set is None:
+            raise ValueError("validation_metric needs early_stopping=True or an eval_set to be measured on.")
+        if self.solver != "lbfgs":
+            return
+        asked = [name for name, off in _STOCHASTIC_ONLY.items() if np.any(getattr(self, name) != off)]
+        asked += ["eval_set"] if eval_set is not None else []
+        if asked:
+            raise ValueError(f"solver='lbfgs' takes all rows at once, without {', '.join(asked)}; use another solver.")
