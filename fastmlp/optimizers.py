@@ -48,6 +48,8 @@ class Hyperparameters:
         Keeps denominators from zero.
     alpha, l1_ratio : float
         Penalty alpha (l1_ratio sum |W| + (1 - l1_ratio) / 2 sum W^2).
+    weight_decay : float
+        Each update of adamw also takes learning rate * weight_decay * W off the weights, not the biases.
     """
 
     momentum: float = 0.9
@@ -57,6 +59,7 @@ class Hyperparameters:
     rho: float = 0.9
     alpha: float = 0.0
     l1_ratio: float = 0.0
+    weight_decay: float = 0.0
 
 
 # --- learning rates that follow the run: by its epochs, by its stalling ------------------------------------------

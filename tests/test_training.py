@@ -100,6 +100,22 @@ def test_orders_compose(monkeypatch):
     assert rows.tolist() == [3, 1, 4, 9, 5]
 
 
+def test_weight_decay_reaches_the_core():
+    """Where nothing else moves (epsilon is huge), each of adamw's steps leaves 1 - rate * weight_decay of the weights."""
+    network = Network((4, 5, 2), dtype="float64", random_state=0)
+    start = network.copy()
+    data = training.TrainingData(np.eye(4), np.array([0, 1, 1, 0]))
+    settings = training.Settings(max_epochs=3, batch_size=2, shuffle=False, tol=0, patience=5)
+    training.run_epochs(
+        network, "log_loss", data, settings, Hyperparameters(epsilon=1e300, weight_decay=0.5),
+        make_schedule("constant", "adamw", 0.1, 0.5), training.OptimizerState.new("adamw", network),
+        np.random.RandomState(0), training.Record(),
+    )
+    for W, b, W_0, b_0 in zip(network.coefs, network.intercepts, start.coefs, start.intercepts, strict=True):
+        assert np.abs(W - 0.95**6 * W_0).max() <= tolerance("float64", 6)
+        assert np.array_equal(b, b_0)
+
+
 DIVERGING = {"solver": "sgd", "learning_rate_init": 1e10, "max_iter": 50, "random_state": 0}
 
 
