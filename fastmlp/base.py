@@ -487,7 +487,7 @@ class BaseMLP(Parameters, ABC):
         return record
 
     def _publish(self, record: Record, watch: Watch | None) -> None:
-        """Make a run's record the fitted attributes, and say how it ended if that is worth a warning."""
+        """Make a run's record the fitted attributes."""
         self.history_ = record.epochs
         self.loss_curve_ = record.loss_curve
         self.n_iter_ = record.n_epochs
@@ -499,21 +499,25 @@ class BaseMLP(Parameters, ABC):
         self.validation_scores_ = None if watch is None else record.validation_scores
         self.validation_loss_curve_ = None if watch is None else record.validation_loss_curve
         self.best_validation_score_ = None if watch is None else record.best_score
+        self._warn_of_end(record)
+
+    def _warn_of_end(self, record: Record) -> None:
+        """Say how the run ended if that is worth a warning."""
         if record.ended == "max_iter":
             warnings.warn(
                 f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the optimization hasn't "
                 "converged yet.",
                 ConvergenceWarning,
-                stacklevel=6,
+                stacklevel=7,
             )
         elif record.ended == "interrupted":
-            warnings.warn("Training interrupted by user.", stacklevel=6)
+            warnings.warn("Training interrupted by user.", stacklevel=7)
         elif record.ended == "diverged":
             warnings.warn(
                 f"Parameters were no longer finite after epoch {record.n_epochs}; training ended with the parameters "
                 "of the best validation score. Scale the input, or lower learning_rate_init.",
                 ConvergenceWarning,
-                stacklevel=6,
+                stacklevel=7,
             )
 
     # --- a fitted network that is changed ------------------------------------------------------------------------

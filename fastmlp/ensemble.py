@@ -45,8 +45,8 @@ from fastmlp.estimators import MLPClassifier, MLPRegressor
 from fastmlp.training import Record, choose_threads, forward_flops
 
 _SEEDS, _BOOTSTRAP, _SNAPSHOTS = "seeds", "bootstrap", "snapshots"
-# A snapshot's learning rate over its cycle: a name of ``optimizers.SCHEDULES``.
-_CYCLE_SCHEDULE = "constant"
+# A snapshot's learning rate over its cycle: a name of ``optimizers.CURVES``.
+_CYCLE_SCHEDULE = "cosine"
 # No problem is too small for several threads if each has a network of its own.
 _MANY_FLOPS = sys.maxsize
 
@@ -141,18 +141,15 @@ def _endings(member: BaseMLP) -> Iterator[list[str]]:
     ``warnings.catch_warnings`` would not do: filters are the process's, not a thread's.
     """
     noted: list[str] = []
-    publish = member._publish
 
     def note(record: Record) -> None:
         noted.append(record.ended)
-        record.ended = ""
-        publish(record)
 
-    member.__dict__["_publish"] = note
+    member.__dict__["_warn_of_end"] = note
     try:
         yield noted
     finally:
-        del member.__dict__["_publish"]
+        del member.__dict__["_warn_of_end"]
 
 
 # --- what the two ensembles share ------------------------------------------------------------------------------

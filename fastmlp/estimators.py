@@ -7,6 +7,7 @@ It refuses to compute: training is in ``training``, the forward pass in ``networ
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -15,16 +16,20 @@ from scipy.sparse import csr_matrix, issparse
 from sklearn.base import ClassifierMixin, RegressorMixin, _fit_context
 from sklearn.metrics import r2_score
 from sklearn.preprocessing import LabelBinarizer
-from sklearn.utils._param_validation import StrOptions
+from sklearn.utils import compute_sample_weight
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_target, unique_labels
 
 from fastmlp import _core
 from fastmlp.base import BaseMLP, has_partial_fit, unchanged_on_error
+from fastmlp.network import Network
 
 # Outputs that are probabilities belong to classification, all others to regression.
 _PROBABILITIES = ("softmax", "logistic")
 _REGRESSION_LOSSES = {name for name, output in _core.LOSSES.items() if output not in _PROBABILITIES}
+# Losses that are steered by a parameter of the estimator.
+_LOSS_PARAMETERS = {"huber": "huber_delta", "quantile": "quantile"}
 # Losses that are defined for targets >= 0 only.
 _NON_NEGATIVE_LOSSES = {"poisson"}
 
@@ -39,19 +44,24 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     ----------
     hidden_layer_sizes : int or sequence of int, default=(100,)
         Units of each hidden layer.
-    activation : {'identity', 'logistic', 'tanh', 'relu'}, default='relu'
-        Activation of the hidden layers.
-    solver : {'lbfgs', 'sgd', 'adam', 'momentum', 'adagrad', 'rmsprop', 'adam_hat'}, default='adam'
-        'lbfgs' uses all rows in every step (scipy.optimize), the others one batch. The rules are in
-        ``fastmlp.reference``; 'adam' is scikit-learn's form, 'adam_hat' algorithm 1 of Kingma and Ba (2014).
+    activation : {'identity', 'logistic', 'tanh', 'relu', 'leaky_relu', 'elu', 'selu', 'gelu', 'silu', 'softplus', 'mish'}, \
+or a list of them, default='relu'
+        Activation of the hidden layers; with a list, of each. Formulas: ``docs/methods.md``.
+    solver : {'lbfgs', 'sgd', 'adam', 'momentum', 'adagrad', 'rmsprop', 'adam_hat', 'adamw', 'nadam', 'amsgrad'}, \
+default='adam'
+        'lbfgs' uses all rows in every step (scipy.optimize), the others one batch. Formulas: ``docs/methods.md``; 'adam'
+        is scikit-learn's form, 'adam_hat' algorithm 1 of Kingma and Ba (2014).
     alpha : float, default=0.0001
         Strength of the penalty alpha (l1_ratio sum |W| + (1 - l1_ratio) / 2 sum W^2), which is divided by the
         batch's sum of weights. Biases go unpenalised.
     batch_size : int or 'auto', default='auto'
         Rows per step; 'auto' is min(200, n_samples).
-    learning_rate : {'constant', 'invscaling', 'adaptive'}, default='constant'
-        Schedule for 'sgd': unchanged; learning_rate_init / (t_ + 1)^power_t, set after each epoch; or a fifth
-        whenever training stalls.
+    learning_rate : {'constant', 'invscaling', 'adaptive', 'step', 'exponential', 'cosine', 'one_cycle', 'warmup_cosine'} or \
+callable, default='constant'
+        The first three are scikit-learn's and act on 'sgd' only: unchanged; learning_rate_init / (t_ + 1)^power_t, set
+        after each epoch; a fifth whenever training stalls. The others plan the rate of each step over ``max_iter`` epochs,
+        for every solver but 'lbfgs': a name, a :class:`StepDecay`, :class:`ExponentialDecay`, :class:`CosineDecay`,
+        :class:`OneCycle` or :class:`WarmupCosine`, or any function (step, n_steps) -> factor on learning_rate_init.
     learning_rate_init : float, default=0.001
         Learning rate to start from.
     power_t : float, default=0.5
@@ -77,9 +87,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     validation_fraction : float, default=0.1
         Share of the rows to hold out, in [0, 1).
     beta_1, beta_2 : float, default=0.9, 0.999
-        Decay of the first and second moment in 'adam' and 'adam_hat', in [0, 1).
+        Decay of the first and second moment in 'adam' and its kin, in [0, 1).
     epsilon : float, default=1e-8
-        For 'adam', 'adam_hat', 'adagrad', 'rmsprop'.
+        What keeps denominators from 0 in 'adam' and its kin, 'adagrad' and 'rmsprop'.
     n_iter_no_change : int, default=10
         Epochs without improvement that are tolerated.
     max_fun : int, default=15000
@@ -89,10 +99,48 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     n_jobs : int or None, default=None
         None and -1: as many threads as pay, within what OpenMP, threadpoolctl, CPU affinity and cgroup allow. An
         integer: at most that many. The result does not depend on it.
+    class_weight : 'balanced', dict, list of dict or None, default=None
+        Factors {label: weight} on ``sample_weight``, also where validation rows are split off; 'balanced' takes
+        n_samples / (n_classes * count of the class). A list has one dict per output, in multi-label.
     l1_ratio : float, default=0.0
         Share of the absolute values in the penalty, in [0, 1].
+    dropout : float or sequence of float, default=0.0
+        Share, in [0, 1), of what enters a layer that becomes 0 in training, the rest being divided by 1 - share
+        (Srivastava et al., JMLR 2014). A number is for the hidden units; a sequence has one rate for the input and one for
+        each hidden layer.
+    batch_norm : bool, default=False
+        Normalise each hidden layer over the batch before its activation (Ioffe and Szegedy, ICML 2015); predictions use
+        running averages (a tenth of each new batch). ``intercepts_`` are then the shifts, ``network_.scales`` the scales.
+    residual : bool, default=False
+        Hidden layers as wide as their input add it to their output (He et al., CVPR 2016).
+    label_smoothing : float, default=0.0
+        Share of each target, in [0, 1), that goes to all classes alike (Szegedy et al., CVPR 2016).
+    weight_init, bias_init : str, (str, float) or callable, default='auto'
+        'auto' is scikit-learn's rule; 'glorot_uniform', 'glorot_normal', 'he_uniform', 'he_normal', 'lecun_normal',
+        'orthogonal' (weights only), ('normal', std), ('uniform', bound), ('constant', value), or a function
+        (fan_in, fan_out, rng) that returns an array: see :class:`Network`.
     rho : float, default=0.9
         Decay of the squared gradient in 'rmsprop', in [0, 1).
+    weight_decay : float, default=0.0
+        Of 'adamw': weights shrink by the learning rate times this, apart from the gradient (Loshchilov and Hutter, ICLR
+        2019).
+    max_grad_norm : float or None, default=None
+        A gradient with a larger Euclidean norm is scaled down to it (Pascanu, Mikolov and Bengio, ICML 2013).
+    validation_metric : str, callable or None, default=None
+        What early stopping goes by: a scikit-learn scorer, by name or (estimator, X, y) -> float, more being better.
+        None: accuracy, or R^2 in regression.
+    input_noise : float, default=0.0
+        Standard deviation of the normal noise that is added to each number of X whenever a row is trained on.
+    input_mask : float, default=0.0
+        Share of the numbers of X that become 0, in [0, 1), whenever a row is trained on.
+    mixup : float, default=0.0
+        Each step draws s from Beta(mixup, mixup); rows become s row + (1 - s) (the next row of the batch), and so do their
+        targets and weights (Zhang et al., ICLR 2018). 0: none; 0.2 is usual.
+    pretrained : Network or None, default=None
+        ``network_`` of another estimator with the same hidden layers: a fit that begins anew takes those from it, and draws
+        the output layer only.
+    pretrained_rate : float, default=0.0
+        What the learning rate is multiplied by in these layers; 0 freezes them.
 
     Attributes
     ----------
@@ -107,9 +155,13 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     loss_curve_ : list of float
         Loss of each epoch.
     validation_scores_, best_validation_score_ : list of float, float
-        Accuracy on the held-out rows; None without early stopping.
+        Score of each epoch on the rows held out or given as ``eval_set``; None without such.
+    validation_loss_curve_ : list of float
+        Loss on these rows, without penalty.
+    layer_rates_ : tuple of float
+        What the learning rate is multiplied by in each layer: see ``freeze``.
     history_ : list of dict
-        One per epoch: epoch, loss, learning_rate, rows, time (seconds), validation_score if there is one.
+        One per epoch: epoch, loss, learning_rate, rows, time (seconds), validation_score and validation_loss if there are.
     n_iter_, t_ : int
         Epochs run by the last call; rows seen in all.
     n_layers_, n_outputs_, out_activation_, n_features_in_, feature_names_in_
@@ -130,6 +182,61 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     """
 
     loss = "log_loss"
+
+    _parameter_constraints = {
+        **BaseMLP._parameter_constraints,
+        "class_weight": [StrOptions({"balanced"}), dict, list, None],
+        "label_smoothing": [Interval(Real, 0, 1, closed="left")],
+    }
+
+    # scikit-learn reads the parameters off this signature, so it cannot be shorter.
+    def __init__(
+        self,
+        hidden_layer_sizes: Any = (100,),
+        activation: Any = "relu",
+        *,
+        solver: str = "adam",
+        alpha: float = 0.0001,
+        batch_size: int | str = "auto",
+        learning_rate: Any = "constant",
+        learning_rate_init: float = 0.001,
+        power_t: float = 0.5,
+        max_iter: int = 200,
+        shuffle: bool = True,
+        random_state: Any = None,
+        tol: float = 1e-4,
+        verbose: bool | int = False,
+        warm_start: bool = False,
+        momentum: float = 0.9,
+        nesterovs_momentum: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        n_iter_no_change: float = 10,
+        max_fun: int = 15000,
+        dtype: str = "auto",
+        n_jobs: int | None = None,
+        class_weight: Any = None,
+        l1_ratio: float = 0.0,
+        dropout: Any = 0.0,
+        batch_norm: bool = False,
+        residual: bool = False,
+        label_smoothing: float = 0.0,
+        weight_init: Any = "auto",
+        bias_init: Any = "auto",
+        rho: float = 0.9,
+        weight_decay: float = 0.0,
+        max_grad_norm: float | None = None,
+        validation_metric: Any = None,
+        input_noise: float = 0.0,
+        input_mask: float = 0.0,
+        mixup: float = 0.0,
+        pretrained: Network | None = None,
+        pretrained_rate: float = 0.0,
+    ) -> None:
+        self._take(locals())
 
     def _learn_target(self, y: Any, incremental: bool) -> None:
         if not hasattr(self, "classes_") or not (self.warm_start or incremental):
@@ -166,6 +273,25 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             raise ValueError(
                 f"`y` has classes not in `self.classes_`. `self.classes_` has {self.classes_}. 'y' has {labels}."
             )
+
+    def _check_target(self, y: Any) -> None:
+        if (y.ndim == 2) != self._target_type.startswith("multilabel") or (y.ndim == 2 and y.shape[1] != self.n_outputs_):
+            raise ValueError(f"y of eval_set must be of the same type as y, {self._target_type}, got shape {y.shape}.")
+        if y.ndim == 1:
+            unknown = np.setdiff1d(y, self.classes_)
+            if len(unknown):
+                raise ValueError(f"y of eval_set has labels that y has not: {unknown.tolist()}.")
+
+    def _with_class_weights(self, y: Any, weight: np.ndarray | None, incremental: bool) -> np.ndarray | None:
+        if self.class_weight is None:
+            return weight
+        if incremental and self.class_weight == "balanced":
+            raise ValueError(
+                "class_weight 'balanced' is not supported for partial_fit, which does not see all rows. Give the weights as a "
+                "dict: sklearn.utils.compute_class_weight finds them."
+            )
+        own = compute_sample_weight(self.class_weight, y.toarray() if issparse(y) else y)
+        return own if weight is None else weight * own
 
     def _encode(self, y: Any) -> np.ndarray:
         if y.ndim == 2:
@@ -283,25 +409,31 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
 
 
 class MLPRegressor(RegressorMixin, BaseMLP):
-    """Multilayer perceptron that minimises the squared error or the Poisson deviance.
+    """Multilayer perceptron that minimises the squared error, or another loss for numbers.
 
     A drop-in replacement of :class:`sklearn.neural_network.MLPRegressor`: same parameters, numbers and warnings,
     in a fraction of the time.
 
     Parameters
     ----------
-    loss : {'squared_error', 'poisson'}, default='squared_error'
-        Half the mean squared error; or half the Poisson deviance of exp(output), for y >= 0.
+    loss : {'squared_error', 'absolute_error', 'huber', 'quantile', 'poisson'}, default='squared_error'
+        Half the mean squared error; the mean absolute error; Huber's, which is squared up to ``huber_delta`` and absolute
+        beyond; the pinball loss of ``quantile``; half the Poisson deviance of exp(output), for y >= 0.
     hidden_layer_sizes, activation, solver, alpha, batch_size, learning_rate, learning_rate_init, power_t, max_iter, \
 shuffle, random_state, tol, verbose, warm_start, momentum, nesterovs_momentum, early_stopping, validation_fraction, \
-beta_1, beta_2, epsilon, n_iter_no_change, max_fun, dtype, n_jobs, l1_ratio, rho
+beta_1, beta_2, epsilon, n_iter_no_change, max_fun, dtype, n_jobs, l1_ratio, dropout, batch_norm, residual, weight_init, \
+bias_init, rho, weight_decay, max_grad_norm, validation_metric, input_noise, input_mask, mixup, pretrained, pretrained_rate
         As in :class:`MLPClassifier`, with the same defaults. The validation score of early stopping is R^2; its
         split is not stratified.
+    quantile : float, default=0.5
+        Of loss='quantile', in (0, 1).
+    huber_delta : float, default=1.0
+        Of loss='huber': where the squared error ends.
 
     Attributes
     ----------
     coefs_, intercepts_, network_, loss_, best_loss_, loss_curve_, validation_scores_, best_validation_score_, \
-history_, n_iter_, t_, n_layers_, n_outputs_, out_activation_, n_features_in_, feature_names_in_
+validation_loss_curve_, layer_rates_, history_, n_iter_, t_, n_layers_, n_outputs_, out_activation_, n_features_in_, feature_names_in_
         As in :class:`MLPClassifier`.
 
     Notes
@@ -319,19 +451,23 @@ history_, n_iter_, t_, n_layers_, n_outputs_, out_activation_, n_features_in_, f
     (2,)
     """
 
-    _parameter_constraints = {**BaseMLP._parameter_constraints, "loss": [StrOptions(_REGRESSION_LOSSES)]}
+    _parameter_constraints = {
+        **BaseMLP._parameter_constraints,
+        "loss": [StrOptions(_REGRESSION_LOSSES)],
+        "quantile": [Interval(Real, 0, 1, closed="neither")],
+        "huber_delta": [Interval(Real, 0, None, closed="neither")],
+    }
 
-    # scikit-learn reads the parameters off this signature, so it cannot be shorter.
     def __init__(
         self,
         loss: str = "squared_error",
         hidden_layer_sizes: Any = (100,),
-        activation: str = "relu",
+        activation: Any = "relu",
         *,
         solver: str = "adam",
         alpha: float = 0.0001,
         batch_size: int | str = "auto",
-        learning_rate: str = "constant",
+        learning_rate: Any = "constant",
         learning_rate_init: float = 0.001,
         power_t: float = 0.5,
         max_iter: int = 200,
@@ -352,45 +488,37 @@ history_, n_iter_, t_, n_layers_, n_outputs_, out_activation_, n_features_in_, f
         dtype: str = "auto",
         n_jobs: int | None = None,
         l1_ratio: float = 0.0,
+        dropout: Any = 0.0,
+        batch_norm: bool = False,
+        residual: bool = False,
+        weight_init: Any = "auto",
+        bias_init: Any = "auto",
         rho: float = 0.9,
+        weight_decay: float = 0.0,
+        max_grad_norm: float | None = None,
+        validation_metric: Any = None,
+        quantile: float = 0.5,
+        huber_delta: float = 1.0,
+        input_noise: float = 0.0,
+        input_mask: float = 0.0,
+        mixup: float = 0.0,
+        pretrained: Network | None = None,
+        pretrained_rate: float = 0.0,
     ) -> None:
-        self.loss = loss
-        super().__init__(
-            hidden_layer_sizes=hidden_layer_sizes,
-            activation=activation,
-            solver=solver,
-            alpha=alpha,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            learning_rate_init=learning_rate_init,
-            power_t=power_t,
-            max_iter=max_iter,
-            shuffle=shuffle,
-            random_state=random_state,
-            tol=tol,
-            verbose=verbose,
-            warm_start=warm_start,
-            momentum=momentum,
-            nesterovs_momentum=nesterovs_momentum,
-            early_stopping=early_stopping,
-            validation_fraction=validation_fraction,
-            beta_1=beta_1,
-            beta_2=beta_2,
-            epsilon=epsilon,
-            n_iter_no_change=n_iter_no_change,
-            max_fun=max_fun,
-            dtype=dtype,
-            n_jobs=n_jobs,
-            l1_ratio=l1_ratio,
-            rho=rho,
-        )
+        self._take(locals())
+
+    def _loss_parameter(self) -> float:
+        return float(getattr(self, _LOSS_PARAMETERS.get(self.loss, "quantile")))
 
     def _learn_target(self, y: Any, incremental: bool) -> None:
+        self._check_target(y)
+        self.n_outputs_ = 1 if y.ndim == 1 else y.shape[1]
+
+    def _check_target(self, y: Any) -> None:
         if issparse(y):
             raise TypeError("y must be dense in regression, got a sparse matrix.")
         if self.loss in _NON_NEGATIVE_LOSSES and np.min(y) < 0:
             raise ValueError(f"y must be >= 0 for loss={self.loss!r}, got a least value of {np.min(y)}.")
-        self.n_outputs_ = 1 if y.ndim == 1 else y.shape[1]
 
     def _encode(self, y: Any) -> np.ndarray:
         return y

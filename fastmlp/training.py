@@ -191,8 +191,8 @@ class Method:
     seed: int = 0
 
     def trainer(self, network: Network, loss: str, rule: str, batch_size: int, n_threads: int) -> _core.Trainer:
-        """The core's trainer, loaded with the network's parameters and a state of zeros."""
-        trainer = _core.Trainer(
+        """The core's trainer for such a run of such a network."""
+        return _core.Trainer(
             network.plan,
             loss,
             rule,
@@ -202,8 +202,6 @@ class Method:
             layer_rates=self.layer_rates or None,
             max_grad_norm=self.max_grad_norm,
         )
-        trainer.load(network.parameters, None, network.statistics)
-        return trainer
 
     def constants(self) -> dict[str, Any]:
         """What ``Trainer.epoch`` is told at each epoch."""

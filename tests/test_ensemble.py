@@ -29,7 +29,6 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 import fastmlp
 from fastmlp import MLPClassifier, MLPEnsembleClassifier, MLPEnsembleRegressor, MLPRegressor, _core, ensemble
 from fastmlp.ensemble import bootstrap_counts
-from fastmlp.optimizers import SCHEDULES
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -157,9 +156,14 @@ def test_snapshots_run_to_the_end_of_their_cycles():
 
 
 def test_snapshots_anneal_by_cosine():
-    """As soon as there is a schedule of that name, cycles use it."""
-    used = ensemble._CYCLE_SCHEDULE
-    assert used == "cosine" if "cosine" in SCHEDULES else used == "constant"
+    """In each cycle the rate falls from its beginning, and starts anew in the next."""
+    X, y = classification(2)
+    fitted = MLPEnsembleClassifier(MLPClassifier(**{**SMALL, "max_iter": 12}), 3, members="snapshots", random_state=0).fit(X, y)
+    rates = [epoch["learning_rate"] for epoch in fitted.estimators_[-1].history_]
+    assert len(rates) == 12
+    for cycle in (rates[:4], rates[4:8], rates[8:]):
+        assert cycle[0] == 0.001
+        assert all(later < earlier for earlier, later in zip(cycle, cycle[1:], strict=False))
 
 
 @pytest.mark.parametrize("members", ["seeds", "bootstrap", "snapshots"])
@@ -209,8 +213,8 @@ def test_random_state_draws_the_seeds():
 class _Spied:
     """A Trainer that calls ``watch(X)`` at each epoch."""
 
-    def __init__(self, watch, trainer, *arguments):
-        self.watch, self.inner = watch, trainer(*arguments)
+    def __init__(self, watch, inner):
+        self.watch, self.inner = watch, inner
 
     def __getattr__(self, name):
         return getattr(self.inner, name)
@@ -226,7 +230,7 @@ def spy_on_epochs(monkeypatch):
     trainer = _core.Trainer
 
     def spy(watch):
-        monkeypatch.setattr(_core, "Trainer", lambda *arguments: _Spied(watch, trainer, *arguments))
+        monkeypatch.setattr(_core, "Trainer", lambda *arguments, **options: _Spied(watch, trainer(*arguments, **options)))
 
     return spy
 

@@ -179,8 +179,8 @@ def test_data_are_not_copied(monkeypatch):
     trainer = _core.Trainer
 
     class Spy:
-        def __init__(self, *arguments):
-            self.inner = trainer(*arguments)
+        def __init__(self, *arguments, **options):
+            self.inner = trainer(*arguments, **options)
 
         def __getattr__(self, name):
             return getattr(self.inner, name)

@@ -135,8 +135,9 @@ def test_divergence_names_the_epoch():
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_divergence_keeps_best_score():
-    """With early stopping there is something to fall back on: the best parameters, and a warning."""
+@pytest.mark.parametrize("steers", [True, False])
+def test_divergence_keeps_best_score(steers):
+    """With rows to score on there is something to fall back on, whether or not they decide when to stop."""
     X, y = regression()
     network = Network((13, 8, 1), "relu", "identity", "float64", random_state=0)
     start = network.parameters.copy()
@@ -149,16 +150,18 @@ def test_divergence_keeps_best_score():
     def score(network):
         kept.append(network.parameters.copy())
         schedule.rate = schedule.initial = 1e200
-        return 1.0
+        return 1.0, 0.5
 
     optimizer = training.OptimizerState.new("sgd", network)
     training.run_epochs(
-        network, "squared_error", data, settings, Hyperparameters(), schedule, optimizer, np.random, record, score
-    )
+        network, "squared_error", data, settings, Hyperparameters(), schedule, optimizer, np.random, record,
+        training.Watch(score, steers),
+    )  # fmt: skip
     assert record.ended == "diverged"
     assert len(kept) == 1
     assert np.array_equal(network.parameters, kept[0])
     assert not np.array_equal(network.parameters, start)
+    assert (record.validation_scores, record.validation_loss_curve) == ([1.0], [0.5])
 
 
 @pytest.mark.parametrize("early_stopping", [False, True])
@@ -216,8 +219,8 @@ def test_interrupt_ends_lbfgs_with_best(monkeypatch):
     gradient, losses = _core.Trainer, []
 
     class Interrupted:
-        def __init__(self, *arguments):
-            self.inner = gradient(*arguments)
+        def __init__(self, *arguments, **options):
+            self.inner = gradient(*arguments, **options)
 
         def loss_gradient(self, *arguments, **constants):
             if len(losses) == 7:
