@@ -10,16 +10,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fastmlp.display import LearningRateRangeDisplay
     from fastmlp.ensemble import MLPEnsembleClassifier, MLPEnsembleRegressor
     from fastmlp.estimators import MLPClassifier, MLPRegressor
     from fastmlp.network import Network
     from fastmlp.optimizers import CosineDecay, ExponentialDecay, OneCycle, StepDecay, WarmupCosine
+    from fastmlp.tuning import learning_rate_range
 
 __version__ = "0.1.0"
 
 __all__ = [
     "CosineDecay",
     "ExponentialDecay",
+    "LearningRateRangeDisplay",
     "MLPClassifier",
     "MLPEnsembleClassifier",
     "MLPEnsembleRegressor",
@@ -29,6 +32,7 @@ __all__ = [
     "StepDecay",
     "WarmupCosine",
     "__version__",
+    "learning_rate_range",
     "show_config",
 ]
 
@@ -43,6 +47,8 @@ _HOMES = {
     "OneCycle": "fastmlp.optimizers",
     "StepDecay": "fastmlp.optimizers",
     "WarmupCosine": "fastmlp.optimizers",
+    "LearningRateRangeDisplay": "fastmlp.display",
+    "learning_rate_range": "fastmlp.tuning",
 }
 
 _COMPILED = ("_core", "_workspace", "_plan", "_machine", "_kernels")

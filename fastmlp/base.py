@@ -439,12 +439,13 @@ class BaseMLP(Parameters, ABC):
 
         return score
 
-    def _batch_size(self, n_rows: int) -> int:
+    def _batch_size(self, n_rows: int, stacklevel: int = 6) -> int:
         if isinstance(self.batch_size, str):  # 'auto', the only word that validation lets pass
             return min(200, n_rows)
         if self.batch_size > n_rows:
             warnings.warn(
-                "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped", stacklevel=6
+                "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped",
+                stacklevel=stacklevel,
             )
         return int(min(self.batch_size, n_rows))
 

@@ -12,7 +12,7 @@ import fastmlp
 COMPILED = ["_machine", "_kernels", "_plan", "_workspace", "_core"]
 FLOORS = [
     *COMPILED, "initialisers", "network", "optimizers", "training", "progressive", "parameters", "base", "estimators", "ensemble",
-    "tuning", "display", "check", "__main__",
+    "range_test", "display", "tuning", "check", "__main__",
 ]  # fmt: skip
 READS_REFERENCE = {"check", "__main__"}
 PACKAGE = Path(fastmlp.__file__).parent
