@@ -265,7 +265,8 @@ def test_warm_start_begins_at_the_fitted_network():
     ([1, 1, 1, np.inf], 3, 4, 3),
     ([1, 1, 9, np.nan], 1, 4, 3),
     ([np.nan, 1], 3, 4, 0),
-    ([1, 1e308, 1e308], 2, 1e9, 2),
+    ([1, 1e308, 1e308], 2, 1.5, 3),
+    ([1, 1e308, 1e308], 2, 1e9, None),
     ([1, 9], 3, 4, None),
     ([], 3, 4, None),
 ])  # fmt: skip
