@@ -53,6 +53,7 @@ _STOCHASTIC_STATE = (
     "_no_improvement_count",
     "_optimizer_state",
     "_learning_rate",
+    "_run_terms",
 )
 
 
@@ -112,6 +113,7 @@ class BaseMLP(Parameters, ABC):
     layer_rates_: tuple[float, ...]
     _optimizer_state: dict[str, Any]
     _learning_rate: float
+    _run_terms: dict[str, dict[str, Any]]
 
     # --- what differs between the two ------------------------------------------------------------------------
 
@@ -374,12 +376,14 @@ class BaseMLP(Parameters, ABC):
         watch = None if held_out is None else Watch(self._scorer(held_out, run.loss), steers=self.early_stopping)
         batch_size = self._batch_size(data.n_rows)
         rule = update_rule(self.solver, self.momentum, self.nesterovs_momentum)
-        optimizer, rate = OptimizerState.new(rule, network), None
+        optimizer, rate, goes_on = OptimizerState.new(rule, network), None, False
         if incremental and not run.first_pass and hasattr(self, "_optimizer_state"):
             kept = OptimizerState(**self._optimizer_state)
-            if kept.fits(rule, network):
+            goes_on = kept.fits(rule, network)
+            if goes_on:
                 optimizer = OptimizerState(kept.rule, kept.arrays.copy(), kept.n_updates)
-                rate = float(self._learning_rate)
+                if self._same_terms("rate"):
+                    rate = float(self._learning_rate)
         schedule = make_schedule(
             self.learning_rate,
             self.solver,
@@ -389,6 +393,8 @@ class BaseMLP(Parameters, ABC):
             total_steps=self.max_iter * -(-data.n_rows // batch_size),
             step=optimizer.n_updates,
         )
+        if goes_on and rate is None:  # set_params: the rate is the one that the new values give for this time
+            schedule.epoch_ends(self.t_)
         record = Record() if run.first_pass else self._continued_record(watch)
         run_epochs(
             network,
@@ -414,6 +420,7 @@ class BaseMLP(Parameters, ABC):
         )
         self._optimizer_state = dict(vars(optimizer))
         self._learning_rate = schedule.rate
+        self._run_terms = self._terms()
         self._publish(record, watch)
 
     def _scorer(self, held_out: HeldOut, loss: str) -> Any:
@@ -471,21 +478,28 @@ class BaseMLP(Parameters, ABC):
         return TrainingData(data.X, data.y, weight, np.ascontiguousarray(train, dtype=np.intp)), held_out
 
     def _continued_record(self, watch: Watch | None) -> Record:
-        """The record of the fitted model, to append to."""
+        """The record of the fitted model, to append to. What was best by other terms is no measure for this run."""
+        if not hasattr(self, "loss_curve_"):  # L-BFGS leaves nothing to append to
+            return Record()
         record = Record(
             epochs=list(self.history_),
-            loss_curve=list(getattr(self, "loss_curve_", ())),
-            no_improvement=getattr(self, "_no_improvement_count", 0),
+            loss_curve=list(self.loss_curve_),
             samples_seen=self.t_,
         )
-        scores, best_loss = getattr(self, "validation_scores_", None), getattr(self, "best_loss_", None)
-        if watch is not None and scores is not None:
-            record.validation_scores = list(scores)
-            record.validation_loss_curve = list(getattr(self, "validation_loss_curve_", ()))
-            record.best_score = getattr(self, "best_validation_score_", -np.inf)
-        if not self.early_stopping and best_loss is not None:
-            record.best_loss = best_loss
+        if self._same_terms("score" if self.early_stopping else "loss"):
+            record.no_improvement = self._no_improvement_count
+        if watch is not None and self.validation_scores_ is not None:
+            record.validation_scores = list(self.validation_scores_)
+            record.validation_loss_curve = list(self.validation_loss_curve_)
+            if self._same_terms("score"):
+                record.best_score = self.best_validation_score_
+        if not self.early_stopping and self.best_loss_ is not None and self._same_terms("loss"):
+            record.best_loss = self.best_loss_
         return record
+
+    def _same_terms(self, group: str) -> bool:
+        """Whether the fitted run's rate, loss or score went by the same values of parameters as they are now."""
+        return bool(self._run_terms[group] == self._terms()[group])
 
     def _publish(self, record: Record, watch: Watch | None) -> None:
         """Make a run's record the fitted attributes."""

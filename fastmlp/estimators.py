@@ -77,7 +77,11 @@ callable, default='constant'
     verbose : bool or int, default=False
         Print a line per epoch.
     warm_start : bool, default=False
-        Begin a further ``fit`` from the fitted parameters.
+        Begin a further ``fit`` from the fitted parameters. What ``set_params`` changed holds from then on, except what is
+        of the network itself: ``hidden_layer_sizes``, ``batch_norm`` and ``residual`` must stay, and ``weight_init``,
+        ``bias_init``, ``pretrained`` and ``pretrained_rate`` matter to a fit that begins anew. ``dtype='auto'`` is then the
+        network's own. The same goes for ``partial_fit``, whose solver keeps its memory as long as ``solver``, ``dtype`` and,
+        for 'sgd', the form of momentum (none, plain, Nesterov's) stay.
     momentum : float, default=0.9
         For 'sgd' and 'momentum', in [0, 1].
     nesterovs_momentum : bool, default=True
@@ -170,7 +174,8 @@ callable, default='constant'
     Notes
     -----
     Where scikit-learn 1.9 is wrong, results differ: early stopping stratifies multi-class too, with an integer
-    seed each ``partial_fit`` draws a new order (its issue #12505), and rows of weight 0 change nothing.
+    seed each ``partial_fit`` draws a new order (its issue #12505), rows of weight 0 change nothing, a changed
+    ``learning_rate_init`` takes effect in ``partial_fit``, and a best loss by another ``alpha`` is no measure for the next fit.
 
     Examples
     --------

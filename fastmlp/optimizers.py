@@ -106,6 +106,7 @@ class Schedule:
 SCHEDULES: dict[str, type[Schedule]] = {}
 
 
+@dataclass
 class Constant(Schedule):
     """rate = initial, also where ``learning_rate_init`` was changed between two calls of ``partial_fit``."""
 

@@ -28,6 +28,13 @@ _COUNT = Interval(Integral, 1, None, closed="left")
 _STOCHASTIC_ONLY = {
     "dropout": 0, "batch_norm": False, "input_noise": 0, "input_mask": 0, "mixup": 0, "max_grad_norm": None, "weight_decay": 0,
 }  # fmt: skip
+# What a run's rate, loss and score go by: with another value of one of these, they do not compare with those of the run before.
+_RATE_GOES_BY = ("learning_rate", "learning_rate_init", "power_t")
+_LOSS_GOES_BY = (
+    "loss", "quantile", "huber_delta", "alpha", "l1_ratio", "class_weight", "label_smoothing", "dropout", "input_noise", "input_mask",
+    "mixup",
+)  # fmt: skip
+_SCORE_GOES_BY = ("validation_metric", "validation_fraction", "early_stopping")
 # The update rule that has a decay of its own; the others have alpha.
 _DECAYING_SOLVER = "adamw"
 
@@ -149,6 +156,12 @@ class Parameters(BaseEstimator):
     def _hyperparameters(self) -> Hyperparameters:
         names = Hyperparameters.__dataclass_fields__
         return Hyperparameters(**{name: float(getattr(self, name)) for name in names})
+
+    def _terms(self) -> dict[str, dict[str, Any]]:
+        """What the learning rate, the loss and the score of a run go by: values to compare, not to use."""
+        groups = {"rate": _RATE_GOES_BY, "loss": _LOSS_GOES_BY, "score": _SCORE_GOES_BY}
+        values = {group: {name: getattr(self, name, None) for name in names} for group, names in groups.items()}
+        return {group: {name: v if callable(v) else repr(v) for name, v in terms.items()} for group, terms in values.items()}
 
     def _loss_parameter(self) -> float:
         """The number that the loss is steered by, for those that have one."""
