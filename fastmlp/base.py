@@ -490,8 +490,8 @@ class BaseMLP(Parameters, ABC):
             record.no_improvement = self._no_improvement_count
         if watch is not None and self.validation_scores_ is not None:
             record.validation_scores = list(self.validation_scores_)
-            record.validation_loss_curve = list(self.validation_loss_curve_)
-            if self._same_terms("score"):
+            record.validation_loss_curve = list(self.validation_loss_curve_ or ())
+            if self._same_terms("score") and self.best_validation_score_ is not None:
                 record.best_score = self.best_validation_score_
         if not self.early_stopping and self.best_loss_ is not None and self._same_terms("loss"):
             record.best_loss = self.best_loss_

@@ -26,7 +26,7 @@ _LOOKS = 20
 # The window, if none is asked for, is this share of the steps.
 _WINDOWS = 10
 # The best rate is usually within a factor of two of the largest at which training converges (Bengio 2012); Smith takes a third
-# or a fourth of that as the lower end of a range. On digits, breast cancer, diabetes and two made-up sets a third of the rate with
+# or a fourth of that as the lower end of a range. On digits, breast cancer, diabetes and two made-up sets a third of the rate of
 # the least loss was within a factor of six of the best of 11 rates for 15 epochs of adam, sgd and momentum, but once (14).
 _DISTANCE = 3.0
 
