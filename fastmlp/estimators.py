@@ -39,7 +39,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     ----------
     hidden_layer_sizes : int or sequence of int, default=(100,)
         Units of each hidden layer.
-    activation : {'identity', 'logistic', 'tanh', 'relu'}, default='relu'
+    activation : {'identity', 'logistic', 'tanh', 'relu', 'leaky_relu', 'elu', 'selu', 'gelu', 'silu', 'softplus', 'mish'}, \
+default='relu'
         Activation of the hidden layers.
     solver : {'lbfgs', 'sgd', 'adam', 'momentum', 'adagrad', 'rmsprop', 'adam_hat'}, default='adam'
         'lbfgs' uses all rows in every step (scipy.optimize), the others one batch. The rules are in
