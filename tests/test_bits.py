@@ -32,6 +32,7 @@ for n, sizes, batch, activation, solver in [
     (1009, (129, (257, 131), 11), 333, "logistic", "rmsprop"),
     (2503, (5, (3,), 1), 2403, "relu", "adam_hat"),
     (307, (1, (1, 1), 7), 1, "identity", "adagrad"),
+    (411, (21, (35, 19), 3), 61, "gelu", "adam"),
 ]:
     rng = np.random.RandomState(0)
     n_features, hidden, n_out = sizes
@@ -95,6 +96,7 @@ def test_bits_do_not_depend_on_the_run(digests):
 @pytest.mark.parametrize("settings", [
     {"hidden_layer_sizes": (67, 33), "batch_size": 100},
     {"hidden_layer_sizes": (40,), "batch_size": 2500, "solver": "sgd"},
+    {"hidden_layer_sizes": (35, 19), "activation": "silu"},
     {"hidden_layer_sizes": (), "batch_size": 64},
     {"hidden_layer_sizes": (9,), "solver": "lbfgs"},
 ], ids=str)
