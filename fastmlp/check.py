@@ -23,7 +23,7 @@ from fastmlp._kernels import MATH, Kernels
 Array = np.ndarray
 
 # Largest errors in ulps that vmath.h states, rounded up.
-ULPS = {"exp": 2.0, "log": 2.0, "tanh": 2.0, "logistic": 4.0}
+ULPS = {"exp": 2.0, "log": 2.0, "tanh": 2.0, "logistic": 4.0, "expm1": 2.0, "log1p": 2.0}
 # An activation is a handful of such functions and roundings.
 ACTIVATION_ULPS = 8.0
 
@@ -82,7 +82,20 @@ def eps_of(K: Kernels) -> float:
 # ---- Functions of single numbers -----------------------------------------------------------------------------------------
 
 
-EXACT: dict[str, Callable[[Array], Array]] = {"exp": np.exp, "log": np.log, "tanh": np.tanh, "logistic": reference.logistic}
+EXACT: dict[str, Callable[[Array], Array]] = {
+    "exp": np.exp,
+    "log": np.log,
+    "tanh": np.tanh,
+    "logistic": reference.logistic,
+    "expm1": np.expm1,
+    "log1p": np.log1p,
+}
+# Functions that are made for some numbers only: any number, brought there.
+DOMAINS: dict[str, Callable[[Array], Array]] = {
+    "log": lambda x: np.abs(x) + np.finfo(x.dtype).tiny,
+    "expm1": lambda x: -np.abs(x),
+    "log1p": lambda x: np.exp(-np.abs(x)),
+}
 
 
 def math_case(name: str) -> Case:
@@ -90,7 +103,7 @@ def math_case(name: str) -> Case:
 
     def run(K: Kernels, shape: tuple[int, int, int], draws: np.random.RandomState) -> Outcome:
         x = spread(K, draws, shape[0] * shape[1])
-        x = np.abs(x) + np.finfo(K.dtype).tiny if name == "log" else x
+        x = DOMAINS[name](x) if name in DOMAINS else x
         with np.errstate(over="ignore", under="ignore"):
             return Outcome(in_ulps(K.math(name, x, offset=1), exact(x.astype(np.longdouble))), ULPS[name], "ulp")
 
@@ -109,7 +122,7 @@ def activation_case(name: str) -> Case:
 
 def derivative_case(name: str) -> Case:
     def run(K: Kernels, shape: tuple[int, int, int], draws: np.random.RandomState) -> Outcome:
-        x, d = numbers(K, draws, shape[0] * shape[1]), numbers(K, draws, shape[0] * shape[1])
+        x, d = spread(K, draws, shape[0] * shape[1]), numbers(K, draws, shape[0] * shape[1])
         f, slope = reference.ACTIVATIONS[name]
         wide = x.astype(np.longdouble)
         want = d * slope(wide, f(wide))
