@@ -17,7 +17,6 @@ from cpython.buffer cimport (
 )
 from libc.stdint cimport int32_t, int64_t, uintptr_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memset
 
 from fastmlp._csrc cimport *
 

@@ -352,7 +352,7 @@ def leaving_case(kind: str) -> Case:
         want = np.tanh((wide @ W.astype(np.float64)) * scale + shift) + (wide if residual else 0)
         factors = reference.keep(SEED, 3, 7, 6 + B, O, rate)[6:] if rate else np.ones((B, O))
         errors = [
-            product_error(K, few, want, left, right, ACTIVATION_ULPS * (1 + np.abs(scale) + np.abs(shift))),
+            product_error(K, few, want, left, right, 1 + np.abs(scale) + np.abs(shift)),
             largest(got - few * factors, eps_of(K) * 4 * np.abs(few)),
             0.0 if np.array_equal(single, few) else np.inf,
             0.0 if keep is None or np.array_equal(keep > 0, factors > 0) else np.inf,
@@ -373,7 +373,7 @@ def normalised_case(name: str) -> Case:
         du = wide[3] * derivative(u, f(u))
         want_dz, want_scale, want_b = reference.normalise_gradient(du, xhat, slope, wide[1])
         # An error in z's mean or variance moves every row; with one or two rows, 1 / sqrt(variance) may be as large as 300.
-        unit = 16.0 * (B + 8) * eps_of(K) * (1 + slope) * (1 + np.abs(scale) + np.abs(b)) * (1 + np.abs(xhat).max(axis=0, initial=0)) ** 2
+        unit = 0.1 * (B + 8) * eps_of(K) * (1 + slope) * (1 + np.abs(scale) + np.abs(b)) * (1 + np.abs(xhat).max(axis=0, initial=0)) ** 2
         reach = 1 + np.abs(dy).sum(axis=0)
         errors = [
             largest(y - f(u), unit),

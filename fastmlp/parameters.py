@@ -139,7 +139,7 @@ class Parameters(BaseEstimator):
         if isinstance(self.dropout, Real):
             return (0.0, *(float(self.dropout),) * (n_layers - 1))
         rates = tuple(self.dropout)
-        if len(rates) != n_layers or not all(isinstance(rate, Real) and 0 <= rate < 1 for rate in rates):
+        if len(rates) != n_layers or not all(isinstance(rate, Real) and 0 <= float(rate) < 1 for rate in rates):
             raise ValueError(
                 f"dropout must be one rate in [0, 1), or {n_layers} of them: of the input and of each hidden layer; "
                 f"got {self.dropout!r}."
