@@ -12,9 +12,9 @@ import fastmlp
 COMPILED = ["_machine", "_kernels", "_plan", "_workspace", "_core"]
 FLOORS = [
     *COMPILED, "initialisers", "network", "optimizers", "training", "progressive", "parameters", "adapt", "base", "estimators",
-    "ensemble", "tuning", "display", "check", "__main__",
+    "ensemble", "tuning", "display", "check", "tables", "__main__",
 ]  # fmt: skip
-READS_REFERENCE = {"check", "__main__"}
+READS_REFERENCE = {"check", "tables", "__main__"}
 PACKAGE = Path(fastmlp.__file__).parent
 
 
