@@ -182,7 +182,7 @@ class Parameters(BaseEstimator):
             raise ValueError("validation_metric needs early_stopping=True or an eval_set to be measured on.")
         if self.solver != "lbfgs":
             return
-        asked = [name for name, off in _STOCHASTIC_ONLY.items() if np.any(getattr(self, name) != off)]
+        asked = [name for name, off in _STOCHASTIC_ONLY.items() if np.any(np.not_equal(getattr(self, name), off))]
         asked += ["eval_set"] if eval_set is not None else []
         if asked:
             raise ValueError(f"solver='lbfgs' takes all rows at once, without {', '.join(asked)}; use another solver.")
