@@ -178,8 +178,6 @@ class Parameters(BaseEstimator):
                 f"weight_decay belongs to solver={_DECAYING_SOLVER!r}, got weight_decay={self.weight_decay} and "
                 f"solver={self.solver!r}, whose penalty is alpha."
             )
-        if self.validation_metric is not None and not self.early_stopping and eval_set is None:
-            raise ValueError("validation_metric needs early_stopping=True or an eval_set to be measured on.")
         if self.solver != "lbfgs":
             return
         asked = [name for name, off in _STOCHASTIC_ONLY.items() if np.any(np.not_equal(getattr(self, name), off))]
