@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -35,3 +36,15 @@ def test_docstring_names_every_value(names):
 def test_regressor_lists_its_losses():
     for loss, output in _core.LOSSES.items():
         assert (f"'{loss}'" in MLPRegressor.__doc__) == (output in ("identity", "exp"))
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_readme_runs(capsys):
+    """README's Python from the top, in one session."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    session: dict = {}
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), session)
+    accuracy = float(re.search(r"test accuracy (0\.\d+)", capsys.readouterr().out)[1])
+    assert len(blocks) >= 5
+    assert accuracy > 0.95
