@@ -116,6 +116,7 @@ cdef class Plan:
             layer.residual = self.adds_input(l)
             layer.W, layer.b = W, b
             if self.normalises(l):
+                memset(affine, 0, 2 * self.padded(O) * size)
                 layer.scale, layer.shift = affine, affine + self.padded(O) * size
                 self.k.affine(affine, affine + self.padded(O) * size, gamma, b, statistics, statistics + n_hidden * size, O)
                 affine += 2 * self.padded(O) * size
