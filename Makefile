@@ -4,9 +4,9 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 # Installed once per change of anything that is compiled or declared.
-SOURCES := pyproject.toml setup.py $(wildcard csrc/* fastmlp/*.py fastmlp/*.pyx fastmlp/*.pxd fastmlp/*.pyi)
+SOURCES := pyproject.toml setup.py $(wildcard csrc/* fastmlp/*.py fastmlp/*/*.py fastmlp/*.pyx fastmlp/*.pxd fastmlp/*.pyi)
 
-.PHONY: help demo test lint bench bench-check bench-peers bench-scale profile check debug asan annotate sdist format clean
+.PHONY: help demo test lint bench bench-check bench-peers bench-scale bench-methods profile check debug asan annotate sdist format clean
 
 help:          ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -46,6 +46,9 @@ bench-peers: .venv-bench/installed ## beside scikit-learn, PyTorch, JAX, Keras, 
 
 bench-scale: .venv-bench/installed ## time per step and memory as batch, width, depth or rows grow
 	.venv-bench/bin/python -m benchmarks.scale $(SCALE)
+
+bench-methods: .venv-bench/installed ## what each activation, solver and training method adds to a step
+	.venv-bench/bin/python -m benchmarks.methods $(METHODS)
 
 # A build of its own, in a copy of the tree: the marks that read the clock are not in what users run.
 profile:       ## where a training step's time goes, e.g. make profile WORKLOADS=seed,tab

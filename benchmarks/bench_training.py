@@ -1,7 +1,7 @@
 """A training step of each workload beside reference.py's: agreement and time in one case.
 
 Each workload with Adam, the four in float64 too; and, on the first of them, each activation, loss and update rule of the
-tables. The reference computes in float64 and with all the threads that NumPy's BLAS takes.
+tables, and each method of benchmarks/methods.py (with tanh, which has no kink that rounding might cross). The reference computes in float64 and with all the threads that NumPy's BLAS takes.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.measure import note_agreement, note_speed, rounds_for
+from benchmarks.methods import PLAIN, Case, cases
 from benchmarks.workloads import OTHER_SHAPES, WORKLOADS, Workload
-from fastmlp import _core, reference
+from fastmlp import Network, _core, reference
 from fastmlp.check import Outcome, targets_for
-from fastmlp.training import choose_threads
+from fastmlp.training import Method, choose_threads
 
 # Floating-point operations of a round: long enough to time, with as many steps as that takes.
 ROUND_FLOPS = 2e9
@@ -30,11 +31,13 @@ class Training(NamedTuple):
     workload: Workload
     loss: str = "log_loss"
     optimizer: str = "adam"
+    case: Case = PLAIN
 
     @property
     def name(self) -> str:
         w = self.workload
-        return f"training {w.name} {w.activation} {self.loss} {self.optimizer}"
+        words = [f"training {w.name} {w.activation} {self.loss} {self.optimizer}"]
+        return " ".join(words + ([] if self.case is PLAIN else [self.case.kind, self.case.name]))
 
 
 def trainings() -> Iterator[Training]:
@@ -47,6 +50,8 @@ def trainings() -> Iterator[Training]:
     every += [Training(first, optimizer=name) for name in _core.OPTIMIZERS]
     seen = {(replace(t.workload, name=""), t.loss, t.optimizer): t for t in reversed(every)}
     yield from (t for t in every if seen[replace(t.workload, name=""), t.loss, t.optimizer] is t)
+    smooth = replace(first, activation="tanh")
+    yield from (Training(smooth, case=case) for case in cases(len(first.layers)) if case.network or case.method)
 
 
 class Run:
@@ -64,10 +69,13 @@ class Run:
         self.start = np.concatenate([a.ravel() for a in coefs + intercepts]).astype(w.dtype)
         self.hidden = [w.activation] * (len(w.layer_sizes) - 2)
         self.n_threads = choose_threads(None, w.step_flops)
-        plan = _core.Plan(w.layer_sizes, self.hidden, _core.LOSSES[training.loss], w.dtype)
-        self.trainer = _core.Trainer(plan, training.loss, training.optimizer, w.batch_size, self.n_threads)
+        self.method = Method(seed=12345, **training.case.method)
+        output = _core.LOSSES[training.loss]
+        self.network = Network(w.layer_sizes, self.hidden, output, w.dtype, random_state=0, **training.case.network)
+        self.network.parameters[: len(self.start)] = self.start
+        self.trainer = self.method.trainer(self.network, training.loss, training.optimizer, w.batch_size, self.n_threads)
         self.n_steps = int(min(max(ROUND_FLOPS / w.step_flops, 1), w.n_steps, 1000))
-        self.trainer.load(self.start)
+        self.trainer.load(self.network.parameters, None, self.network.statistics)
         self.order = self.clear_rows_first()
 
     def clear_rows_first(self) -> np.ndarray:
@@ -86,8 +94,9 @@ class Run:
     def steps(self, n: int) -> float:
         """The first n steps of an epoch, by fastmlp."""
         w = self.workload
-        rates = np.full(n, w.learning_rate)
-        return float(self.trainer.epoch(self.X, self.y, None, self.order[: n * w.batch_size], rates, 0))
+        rates, order = np.full(n, w.learning_rate), self.order[: n * w.batch_size]
+        mix = self.method.mix(0, n)
+        return float(self.trainer.epoch(self.X, self.y, None, order, rates, 0, mix=mix, **self.method.constants()))
 
     def reference_model(self) -> reference.Model:
         """The parameters at the start, in float64."""
@@ -97,14 +106,21 @@ class Run:
             arrays.append(self.start[at : at + size].astype(np.float64).reshape(shape))
             at += size
         n_layers = len(arrays) // 2
-        return reference.new_model(arrays[:n_layers], arrays[n_layers:], self.training.optimizer)
+        batch_norm = self.network.batch_norm
+        return reference.new_model(arrays[:n_layers], arrays[n_layers:], self.training.optimizer, batch_norm)
 
     def reference_step(self, model: reference.Model) -> tuple[float, reference.Model]:
         """The first step, by reference.py."""
         w, rows = self.workload, self.order[: self.workload.batch_size]
         hyper, eps = reference.Hyper(w.learning_rate), float(np.finfo(w.dtype).eps)
         loss, rule = self.training.loss, self.training.optimizer
-        return reference.step(model, self.hidden, loss, rule, self.X[rows], self.y[rows], None, hyper, 1, eps=eps)
+        names = set(reference.Method._fields) & set(vars(self.method))
+        method = reference.Method(self.network.residual, **{name: getattr(self.method, name) for name in names})
+        mix = self.method.mix(0, 1)
+        return reference.step(
+            model, self.hidden, loss, rule, self.X[rows].astype(np.float64), self.y[rows], None, hyper, 1, eps=eps,
+            method=method, mix=None if mix is None else float(mix[0]),
+        )  # fmt: skip
 
     def agreement(self) -> Outcome:
         """Loss, parameters and the optimizer's arrays after one step: the largest relative error, in n eps.
@@ -114,13 +130,13 @@ class Run:
         """
         w, model = self.workload, self.reference_model()
         loss = self.steps(1)
-        got = np.empty_like(self.start)
+        got = np.empty_like(self.network.parameters)
         state = np.empty((len(model.state[0]), got.size), got.dtype)
         self.trainer.store(got, state)
         want_loss, model = self.reference_step(model)
         errors = [abs(loss - want_loss) / abs(want_loss)]
         for mine, theirs in zip(
-            (got, *state), (model.coefs + model.intercepts, *zip(*model.state, strict=True)), strict=True
+            (got, *state), (model.parameters, *zip(*model.state, strict=True)), strict=True
         ):
             want = np.concatenate([a.ravel() for a in theirs])
             errors.append(float(np.linalg.norm(mine - want) / np.linalg.norm(want)))

@@ -48,7 +48,7 @@ enum fm_optimizer {
 #undef OPTIMIZER
     FM_N_OPTIMIZERS
 };
-#define FM_MATH_FUNCTIONS(ROW) ROW(exp) ROW(log) ROW(tanh) ROW(logistic)
+#define FM_MATH_FUNCTIONS(ROW) ROW(exp) ROW(log) ROW(tanh) ROW(logistic) ROW(expm1) ROW(log1p)
 enum fm_math {
 #define ROW(name) FM_MATH_##name,
     FM_MATH_FUNCTIONS(ROW)

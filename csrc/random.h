@@ -7,7 +7,7 @@
  *     counter  (row / 4, column, stream, step);   row % 4 says which of the four words
  *
  * with the row counted within the batch, the column within the layer, and a stream for each use (fm_stream in fastmlp.h).
- * Included by kernels.c only. Oracle: fastmlp/reference.py, words and normals.
+ * Included by kernels.c only. Oracle: fastmlp/reference, words and normals.
  */
 #ifndef FM_RANDOM_H
 #define FM_RANDOM_H

@@ -1,7 +1,7 @@
 /* vector.h: one vector of the instruction set that is being compiled, in the element type that is being compiled.
  *
  * The build defines FM_BITS (32: float, 64: double) and FM_VECTOR_BYTES. GCC's vector extension does the rest, except
- * for fused multiply-add, the square root and vectors that are partly filled, which need one intrinsic each.
+ * for fused multiply-add, the square root, the smaller of two and vectors that are partly filled, which need one intrinsic each.
  * Contraction is off in the whole build (-ffp-contract=off): a multiply-add is fused only where v_fma is written,
  * so that every compiler and every instruction set with FMA rounds alike.
  * Included by kernels.c only.
@@ -118,7 +118,41 @@ static inline vec v_select(ivec mask, vec a, vec b) { return (vec)((mask & (ivec
             (r)[i] = (real)(expression);                                                                                         \
     } while (0)
 
-/* a * b + c, rounded once (twice on the base instruction set, which has no FMA). */
+/* x > bound ? bound : x and x < bound ? bound : x, lane by lane: NaN in x stays. */
+static inline vec v_min(vec x, vec bound) {
+#if defined(__AVX512F__) && FM_VECTOR_BYTES == 64
+    if (FM_DOUBLE)
+        return (vec)_mm512_min_pd((__m512d)bound, (__m512d)x);
+    return (vec)_mm512_min_ps((__m512)bound, (__m512)x);
+#elif defined(__AVX__) && FM_VECTOR_BYTES == 32
+    if (FM_DOUBLE)
+        return (vec)_mm256_min_pd((__m256d)bound, (__m256d)x);
+    return (vec)_mm256_min_ps((__m256)bound, (__m256)x);
+#else
+    return v_select(x > bound, bound, x);
+#endif
+}
+static inline vec v_max(vec x, vec bound) {
+#if defined(__AVX512F__) && FM_VECTOR_BYTES == 64
+    if (FM_DOUBLE)
+        return (vec)_mm512_max_pd((__m512d)bound, (__m512d)x);
+    return (vec)_mm512_max_ps((__m512)bound, (__m512)x);
+#elif defined(__AVX__) && FM_VECTOR_BYTES == 32
+    if (FM_DOUBLE)
+        return (vec)_mm256_max_pd((__m256d)bound, (__m256d)x);
+    return (vec)_mm256_max_ps((__m256)bound, (__m256)x);
+#else
+    return v_select(x < bound, bound, x);
+#endif
+}
+
+/* a * b + c, rounded once (twice on the base instruction set, which has no FMA: FM_FUSED). */
+#if (defined(__AVX512F__) && FM_VECTOR_BYTES == 64) || (defined(__FMA__) && FM_VECTOR_BYTES == 32) ||                            \
+    (defined(__aarch64__) && FM_VECTOR_BYTES == 16)
+#define FM_FUSED 1
+#else
+#define FM_FUSED 0
+#endif
 static inline vec v_fma(vec a, vec b, vec c) {
 #if defined(__AVX512F__) && FM_VECTOR_BYTES == 64
     if (FM_DOUBLE)

@@ -1,27 +1,21 @@
-"""Stub of _core.pyx: one training run, and _plan's names."""
+"""Stub of _core.pyx: training runs, and the names of _machine and _plan."""
 
 from typing import Any
 
 import numpy as np
 
-from fastmlp._plan import ACTIVATIONS as ACTIVATIONS
-from fastmlp._plan import LOSSES as LOSSES
-from fastmlp._plan import OPTIMIZERS as OPTIMIZERS
-from fastmlp._plan import OUTPUTS as OUTPUTS
+from fastmlp._machine import ACTIVATIONS as ACTIVATIONS
+from fastmlp._machine import LOSSES as LOSSES
+from fastmlp._machine import NORM_EPSILON as NORM_EPSILON
+from fastmlp._machine import OPTIMIZERS as OPTIMIZERS
+from fastmlp._machine import OUTPUTS as OUTPUTS
+from fastmlp._machine import info as info
+from fastmlp._machine import max_threads as max_threads
+from fastmlp._machine import peak_gflops as peak_gflops
 from fastmlp._plan import Plan as Plan
-from fastmlp._plan import info as info
-from fastmlp._plan import max_threads as max_threads
-from fastmlp._plan import peak_gflops as peak_gflops
+from fastmlp._workspace import Workspace
 
-class Trainer:
-    loss: str
-    optimizer: str
-    batch_size: int
-    n_threads: int
-    def __init__(self, plan: Plan, loss: str, optimizer: str, batch_size: int, n_threads: int = 1) -> None: ...
-    def load(self, parameters: np.ndarray, state: np.ndarray | None = None) -> None: ...
-    def profile(self) -> dict[tuple[str, int], list[float]]: ...
-    def store(self, parameters: np.ndarray, state: np.ndarray | None = None) -> None: ...
+class Trainer(Workspace):
     def epoch(
         self,
         X: Any,
@@ -39,6 +33,13 @@ class Trainer:
         epsilon: float = 1e-8,
         rho: float = 0.9,
         weight_decay: float = 0.0,
+        loss_parameter: float = 1.0,
+        label_smoothing: float = 0.0,
+        input_noise: float = 0.0,
+        input_mask: float = 0.0,
+        mix: np.ndarray | None = None,
+        seed: int = 0,
+        step_losses: np.ndarray | None = None,
     ) -> float: ...
     def loss_gradient(
         self,
@@ -48,6 +49,6 @@ class Trainer:
         sample_weight: np.ndarray | None,
         out: np.ndarray,
         *,
-        alpha: float = 0.0,
-        l1_ratio: float = 0.0,
+        statistics: np.ndarray | None = None,
+        **constants: Any,
     ) -> float: ...

@@ -23,7 +23,7 @@ from libc.stdint cimport uint32_t
 from libc.string cimport memset
 
 from fastmlp._csrc cimport *
-from fastmlp._machine cimport Buffer, Rows, flat, note_threads, usable_threads
+from fastmlp._machine cimport Buffer, Rows, first_outside, flat, note_threads, usable_threads
 from fastmlp._openmp cimport *
 from fastmlp._plan cimport Plan
 from fastmlp._workspace cimport SCALE, Unit, Workspace
@@ -158,8 +158,9 @@ cdef class Trainer(Workspace):
             e.step_losses = <double *> flat(step_losses, e.n_steps, b'd', "step_losses", True)
         cdef Buffer sums = Buffer(e.n_steps * sizeof(double))
         e.weight_sums = <double *> sums.at
-        for s in range(e.n_steps):
-            (<double *> sums.at)[s] = weight_sum(&e, s)
+        with nogil:
+            for s in range(e.n_steps):
+                (<double *> sums.at)[s] = weight_sum(&e, s)
         e.hyper.weight_decay = weight_decay
         e.hyper.l1, e.hyper.l2 = alpha * l1_ratio, alpha * (1 - l1_ratio)
         e.hyper.momentum, e.hyper.beta_1, e.hyper.beta_2 = momentum, beta_1, beta_2
@@ -181,14 +182,16 @@ cdef class Trainer(Workspace):
         return loss
 
     cdef const Py_ssize_t *take_order(self, order, Py_ssize_t n) except? NULL:
-        cdef Py_ssize_t i
+        cdef Py_ssize_t i, m
         cdef const Py_ssize_t *at
         if order is None:
             return NULL
-        at = <Py_ssize_t *> flat(order, len(order), b'i', "order")
-        for i in range(len(order)):
-            if at[i] < 0 or at[i] >= n:
-                raise IndexError(f"order must lie in [0, {n}), got {at[i]}")
+        m = len(order)
+        at = <Py_ssize_t *> flat(order, m, b'i', "order")
+        with nogil:
+            i = first_outside(at, m, n)
+        if i < m:
+            raise IndexError(f"order must lie in [0, {n}), got {at[i]}")
         return at
 
     cdef int run(self, Epoch *e) except -1:

@@ -23,8 +23,18 @@ class Kernels:
     def derivative(self, name: str, d: np.ndarray, x: np.ndarray, offset: int = 0) -> np.ndarray: ...
     def output(self, name: str, z: np.ndarray) -> np.ndarray: ...
     def loss(
-        self, name: str, z: np.ndarray, y: np.ndarray, weights: np.ndarray | None = None, order: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray]: ...
+        self,
+        name: str,
+        z: np.ndarray,
+        y: np.ndarray,
+        weights: np.ndarray | None = None,
+        order: np.ndarray | None = None,
+        *,
+        parameter: float = 1.0,
+        smoothing: float = 0.0,
+        partner: np.ndarray | None = None,
+        mix: float = 1.0,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]: ...
     def gather(self, X: Any, order: np.ndarray | None = None, first: int = 0, rows: int | None = None) -> np.ndarray: ...
     def forward(
         self, x: np.ndarray, W: np.ndarray, b: np.ndarray, activation: str = "identity", first: int = 0
@@ -63,3 +73,36 @@ class Kernels:
         weight_decay: float = 0,
         slabs: int = 1,
     ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray], list[np.ndarray], np.ndarray, np.ndarray]: ...
+    def leaving(
+        self,
+        x: np.ndarray,
+        W: np.ndarray,
+        b: np.ndarray,
+        activation: str = "identity",
+        *,
+        scale: np.ndarray | None = None,
+        shift: np.ndarray | None = None,
+        residual: bool = False,
+        rate: float = 0.0,
+        seed: int = 0,
+        stream: int = 1,
+        step: int = 1,
+        row: int = 0,
+        first: int = 0,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]: ...
+    def normalised(
+        self, z: np.ndarray, scale: np.ndarray, b: np.ndarray, dy: np.ndarray, activation: str = "identity"
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]: ...
+    def augment(
+        self,
+        x: np.ndarray,
+        partner: np.ndarray | None = None,
+        *,
+        mix: float = 1.0,
+        noise: float = 0.0,
+        mask: float = 0.0,
+        rate: float = 0.0,
+        seed: int = 0,
+        step: int = 1,
+        row: int = 0,
+    ) -> np.ndarray: ...

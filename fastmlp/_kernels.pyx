@@ -382,3 +382,91 @@ cdef class Kernels:
             panels.check(optimizer)
         return (PW.get(), PB.get()[0], [panels.get() for panels in states[0]], [panels.get()[0] for panels in states[1]],
                 PT.get().T, penalty[:O])
+
+    def leaving(self, x, W, b, str activation="identity", *, scale=None, shift=None, bint residual=False, double rate=0.0,
+                seed=0, int stream=1, int step=1, Py_ssize_t row=0, Py_ssize_t first=0):
+        """(what leaves a layer, the same from its other two ways, dropout's factors); only the first way knows dropout."""
+        cdef fm_layer layer, plain
+        cdef fm_draws draws
+        cdef Py_ssize_t rows = x.shape[0], r
+        W, b, x = self._array(W), self._array(b), self._array(x)
+        cdef Panels X = Panels(self, rows, W.shape[0], first).set(x), Y = Panels(self, rows, W.shape[1], first)
+        cdef Panels U = Panels(self, rows, W.shape[1], 0), X0 = Panels(self, rows, W.shape[0], 0).set(x)
+        cdef Panels out = Panels(self, rows, W.shape[1], first), keep = Panels(self, rows, W.shape[1], first)
+        cdef Panels P = Panels(self, W.shape[0], W.shape[1], 0, True).set(W), B = Panels(self, 1, W.shape[1], 0, True).set(b)
+        cdef Panels S = Panels(self, 1, W.shape[1], 0, True), T = Panels(self, 1, W.shape[1], 0, True)
+        cdef Buffer chunk = Buffer(self.k.chunk * self.k.element_size)
+        memset(&layer, 0, sizeof(layer))
+        draws.key[0], draws.key[1], draws.step, draws.row = seed & 0xffffffff, seed >> 32, step, row
+        layer.fan_in, layer.fan_out, layer.activation = W.shape[0], W.shape[1], ACTIVATIONS.index(activation)
+        layer.residual = residual
+        layer.x, layer.W, layer.b, layer.y, layer.out = X.at, P.at, B.at, Y.at, out.at
+        if scale is not None:
+            S.set(scale)
+            T.set(shift)
+            layer.scale, layer.shift = S.at, T.at
+        plain = layer
+        plain.x, plain.W, plain.b, plain.y, plain.out = X0.at, address(W), address(b), U.at, NULL
+        if rate > 0:
+            layer.keep, layer.rate, layer.draws, layer.stream = keep.at, rate, &draws, stream
+        single, check = guarded(rows * W.shape[1], self.dtype)
+        cdef char *single_at = <char *> address(single)
+        cdef char *x_at = <char *> address(x)
+        start()
+        self.k.forward(&layer, first, rows, X.stride)
+        self.k.forward_unpacked(&plain, chunk.at, 0, U.panels, rows, X0.stride)
+        for r in range(rows):
+            self.k.forward_row(&plain, single_at + r * layer.fan_out * self.k.element_size,
+                               x_at + r * layer.fan_in * self.k.element_size)
+        stop()
+        check("forward_row")
+        result = out if residual or rate > 0 else Y
+        factors = keep.check("dropout").get() if rate > 0 else None
+        return result.check("forward").get(), U.check("forward_unpacked").get(), single.reshape(rows, W.shape[1]), factors
+
+    def normalised(self, z, scale, b, dy, str activation="identity"):
+        """Batch normalisation of z forth and of dy, the gradient at y, back: (y, mean, variance, dz, d_scale, d_b), the averages
+        after one batch from 0 and 1."""
+        cdef fm_layer layer
+        cdef fm_norm norm
+        cdef Py_ssize_t rows = z.shape[0], O = z.shape[1], p
+        cdef Panels Z = Panels(self, rows, O).set(z), Y = Panels(self, rows, O), D = Panels(self, rows, O).set(dy)
+        cdef Panels S = Panels(self, 1, O, 0, True).set(scale), B = Panels(self, 1, O, 0, True).set(b)
+        cdef Panels mean = Panels(self, 1, O, 0, True).set(numpy.zeros(O)), slope = Panels(self, 1, O, 0, True)
+        cdef Panels variance = Panels(self, 1, O, 0, True).set(numpy.ones(O))
+        cdef Panels d_scale = Panels(self, 1, O, 0, True), d_b = Panels(self, 1, O, 0, True)
+        memset(&layer, 0, sizeof(layer))
+        memset(&norm, 0, sizeof(norm))
+        layer.fan_out, layer.activation, layer.norm = O, ACTIVATIONS.index(activation), &norm
+        layer.b, layer.z, layer.y, layer.dz = B.at, Z.at, Y.at, D.at
+        norm.scale, norm.mean, norm.variance, norm.slope, norm.momentum = S.at, mean.at, variance.at, slope.at, 0.1
+        norm.d_scale, norm.d_b = d_scale.at, d_b.at
+        start()
+        for p in range(Z.panels):
+            self.k.normalise(&layer, p, rows, Z.stride)
+        stop()
+        y = Y.check("normalise").get()
+        start()
+        for p in range(Z.panels):
+            self.k.denormalise(&layer, p, rows, Z.stride)
+        stop()
+        for panels in (Z, slope, D):
+            panels.check("denormalise")
+        return (y, mean.get()[0], variance.get()[0], D.get(), d_scale.check("denormalise").get()[0],
+                d_b.check("denormalise").get()[0])
+
+    def augment(self, x, partner=None, *, double mix=1.0, double noise=0.0, double mask=0.0, double rate=0.0, seed=0, int step=1,
+                Py_ssize_t row=0):
+        """Rows of input, the first being number `row` of their batch, changed in place: mixed, with noise, masked, dropped."""
+        cdef fm_augment how
+        cdef fm_draws draws
+        cdef Py_ssize_t rows = x.shape[0]
+        cdef Panels P = Panels(self, rows, x.shape[1]).set(x), Q = Panels(self, rows, x.shape[1])
+        draws.key[0], draws.key[1], draws.step, draws.row = seed & 0xffffffff, seed >> 32, step, row
+        how.noise, how.mask, how.rate = noise, mask, rate
+        if partner is not None:
+            Q.set(partner)
+        start()
+        self.k.augment(P.at, Q.at if partner is not None else NULL, mix, &how, &draws, 0, rows, x.shape[1], P.stride)
+        stop()
+        return P.check("augment").get()

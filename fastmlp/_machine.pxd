@@ -5,6 +5,7 @@ from fastmlp._csrc cimport fm_kernels, fm_rows
 cdef int usable_threads(int wanted) noexcept
 cdef void note_threads(int n_threads) noexcept
 cdef const fm_kernels *kernels_of(str isa, str dtype) except NULL
+cdef Py_ssize_t first_outside(const Py_ssize_t *numbers, Py_ssize_t n, Py_ssize_t limit) noexcept nogil
 cdef void *flat(object array, Py_ssize_t n, int kind, str name, bint writable=*) except? NULL
 
 
@@ -22,6 +23,7 @@ cdef class Rows:
     cdef object owner
     cdef int take_csr(self, X, Py_ssize_t columns) except -1
     cdef bint canonical(self) noexcept
-    cdef Py_ssize_t index(self, int buffer, Py_ssize_t i) noexcept
+    cdef Py_ssize_t index(self, int buffer, Py_ssize_t i) noexcept nogil
+    cdef Py_ssize_t longest_row(self) noexcept nogil
     cdef int take(self, array, int flags) except -1
     cdef int is_double(self, Py_buffer *view, str name) except -1

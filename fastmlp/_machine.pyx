@@ -17,7 +17,6 @@ from cpython.buffer cimport (
 )
 from libc.stdint cimport int32_t, int64_t, uintptr_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memset
 
 from fastmlp._csrc cimport *
 
@@ -230,7 +229,14 @@ cdef class Rows:
                     return False
         return True
 
-    cdef Py_ssize_t index(self, int buffer, Py_ssize_t i) noexcept:
+    cdef Py_ssize_t longest_row(self) noexcept nogil:
+        """Most stored elements in a row."""
+        cdef Py_ssize_t longest = 0, row
+        for row in range(self.n):
+            longest = max(longest, self.index(2, row + 1) - self.index(2, row))
+        return longest
+
+    cdef Py_ssize_t index(self, int buffer, Py_ssize_t i) noexcept nogil:
         if self.rows.is_int64:
             return (<int64_t *> self.buffers[buffer].buf)[i]
         return (<int32_t *> self.buffers[buffer].buf)[i]
@@ -250,6 +256,15 @@ cdef class Rows:
         cdef int i
         for i in range(self.n_buffers):
             PyBuffer_Release(&self.buffers[i])
+
+
+cdef Py_ssize_t first_outside(const Py_ssize_t *numbers, Py_ssize_t n, Py_ssize_t limit) noexcept nogil:
+    """Index of the first number that is not in [0, limit); n if there is none."""
+    cdef Py_ssize_t i
+    for i in range(n):
+        if numbers[i] < 0 or numbers[i] >= limit:
+            return i
+    return n
 
 
 cdef void *flat(object array, Py_ssize_t n, int kind, str name, bint writable=False) except? NULL:

@@ -1,32 +1,34 @@
-"""Stub of _plan.pyx: names of the C tables, and architectures that predict."""
+"""Stub of _plan.pyx: architectures that predict."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-ACTIVATIONS: tuple[str, ...]
-OUTPUTS: tuple[str, ...]
-LOSSES: dict[str, str]
-OPTIMIZERS: dict[str, int]
-
-def max_threads() -> int: ...
-def info() -> dict[str, Any]: ...
-def peak_gflops(seconds: float = 0.2, dtype: str = "float32", n_threads: int = 1) -> float: ...
-
-class Buffer:
-    def __init__(self, n_bytes: int) -> None: ...
-
-class Rows:
-    def __init__(self, X: Any, columns: int) -> None: ...
-
 class Plan:
     layer_sizes: tuple[int, ...]
     activations: tuple[str, ...]
     output: str
     dtype: str
+    batch_norm: bool
+    residual: bool
     n_parameters: int
-    def __init__(self, layer_sizes: Sequence[int], activations: Sequence[str], output: str, dtype: str) -> None: ...
+    n_statistics: int
+    def __init__(
+        self,
+        layer_sizes: Sequence[int],
+        activations: Sequence[str],
+        output: str,
+        dtype: str,
+        batch_norm: bool = False,
+        residual: bool = False,
+    ) -> None: ...
     def forward(
-        self, parameters: np.ndarray, X: Any, out: np.ndarray | None = None, n_threads: int = 1
+        self,
+        parameters: np.ndarray,
+        X: Any,
+        out: np.ndarray | None = None,
+        n_threads: int = 1,
+        statistics: np.ndarray | None = None,
     ) -> np.ndarray: ...
+    def row_losses(self, loss: str, output: np.ndarray, y: np.ndarray, parameter: float = 1.0) -> np.ndarray: ...

@@ -12,7 +12,7 @@ from cython.parallel cimport parallel, threadid
 from libc.string cimport memset
 
 from fastmlp._csrc cimport *
-from fastmlp._machine cimport Buffer, Rows, flat, kernels_of, note_threads, usable_threads
+from fastmlp._machine cimport Buffer, Rows, first_outside, flat, kernels_of, note_threads, usable_threads
 from fastmlp._openmp cimport *
 
 from fastmlp._machine import ACTIVATIONS, LOSSES, OUTPUTS, info
@@ -116,6 +116,7 @@ cdef class Plan:
             layer.residual = self.adds_input(l)
             layer.W, layer.b = W, b
             if self.normalises(l):
+                memset(affine, 0, 2 * self.padded(O) * size)
                 layer.scale, layer.shift = affine, affine + self.padded(O) * size
                 self.k.affine(affine, affine + self.padded(O) * size, gamma, b, statistics, statistics + n_hidden * size, O)
                 affine += 2 * self.padded(O) * size
@@ -367,9 +368,10 @@ cdef class Plan:
         targets.mix = 1
         if self.k.losses[loss].target_is_class:
             targets.classes = <Py_ssize_t *> flat(y, n, b'i', "y")
-            for i in range(n):
-                if targets.classes[i] < 0 or targets.classes[i] >= O:
-                    raise ValueError(f"y must lie in [0, {O}), got {targets.classes[i]}")
+            with nogil:
+                i = first_outside(targets.classes, n, O)
+            if i < n:
+                raise ValueError(f"y must lie in [0, {O}), got {targets.classes[i]}")
         else:
             targets.values = flat(y, n * O, self.kind, "y")
         if sample_weight is not None:

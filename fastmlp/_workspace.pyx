@@ -211,10 +211,10 @@ cdef class Workspace:
     cdef int make_room_for_columns(self, Rows rows, Py_ssize_t m, list memory) except -1:
         """Room for each thread's columns_csr; `memory` keeps it for the epoch. A slab has at most the elements that as many
         rows of the longest kind have, and at most all there are."""
-        cdef Py_ssize_t longest = 0, r, t, n
+        cdef Py_ssize_t longest, t, n
         cdef Buffer new
-        for r in range(rows.n):
-            longest = max(longest, rows.index(2, r + 1) - rows.index(2, r))
+        with nogil:
+            longest = rows.longest_row()
         n = longest * min(self.slab_rows, self.batch_size, m)
         new = Buffer(self.n_threads * sizeof(fm_columns))
         memory.append(new)
@@ -234,11 +234,15 @@ cdef class Workspace:
         cdef char *at = <char *> flat(parameters, n, self.plan.kind, "parameters")
         cdef char *state_at = <char *> flat(state, n * self.n_state, self.plan.kind, "state") if state is not None else NULL
         cdef Buffer zeros = Buffer(n * size) if state is None and self.n_state else None
+        cdef Py_ssize_t between = n * size if state is not None else 0  # the same zeros for each array
         cdef fm_layer *layer
         cdef int s, l
-        self.plan.pack(self.layers, at, -1)
-        for s in range(self.n_state):
-            self.plan.pack(self.layers, <char *> zeros.at if state is None else state_at + s * n * size, s)
+        if state is None and self.n_state:
+            state_at = <char *> zeros.at
+        with nogil:
+            self.plan.pack(self.layers, at, -1)
+            for s in range(self.n_state):
+                self.plan.pack(self.layers, state_at + s * between, s)
         if self.plan.batch_norm:
             self.plan.pack_statistics(
                 self.layers, <char *> flat(statistics, self.plan.n_statistics, self.plan.kind, "statistics"), False
@@ -255,9 +259,9 @@ cdef class Workspace:
         cdef char *at = <char *> flat(parameters, n, self.plan.kind, "parameters", True)
         cdef char *state_at = <char *> flat(state, n * self.n_state, self.plan.kind, "state", True) if state is not None else NULL
         cdef int s
-        self.plan.unpack(at, self.layers, -1)
-        if state is not None:
-            for s in range(self.n_state):
+        with nogil:
+            self.plan.unpack(at, self.layers, -1)
+            for s in range(self.n_state if state_at != NULL else 0):
                 self.plan.unpack(state_at + s * n * size, self.layers, s)
         if self.plan.batch_norm and statistics is not None:
             self.plan.pack_statistics(

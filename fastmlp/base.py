@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from numbers import Integral
 from typing import Any, NamedTuple
@@ -25,10 +25,9 @@ from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils.optimize import _check_optimize_result
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
+from fastmlp.adapt import Adaptable, take_body
 from fastmlp.network import Network
 from fastmlp.optimizers import make_schedule, update_rule
-from fastmlp.parameters import Parameters
-from fastmlp.progressive import grow_network, grow_sequence
 from fastmlp.training import (
     OptimizerState,
     Record,
@@ -101,7 +100,7 @@ def has_partial_fit(estimator: BaseMLP) -> bool:
     return True
 
 
-class BaseMLP(Parameters, ABC):
+class BaseMLP(Adaptable, ABC):
     """What the classifier and the regressor share: fit, and the way down to the network."""
 
     # Fitted attributes that the next call of fit or partial_fit reads.
@@ -110,7 +109,6 @@ class BaseMLP(Parameters, ABC):
     t_: int
     history_: list[dict[str, Any]]
     out_activation_: str
-    layer_rates_: tuple[float, ...]
     _optimizer_state: dict[str, Any]
     _learning_rate: float
     _run_terms: dict[str, dict[str, Any]]
@@ -279,7 +277,7 @@ class BaseMLP(Parameters, ABC):
         """Rows to score on, as the user brings them."""
         if not isinstance(eval_set, (tuple, list)) or len(eval_set) != 2:
             raise ValueError(f"eval_set must be a tuple (X, y), got {type(eval_set).__name__} of {np.shape(eval_set)}.")
-        X, y = self._check_rows(*eval_set, reset=False)
+        X, y = self._check_rows(eval_set[0], eval_set[1], reset=False)
         self._check_target(y)
         target = run.network.check_targets(self._encode(y), run.loss, X.shape[0])
         weight = None if sample_weight is None else _check_sample_weight(sample_weight, X)
@@ -314,7 +312,7 @@ class BaseMLP(Parameters, ABC):
                 **common,
             )
             if self.pretrained is not None:
-                _take_body(network, self.pretrained)
+                take_body(network, self.pretrained)
                 self.layer_rates_ = (float(self.pretrained_rate),) * (len(layer_sizes) - 2) + (1.0,)
             return network
         fitted = self.network_
@@ -535,84 +533,6 @@ class BaseMLP(Parameters, ABC):
                 stacklevel=7,
             )
 
-    # --- a fitted network that is changed ------------------------------------------------------------------------
-
-    def grow(self, hidden_layer_sizes: Sequence[int], random_state: Any = None) -> BaseMLP:
-        """Widen or deepen the fitted network; its predictions stay what they are, to rounding.
-
-        Go on with ``partial_fit``, or ``fit`` with ``warm_start=True``. Optimizer state begins anew.
-
-        Parameters
-        ----------
-        hidden_layer_sizes : sequence of int
-            All hidden layers as they shall be. Layers keep their order, none becomes narrower, and new ones may stand
-            between them or behind. ``hidden_layer_sizes``, and lists given for ``activation`` and ``dropout``, follow.
-        random_state : None, int or RandomState, default=None
-            Chooses which units are doubled, and how their outgoing weights are shared.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        ValueError
-            If the function could not be kept: ``fastmlp.progressive`` says when it can.
-
-        References
-        ----------
-        Chen, Goodfellow, Shlens. Net2Net: accelerating learning via knowledge transfer. ICLR 2016. Here a doubled unit's
-        outgoing weight is split into unequal parts, so that the two learn different things without noise.
-        """
-        check_is_fitted(self)
-        sizes = tuple(int(size) for size in hidden_layer_sizes)
-        self.network_.adopt()
-        network, origin = grow_network(self.network_, sizes, check_random_state(random_state))
-        if not isinstance(self.activation, str):
-            self.activation = list(network.activations)
-        if np.ndim(self.dropout):
-            self.dropout = (self.dropout[0], *grow_sequence(tuple(self.dropout)[1:], origin))
-        self.layer_rates_ = (*grow_sequence(self.layer_rates_[:-1], origin, new=1.0), self.layer_rates_[-1])
-        self.hidden_layer_sizes = sizes
-        self.network_ = network
-        self.n_layers_ = len(network.layer_sizes)
-        self.__dict__.pop("_optimizer_state", None)
-        return self
-
-    def freeze(self, layers: int | Sequence[int] | None = None) -> BaseMLP:
-        """Let layers stay as they are in further training: not a bit of theirs changes, and they cost no update.
-
-        Parameters
-        ----------
-        layers : int or sequence of int, default=None
-            By index, the first hidden layer being 0; None: all but the output layer. ``layer_rates_`` shows the state,
-            which a ``fit`` that begins anew resets.
-
-        Returns
-        -------
-        self
-        """
-        return self._set_layer_rates(range(self.n_layers_ - 2) if layers is None else layers, 0.0)
-
-    def unfreeze(self, layers: int | Sequence[int] | None = None) -> BaseMLP:
-        """Let layers learn at the full rate; ``layers`` as in ``freeze``, None: all.
-
-        Returns
-        -------
-        self
-        """
-        return self._set_layer_rates(range(self.n_layers_ - 1) if layers is None else layers, 1.0)
-
-    def _set_layer_rates(self, layers: int | Sequence[int], rate: float) -> BaseMLP:
-        check_is_fitted(self)
-        rates = list(self.layer_rates_)
-        for layer in [layers] if isinstance(layers, Integral) else layers:
-            if isinstance(layer, bool) or not isinstance(layer, Integral) or not -len(rates) <= layer < len(rates):
-                raise ValueError(f"layers must be indices of the {len(rates)} layers, from 0, got {layer!r}.")
-            rates[int(layer)] = rate
-        self.layer_rates_ = tuple(rates)
-        return self
-
     # --- predict -------------------------------------------------------------------------------------------------
 
     def _forward(self, X: Any) -> np.ndarray:
@@ -646,23 +566,6 @@ class BaseMLP(Parameters, ABC):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
-
-
-def _take_body(network: Network, body: Network) -> None:
-    """Copy the hidden layers of ``body`` into ``network``, which must have the same ones."""
-    body.adopt()
-    for name in ("layer_sizes", "activations", "batch_norm", "residual"):
-        ours, theirs = getattr(network, name), getattr(body, name)
-        if name == "layer_sizes":
-            ours, theirs = ours[:-1], theirs[:-1]
-        if ours != theirs:
-            raise ValueError(f"pretrained must have the same hidden layers: its {name} are {theirs}, here they are {ours}.")
-    for name in ("coefs", "intercepts"):
-        for to, values in zip(getattr(network, name)[:-1], getattr(body, name)[:-1], strict=True):
-            to[...] = values
-    for to, values in zip(network.scales, body.scales, strict=True):
-        to[...] = values
-    network.statistics[...] = body.statistics
 
 
 def _rows_that_count(weight: np.ndarray) -> np.ndarray | None:

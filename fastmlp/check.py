@@ -23,7 +23,7 @@ from fastmlp._kernels import MATH, Kernels
 Array = np.ndarray
 
 # Largest errors in ulps that vmath.h states, rounded up.
-ULPS = {"exp": 2.0, "log": 2.0, "tanh": 2.0, "logistic": 4.0}
+ULPS = {"exp": 2.0, "log": 2.0, "tanh": 2.0, "logistic": 4.0, "expm1": 2.0, "log1p": 2.0}
 # An activation is a handful of such functions and roundings.
 ACTIVATION_ULPS = 8.0
 
@@ -82,7 +82,20 @@ def eps_of(K: Kernels) -> float:
 # ---- Functions of single numbers -----------------------------------------------------------------------------------------
 
 
-EXACT: dict[str, Callable[[Array], Array]] = {"exp": np.exp, "log": np.log, "tanh": np.tanh, "logistic": reference.logistic}
+EXACT: dict[str, Callable[[Array], Array]] = {
+    "exp": np.exp,
+    "log": np.log,
+    "tanh": np.tanh,
+    "logistic": reference.logistic,
+    "expm1": np.expm1,
+    "log1p": np.log1p,
+}
+# Functions that are made for some numbers only: any number, brought there.
+DOMAINS: dict[str, Callable[[Array], Array]] = {
+    "log": lambda x: np.abs(x) + np.finfo(x.dtype).tiny,
+    "expm1": lambda x: -np.abs(x),
+    "log1p": lambda x: np.exp(-np.abs(x)),
+}
 
 
 def math_case(name: str) -> Case:
@@ -90,7 +103,7 @@ def math_case(name: str) -> Case:
 
     def run(K: Kernels, shape: tuple[int, int, int], draws: np.random.RandomState) -> Outcome:
         x = spread(K, draws, shape[0] * shape[1])
-        x = np.abs(x) + np.finfo(K.dtype).tiny if name == "log" else x
+        x = DOMAINS[name](x) if name in DOMAINS else x
         with np.errstate(over="ignore", under="ignore"):
             return Outcome(in_ulps(K.math(name, x, offset=1), exact(x.astype(np.longdouble))), ULPS[name], "ulp")
 
@@ -109,7 +122,7 @@ def activation_case(name: str) -> Case:
 
 def derivative_case(name: str) -> Case:
     def run(K: Kernels, shape: tuple[int, int, int], draws: np.random.RandomState) -> Outcome:
-        x, d = numbers(K, draws, shape[0] * shape[1]), numbers(K, draws, shape[0] * shape[1])
+        x, d = spread(K, draws, shape[0] * shape[1]), numbers(K, draws, shape[0] * shape[1])
         f, slope = reference.ACTIVATIONS[name]
         wide = x.astype(np.longdouble)
         want = d * slope(wide, f(wide))
@@ -318,6 +331,79 @@ def optimizer_case(name: str) -> Case:
     return Case(f"update {name}", run)
 
 
+# ---- What a training run does beyond the plain one --------------------------------------------------------------------------
+
+SEED = 0x9E3779B97F4A7C15
+
+
+def leaving_case(kind: str) -> Case:
+    """Residual connections, dropout, a fixed normalisation: on all three ways that rows take through a layer."""
+
+    def run(K: Kernels, shape: tuple[int, int, int], draws: np.random.RandomState) -> Outcome:
+        residual, rate, affine = "residual" in kind, 0.4 * ("dropout" in kind), "affine" in kind
+        B, I, O = shape[0], shape[1], shape[1] if residual else shape[2]
+        x, W, b = numbers(K, draws, B, I), numbers(K, draws, I, O), numbers(K, draws, O)
+        scale, shift = (numbers(K, draws, O), numbers(K, draws, O)) if affine else (np.ones(O), b)
+        got, few, single, keep = K.leaving(
+            x, W, b, "tanh", scale=scale if affine else None, shift=shift if affine else None, residual=residual, rate=rate,
+            seed=SEED, stream=3, step=7, row=5, first=1,
+        )  # fmt: skip
+        wide, left, right = x.astype(np.float64), np.hstack([x, np.ones((B, 2))]), np.vstack([W, b, np.ones(O)])
+        want = np.tanh((wide @ W.astype(np.float64)) * scale + shift) + (wide if residual else 0)
+        factors = reference.keep(SEED, 3, 7, 6 + B, O, rate)[6:] if rate else np.ones((B, O))
+        errors = [
+            product_error(K, few, want, left, right, 1 + np.abs(scale) + np.abs(shift)),
+            largest(got - few * factors, eps_of(K) * 4 * np.abs(few)),
+            0.0 if np.array_equal(single, few) else np.inf,
+            0.0 if keep is None or np.array_equal(keep > 0, factors > 0) else np.inf,
+        ]
+        return Outcome(max(errors), 1.0, "n eps")
+
+    return Case(f"leaving {kind}", run)
+
+
+def normalised_case(name: str) -> Case:
+    def run(K: Kernels, shape: tuple[int, int, int], draws: np.random.RandomState) -> Outcome:
+        B, O = max(shape[0], 1), shape[2]
+        z, scale, b, dy = numbers(K, draws, B, O), numbers(K, draws, O), numbers(K, draws, O), numbers(K, draws, B, O)
+        y, mean, variance, dz, d_scale, d_b = K.normalised(z, scale, b, dy, name)
+        wide = [v.astype(np.float64) for v in (z, scale, b, dy)]
+        u, xhat, slope = reference.normalise(*wide[:3])
+        f, derivative = reference.ACTIVATIONS[name]
+        du = wide[3] * derivative(u, f(u))
+        want_dz, want_scale, want_b = reference.normalise_gradient(du, xhat, slope, wide[1])
+        # An error in z's mean or variance moves every row; with one or two rows, 1 / sqrt(variance) may be as large as 300.
+        unit = 0.1 * (B + 8) * eps_of(K) * (1 + slope) * (1 + np.abs(scale) + np.abs(b)) * (1 + np.abs(xhat).max(axis=0, initial=0)) ** 2
+        reach = 1 + np.abs(dy).sum(axis=0)
+        errors = [
+            largest(y - f(u), unit),
+            largest(mean - reference.running(0.0, wide[0].mean(axis=0)), unit),
+            largest(variance - reference.running(1.0, reference.unbiased_variance(wide[0])), unit),
+            largest(d_scale - want_scale, unit * reach),
+            largest(d_b - want_b, unit * reach),
+            largest(dz - want_dz, unit * reach * (1 + slope) * (1 + np.abs(scale))),
+        ]
+        return Outcome(max(errors), 1.0, "n eps")
+
+    return Case(f"normalise {name}", run)
+
+
+def augment_case() -> Case:
+    def run(K: Kernels, shape: tuple[int, int, int], draws: np.random.RandomState) -> Outcome:
+        B, I, row = shape[0], shape[1], 3
+        x, partner = numbers(K, draws, B, I), numbers(K, draws, B, I)
+        how = {"noise": 0.5, "mask": 0.2, "rate": 0.3}
+        got = K.augment(x, partner, mix=0.7, **how, seed=SEED, step=9, row=row)
+        method = reference.Method(dropout=(how["rate"],), input_noise=how["noise"], input_mask=how["mask"], seed=SEED)
+        mixed = 0.7 * x.astype(np.float64) + 0.3 * partner.astype(np.float64)
+        want = reference.augment(np.vstack([np.zeros((row, I)), mixed]), method, 9)[row:]
+        size = (np.abs(mixed) + 6.0) / (1 - how["rate"])
+        dropped = 0.0 if np.array_equal(got == 0, want == 0) else np.inf
+        return Outcome(max(largest(got - want, eps_of(K) * size), dropped), ACTIVATION_ULPS, "n eps")
+
+    return Case("augment", run)
+
+
 def training_case(loss: str, optimizer: str) -> Case:
     """Three steps of a small network, all kernels together, on the instruction set that was chosen at import."""
 
@@ -360,6 +446,9 @@ def cases() -> Iterator[Case]:
     yield forward_csr_case()
     yield gradient_csr_case()
     yield from map(optimizer_case, _core.OPTIMIZERS)
+    yield from map(leaving_case, ("residual", "dropout", "affine", "residual dropout affine"))
+    yield from map(normalised_case, _core.ACTIVATIONS)
+    yield augment_case()
 
 
 def training_cases() -> Iterator[Case]:

@@ -61,7 +61,8 @@ callable, default='constant'
         The first three are scikit-learn's and act on 'sgd' only: unchanged; learning_rate_init / (t_ + 1)^power_t, set
         after each epoch; a fifth whenever training stalls. The others plan the rate of each step over ``max_iter`` epochs,
         for every solver but 'lbfgs': a name, a :class:`StepDecay`, :class:`ExponentialDecay`, :class:`CosineDecay`,
-        :class:`OneCycle` or :class:`WarmupCosine`, or any function (step, n_steps) -> factor on learning_rate_init.
+        :class:`OneCycle` or :class:`WarmupCosine`, or any function (step, n_steps) -> factor on learning_rate_init. That a
+        run goes through to the end of its plan is no reason for a ConvergenceWarning.
     learning_rate_init : float, default=0.001
         Learning rate to start from.
     power_t : float, default=0.5
@@ -131,8 +132,8 @@ callable, default='constant'
     max_grad_norm : float or None, default=None
         A gradient with a larger Euclidean norm is scaled down to it (Pascanu, Mikolov and Bengio, ICML 2013).
     validation_metric : str, callable or None, default=None
-        What early stopping goes by: a scikit-learn scorer, by name or (estimator, X, y) -> float, more being better.
-        None: accuracy, or R^2 in regression.
+        What early stopping goes by, and what ``eval_set`` is scored with: a scikit-learn scorer, by name or
+        (estimator, X, y) -> float, more being better. None: accuracy, or R^2 in regression.
     input_noise : float, default=0.0
         Standard deviation of the normal noise that is added to each number of X whenever a row is trained on.
     input_mask : float, default=0.0

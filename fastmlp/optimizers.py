@@ -86,6 +86,8 @@ class Schedule:
     name: ClassVar[str]
     #: scikit-learn's own schedules act on plain gradient descent only; other solvers keep the initial rate.
     sgd_only: ClassVar[bool] = False
+    #: Whether the whole run is planned, so that its last epoch is where it should end.
+    planned: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
         if "name" in vars(cls):
@@ -414,6 +416,8 @@ class Planned(Schedule):
     factor: Callable[[int, int], float]
     total_steps: int
     step: int = 0
+
+    planned: ClassVar[bool] = True
 
     #: Steps that a Curve is asked for beyond the epoch's own: epochs may be one step long, and a call takes tens of microseconds.
     look_ahead: ClassVar[int] = 1000

@@ -146,7 +146,7 @@ class Parameters(BaseEstimator):
         if isinstance(self.dropout, Real):
             return (0.0, *(float(self.dropout),) * (n_layers - 1))
         rates = tuple(self.dropout)
-        if len(rates) != n_layers or not all(isinstance(rate, Real) and 0 <= rate < 1 for rate in rates):
+        if len(rates) != n_layers or not all(isinstance(rate, Real) and 0 <= float(rate) < 1 for rate in rates):
             raise ValueError(
                 f"dropout must be one rate in [0, 1), or {n_layers} of them: of the input and of each hidden layer; "
                 f"got {self.dropout!r}."
@@ -191,11 +191,9 @@ class Parameters(BaseEstimator):
                 f"weight_decay belongs to solver={_DECAYING_SOLVER!r}, got weight_decay={self.weight_decay} and "
                 f"solver={self.solver!r}, whose penalty is alpha."
             )
-        if self.validation_metric is not None and not self.early_stopping and eval_set is None:
-            raise ValueError("validation_metric needs early_stopping=True or an eval_set to be measured on.")
         if self.solver != "lbfgs":
             return
-        asked = [name for name, off in _STOCHASTIC_ONLY.items() if np.any(getattr(self, name) != off)]
+        asked = [name for name, off in _STOCHASTIC_ONLY.items() if np.any(np.not_equal(getattr(self, name), off))]
         asked += ["eval_set"] if eval_set is not None else []
         if asked:
             raise ValueError(f"solver='lbfgs' takes all rows at once, without {', '.join(asked)}; use another solver.")

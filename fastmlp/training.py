@@ -249,7 +249,7 @@ class Record:
     no_improvement: int = 0
     samples_seen: int = 0
     n_epochs: int = 0
-    #: why the run ended: 'plateau', 'max_iter', 'single_epoch', 'interrupted', 'diverged'
+    #: why the run ended: 'plateau', 'max_iter', 'planned' (max_iter, as the schedule has it), 'single_epoch', 'interrupted', 'diverged'
     ended: str = ""
 
 
@@ -427,7 +427,9 @@ def _verdict(record: Record, settings: Settings, schedule: Schedule, by_score: b
         record.no_improvement = 0
     if settings.single_epoch:
         return "single_epoch"
-    return "max_iter" if record.n_epochs == settings.max_epochs else ""
+    if record.n_epochs < settings.max_epochs:
+        return ""
+    return "planned" if schedule.planned else "max_iter"
 
 
 # --- L-BFGS --------------------------------------------------------------------------------------------------

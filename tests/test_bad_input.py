@@ -118,7 +118,7 @@ BAD_PARAMETERS = {
     "bias_init": ["orthogonal", ("uniform", "wide"), 5, None, lambda fan_in, fan_out, rng: np.full(fan_out, np.nan)],
     "weight_decay": [-0.1, 0.1],
     "max_grad_norm": [0.0, -1.0, "big"],
-    "validation_metric": ["acuracy", 3, "accuracy"],
+    "validation_metric": ["acuracy", 3],
     "input_noise": [-0.1, "loud"],
     "input_mask": [-0.1, 1.0],
     "mixup": [-0.1, None],

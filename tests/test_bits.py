@@ -35,6 +35,7 @@ for n, sizes, batch, activation, solver in [
     (157, (9, (21,), 5), 20, "tanh", "adamw"),
     (157, (7, (33, 2), 2), 30, "relu", "nadam"),
     (157, (8, (19,), 3), 40, "logistic", "amsgrad"),
+    (411, (21, (35, 19), 3), 61, "gelu", "adam"),
 ]:
     rng = np.random.RandomState(0)
     n_features, hidden, n_out = sizes
@@ -98,6 +99,7 @@ def test_bits_do_not_depend_on_the_run(digests):
 @pytest.mark.parametrize("settings", [
     {"hidden_layer_sizes": (67, 33), "batch_size": 100},
     {"hidden_layer_sizes": (40,), "batch_size": 2500, "solver": "sgd"},
+    {"hidden_layer_sizes": (35, 19), "activation": "silu"},
     {"hidden_layer_sizes": (), "batch_size": 64},
     {"hidden_layer_sizes": (9,), "solver": "lbfgs"},
 ], ids=str)

@@ -11,6 +11,7 @@ import threading
 import time
 import tracemalloc
 import warnings
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -163,7 +164,7 @@ def test_snapshots_anneal_by_cosine():
     assert len(rates) == 12
     for cycle in (rates[:4], rates[4:8], rates[8:]):
         assert cycle[0] == 0.001
-        assert all(later < earlier for earlier, later in zip(cycle, cycle[1:], strict=False))
+        assert all(later < earlier for earlier, later in pairwise(cycle))
 
 
 @pytest.mark.parametrize("members", ["seeds", "bootstrap", "snapshots"])

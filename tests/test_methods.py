@@ -3,6 +3,8 @@ changed input, mixup, label smoothing, clipping, layers at rates of their own.""
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from conftest import tolerance, varied
@@ -52,7 +54,7 @@ def train(method, activation, loss, optimizer, dtype, batch_size, n_threads=1, n
     order = rng.permutation(n_rows).astype(np.intp)[: n_rows - 5]
     n_steps = -(-len(order) // batch_size)
     rates, mix = rng.uniform(0.001, 0.01, n_steps), rng.beta(0.4, 0.4, n_steps) if options["mix"] else None
-    layers = [(rng.standard_normal((i, o)) / np.sqrt(i), rng.uniform(-0.1, 0.1, o)) for i, o in zip(SIZES[:-1], SIZES[1:], strict=True)]
+    layers = [(rng.standard_normal((i, o)) / np.sqrt(i), rng.uniform(-0.1, 0.1, o)) for i, o in pairwise(SIZES)]
     model = reference.new_model([W for W, _ in layers], [b for _, b in layers], optimizer, options["batch_norm"])
     model = model._replace(scales=[rng.uniform(0.5, 1.5, s.shape) for s in model.scales])
     flat = np.concatenate([w.ravel() for w in model.parameters]).astype(dtype)

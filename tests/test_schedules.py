@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import hashlib
 import pickle
+import warnings
 from dataclasses import asdict
 
 import numpy as np
 import pytest
 from conftest import classification, tolerance
 from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
 
 import fastmlp
 from fastmlp import (
@@ -245,3 +247,15 @@ def test_scikit_learns_schedules_need_no_plan():
     for name, cls in SCHEDULES.items():
         assert type(make_schedule(name, "sgd", 0.1, 0.5)) is cls
         assert type(make_schedule(name, "adam", 0.1, 0.5)) is Constant
+
+
+def test_a_plan_carried_out_is_no_failure_to_converge():
+    """max_iter epochs without a plateau warn; where the rate was planned for max_iter epochs, they are what was asked for."""
+    X, y = classification(3)
+    with pytest.warns(ConvergenceWarning):
+        MLPClassifier((5,), max_iter=3, random_state=0).fit(X, y)
+    for learning_rate in (*CURVES, lambda step, n_steps: 0.5):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            estimator = MLPClassifier((5,), max_iter=3, random_state=0, learning_rate=learning_rate).fit(X, y)
+        assert estimator.n_iter_ == 3

@@ -10,6 +10,7 @@ import threading
 import numpy as np
 import pytest
 from conftest import classification, regression, tolerance, varied
+from scipy.sparse import csr_array
 
 from fastmlp import MLPClassifier, MLPRegressor, Network, _core, reference, training
 from fastmlp.optimizers import Hyperparameters, make_schedule, update_rule
@@ -53,6 +54,38 @@ def test_epoch_is_the_references(optimizer, loss, dtype, rng):
     for k, array in enumerate(state):
         expected = np.concatenate([s[k].ravel() for s in model.state])
         assert np.abs(array - expected).max() <= tolerance(dtype, 12 * sum(SIZES), max(1.0, np.abs(expected).max()))
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("activation", _core.ACTIVATIONS)
+def test_epoch_is_the_references_by_activation(activation, sparse, rng):
+    """Every hidden activation, its slope taken from the input or from the output; dense rows and CSR."""
+    network = Network(SIZES, activation, "identity", "float64", random_state=0)
+    X = varied(np.where(rng.uniform(size=(50, 7)) < 0.1, rng.standard_normal((50, 7)), 0))
+    y, rates = varied(rng.standard_normal((50, 3))), np.full(7, 0.1)
+    model = reference.new_model(network.coefs, network.intercepts, "sgd")
+    hyper = reference.Hyper(0.0, **CONSTANTS)
+    expected_loss, model = reference.epoch(
+        model, network.activations, "squared_error", "sgd", 8, X, y, None, None, rates, 0, hyper
+    )
+    trainer = _core.Trainer(network.plan, "squared_error", "sgd", 8, 2)
+    trainer.load(network.parameters)
+    got_loss = trainer.epoch(csr_array(X) if sparse else X, y, None, None, rates, 0, **CONSTANTS)
+    trainer.store(network.parameters)
+    expected = np.concatenate([w.ravel() for w in model.coefs + model.intercepts])
+    assert abs(got_loss - expected_loss) <= tolerance("float64", 50, max(1.0, abs(expected_loss)))
+    assert np.abs(network.parameters - expected).max() <= tolerance("float64", 7 * sum(SIZES))
+
+
+@pytest.mark.parametrize("activation", _core.ACTIVATIONS)
+def test_estimator_learns_with_activation(activation):
+    """Each name of the table is one that the estimators take, and the loss falls."""
+    X, y = classification(3)
+    estimator = MLPClassifier((11, 5), activation, random_state=0, max_iter=30, tol=0.0)
+    with pytest.warns(UserWarning, match="Maximum iterations"):
+        estimator.fit(X, y)
+    assert estimator.loss_curve_[-1] < min(estimator.loss_curve_[:10])
+    assert np.isfinite(estimator.predict_proba(X)).all()
 
 
 def test_epoch_resumes_from_stored_state(rng):

@@ -1,12 +1,5 @@
-"""The mathematics of fastmlp in plain NumPy float64: the specification, executable.
-
-Read this file to know what the compiled code must compute. It refuses to be fast, to handle threads or
-element types, and to share a line with what it checks: it imports NumPy only. Nothing in the package
-imports it but ``check`` (``python -m fastmlp check``); the tests do.
-
-Letters: B batch rows, I fan-in, O fan-out; x, W (I, O), b (O,), z = x W + b, a = f(z); dz, dW, db are
-derivatives of the batch's loss. Layer l = 0 .. L-1; ``coefs[l]`` is W of layer l, ``intercepts[l]`` its b.
-Where a formula follows scikit-learn rather than the textbook, it says so.
+"""Networks and their training in the reference: initial values, random numbers by position, batch normalisation, gradients,
+steps, epochs. Imports NumPy and the reference's own functions and updates only.
 """
 
 from __future__ import annotations
@@ -17,367 +10,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-Array = np.ndarray
+from fastmlp.reference.functions import ACTIVATIONS, LOSSES, OUTPUTS, Array
+from fastmlp.reference.updates import OPTIMIZERS, Hyper, State
+
 Layers = list[np.ndarray]
 Rng = np.random.RandomState | np.random.Generator
 Rule = str | tuple[str, float] | Callable[[int, int, Any], np.ndarray]
-
-
-# --- Hidden activations: name -> (forward(x), derivative(x, y)), y = forward(x), both elementwise ----------
-
-
-def identity(x: Array) -> Array:
-    """y = x."""
-    return x
-
-
-def identity_derivative(x: Array, y: Array) -> Array:
-    """dy/dx = 1."""
-    return np.ones_like(x)
-
-
-def logistic(x: Array) -> Array:
-    """y = 1 / (1 + exp(-x)); exp never sees a positive argument, so nothing overflows."""
-    e = np.exp(-np.abs(x))
-    return np.where(x < 0, e, 1.0) / (1.0 + e)
-
-
-def logistic_derivative(x: Array, y: Array) -> Array:
-    """dy/dx = y (1 - y)."""
-    return y * (1.0 - y)
-
-
-def tanh(x: Array) -> Array:
-    """y = tanh(x)."""
-    return np.tanh(x)
-
-
-def tanh_derivative(x: Array, y: Array) -> Array:
-    """dy/dx = 1 - y^2."""
-    return 1.0 - y * y
-
-
-def relu(x: Array) -> Array:
-    """y = max(x, 0)."""
-    return np.maximum(x, 0.0)
-
-
-def relu_derivative(x: Array, y: Array) -> Array:
-    """dy/dx = 0 where y = 0, else 1: at the kink x = 0 it is 0."""
-    return np.where(y == 0.0, 0.0, 1.0)
-
-
-ACTIVATIONS: dict[str, tuple[Callable[[Array], Array], Callable[[Array, Array], Array]]] = {
-    "identity": (identity, identity_derivative),
-    "logistic": (logistic, logistic_derivative),
-    "tanh": (tanh, tanh_derivative),
-    "relu": (relu, relu_derivative),
-}
-
-
-# --- Output activations: name -> forward(z), z of shape (B, O) ---------------------------------------------
-
-
-def softmax(z: Array) -> Array:
-    """a_ij = exp(z_ij - m_i) / sum_k exp(z_ik - m_i), m_i = max_k z_ik; one row, one distribution."""
-    e = np.exp(z - z.max(axis=1, keepdims=True))
-    return e / e.sum(axis=1, keepdims=True)
-
-
-def exp(z: Array) -> Array:
-    """a = exp(z): the mean of a Poisson variable, z its logarithm."""
-    return np.exp(z)
-
-
-OUTPUTS: dict[str, Callable[[Array], Array]] = {
-    "identity": identity,
-    "logistic": logistic,
-    "softmax": softmax,
-    "exp": exp,
-}
-
-
-# --- Losses: name -> (output activation, value(y, a, eps, k), dz(y, a, k)) ---------------------------------
-# value: (B,), the loss of each row; dz: (B, O), the derivative of each row's loss by z. ``eps`` is the unit
-# roundoff of the element type, finfo(dtype).eps: probabilities are clipped to [eps, 1 - eps] in the value
-# only, as in scikit-learn; the gradient is that of the unclipped loss. k is the loss's parameter, where it has one.
-
-
-def log_loss(y: Array, a: Array, eps: float, k: float = 1.0) -> Array:
-    """-log a[y], for y a class index (B,); -sum_j y_j log a_j, for y a distribution over the classes (B, O)."""
-    logs = np.log(np.clip(a, eps, 1.0 - eps))
-    return -(y * logs).sum(axis=1) if y.ndim == 2 else -logs[np.arange(len(y)), y]
-
-
-def log_loss_dz(y: Array, a: Array, k: float = 1.0) -> Array:
-    """a - onehot(y), or a - y."""
-    return a - y if y.ndim == 2 else a - np.eye(a.shape[1])[y]
-
-
-def binary_log_loss(y: Array, a: Array, eps: float, k: float = 1.0) -> Array:
-    """-sum_j (y_j log a_j + (1 - y_j) log(1 - a_j)): one yes-or-no question per output."""
-    p = np.clip(a, eps, 1.0 - eps)
-    return -(y * np.log(p) + (1.0 - y) * np.log(1.0 - p)).sum(axis=1)
-
-
-def binary_log_loss_dz(y: Array, a: Array, k: float = 1.0) -> Array:
-    """a - y."""
-    return a - y
-
-
-def squared_error(y: Array, a: Array, eps: float, k: float = 1.0) -> Array:
-    """(1 / 2O) sum_j (a_j - y_j)^2."""
-    return 0.5 * ((a - y) ** 2).mean(axis=1)
-
-
-def squared_error_dz(y: Array, a: Array, k: float = 1.0) -> Array:
-    """(a - y) / O: the value's own derivative. scikit-learn leaves out the 1 / O (its issue #8349)."""
-    return (a - y) / y.shape[1]
-
-
-def absolute_error(y: Array, a: Array, eps: float, k: float = 1.0) -> Array:
-    """(1 / O) sum_j |a_j - y_j|."""
-    return np.abs(a - y).mean(axis=1)
-
-
-def absolute_error_dz(y: Array, a: Array, k: float = 1.0) -> Array:
-    """sign(a - y) / O; 0 at the kink."""
-    return np.sign(a - y) / y.shape[1]
-
-
-def huber(y: Array, a: Array, eps: float, k: float = 1.0) -> Array:
-    """(1 / O) sum_j h(a_j - y_j), h(r) = r^2 / 2 for |r| <= k, else k (|r| - k / 2)  (Huber 1964)."""
-    r = np.abs(a - y)
-    return np.where(r <= k, 0.5 * r * r, k * (r - 0.5 * k)).mean(axis=1)
-
-
-def huber_dz(y: Array, a: Array, k: float = 1.0) -> Array:
-    """a - y, cut off at -k and k, / O."""
-    return np.clip(a - y, -k, k) / y.shape[1]
-
-
-def quantile(y: Array, a: Array, eps: float, k: float = 0.5) -> Array:
-    """(1 / O) sum_j max(k (y_j - a_j), (k - 1) (y_j - a_j)): least for a the k-quantile  (Koenker and Bassett 1978)."""
-    return np.maximum(k * (y - a), (k - 1.0) * (y - a)).mean(axis=1)
-
-
-def quantile_dz(y: Array, a: Array, k: float = 0.5) -> Array:
-    """-k where a < y, 1 - k where a > y, 0 at the kink, / O."""
-    return np.where(a < y, -k, np.where(a > y, 1.0 - k, 0.0)) / y.shape[1]
-
-
-def poisson(y: Array, a: Array, eps: float, k: float = 1.0) -> Array:
-    """sum_j (y_j log(y_j / a_j) - y_j + a_j), half the deviance; 0 log 0 = 0. A SUM over outputs, as scikit-learn."""
-    positive = y > 0.0
-    log_ratio = np.log(np.where(positive, y, 1.0) / np.where(positive, a, 1.0))
-    return (y * log_ratio - y + a).sum(axis=1)
-
-
-def poisson_dz(y: Array, a: Array, k: float = 1.0) -> Array:
-    """a - y."""
-    return a - y
-
-
-LOSSES: dict[str, tuple[str, Callable[..., Array], Callable[..., Array]]] = {
-    "log_loss": ("softmax", log_loss, log_loss_dz),
-    "binary_log_loss": ("logistic", binary_log_loss, binary_log_loss_dz),
-    "squared_error": ("identity", squared_error, squared_error_dz),
-    "absolute_error": ("identity", absolute_error, absolute_error_dz),
-    "huber": ("identity", huber, huber_dz),
-    "quantile": ("identity", quantile, quantile_dz),
-    "poisson": ("exp", poisson, poisson_dz),
-}
-
-
-# --- Update rules: name -> (number of state arrays, update(w, g, state, hyper, t)) -------------------------
-# w: parameters, g: gradient, state: as many arrays of w's shape (zeros before the first step), t: the count
-# of this update, from 1. Returns the new w and the new state.
-
-
-class Hyper(NamedTuple):
-    """What the update rules are steered by; each rule reads its own."""
-
-    learning_rate: float
-    momentum: float = 0.9
-    beta_1: float = 0.9
-    beta_2: float = 0.999
-    epsilon: float = 1e-8
-    rho: float = 0.9
-    weight_decay: float = 0.0  # of weights; ``step`` hands vectors a 0
-
-
-State = tuple[np.ndarray, ...]
-Update = Callable[[Array, Array, State, Hyper, int], tuple[Array, State]]
-
-
-def gradient(w: Array, g: Array, state: State, hyper: Hyper, t: int) -> tuple[Array, State]:
-    """w stays, the state becomes g: for whoever wants the gradient itself, as L-BFGS does."""
-    return w, (g,)
-
-
-def sgd(w: Array, g: Array, state: State, hyper: Hyper, t: int) -> tuple[Array, State]:
-    """w -= lr g."""
-    return w - hyper.learning_rate * g, ()
-
-
-def sgd_momentum(w: Array, g: Array, state: State, hyper: Hyper, t: int) -> tuple[Array, State]:
-    """v = momentum v - lr g; w += v."""
-    (v,) = state
-    v = hyper.momentum * v - hyper.learning_rate * g
-    return w + v, (v,)
-
-
-def sgd_nesterov(w: Array, g: Array, state: State, hyper: Hyper, t: int) -> tuple[Array, State]:
-    """v = momentum v - lr g; w += momentum v - lr g, with the new v."""
-    (v,) = state
-    v = hyper.momentum * v - hyper.learning_rate * g
-    return w + (hyper.momentum * v - hyper.learning_rate * g), (v,)
-
-
-def momentum(w: Array, g: Array, state: State, hyper: Hyper, t: int) -> tuple[Array, State]:
-    """v = momentum v + (1 - momentum) g; w -= lr v: v is an exponential average of gradients."""
-    (v,) = state
-    v = hyper.momentum * v + (1.0 - hyper.momentum) * g
-    return w - hyper.learning_rate * v, (v,)
-
-
-def adagrad(w: Array, g: Array, state: State, hyper: Hyper, t: int) -> tuple[Array, State]:
-    """G += g^2; w -= lr g / sqrt(G + epsilon)  (Duchi et al. 2011; epsilon inside the root)."""
-    (G,) = state
-    G = G + g * g
-    return w - hyper.learning_rate * g / np.sqrt(G + hyper.epsilon), (G,)
-
-
-def rmsprop(w: Array, g: Array, state: State, hyper: Hyper, t: int) -> tuple[Array, State]:
-    """G = rho G + (1 - rho) g^2; w -= lr g / sqrt(G + epsilon)  (Tieleman and Hinton 2012; epsilon inside)."""
-    (G,) = state
-    G = hyper.rho * G + (1.0 - hyper.rho) * g * g
-    return w - hyper.learning_rate * g / np.sqrt(G + hyper.epsilon), (G,)
-
-
-def adam_moments(g: Array, state: State, hyper: Hyper) -> State:
-    """m = beta_1 m + (1 - beta_1) g; v = beta_2 v + (1 - beta_2) g^2."""
-    m, v = state
-    return (hyper.beta_1 * m + (1.0 - hyper.beta_1) * g, hyper.beta_2 * v + (1.0 - hyper.beta_2) * g * g)
-
-
-def adam(w: Array, g: Array, state: State, hyper: Hyper, t: int) -> tuple[Array, State]:
-    """w -= lr sqrt(1 - beta_2^t) / (1 - beta_1^t) * m / (sqrt(v) + epsilon): scikit-learn's form.
-
-    Kingma and Ba 2014, end of section 2: epsilon beside sqrt(v), not beside sqrt(v_hat).
-    """
-    m, v = adam_moments(g, state, hyper)
-    rate = hyper.learning_rate * np.sqrt(1.0 - hyper.beta_2**t) / (1.0 - hyper.beta_1**t)
-    return w - rate * m / (np.sqrt(v) + hyper.epsilon), (m, v)
-
-
-def adam_hat(w: Array, g: Array, state: State, hyper: Hyper, t: int) -> tuple[Array, State]:
-    """w -= lr m_hat / (sqrt(v_hat) + epsilon), m_hat = m / (1 - beta_1^t), v_hat = v / (1 - beta_2^t).
-
-    Kingma and Ba 2014, algorithm 1.
-    """
-    m, v = adam_moments(g, state, hyper)
-    m_hat = m / (1.0 - hyper.beta_1**t)
-    v_hat = v / (1.0 - hyper.beta_2**t)
-    return w - hyper.learning_rate * m_hat / (np.sqrt(v_hat) + hyper.epsilon), (m, v)
-
-
-def adamw(w: Array, g: Array, state: State, hyper: Hyper, t: int) -> tuple[Array, State]:
-    """adam_hat on g, and w -= lr weight_decay w besides, with the old w (Loshchilov and Hutter 2019, algorithm 2).
-
-    The paper takes off eta_t lambda w, eta_t being a schedule's factor; here the initial rate is in lr too, as users of
-    other libraries expect, so lambda is that rate times weight_decay. The penalty (alpha) is part of g, as in every rule.
-    """
-    new, state = adam_hat(w, g, state, hyper, t)
-    return new - hyper.learning_rate * hyper.weight_decay * w, state
-
-
-def nadam(w: Array, g: Array, state: State, hyper: Hyper, t: int) -> tuple[Array, State]:
-    """w -= lr m_bar / (sqrt(v_hat) + epsilon), m_bar = beta_1 m / (1 - beta_1^(t+1)) + (1 - beta_1) g / (1 - beta_1^t).
-
-    Dozat 2016, with mu_t = beta_1 at every step. The paper has a schedule for it, mu_t = mu (1 - 0.96^(t / 250) / 2):
-    momentum grows from half its size over some thousand steps. Without it the first steps lean on momentum as much as
-    the later ones, and the products of all mu_i in the two corrections are powers of beta_1.
-    """
-    m, v = adam_moments(g, state, hyper)
-    b = hyper.beta_1
-    m_bar = b * m / (1.0 - b ** (t + 1)) + (1.0 - b) * g / (1.0 - b**t)
-    v_hat = v / (1.0 - hyper.beta_2**t)
-    return w - hyper.learning_rate * m_bar / (np.sqrt(v_hat) + hyper.epsilon), (m, v)
-
-
-def amsgrad(w: Array, g: Array, state: State, hyper: Hyper, t: int) -> tuple[Array, State]:
-    """adam_hat with the largest v so far in v's place: v_max = max(v_max, v) (Reddi, Kale and Kumar 2018, algorithm 2).
-
-    The paper corrects neither m nor v for their start at 0; here both are, as in adam_hat, v_max by the t of this step.
-    """
-    m, v = adam_moments(g, state[:2], hyper)
-    v_max = np.maximum(state[2], v)
-    m_hat = m / (1.0 - hyper.beta_1**t)
-    v_hat = v_max / (1.0 - hyper.beta_2**t)
-    return w - hyper.learning_rate * m_hat / (np.sqrt(v_hat) + hyper.epsilon), (m, v, v_max)
-
-
-OPTIMIZERS: dict[str, tuple[int, Update]] = {
-    "gradient": (1, gradient),
-    "sgd": (0, sgd),
-    "sgd_momentum": (1, sgd_momentum),
-    "sgd_nesterov": (1, sgd_nesterov),
-    "momentum": (1, momentum),
-    "adagrad": (1, adagrad),
-    "rmsprop": (1, rmsprop),
-    "adam": (2, adam),
-    "adam_hat": (2, adam_hat),
-    "adamw": (2, adamw),
-    "nadam": (2, nadam),
-    "amsgrad": (3, amsgrad),
-}
-
-
-# --- Learning rates: name -> factor(step, n_steps), what learning_rate_init is multiplied by ---------------
-# step = 0 .. n_steps - 1 counts the updates of a run; after that the last factor stays. scikit-learn's own three
-# schedules follow what happens in the run instead, and are held against scikit-learn itself.
-
-
-def step_decay(step: int, n_steps: int, factor: float = 0.1, at: Sequence[float] = (0.5, 0.75)) -> float:
-    """factor^k, k = how many of the shares ``at`` of the run are over (He et al. 2016)."""
-    return factor ** sum(step / n_steps >= share for share in at)
-
-
-def exponential_decay(step: int, n_steps: int, final: float = 0.01) -> float:
-    """final^(step / n_steps)."""
-    return final ** (step / n_steps)
-
-
-def half_wave(first: float, last: float, p: float) -> float:
-    """From ``first`` at p = 0 to ``last`` at p = 1, along a cosine."""
-    return last + (first - last) * 0.5 * (1.0 + float(np.cos(np.pi * p)))
-
-
-def cosine_decay(step: int, n_steps: int, final: float = 0.0) -> float:
-    """final + (1 - final) (1 + cos(pi step / n_steps)) / 2 (Loshchilov and Hutter 2017)."""
-    return half_wave(1.0, final, step / n_steps)
-
-
-def one_cycle(step: int, n_steps: int, warmup: float = 0.3, start: float = 0.04, final: float = 1e-5) -> float:
-    """Up to 1 in the share ``warmup`` of the run, then down to ``final`` (Smith and Topin 2019); cosines for lines."""
-    w = warmup * n_steps
-    return half_wave(start, 1.0, step / w) if step < w else half_wave(1.0, final, (step - w) / (n_steps - w))
-
-
-def warmup_cosine(step: int, n_steps: int, warmup: float = 0.1, final: float = 0.0) -> float:
-    """(step + 1) / (w + 1) for step < w = warmup n_steps (Goyal et al. 2017), then half a cosine down to ``final``."""
-    w = warmup * n_steps
-    return (step + 1) / (w + 1) if step < w else half_wave(1.0, final, (step - w) / (n_steps - w))
-
-
-SCHEDULES: dict[str, Callable[..., float]] = {
-    "step": step_decay,
-    "exponential": exponential_decay,
-    "cosine": cosine_decay,
-    "one_cycle": one_cycle,
-    "warmup_cosine": warmup_cosine,
-}
 
 
 # --- The network -------------------------------------------------------------------------------------------
@@ -545,7 +183,7 @@ def normalise_fixed(z: Array, scale: Array, b: Array, mean: Array, variance: Arr
     return scale * (z - mean) / np.sqrt(variance + NORM_EPSILON) + b
 
 
-def running(average: Array, value: Array) -> Array:
+def running(average: Array | float, value: Array) -> Array:
     """A running average after one more batch."""
     return average + NORM_MOMENTUM * (value - average)
 
@@ -712,14 +350,17 @@ def gradients(
         y_of.append(ACTIVATIONS[activations[layer]][0](z))
         leaving = y_of[-1] + x[-1] if adds_input(W, layer, n_layers, method.residual) else y_of[-1]
         if method.dropout and method.dropout[layer + 1]:
-            keeps[layer] = keep(method.seed, layer + 1, step, *leaving.shape, method.dropout[layer + 1])
+            keeps[layer] = keep(
+                method.seed, layer + 1, step, len(leaving), W.shape[1], method.dropout[layer + 1]
+            )
             leaving = leaving * keeps[layer]
         x.append(leaving)
     a = output_function(output)(u[-1])
     learning = [W for W, rate in zip(model.coefs, rates, strict=True) if rate > 0]
     J = ((s * value(y, a, eps, method.loss_parameter)).sum() + penalty(learning, alpha, l1_ratio)) / S
 
-    # Backward.
+    # Backward: dx and d_leaving are the gradients at what enters a layer and at what leaves it, before dropout.
+    dx = d_leaving = np.empty(0)
     dz = s[:, np.newaxis] * derivative(y, a, method.loss_parameter)
     dW: Layers = [np.empty(0)] * n_layers
     db: Layers = [np.empty(0)] * n_layers

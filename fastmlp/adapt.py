@@ -1,0 +1,120 @@
+"""What can be done to a fitted estimator before it trains on: grow it, freeze layers, take hidden layers from another network.
+
+It refuses to train and to see data. Imported by ``base`` only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from numbers import Integral
+from typing import Any, Self
+
+import numpy as np
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from fastmlp.network import Network
+from fastmlp.parameters import Parameters
+from fastmlp.progressive import grow_network, grow_sequence
+
+
+class Adaptable(Parameters):
+    """An estimator whose fitted network can be changed."""
+
+    network_: Network
+    n_layers_: int
+    layer_rates_: tuple[float, ...]
+
+    def grow(self, hidden_layer_sizes: Sequence[int], random_state: Any = None) -> Self:
+        """Widen or deepen the fitted network; its predictions stay what they are, to rounding.
+
+        Go on with ``partial_fit``, or ``fit`` with ``warm_start=True``. Optimizer state begins anew.
+
+        Parameters
+        ----------
+        hidden_layer_sizes : sequence of int
+            All hidden layers as they shall be. Layers keep their order, none becomes narrower, and new ones may stand
+            between them or behind. ``hidden_layer_sizes``, and lists given for ``activation`` and ``dropout``, follow.
+        random_state : None, int or RandomState, default=None
+            Chooses which units are doubled, and how their outgoing weights are shared.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If the function could not be kept: ``fastmlp.progressive`` says when it can.
+
+        References
+        ----------
+        Chen, Goodfellow, Shlens. Net2Net: accelerating learning via knowledge transfer. ICLR 2016. Here a doubled unit's
+        outgoing weight is split into unequal parts, so that the two learn different things without noise.
+        """
+        check_is_fitted(self)
+        sizes = tuple(int(size) for size in hidden_layer_sizes)
+        self.network_.adopt()
+        network, origin = grow_network(self.network_, sizes, check_random_state(random_state))
+        if not isinstance(self.activation, str):
+            self.activation = list(network.activations)
+        if np.ndim(self.dropout):
+            self.dropout = (self.dropout[0], *grow_sequence(tuple(self.dropout)[1:], origin))
+        self.layer_rates_ = (*grow_sequence(self.layer_rates_[:-1], origin, new=1.0), self.layer_rates_[-1])
+        self.hidden_layer_sizes = sizes
+        self.network_ = network
+        self.n_layers_ = len(network.layer_sizes)
+        self.__dict__.pop("_optimizer_state", None)
+        return self
+
+    def freeze(self, layers: int | Sequence[int] | None = None) -> Self:
+        """Let layers stay as they are in further training: not a bit of theirs changes, and they cost no update.
+
+        Parameters
+        ----------
+        layers : int or sequence of int, default=None
+            By index, the first hidden layer being 0; None: all but the output layer. ``layer_rates_`` shows the state,
+            which a ``fit`` that begins anew resets.
+
+        Returns
+        -------
+        self
+        """
+        return self._set_layer_rates(range(self.n_layers_ - 2) if layers is None else layers, 0.0)
+
+    def unfreeze(self, layers: int | Sequence[int] | None = None) -> Self:
+        """Let layers learn at the full rate; ``layers`` as in ``freeze``, None: all.
+
+        Returns
+        -------
+        self
+        """
+        return self._set_layer_rates(range(self.n_layers_ - 1) if layers is None else layers, 1.0)
+
+    def _set_layer_rates(self, layers: int | Sequence[int], rate: float) -> Self:
+        check_is_fitted(self)
+        rates = list(self.layer_rates_)
+        chosen: list[Any] = [layers] if isinstance(layers, Integral) else list(layers)  # type: ignore[arg-type]
+        for layer in chosen:
+            if isinstance(layer, bool) or not isinstance(layer, Integral) or not -len(rates) <= int(layer) < len(rates):
+                raise ValueError(f"layers must be indices of the {len(rates)} layers, from 0, got {layer!r}.")
+            rates[int(layer)] = rate
+        self.layer_rates_ = tuple(rates)
+        return self
+
+
+def take_body(network: Network, body: Network) -> None:
+    """Copy the hidden layers of ``body`` into ``network``, which must have the same ones."""
+    body.adopt()
+    for name in ("layer_sizes", "activations", "batch_norm", "residual"):
+        ours, theirs = getattr(network, name), getattr(body, name)
+        if name == "layer_sizes":
+            ours, theirs = ours[:-1], theirs[:-1]
+        if ours != theirs:
+            raise ValueError(f"pretrained must have the same hidden layers: its {name} are {theirs}, here they are {ours}.")
+    for name in ("coefs", "intercepts"):
+        for to, values in zip(getattr(network, name)[:-1], getattr(body, name)[:-1], strict=True):
+            to[...] = values
+    for to, values in zip(network.scales, body.scales, strict=True):
+        to[...] = values
+    network.statistics[...] = body.statistics

@@ -1,0 +1,124 @@
+"""docs/methods.md, made from the code: names from the C tables and the tables of Python, formulas from the reference's docstrings.
+
+`python -m fastmlp methods` prints it; a test holds the file in docs against it. It refuses to hold a list of names. Imported by
+``__main__`` and tests only.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import fields
+from typing import Any
+
+from sklearn.neural_network import MLPClassifier as SklearnClassifier
+
+from fastmlp import _core, reference
+from fastmlp.estimators import MLPClassifier, MLPRegressor
+from fastmlp.initialisers import PAIRS, WEIGHT_INITIALISERS
+from fastmlp.optimizers import CURVES, SCHEDULES, STOCHASTIC_SOLVERS
+
+# The solver sgd is one of these rules, by its parameters.
+_SGD_VARIANTS = {"sgd": "sgd, momentum=0", "sgd_momentum": "sgd, nesterovs_momentum=False", "sgd_nesterov": "sgd"}
+
+
+def _words(function: Any) -> str:
+    """A docstring in one line; what stands under its first blank line too."""
+    return " ".join(inspect.getdoc(function).split())  # type: ignore[union-attr]
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
+    """Markdown; a bar inside a formula is not the end of a cell."""
+    head = list(head)
+    yield "| " + " | ".join(head) + " |"
+    yield "| " + " | ".join("---" for _ in head) + " |"
+    for row in rows:
+        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
+    yield ""
+
+
+def _curve(name: str) -> list[str]:
+    """A schedule's row: what it is by default, and its formula."""
+    curve = CURVES[name]()
+    defaults = ", ".join(f"{field.name}={getattr(curve, field.name)!r}" for field in fields(curve))  # type: ignore[arg-type]
+    formula = inspect.getdoc(type(curve)).split("\n\n")[0]  # type: ignore[union-attr]
+    return [f"`{name}`", f"`{type(curve).__name__}({defaults})`", " ".join(formula.split())]
+
+
+def methods() -> str:
+    """The whole page."""
+    lines = [
+        "# Methods",
+        "",
+        "Written by `python -m fastmlp methods`, from the code. Formulas are those of [`fastmlp/reference`](../fastmlp/reference), which",
+        "is also what every compiled kernel is held against; papers are named there.",
+        "",
+        "## Activations (`activation`)",
+        "",
+        *_table(
+            ("name", "formula", "derivative"),
+            ([f"`{name}`", *map(_words, reference.ACTIVATIONS[name])] for name in _core.ACTIVATIONS),
+        ),
+        "## Losses",
+        "",
+        "`log_loss` and `binary_log_loss` are the classifier's, the others the regressor's `loss`; k is `huber_delta` or `quantile`.",
+        "",
+        *_table(
+            ("name", "output activation", "value of a row", "its derivative"),
+            ([f"`{name}`", f"`{output}`", *map(_words, reference.LOSSES[name][1:])] for name, output in _core.LOSSES.items()),
+        ),
+        "## Solvers (`solver`)",
+        "",
+        "g is the gradient, penalty included. `lbfgs` is SciPy's L-BFGS-B on all rows at once.",
+        "",
+        *_table(
+            ("name", "rule"),
+            (
+                [f"`{_SGD_VARIANTS.get(rule, rule)}`", _words(reference.OPTIMIZERS[rule][1])]
+                for rule in _core.OPTIMIZERS
+                if rule in STOCHASTIC_SOLVERS or rule in _SGD_VARIANTS
+            ),
+        ),
+        "## Learning rates (`learning_rate`)",
+        "",
+        "By name with these defaults, as an object with others, or any function (step, n_steps) -> factor:",
+        "",
+        *_table(("name", "object", "factor on learning_rate_init"), map(_curve, CURVES)),
+        "scikit-learn's, for sgd only:",
+        "",
+        *_table(("name", "rule"), ([f"`{name}`", _words(schedule)] for name, schedule in SCHEDULES.items())),
+        "## Initial values (`weight_init`, `bias_init`)",
+        "",
+        *_table(("name", "in a layer of 256 x 128"), map(_initial, WEIGHT_INITIALISERS)),
+        "Or a pair: " + ", ".join(f"`({name!r}, {number})`" for name, (number, _, _) in PAIRS.items()) + "; or a function",
+        "(fan_in, fan_out, rng) that returns an array.",
+        "",
+        "## Parameters that scikit-learn does not have",
+        "",
+        *_table(("parameter", "values", "what it does"), _parameters()),
+    ]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _parameters() -> Iterator[list[str]]:
+    """What the estimators' docstrings say of each parameter of their own."""
+    upstream = set(SklearnClassifier().get_params()) | {"loss"}
+    seen: set[str] = set()
+    for estimator in (MLPClassifier, MLPRegressor):
+        text = inspect.getdoc(estimator).split("Attributes\n")[0]  # type: ignore[union-attr]
+        own = set(estimator().get_params()) - upstream - seen
+        for names, values, words in re.findall(r"^(\w[\w, ]*) : ((?:.|\n(?! ))*)\n((?: {4}.*\n)+)", text, flags=re.MULTILINE):
+            if own & set(names.split(", ")):
+                yield [f"`{names}`", " ".join(values.replace("\\", "").split()), " ".join(words.split())]
+        seen |= own
+
+
+def _initial(name: str) -> list[str]:
+    """A row: how it is drawn, and how large the numbers are in a layer of 256 x 128."""
+    if name not in reference.INITIALISERS:
+        words = {"auto": "as scikit-learn: glorot_uniform, with a smaller bound for logistic", "orthogonal": _words(reference.orthogonal)}
+        return [f"`{name}`", words[name]]
+    kind, size = reference.INITIALISERS[name]
+    number = float(size(256, 128))
+    return [f"`{name}`", f"uniform(-r, r), r = {number:.4f}" if kind == "uniform" else f"normal, standard deviation {number:.4f}"]
