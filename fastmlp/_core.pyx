@@ -120,7 +120,7 @@ cdef class Trainer(Workspace):
         seed : int
             Key, of 64 bits, of dropout, noise and mask; their counters are t + step, layer, row in the batch and column.
         step_losses : float64 array, one per step, or None
-            Receives each step's loss.
+            Receives each step's weighted mean loss, without penalty.
 
         Returns
         -------

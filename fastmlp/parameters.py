@@ -25,7 +25,7 @@ _POSITIVE = Interval(Real, 0, None, closed="neither")
 _NOT_NEGATIVE = Interval(Real, 0, None, closed="left")
 _COUNT = Interval(Integral, 1, None, closed="left")
 # L-BFGS takes all rows at once and goes by exact losses: with it, these must be at their defaults.
-_STOCHASTIC_ONLY = {
+_STOCHASTIC_ONLY: dict[str, Any] = {
     "dropout": 0, "batch_norm": False, "input_noise": 0, "input_mask": 0, "mixup": 0, "max_grad_norm": None, "weight_decay": 0,
 }  # fmt: skip
 # What a run's rate, loss and score go by: with another value of one of these, they do not compare with those of the run before.
