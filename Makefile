@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 # Installed once per change of anything that is compiled or declared.
 SOURCES := pyproject.toml setup.py $(wildcard csrc/* fastmlp/*.py fastmlp/*/*.py fastmlp/*.pyx fastmlp/*.pxd fastmlp/*.pyi)
 
-.PHONY: help demo test lint bench bench-check bench-peers bench-scale bench-methods profile check debug asan annotate sdist format clean
+.PHONY: help demo examples test lint bench bench-check bench-peers bench-scale bench-methods profile check debug asan annotate sdist format clean
 
 help:          ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -21,6 +21,9 @@ $(VENV)/installed: $(BIN)/python $(SOURCES)
 
 demo: $(VENV)/installed    ## train on handwritten digits, beside scikit-learn
 	cd $(VENV) && bin/python -m fastmlp demo --plot ../loss_curve.png
+
+examples: $(VENV)/installed ## run every script of examples/; their pictures go to .venv/
+	cd $(VENV) && for script in $(CURDIR)/examples/*.py; do bin/python -P $$script || exit 1; done
 
 test: $(VENV)/installed    ## install into .venv and run the tests
 	$(BIN)/pytest

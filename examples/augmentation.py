@@ -1,0 +1,101 @@
+"""
+Augmentation: a network learns to ignore what its copies differ in
+==================================================================
+
+A training row that is changed a little each time it is seen, and keeps its label, tells the network that the change
+does not matter. ``input_noise``, ``input_mask`` and ``mixup`` change rows while a batch is gathered: nothing is stored,
+and each epoch draws anew. Other changes, here images shifted by a pixel, are made beforehand with NumPy.
+
+With 200 handwritten digits to learn from, the table shows what each method does on clean test digits, and on test
+digits that are noisy, have pixels missing, or stand a pixel elsewhere. The gain is large where the copies look like the
+rows to come. On clean digits only noise helps. Mixup, which comes from large networks on photographs, does harm here,
+most of all on noisy digits.
+"""
+
+import warnings
+
+import numpy as np
+from sklearn.datasets import load_digits
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import train_test_split
+
+from fastmlp import MLPClassifier
+
+# All epochs are run on purpose: the loss of rows that change says little about when to stop.
+warnings.filterwarnings("ignore", category=ConvergenceWarning)
+
+X, y = load_digits(return_X_y=True)
+X = (X / 16).astype(np.float32)
+
+# %%
+# Rows that were changed
+# ----------------------
+# A shift moves an image up, down, left or right; the row or column it leaves behind is black.
+
+MOVES = [(1, 0), (-1, 0), (0, 1), (0, -1)]
+
+
+def shifted(images, down, right):
+    """Digits (n, 64) moved by whole pixels."""
+    padded = np.pad(images.reshape(-1, 8, 8), [(0, 0), (1, 1), (1, 1)])
+    return padded[:, 1 - down : 9 - down, 1 - right : 9 - right].reshape(-1, 64)
+
+
+def with_shifts(images, labels):
+    """The digits, and four copies of each."""
+    return np.concatenate([images] + [shifted(images, *move) for move in MOVES]), np.tile(labels, 1 + len(MOVES))
+
+
+def test_sets(images, rng):
+    """The digits as they are, and in three states that a camera or a form might leave them in."""
+    moved = np.stack([shifted(images, *move) for move in MOVES])
+    return {
+        "clean": images,
+        "noisy": images + rng.normal(scale=0.3, size=images.shape),
+        "missing": images * (rng.uniform(size=images.shape) > 0.3),
+        "shifted": moved[rng.randint(len(MOVES), size=len(images)), np.arange(len(images))],
+    }
+
+
+# %%
+# Accuracy over five splits
+# -------------------------
+# Each method makes the same number of steps: five times as many rows, a fifth of the epochs.
+
+EPOCHS = 300
+METHODS = {
+    "none": ({}, False),
+    "input_noise=0.3": ({"input_noise": 0.3}, False),
+    "input_mask=0.2": ({"input_mask": 0.2}, False),
+    "mixup=0.4": ({"mixup": 0.4}, False),
+    "shifted copies": ({}, True),
+    "shifted + input_noise=0.2": ({"input_noise": 0.2}, True),
+}
+
+scores = {name: [] for name in METHODS}
+for seed in range(5):
+    X_train, X_test, y_train, y_test = train_test_split(X, y, train_size=200, stratify=y, random_state=seed)
+    tests = test_sets(X_test, np.random.RandomState(seed))
+    for name, (method, shift) in METHODS.items():
+        rows = with_shifts(X_train, y_train) if shift else (X_train, y_train)
+        model = MLPClassifier(
+            (256,),
+            batch_size=50,
+            max_iter=EPOCHS // 5 if shift else EPOCHS,
+            n_iter_no_change=np.inf,
+            random_state=seed,
+            **method,
+        ).fit(*rows)
+        scores[name].append([model.score(rows, y_test) for rows in tests.values()])
+
+print("test accuracy in percent, mean and standard deviation over 5 splits; training on 200 digits\n")
+print(f"{'method':<27}" + "".join(f"{name:>14}" for name in tests))
+for name, values in scores.items():
+    mean, spread = 100 * np.mean(values, axis=0), 100 * np.std(values, axis=0)
+    print(f"{name:<27}" + "".join(f"{m:8.1f} ± {s:3.1f}" for m, s in zip(mean, spread, strict=True)))
+
+# %%
+# The spread is that of the splits, which all methods share; method by method on the same split tells more.
+
+gain = 100 * (np.array(scores["input_noise=0.3"]) - scores["none"])[:, 0]
+print("\ngain of input_noise on clean digits, split by split: " + ", ".join(f"{value:+.1f}" for value in gain))

@@ -1,0 +1,88 @@
+"""
+Transfer: a trained body, a new head
+====================================
+
+Hidden layers that learned one task can serve another with few rows: ``pretrained=other.network_`` takes them over, and
+only the output layer is drawn anew. ``pretrained_rate`` is what their learning rate is multiplied by: 0 freezes them,
+0.1 lets them adapt slowly, 1 makes them a mere starting point.
+
+Seven digits, chosen by lot, are the old task, with many rows; the other three are the new one, with few. It is done
+twice. If digits stand anywhere on a larger canvas, a network has to learn what a stroke is wherever it stands, the body
+knows it, and helps: frozen while there are few rows, learning along the more of them there are. If all digits stand in
+one place, the pixels themselves are good features, there is nothing to take over, and the old body is in the way.
+Transfer is no gain by itself.
+"""
+
+import warnings
+
+import numpy as np
+from sklearn.datasets import load_digits
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import train_test_split
+
+from fastmlp import MLPClassifier
+
+# So few rows are cheap: all epochs are run.
+warnings.filterwarnings("ignore", category=ConvergenceWarning)
+
+X, y = load_digits(return_X_y=True)
+X = (X / 16).astype(np.float32)
+
+# %%
+# Two kinds of images
+# -------------------
+
+
+def in_place(images, rng):
+    """Digits (n, 64) as they are."""
+    return images
+
+
+def anywhere(images, rng):
+    """Digits (n, 64) each somewhere on a black canvas of 12 by 12 pixels."""
+    canvas = np.zeros((len(images), 12, 12), dtype=np.float32)
+    for number, (row, column) in enumerate(rng.randint(5, size=(len(images), 2))):
+        canvas[number, row : row + 8, column : column + 8] = images[number].reshape(8, 8)
+    return canvas.reshape(len(images), -1)
+
+
+# %%
+# The experiment
+# --------------
+# Five times, each with other digits. The head and, where they start anew, the hidden layers see the same few rows in
+# all cases.
+
+LAYERS = (128, 64)
+WAYS = {
+    "from scratch": lambda body: {},
+    "frozen body": lambda body: {"pretrained": body.network_},
+    "pretrained_rate=0.1": lambda body: {"pretrained": body.network_, "pretrained_rate": 0.1},
+    "pretrained_rate=1": lambda body: {"pretrained": body.network_, "pretrained_rate": 1.0},
+}
+ROWS = (5, 20, 80)
+SEEDS = 5
+
+
+def accuracies(place, copies):
+    """Test accuracy in percent (ways, seeds, numbers of rows); the body sees each old digit so many times."""
+    result = np.empty((len(WAYS), SEEDS, len(ROWS)))
+    for seed in range(SEEDS):
+        rng = np.random.RandomState(seed)
+        old = np.isin(y, rng.permutation(10)[:7])
+        body = MLPClassifier(LAYERS, max_iter=200 // copies, random_state=seed)
+        body.fit(np.concatenate([place(X[old], rng) for _ in range(copies)]), np.tile(y[old], copies))
+        for column, rows in enumerate(ROWS):
+            parts = train_test_split(X[~old], y[~old], train_size=3 * rows, stratify=y[~old], random_state=seed)
+            X_train, X_test = place(parts[0], rng), place(parts[1], rng)
+            for number, way in enumerate(WAYS.values()):
+                model = MLPClassifier(LAYERS, batch_size=15, max_iter=100, random_state=seed, **way(body))
+                result[number, seed, column] = 100 * model.fit(X_train, parts[2]).score(X_test, parts[3])
+    return result
+
+
+print(f"test accuracy in percent on the three new digits, mean and standard deviation over {SEEDS} choices of them")
+for title, place, copies in [("digits anywhere on the canvas", anywhere, 10), ("digits in one place", in_place, 1)]:
+    print(f"\n{title:<31}" + "".join(f"{f'{rows} rows each':>15}" for rows in ROWS))
+    for name, values in zip(WAYS, accuracies(place, copies), strict=True):
+        mean, spread = values.mean(axis=0), values.std(axis=0)
+        print(f"  {name:<29}" + "".join(f"{m:9.1f} ± {s:3.1f}" for m, s in zip(mean, spread, strict=True)))
