@@ -371,6 +371,11 @@ class BaseMLP(Adaptable, ABC):
             data, held_out = self._split(data, run.y, run.rng)
         watch = None if held_out is None else Watch(self._scorer(held_out, run.loss), steers=self.early_stopping)
         batch_size = self._batch_size(data.n_rows)
+        if self.batch_norm and batch_size == 1 and any(self.layer_rates_[:-1]):
+            raise ValueError(
+                f"batch_norm needs batches of at least 2 rows: one row has no variance, and weights before it no gradient; got "
+                f"batch_size={self.batch_size} for {data.n_rows} rows."
+            )
         rule = update_rule(self.solver, self.momentum, self.nesterovs_momentum)
         optimizer, rate = OptimizerState.new(rule, network), None
         if incremental and not run.first_pass and hasattr(self, "_optimizer_state"):
