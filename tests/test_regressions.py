@@ -158,3 +158,38 @@ def test_a_last_batch_of_one_row_counts_as_one_row():
     whole, rest = (MLPRegressor(**settings).fit(X[:n], y[:n]).score(X[:n], y[:n]) for n in (400, 401))
     assert whole > 0.9
     assert rest > whole - 0.05
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_running_averages_that_overflow_are_divergence(early_stopping):
+    """Squares of 1e25 have no place in float32: the averages were infinite, the parameters finite, the predictions NaN."""
+    X, y = classification(2, dtype="float32")
+    estimator = MLPClassifier((8,), batch_norm=True, early_stopping=early_stopping, max_iter=3, random_state=0)
+    with pytest.raises(ValueError, match="in epoch 1: scale the input"):
+        estimator.fit(X * np.float32(1e25), y)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_training_goes_on_after_a_divergence_that_was_caught():
+    """The best parameters were finite, adam's moments were not: the next partial_fit diverged too."""
+    X, y = regression()
+    estimator = MLPRegressor(hidden_layer_sizes=(8, 8), max_iter=60, random_state=0, learning_rate_init=1e-3, n_iter_no_change=np.inf)
+    estimator.set_params(learning_rate=lambda step, n_steps: 1.0 if step < 6 else 1e300)
+    with pytest.warns(UserWarning, match=r"no longer finite after epoch [2-9]"):
+        estimator.fit(X, y, eval_set=(X, y))
+    assert np.isfinite(estimator.predict(X)).all()
+    estimator.set_params(learning_rate="constant").partial_fit(X, y)
+    assert np.isfinite(estimator.loss_)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_scores_that_are_not_numbers_do_not_undo_training():
+    """R^2 of one row, say: no score was the best one, and the parameters went back to where they began."""
+    X, y = regression()
+    settings = {"hidden_layer_sizes": (8,), "max_iter": 5, "random_state": 0}
+    plain = MLPRegressor(**settings).fit(X, y)
+    judged = MLPRegressor(**settings, early_stopping=True, validation_metric=lambda estimator, X, y: np.nan)
+    judged.fit(X, y, eval_set=(X, y))
+    assert np.isnan(judged.validation_scores_).all()
+    np.testing.assert_array_equal(judged.network_.parameters, plain.network_.parameters)
