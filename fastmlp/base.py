@@ -50,6 +50,7 @@ _STOCHASTIC_STATE = (
     "validation_loss_curve_",
     "best_validation_score_",
     "_no_improvement_count",
+    "_measured",
     "_optimizer_state",
     "_learning_rate",
 )
@@ -108,6 +109,8 @@ class BaseMLP(Adaptable, ABC):
     t_: int
     history_: list[dict[str, Any]]
     out_activation_: str
+    best_validation_score_: float | None
+    _no_improvement_count: int
     _optimizer_state: dict[str, Any]
     _learning_rate: float
 
@@ -367,6 +370,7 @@ class BaseMLP(Adaptable, ABC):
         network, data = run.network, run.data
         if not any(self.layer_rates_):
             raise ValueError("All layers are frozen: there is nothing to train. unfreeze() some.")
+        held_out_given = held_out is not None
         if self.early_stopping and held_out is None:
             data, held_out = self._split(data, run.y, run.rng)
         watch = None if held_out is None else Watch(self._scorer(held_out, run.loss), steers=self.early_stopping)
@@ -392,7 +396,12 @@ class BaseMLP(Adaptable, ABC):
             total_steps=self.max_iter * -(-data.n_rows // batch_size),
             step=optimizer.n_updates,
         )
-        record = Record() if run.first_pass else self._continued_record(watch)
+        # What losses and scores are taken of. Where that has changed, those of an earlier fit are no measure any more.
+        measured = {
+            "loss": (network.layer_sizes, self.layer_rates_),
+            "score": (self.early_stopping, self.validation_metric, held_out_given),
+        }
+        record = Record() if run.first_pass else self._continued_record(watch, measured)
         run_epochs(
             network,
             run.loss,
@@ -417,6 +426,7 @@ class BaseMLP(Adaptable, ABC):
         )
         self._optimizer_state = dict(vars(optimizer))
         self._learning_rate = schedule.rate
+        self._measured = measured
         self._publish(record, watch)
 
     def _scorer(self, held_out: HeldOut, loss: str) -> Any:
@@ -472,20 +482,22 @@ class BaseMLP(Adaptable, ABC):
         held_out = HeldOut(data.X[test], data.y[test], y[test], None if weight is None else weight[test])
         return TrainingData(data.X, data.y, weight, np.ascontiguousarray(train, dtype=np.intp)), held_out
 
-    def _continued_record(self, watch: Watch | None) -> Record:
-        """The record of the fitted model, to append to."""
+    def _continued_record(self, watch: Watch | None, measured: dict[str, Any]) -> Record:
+        """The record of the fitted model, to append to; what was best is kept if it was measured like what will come."""
+        before = getattr(self, "_measured", {})
         record = Record(
             epochs=list(self.history_),
             loss_curve=list(getattr(self, "loss_curve_", ())),
-            no_improvement=getattr(self, "_no_improvement_count", 0),
+            no_improvement=self._no_improvement_count if before == measured else 0,
             samples_seen=self.t_,
         )
         scores, best_loss = getattr(self, "validation_scores_", None), getattr(self, "best_loss_", None)
         if watch is not None and scores is not None:
             record.validation_scores = list(scores)
             record.validation_loss_curve = list(getattr(self, "validation_loss_curve_", ()))
-            record.best_score = getattr(self, "best_validation_score_", -np.inf)
-        if not self.early_stopping and best_loss is not None:
+            if before.get("score") == measured["score"]:
+                record.best_score = self.best_validation_score_
+        if not self.early_stopping and best_loss is not None and before.get("loss") == measured["loss"]:
             record.best_loss = best_loss
         return record
 
