@@ -74,7 +74,7 @@ typedef struct fm_norm {
     void *mean, *variance; /* running averages, for prediction; the variance is the unbiased one */
     void *slope;           /* 1 / sqrt(variance + epsilon) of the batch at hand */
     void *d_scale, *d_b;   /* gradients of its loss */
-    double momentum;       /* what a batch counts in the running averages */
+    double momentum;       /* what this batch counts in the running averages */
 } fm_norm;
 
 /* One dense layer, y = f(u), u = x W + b. Matrices over the batch lie in panels `stride` apart, W and the state in panels of I

@@ -424,6 +424,15 @@ cdef class Trainer(Workspace):
         self.draws.row = rows * position.slab // ((rows + self.slab_rows - 1) // self.slab_rows) if rows > 0 else 0
         if e.mix != NULL and position.step < e.n_steps:
             e.targets.mix = e.mix[position.step]
+        self.share_norms(rows / <double> e.batch_size)
+
+    cdef void share_norms(self, double share) noexcept nogil:
+        """A batch counts in the running averages by its rows: the last of an epoch may be one, of variance 0. Measured on 401
+        rows in batches of 200: with a whole batch's say it takes R^2 from 0.98 to 0.30."""
+        cdef int l
+        for l in range(self.n_layers):
+            if self.layers[l].norm != NULL:
+                self.layers[l].norm.momentum = self.norm_momentum * share
 
     cdef void advance(self, Epoch *e, Py_ssize_t rows, Py_ssize_t first, Py_ssize_t count,
                       Py_ssize_t n_slabs) noexcept nogil:

@@ -21,6 +21,7 @@ cdef class Workspace:
     cdef readonly str optimizer
     cdef readonly Py_ssize_t batch_size
     cdef readonly int n_threads
+    cdef double norm_momentum      # what a whole batch counts in the running averages of batch normalisation
     cdef double max_grad_norm      # 0: no clipping
     cdef double input_rate         # of dropout on the input
     cdef int loss_row, rule, n_state, n_layers

@@ -48,6 +48,7 @@ cdef class Workspace:
         self.loss_row = list(LOSSES).index(loss)
         self.rule = list(OPTIMIZERS).index(optimizer)
         self.n_state = OPTIMIZERS[optimizer]
+        self.norm_momentum = 0 if optimizer == "gradient" else NORM_MOMENTUM
         self.buffers = []
         self.rates = <double *> self.buffer(self.n_layers * sizeof(double))
         self.lowest = self.n_layers
@@ -129,7 +130,6 @@ cdef class Workspace:
             norm.scale_state[s] = self.buffer(n_bytes)
         if learns:
             norm.slope, norm.d_scale, norm.d_b = self.buffer(n_bytes), self.buffer(n_bytes), self.buffer(n_bytes)
-            norm.momentum = 0 if self.optimizer == "gradient" else NORM_MOMENTUM
         else:
             layer.scale, layer.shift = self.buffer(n_bytes), self.buffer(n_bytes)
         return 0

@@ -109,6 +109,8 @@ class BaseMLP(Adaptable, ABC):
     t_: int
     history_: list[dict[str, Any]]
     out_activation_: str
+    best_validation_score_: float | None
+    _no_improvement_count: int
     _optimizer_state: dict[str, Any]
     _learning_rate: float
     _run_terms: dict[str, dict[str, Any]]
@@ -369,10 +371,16 @@ class BaseMLP(Adaptable, ABC):
         network, data = run.network, run.data
         if not any(self.layer_rates_):
             raise ValueError("All layers are frozen: there is nothing to train. unfreeze() some.")
+        terms = self._terms(scored_apart=held_out is not None)
         if self.early_stopping and held_out is None:
             data, held_out = self._split(data, run.y, run.rng)
         watch = None if held_out is None else Watch(self._scorer(held_out, run.loss), steers=self.early_stopping)
         batch_size = self._batch_size(data.n_rows)
+        if self.batch_norm and batch_size == 1 and any(self.layer_rates_[:-1]):
+            raise ValueError(
+                f"batch_norm needs batches of at least 2 rows: one row has no variance, and weights before it no gradient; got "
+                f"batch_size={self.batch_size} for {data.n_rows} rows."
+            )
         rule = update_rule(self.solver, self.momentum, self.nesterovs_momentum)
         optimizer, rate, goes_on = OptimizerState.new(rule, network), None, False
         if incremental and not run.first_pass and hasattr(self, "_optimizer_state"):
@@ -380,7 +388,7 @@ class BaseMLP(Adaptable, ABC):
             goes_on = kept.fits(rule, network)
             if goes_on:
                 optimizer = OptimizerState(kept.rule, kept.arrays.copy(), kept.n_updates)
-                if self._same_terms("rate"):
+                if self._run_terms["rate"] == terms["rate"]:
                     rate = float(self._learning_rate)
         schedule = make_schedule(
             self.learning_rate,
@@ -393,7 +401,7 @@ class BaseMLP(Adaptable, ABC):
         )
         if goes_on and rate is None:  # set_params: the rate is the one that the new values give for this time
             schedule.epoch_ends(self.t_)
-        record = Record() if run.first_pass else self._continued_record(watch)
+        record = Record() if run.first_pass else self._continued_record(watch, terms)
         run_epochs(
             network,
             run.loss,
@@ -418,7 +426,7 @@ class BaseMLP(Adaptable, ABC):
         )
         self._optimizer_state = dict(vars(optimizer))
         self._learning_rate = schedule.rate
-        self._run_terms = self._terms()
+        self._run_terms = terms
         self._publish(record, watch)
 
     def _scorer(self, held_out: HeldOut, loss: str) -> Any:
@@ -475,29 +483,26 @@ class BaseMLP(Adaptable, ABC):
         held_out = HeldOut(data.X[test], data.y[test], y[test], None if weight is None else weight[test])
         return TrainingData(data.X, data.y, weight, np.ascontiguousarray(train, dtype=np.intp)), held_out
 
-    def _continued_record(self, watch: Watch | None) -> Record:
+    def _continued_record(self, watch: Watch | None, terms: dict[str, dict[str, Any]]) -> Record:
         """The record of the fitted model, to append to. What was best by other terms is no measure for this run."""
         if not hasattr(self, "loss_curve_"):  # L-BFGS leaves nothing to append to
             return Record()
+        same = {group: self._run_terms[group] == terms[group] for group in terms}
         record = Record(
             epochs=list(self.history_),
             loss_curve=list(self.loss_curve_),
             samples_seen=self.t_,
         )
-        if self._same_terms("score" if self.early_stopping else "loss"):
+        if same["loss"] and same["score"]:
             record.no_improvement = self._no_improvement_count
         if watch is not None and self.validation_scores_ is not None:
             record.validation_scores = list(self.validation_scores_)
             record.validation_loss_curve = list(self.validation_loss_curve_ or ())
-            if self._same_terms("score") and self.best_validation_score_ is not None:
+            if same["score"] and self.best_validation_score_ is not None:
                 record.best_score = self.best_validation_score_
-        if not self.early_stopping and self.best_loss_ is not None and self._same_terms("loss"):
+        if not self.early_stopping and self.best_loss_ is not None and same["loss"]:
             record.best_loss = self.best_loss_
         return record
-
-    def _same_terms(self, group: str) -> bool:
-        """Whether the fitted run's rate, loss or score went by the same values of parameters as they are now."""
-        return bool(self._run_terms[group] == self._terms()[group])
 
     def _publish(self, record: Record, watch: Watch | None) -> None:
         """Make a run's record the fitted attributes."""

@@ -115,7 +115,8 @@ callable, default='constant'
         each hidden layer.
     batch_norm : bool, default=False
         Normalise each hidden layer over the batch before its activation (Ioffe and Szegedy, ICML 2015); predictions use
-        running averages (a tenth of each new batch). ``intercepts_`` are then the shifts, ``network_.scales`` the scales.
+        running averages (a tenth of each new batch, less of a shorter one). ``intercepts_`` are then the shifts,
+        ``network_.scales`` the scales.
     residual : bool, default=False
         Hidden layers as wide as their input add it to their output (He et al., CVPR 2016).
     label_smoothing : float, default=0.0

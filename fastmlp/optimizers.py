@@ -93,6 +93,9 @@ class Schedule:
         if "name" in vars(cls):
             SCHEDULES[cls.name] = cls
 
+    def __post_init__(self) -> None:
+        """For subclasses: a dataclass whose own class has none would not call theirs."""
+
     def rates(self, step: int, n_steps: int) -> np.ndarray:
         """Learning rates (n_steps,) of the coming epoch, whose first step is number ``step`` of the run, from 0."""
         return np.full(n_steps, self.rate, dtype=np.float64)

@@ -32,7 +32,7 @@ _STOCHASTIC_ONLY: dict[str, Any] = {
 _RATE_GOES_BY = ("learning_rate", "learning_rate_init", "power_t")
 _LOSS_GOES_BY = (
     "loss", "quantile", "huber_delta", "alpha", "l1_ratio", "class_weight", "label_smoothing", "dropout", "input_noise", "input_mask",
-    "mixup",
+    "mixup", "hidden_layer_sizes", "layer_rates_",
 )  # fmt: skip
 _SCORE_GOES_BY = ("validation_metric", "validation_fraction", "early_stopping")
 # The update rule that has a decay of its own; the others have alpha.
@@ -157,10 +157,14 @@ class Parameters(BaseEstimator):
         names = Hyperparameters.__dataclass_fields__
         return Hyperparameters(**{name: float(getattr(self, name)) for name in names})
 
-    def _terms(self) -> dict[str, dict[str, Any]]:
-        """What the learning rate, the loss and the score of a run go by: values to compare, not to use."""
+    def _terms(self, scored_apart: bool = False) -> dict[str, dict[str, Any]]:
+        """What the learning rate, the loss and the score of a run go by: values to compare, not to use.
+
+        scored_apart: on an ``eval_set``, not on rows that were split off.
+        """
         groups = {"rate": _RATE_GOES_BY, "loss": _LOSS_GOES_BY, "score": _SCORE_GOES_BY}
         values = {group: {name: getattr(self, name, None) for name in names} for group, names in groups.items()}
+        values["score"]["eval_set"] = scored_apart
         return {group: {name: v if callable(v) else repr(v) for name, v in terms.items()} for group, terms in values.items()}
 
     def _loss_parameter(self) -> float:
@@ -195,5 +199,6 @@ class Parameters(BaseEstimator):
             return
         asked = [name for name, off in _STOCHASTIC_ONLY.items() if np.any(np.not_equal(getattr(self, name), off))]
         asked += ["eval_set"] if eval_set is not None else []
+        asked += [] if self.learning_rate in SCHEDULES else ["a planned learning_rate"]
         if asked:
             raise ValueError(f"solver='lbfgs' takes all rows at once, without {', '.join(asked)}; use another solver.")

@@ -313,14 +313,14 @@ def run_epochs(
 
     Each epoch shuffles the order of the epoch before in place, which takes order[q] for q = shuffle(arange(m)), as
     scikit-learn's epochs do. With a ``watch`` that steers, the run goes by its score instead of by the loss, and ends on
-    the parameters with the best score. ``record.ended`` says why it ended; Ctrl-C ends it with the parameters after the
-    last whole step, or the best ones.
+    the parameters with the best score, if any score was a number. ``record.ended`` says why it ended; Ctrl-C ends it with
+    the parameters after the last whole step, or the best ones.
 
     Raises
     ------
     DivergenceError
-        If an epoch leaves parameters that are not finite and there is no best score to fall back on. ``network``
-        is then of no use.
+        If an epoch leaves parameters or running averages that are not finite and there is no best score to fall back on.
+        ``network`` is then of no use.
     """
     n_rows = data.n_rows
     n_steps = -(-n_rows // settings.batch_size)
@@ -328,7 +328,7 @@ def run_epochs(
     trainer = method.trainer(network, loss, optimizer.rule, settings.batch_size, n_threads)
     trainer.load(network.parameters, optimizer.arrays, network.statistics)
     best = None if watch is None else (aligned_copy(network.parameters), network.statistics.copy())
-    scored = False
+    fallback = False  # whether ``best`` has a score, and this run did not diverge at once
     order = data.rows
     if settings.shuffle:
         order = np.arange(n_rows, dtype=np.intp) if order is None else order.copy()
@@ -362,16 +362,17 @@ def run_epochs(
                 "time": time.perf_counter() - started,
             }
             record.epochs.append(entry)
-            if not np.isfinite(network.parameters).all():
-                if not scored:
+            # Averages alone: a square that overflows leaves a normalised layer silent, and its parameters as they were.
+            if not (np.isfinite(network.parameters).all() and np.isfinite(network.statistics).all()):
+                if not fallback:
                     raise DivergenceError(non_finite_message(f"in epoch {record.n_epochs}"))
                 record.ended = "diverged"
                 break
             if watch is not None and best is not None:
                 entry["validation_score"], entry["validation_loss"] = watch.score(network)
-                scored = True
                 if _judge_score(record, settings, entry, watch.steers):
                     best[0][:], best[1][:] = network.parameters, network.statistics
+                fallback = record.best_score > -np.inf
             if watch is None or not watch.steers:
                 _judge_loss(record, settings)
             if settings.verbose:
@@ -381,7 +382,9 @@ def run_epochs(
     except KeyboardInterrupt:
         record.ended = "interrupted"
     trainer.store(network.parameters, optimizer.arrays, network.statistics)
-    if watch is not None and best is not None and (watch.steers or record.ended == "diverged"):
+    if record.ended == "diverged":  # what the optimizer remembers is not finite either
+        optimizer.arrays[...], optimizer.n_updates = 0, 0
+    if watch is not None and best is not None and record.best_score > -np.inf and (watch.steers or record.ended == "diverged"):
         network.parameters[:], network.statistics[:] = best
 
 

@@ -204,6 +204,19 @@ def test_bad_continuation():
         MLPClassifier(**SMALL).partial_fit(X, Y, classes=[1])
 
 
+def test_batch_of_one_row_is_refused_by_batch_norm():
+    """It would train to nothing without a word. Layers that do not learn go by their running averages, and take it."""
+    settings = {**SMALL, "batch_norm": True}
+    with pytest.raises(ValueError, match=r"batch_norm needs batches of at least 2 rows.*batch_size=1 for 203 rows"):
+        MLPClassifier(**settings, batch_size=1).fit(X, Y)
+    estimator = MLPClassifier(**settings).fit(X, Y)
+    before = snapshot(estimator)
+    with pytest.raises(ValueError, match=r"batch_norm needs batches of at least 2 rows.*for 1 rows"):
+        estimator.partial_fit(X[:1], Y[:1])
+    assert_unchanged(estimator, before)
+    estimator.freeze().partial_fit(X[:1], Y[:1])
+
+
 def test_bad_split():
     """Early stopping on too few rows."""
     with pytest.raises(ValueError, match="validation set is too small"):

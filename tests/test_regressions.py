@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import subprocess
 import sys
@@ -11,12 +12,12 @@ import warnings
 import numpy as np
 import pytest
 import sklearn.neural_network
-from conftest import SKLEARN_CURVE_RTOL, classification
+from conftest import SKLEARN_CURVE_RTOL, classification, regression
 from scipy.sparse import csr_array
 from sklearn.neural_network._base import DERIVATIVES as SKLEARN_ACTIVATIONS
 
 import fastmlp
-from fastmlp import MLPClassifier, Network, _core
+from fastmlp import MLPClassifier, MLPRegressor, Network, _core
 
 FORK = """
 import os, sys, time, warnings
@@ -144,3 +145,87 @@ def test_one_trainer_in_two_threads_is_an_error():
     for thread in threads:
         thread.join()
     assert errors == ["this Trainer is in use in another thread"]
+
+
+# --- Training methods -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_a_last_batch_of_one_row_counts_as_one_row():
+    """Its variance is 0: with a whole batch's say in the running averages it took a score of 0.96 down to 0.70."""
+    X, y = regression(n=401, n_features=4)
+    settings = {"hidden_layer_sizes": (32,), "batch_norm": True, "batch_size": 200, "max_iter": 150, "random_state": 0}
+    settings |= {"learning_rate_init": 0.01, "n_iter_no_change": np.inf}
+    whole, rest = (MLPRegressor(**settings).fit(X[:n], y[:n]).score(X[:n], y[:n]) for n in (400, 401))
+    assert whole > 0.9
+    assert rest > whole - 0.05
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_running_averages_that_overflow_are_divergence(early_stopping):
+    """Squares of 1e25 have no place in float32: the averages were infinite, the parameters finite, the predictions NaN."""
+    X, y = classification(2, dtype="float32")
+    estimator = MLPClassifier((8,), batch_norm=True, early_stopping=early_stopping, max_iter=3, random_state=0)
+    with pytest.raises(ValueError, match="in epoch 1: scale the input"):
+        estimator.fit(X * np.float32(1e25), y)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_training_goes_on_after_a_divergence_that_was_caught():
+    """The best parameters were finite, adam's moments were not: the next partial_fit diverged too."""
+    X, y = regression()
+    estimator = MLPRegressor(hidden_layer_sizes=(8, 8), max_iter=60, random_state=0, learning_rate_init=1e-3, n_iter_no_change=np.inf)
+    estimator.set_params(learning_rate=lambda step, n_steps: 1.0 if step < 6 else 1e300)
+    with pytest.warns(UserWarning, match=r"no longer finite after epoch [2-9]"):
+        estimator.fit(X, y, eval_set=(X, y))
+    assert np.isfinite(estimator.predict(X)).all()
+    estimator.set_params(learning_rate="constant").partial_fit(X, y)
+    assert np.isfinite(estimator.loss_)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_scores_that_are_not_numbers_do_not_undo_training():
+    """R^2 of one row, say: no score was the best one, and the parameters went back to where they began."""
+    X, y = regression()
+    settings = {"hidden_layer_sizes": (8,), "max_iter": 5, "random_state": 0}
+    plain = MLPRegressor(**settings).fit(X, y)
+    judged = MLPRegressor(**settings, early_stopping=True, validation_metric=lambda estimator, X, y: np.nan)
+    judged.fit(X, y, eval_set=(X, y))
+    assert np.isnan(judged.validation_scores_).all()
+    np.testing.assert_array_equal(judged.network_.parameters, plain.network_.parameters)
+
+
+CONVERGED = {"hidden_layer_sizes": (8,), "learning_rate_init": 0.02, "max_iter": 500, "random_state": 0, "warm_start": True, "tol": 1e-3}
+
+
+@pytest.mark.parametrize("change", [
+    lambda estimator: estimator.grow((24,), random_state=0),
+    lambda estimator: estimator.freeze(),
+    lambda estimator: estimator.freeze().unfreeze(1).freeze(0),
+], ids=["grow", "freeze", "freeze both ways"])
+def test_a_changed_network_gets_its_own_patience(change):
+    """After a plateau the count of epochs without improvement stood at its limit: one epoch, and the next fit was over."""
+    X, y = classification(3)
+    estimator = MLPClassifier(**CONVERGED).fit(X, y)
+    assert estimator.n_iter_ < 500
+    estimator.set_params(learning_rate_init=1.0)  # nothing gets better now
+    assert copy.deepcopy(estimator).fit(X, y).n_iter_ == 1  # unchanged, as in scikit-learn
+    change(estimator)
+    estimator.fit(X, y)
+    assert estimator.n_iter_ > estimator.n_iter_no_change
+    assert estimator.best_loss_ == min(estimator.loss_curve_[-estimator.n_iter_ :])
+
+
+def test_a_changed_metric_is_a_new_measure():
+    """No log-loss, which is below 0 as a score, is better than an accuracy: the run ended at once, where it had begun."""
+    X, y = classification(3)
+    estimator = MLPClassifier(**CONVERGED, early_stopping=True).fit(X, y)
+    start = estimator.network_.parameters.copy()
+    estimator.set_params(validation_metric="neg_log_loss", learning_rate_init=1e-4, max_iter=3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        estimator.fit(X, y)
+    assert estimator.n_iter_ == 3
+    assert estimator.best_validation_score_ == max(estimator.validation_scores_[-3:]) < 0
+    assert not np.array_equal(estimator.network_.parameters, start)

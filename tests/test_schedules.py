@@ -259,3 +259,13 @@ def test_a_plan_carried_out_is_no_failure_to_converge():
             warnings.simplefilter("error")
             estimator = MLPClassifier((5,), max_iter=3, random_state=0, learning_rate=learning_rate).fit(X, y)
         assert estimator.n_iter_ == 3
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_constant_follows_learning_rate_init():
+    """Changed between two calls of partial_fit, it is the rate of the next one; after a plan is carried out, too."""
+    X, y = classification(2)
+    estimator = MLPClassifier((4,), solver="sgd", learning_rate="cosine", max_iter=2, random_state=0).fit(X, y)
+    estimator.set_params(learning_rate="constant").partial_fit(X, y)
+    estimator.set_params(learning_rate_init=0.25).partial_fit(X, y)
+    assert [entry["learning_rate"] for entry in estimator.history_[2:]] == [0.001, 0.25]

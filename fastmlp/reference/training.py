@@ -183,9 +183,12 @@ def normalise_fixed(z: Array, scale: Array, b: Array, mean: Array, variance: Arr
     return scale * (z - mean) / np.sqrt(variance + NORM_EPSILON) + b
 
 
-def running(average: Array | float, value: Array) -> Array:
-    """A running average after one more batch."""
-    return average + NORM_MOMENTUM * (value - average)
+def running(average: Array | float, value: Array, share: float = 1.0) -> Array:
+    """A running average after one more batch, which counts less if it has only a ``share`` of a batch's rows.
+
+    The last batch of an epoch may be one row, of variance 0: with a whole batch's say it would spoil the averages each time.
+    """
+    return average + NORM_MOMENTUM * share * (value - average)
 
 
 def unbiased_variance(z: Array) -> Array:
@@ -311,12 +314,13 @@ def gradients(
     method: Method = PLAIN,
     step: int = 1,
     mix: float | None = None,
+    share: float = 1.0,
 ) -> Gradients:
     """J = (sum_i s_i loss_i + penalty) / S with S = sum_i s_i, and its derivatives. Without weights s_i = 1.
 
     That the penalty is divided by S is scikit-learn's rule. With mixup (Zhang et al. 2018) row i of the batch becomes
     mix row_i + (1 - mix) row_{i+1}, its targets and its weight likewise, the first row following the last. Layers whose rate is
-    0 pay no penalty and normalise by their running averages.
+    0 pay no penalty and normalise by their running averages. ``share`` is what the rows are of a whole batch.
     """
     output, value, derivative = LOSSES[loss]
     n_layers = len(model.coefs)
@@ -336,8 +340,9 @@ def gradients(
         z = x[-1] @ W
         if layer < len(model.scales):
             learns = rates[layer] > 0
-            means.append(running(model.means[layer], z.mean(axis=0)) if learns else model.means[layer])
-            variances.append(running(model.variances[layer], unbiased_variance(z)) if learns else model.variances[layer])
+            means.append(running(model.means[layer], z.mean(axis=0), share) if learns else model.means[layer])
+            variance = unbiased_variance(z)
+            variances.append(running(model.variances[layer], variance, share) if learns else model.variances[layer])
             if learns:
                 z, xhats[layer], slopes[layer] = normalise(z, model.scales[layer], b)
             else:
@@ -427,6 +432,7 @@ def step(
     eps: float = np.finfo(np.float64).eps,
     method: Method = PLAIN,
     mix: float | None = None,
+    share: float = 1.0,
 ) -> tuple[float, Model]:
     """One batch: loss and gradient at the old parameters, then update number t (from 1) of all that learns.
 
@@ -434,7 +440,7 @@ def step(
     """
     if sample_weight is not None and np.sum(sample_weight) == 0.0:
         return 0.0, model
-    found = gradients(model, activations, loss, X, y, sample_weight, alpha, l1_ratio, eps, method, t, mix)
+    found = gradients(model, activations, loss, X, y, sample_weight, alpha, l1_ratio, eps, method, t, mix, share)
     n_layers, update = len(model.coefs), OPTIMIZERS[optimizer][1]
     rates = method.layer_rates or (1.0,) * n_layers
     rates = (*rates, *rates, *rates[: len(model.scales)])
@@ -493,7 +499,8 @@ def epoch(
         rate = hyper._replace(learning_rate=float(learning_rates[k]))
         mixed = None if mix is None else float(mix[k])
         batch_loss, model = step(
-            model, activations, loss, optimizer, X[i], y[i], batch_weight, rate, t + k + 1, alpha, l1_ratio, eps, method, mixed
-        )
+            model, activations, loss, optimizer, X[i], y[i], batch_weight, rate, t + k + 1, alpha, l1_ratio, eps, method, mixed,
+            len(i) / batch_size,
+        )  # fmt: skip
         total += batch_loss * len(i)
     return total / len(rows), model
