@@ -11,15 +11,18 @@
 
 #define FM_SLICE 0.05  /* seconds between two looks for signals; half of what is promised, since a slab is finished first */
 #define FM_TRIAL 0.002 /* seconds of a trial */
-#define FM_TRY_AGAIN_ON_ONE 0.1 /* seconds between trials of the other way, while on one thread */
-#define FM_TRY_AGAIN_ON_ALL 0.5 /* and while on all */
-#define FM_FRESH 0.02           /* seconds for which a measured rate is good enough to change over */
+#define FM_FIRST 0.01  /* seconds on one thread before all are tried for the first time: many fits are over by then */
+#define FM_FRESH 0.02  /* seconds for which a measured rate is good enough to change over */
+#define FM_LONGEST 4.0 /* seconds between trials, at most */
+/* Seconds between trials of the other way, while on one thread and while on all. A trial that was clearly slower doubles them: on
+ * a busy machine it costs several of the scheduler's turns. Four fits at once on two cores: see docs/performance.md. */
+static const double fm_pace_waits[2] = {0.1, 0.5};
 
 typedef struct fm_pace {
-    int way;                            /* 0: one thread, 1: all; the way that was found faster */
-    int trial;                          /* the way of the slice that runs now */
-    int slices;                         /* so far, at most 4 */
-    double start, rate[2], measured[2]; /* of the slice; rows per second; when */
+    int way;                                     /* 0: one thread, 1: all; the way that was found faster */
+    int trial;                                   /* the way of the slice that runs now */
+    int slices;                                  /* so far, at most 4 */
+    double start, rate[2], measured[2], wait[2]; /* of the slice; rows per second; when; until the other way is tried */
 } fm_pace;
 
 /* Choose the way of the slice that begins now; returns when it ends. One thread begins, so that a short fit wakes no other. The
@@ -27,18 +30,21 @@ typedef struct fm_pace {
 static inline double fm_pace_begin(fm_pace *pace, int n_threads, double now) {
     const int other = 1 - pace->way;
     const double age = now - pace->measured[other];
+    const double wait = pace->wait[pace->way] > 0 ? pace->wait[pace->way] : fm_pace_waits[pace->way];
     double length = FM_TRIAL;
     pace->start = now;
     pace->trial = pace->way;
     if (n_threads == 1) {
         pace->trial = 0;
         length = FM_SLICE;
-    } else if (pace->slices < 4)
+    } else if (pace->slices < 4) {
         pace->trial = pace->slices >= 2;
-    else if (pace->rate[other] > pace->rate[pace->way] && age < FM_FRESH) {
+        if (pace->slices == 1)
+            length = FM_FIRST;
+    } else if (pace->rate[other] > pace->rate[pace->way] && age < FM_FRESH) {
         pace->way = pace->trial = other;
         length = FM_SLICE;
-    } else if (pace->rate[other] > pace->rate[pace->way] || age > (pace->way ? FM_TRY_AGAIN_ON_ALL : FM_TRY_AGAIN_ON_ONE))
+    } else if (pace->rate[other] > pace->rate[pace->way] || age > wait)
         pace->trial = other;
     else
         length = FM_SLICE;
@@ -51,6 +57,13 @@ static inline void fm_pace_end(fm_pace *pace, ptrdiff_t rows, double now) {
     if (pace->slices == 1 || pace->slices >= 3) {
         pace->rate[pace->trial] = (double)rows / (seconds > 1e-9 ? seconds : 1e-9);
         pace->measured[pace->trial] = now;
+    }
+    if (pace->trial != pace->way) {
+        double *wait = &pace->wait[pace->way];
+        const double twice = *wait > 0 ? 2 * *wait : fm_pace_waits[pace->way];
+        *wait = pace->rate[pace->trial] > 0.8 * pace->rate[pace->way] ? fm_pace_waits[pace->way]
+                : twice < FM_LONGEST                                  ? twice
+                                                                      : FM_LONGEST;
     }
     pace->slices += pace->slices < 4;
 }

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from numbers import Integral
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -114,6 +114,9 @@ class BaseMLP(Adaptable, ABC):
     _optimizer_state: dict[str, Any]
     _learning_rate: float
     _run_terms: dict[str, dict[str, Any]]
+
+    #: Losses that say better than the estimator's own score whether training helps.
+    _losses_that_score: ClassVar[frozenset[str]] = frozenset()
 
     # --- what differs between the two ------------------------------------------------------------------------
 
@@ -277,8 +280,9 @@ class BaseMLP(Adaptable, ABC):
 
     def _take_eval_set(self, run: Run, eval_set: Any, sample_weight: ArrayLike | None) -> HeldOut:
         """Rows to score on, as the user brings them."""
-        if not isinstance(eval_set, (tuple, list)) or len(eval_set) != 2:
-            raise ValueError(f"eval_set must be a tuple (X, y), got {type(eval_set).__name__} of {np.shape(eval_set)}.")
+        if not isinstance(eval_set, (tuple, list)) or len(eval_set) != 2 or isinstance(eval_set[0], tuple):
+            parts = f" of {len(eval_set)}" if hasattr(eval_set, "__len__") else ""
+            raise ValueError(f"eval_set must be one pair (X, y), got {type(eval_set).__name__}{parts}.")
         X, y = self._check_rows(eval_set[0], eval_set[1], reset=False)
         self._check_target(y)
         target = run.network.check_targets(self._encode(y), run.loss, X.shape[0])
@@ -338,7 +342,7 @@ class BaseMLP(Adaptable, ABC):
     def _fit_lbfgs(self, run: Run) -> None:
         network, data = run.network, run.data
         if any(rate != 1 for rate in self.layer_rates_):
-            raise ValueError(f"solver='lbfgs' trains all layers alike, got layer_rates_={self.layer_rates_}.")
+            raise ValueError(f"solver='lbfgs' trains all layers alike, got layer_rates_={self.layer_rates_}; unfreeze() first.")
         # The one solver that has no use for a list of rows.
         if data.rows is not None and data.sample_weight is not None:
             data = TrainingData(data.X[data.rows], data.y[data.rows], data.sample_weight[data.rows])
@@ -442,13 +446,14 @@ class BaseMLP(Adaptable, ABC):
         def score(network: Network) -> tuple[float, float]:
             n_threads = choose_threads(self.n_jobs, forward_flops(network.layer_sizes, len(held_out.target)))
             output = network.forward(held_out.X, n_threads=n_threads)
-            if probe is None:
-                value = self._validation_score(output, held_out.target, weight)
-            else:
+            losses = network.plan.row_losses(loss, output.copy(), held_out.target, self._loss_parameter())
+            mean_loss = float(np.average(losses, weights=weight))
+            if probe is not None:
                 probe.network_ = network
-                value = float(metric(probe, held_out.X, held_out.y, **arguments))
-            losses = network.plan.row_losses(loss, output, held_out.target, self._loss_parameter())
-            return value, float(np.average(losses, weights=weight))
+                return float(metric(probe, held_out.X, held_out.y, **arguments)), mean_loss
+            if loss in self._losses_that_score:
+                return -mean_loss, mean_loss
+            return self._validation_score(output, held_out.target, weight), mean_loss
 
         return score
 

@@ -28,6 +28,8 @@ from fastmlp.network import Network
 # Outputs that are probabilities belong to classification, all others to regression.
 _PROBABILITIES = ("softmax", "logistic")
 _REGRESSION_LOSSES = {name for name, output in _core.LOSSES.items() if output not in _PROBABILITIES}
+# scikit-learn's, whose early stopping goes by R^2 with either.
+_UPSTREAM_LOSSES = {"squared_error", "poisson"}
 # Losses that are steered by a parameter of the estimator.
 _LOSS_PARAMETERS = {"huber": "huber_delta", "quantile": "quantile"}
 # Losses that are defined for targets >= 0 only.
@@ -134,7 +136,8 @@ callable, default='constant'
         A gradient with a larger Euclidean norm is scaled down to it (Pascanu, Mikolov and Bengio, ICML 2013).
     validation_metric : str, callable or None, default=None
         What early stopping goes by, and what ``eval_set`` is scored with: a scikit-learn scorer, by name or
-        (estimator, X, y) -> float, more being better. None: accuracy, or R^2 in regression.
+        (estimator, X, y) -> float, more being better. None: accuracy; in regression R^2, or, for the losses that
+        scikit-learn does not have, minus the loss.
     input_noise : float, default=0.0
         Standard deviation of the normal noise that is added to each number of X whenever a row is trained on.
     input_mask : float, default=0.0
@@ -430,8 +433,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 shuffle, random_state, tol, verbose, warm_start, momentum, nesterovs_momentum, early_stopping, validation_fraction, \
 beta_1, beta_2, epsilon, n_iter_no_change, max_fun, dtype, n_jobs, l1_ratio, dropout, batch_norm, residual, weight_init, \
 bias_init, rho, weight_decay, max_grad_norm, validation_metric, input_noise, input_mask, mixup, pretrained, pretrained_rate
-        As in :class:`MLPClassifier`, with the same defaults. The validation score of early stopping is R^2; its
-        split is not stratified.
+        As in :class:`MLPClassifier`, with the same defaults. The validation split of early stopping is not stratified.
     quantile : float, default=0.5
         Of loss='quantile', in (0, 1).
     huber_delta : float, default=1.0
@@ -513,6 +515,8 @@ validation_loss_curve_, layer_rates_, history_, n_iter_, t_, n_layers_, n_output
         pretrained_rate: float = 0.0,
     ) -> None:
         self._take(locals())
+
+    _losses_that_score = frozenset(_REGRESSION_LOSSES - _UPSTREAM_LOSSES)
 
     def _loss_parameter(self) -> float:
         return float(getattr(self, _LOSS_PARAMETERS.get(self.loss, "quantile")))

@@ -39,6 +39,16 @@ _SCORE_GOES_BY = ("validation_metric", "validation_fraction", "early_stopping")
 _DECAYING_SOLVER = "adamw"
 
 
+def check_hidden_layer_sizes(sizes: Any) -> tuple[int, ...]:
+    """One number for one layer, or a number each; none is below 1."""
+    sizes = list(sizes) if hasattr(sizes, "__iter__") else [sizes]
+    if any(isinstance(size, bool) or not isinstance(size, Integral) for size in sizes):
+        raise ValueError(f"hidden_layer_sizes must be integers, got {sizes}.")
+    if any(size <= 0 for size in sizes):
+        raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
+    return tuple(int(size) for size in sizes)
+
+
 class Parameters(BaseEstimator):
     """The parameters that the classifier and the regressor share."""
 
@@ -133,13 +143,7 @@ class Parameters(BaseEstimator):
                 setattr(self, name, value)
 
     def _hidden_layer_sizes(self) -> tuple[int, ...]:
-        sizes = self.hidden_layer_sizes
-        sizes = list(sizes) if hasattr(sizes, "__iter__") else [sizes]
-        if any(isinstance(size, bool) or not isinstance(size, Integral) for size in sizes):
-            raise ValueError(f"hidden_layer_sizes must be integers, got {sizes}.")
-        if any(size <= 0 for size in sizes):
-            raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
-        return tuple(int(size) for size in sizes)
+        return check_hidden_layer_sizes(self.hidden_layer_sizes)
 
     def _dropout_rates(self, n_layers: int) -> tuple[float, ...]:
         """One rate for what enters each layer. A single number is for the hidden units; the input is left whole."""

@@ -231,3 +231,24 @@ def test_partial_fit_is_not_for_lbfgs():
         assert not hasattr(estimator, "partial_fit")
         with pytest.raises(AttributeError, match="partial_fit"):
             _ = estimator.partial_fit
+
+
+@pytest.mark.parametrize("eval_set", [[(X, Y)], [(X, Y), (X, Y)], (X, Y, Y), X, "both", ((X, Y), None)], ids=str)
+def test_eval_set_is_one_pair(eval_set):
+    """Lists of pairs, as boosting libraries take them, are named as what they are."""
+    with pytest.raises(ValueError, match=r"eval_set must be one pair \(X, y\)"):
+        MLPClassifier(**SMALL).fit(X, Y, eval_set=eval_set)
+
+
+def test_lbfgs_names_what_it_does_not_take():
+    """It goes by exact losses of all rows."""
+    for name, value in {
+        "dropout": 0.1, "batch_norm": True, "input_noise": 0.1, "input_mask": 0.1, "mixup": 0.1, "max_grad_norm": 1.0,
+        "learning_rate": "cosine",
+    }.items():  # fmt: skip
+        with pytest.raises(ValueError, match=rf"solver='lbfgs' takes all rows at once, without .*{name}"):
+            MLPClassifier(**SMALL, solver="lbfgs", **{name: value}).fit(X, Y)
+    MLPClassifier(**SMALL, solver="lbfgs", dropout=(0.0, 0.0), label_smoothing=0.1, learning_rate="adaptive").fit(X, Y)
+    frozen = MLPClassifier(**SMALL).fit(X, Y).freeze().set_params(solver="lbfgs", warm_start=True)
+    with pytest.raises(ValueError, match=r"unfreeze\(\) first"):
+        frozen.fit(X, Y)

@@ -12,8 +12,9 @@ import warnings
 import numpy as np
 import pytest
 import sklearn.neural_network
-from conftest import SKLEARN_CURVE_RTOL, classification, regression
+from conftest import SKLEARN_CURVE_RTOL, classification, regression, varied
 from scipy.sparse import csr_array
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network._base import DERIVATIVES as SKLEARN_ACTIVATIONS
 
 import fastmlp
@@ -229,3 +230,24 @@ def test_a_changed_metric_is_a_new_measure():
     assert estimator.n_iter_ == 3
     assert estimator.best_validation_score_ == max(estimator.validation_scores_[-3:]) < 0
     assert not np.array_equal(estimator.network_.parameters, start)
+
+
+def test_early_stopping_goes_by_the_loss_that_was_asked_for():
+    """R^2 is least for the mean, not for a quantile: by it, a run that learns the 95 % quantile was ended at its beginning."""
+    rng = np.random.RandomState(0)
+    X = varied(rng.uniform(-1, 1, (2000, 3)))
+    y = X @ [1.0, -2.0, 0.5] + rng.exponential(size=2000)
+    fitted = MLPRegressor(
+        "quantile", (16,), quantile=0.95, early_stopping=True, learning_rate_init=0.01, max_iter=100, random_state=0
+    ).fit(X, y)
+    assert 0.92 < np.mean(y < fitted.predict(X)) < 0.98
+    np.testing.assert_array_equal(fitted.validation_scores_, np.negative(fitted.validation_loss_curve_))
+
+
+def test_grow_takes_a_number():
+    """As the constructor does."""
+    X, y = classification(2)
+    estimator = MLPClassifier(8, max_iter=2, random_state=0)
+    with pytest.warns(ConvergenceWarning):
+        estimator.fit(X, y)
+    assert estimator.grow(32).network_.layer_sizes == (X.shape[1], 32, 1)
