@@ -109,7 +109,7 @@ class BaseMLP(Adaptable, ABC):
     t_: int
     history_: list[dict[str, Any]]
     out_activation_: str
-    best_validation_score_: float | None
+    best_validation_score_: Any
     _no_improvement_count: int
     _optimizer_state: dict[str, Any]
     _learning_rate: float
