@@ -8,6 +8,7 @@ Fitted state is NumPy arrays and plain values. Imported by ``estimators`` only.
 from __future__ import annotations
 
 import copy
+import inspect
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -437,7 +438,7 @@ class BaseMLP(Adaptable, ABC):
             probe = copy.copy(self)
             probe.__dict__.pop("feature_names_in_", None)  # the rows were checked, and have no names any more
             metric = check_scoring(probe, scoring=self.validation_metric)
-            arguments = {} if weight is None else {"sample_weight": weight}
+            arguments = {"sample_weight": weight} if weight is not None and _takes_weights(metric) else {}
 
         def score(network: Network) -> tuple[float, float]:
             n_threads = choose_threads(self.n_jobs, forward_flops(network.layer_sizes, len(held_out.target)))
@@ -568,6 +569,13 @@ class BaseMLP(Adaptable, ABC):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
+
+
+def _takes_weights(metric: Any) -> bool:
+    """Whether a scorer, or the metric that it was made from, has a place for ``sample_weight``."""
+    function = getattr(metric, "_score_func", metric)
+    parameters = inspect.signature(function).parameters
+    return "sample_weight" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
 def _rows_that_count(weight: np.ndarray) -> np.ndarray | None:

@@ -129,8 +129,9 @@ callable, default='constant'
     max_grad_norm : float or None, default=None
         A gradient with a larger Euclidean norm is scaled down to it (Pascanu, Mikolov and Bengio, ICML 2013).
     validation_metric : str, callable or None, default=None
-        What early stopping goes by, and what ``eval_set`` is scored with: a scikit-learn scorer, by name or
-        (estimator, X, y) -> float, more being better. None: accuracy, or R^2 in regression.
+        What early stopping goes by, and what ``eval_set`` is scored with: a scikit-learn scorer, by name or (estimator, X,
+        y) -> float, more being better. It gets the rows' weights if it takes ``sample_weight``. None: accuracy, or R^2 in
+        regression.
     input_noise : float, default=0.0
         Standard deviation of the normal noise that is added to each number of X whenever a row is trained on.
     input_mask : float, default=0.0

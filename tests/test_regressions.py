@@ -229,3 +229,26 @@ def test_a_changed_metric_is_a_new_measure():
     assert estimator.n_iter_ == 3
     assert estimator.best_validation_score_ == max(estimator.validation_scores_[-3:]) < 0
     assert not np.array_equal(estimator.network_.parameters, start)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_metric_without_weights_takes_weighted_rows():
+    """(estimator, X, y) -> float, as it is documented, and metrics that know no weights: a TypeError after the first epoch."""
+    X, y = classification(2)
+    settings = {"hidden_layer_sizes": (4,), "max_iter": 2, "random_state": 0, "early_stopping": True}
+    weight = np.linspace(0.5, 2, len(X))
+    plain = MLPClassifier(**settings, validation_metric=lambda estimator, X, y: estimator.score(X, y))
+    for arguments in ({"sample_weight": weight}, {"eval_set": (X, y), "sample_weight_eval": weight}):
+        assert 0 < plain.fit(X, y, **arguments).best_validation_score_ <= 1
+    assert plain.set_params(class_weight="balanced").fit(X, y).best_validation_score_ > 0
+    assert MLPRegressor(**settings, validation_metric="neg_max_error").fit(X, y, weight).best_validation_score_ < 0
+    got = []
+
+    def weighted(estimator, X, y, sample_weight=None):
+        got.append(sample_weight)
+        return estimator.score(X, y, sample_weight)
+
+    judged = MLPClassifier(**settings, validation_metric=weighted).fit(X, y, eval_set=(X, y), sample_weight_eval=weight)
+    np.testing.assert_array_equal(got, [weight, weight])
+    by_default = MLPClassifier(**settings).fit(X, y, eval_set=(X, y), sample_weight_eval=weight)
+    assert judged.validation_scores_ == by_default.validation_scores_
