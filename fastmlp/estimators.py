@@ -527,7 +527,7 @@ validation_loss_curve_, layer_rates_, history_, n_iter_, t_, n_layers_, n_output
         return y
 
     def _output_and_loss(self) -> tuple[str, str]:
-        return _core.LOSSES[self.loss], self.loss
+        return _core.LOSSES[self.loss], str(self.loss)  # not NumPy's subclass, which the core does not take
 
     def _strata(self, target: np.ndarray) -> np.ndarray | None:
         return None

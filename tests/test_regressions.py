@@ -147,6 +147,28 @@ def test_one_trainer_in_two_threads_is_an_error():
     assert errors == ["this Trainer is in use in another thread"]
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning", "ignore:lbfgs failed")
+@pytest.mark.parametrize(("name", "value"), [
+    *(("solver", solver) for solver in ("lbfgs", "sgd", "adam", "rmsprop")), ("loss", "huber"), ("activation", "tanh"),
+    ("activation", ["tanh"]), ("dtype", "float32"), ("learning_rate", "cosine"), ("weight_init", "he_normal"),
+    ("validation_metric", "r2"),
+])  # fmt: skip
+def test_names_may_be_numpys(name, value):
+    """What a grid over an array of names hands in: NumPy's strings, which are a subclass of Python's."""
+    X, y = regression()
+    settings = {"hidden_layer_sizes": (4,), "max_iter": 2, "random_state": 0, "early_stopping": name == "validation_metric"}
+    given = np.array(value)[()]
+    assert type(value) is not type(given)
+    want, got = (MLPRegressor(**settings, **{name: each}).fit(X, y) for each in (value, given))
+    np.testing.assert_array_equal(got.predict(X), want.predict(X))
+
+
+def test_network_names_may_be_numpys():
+    X, y = classification(3)
+    network = Network((13, 3), np.str_("tanh"), np.str_("softmax"), np.str_("float64"), random_state=0)
+    assert network.loss_gradient(X, y, loss=np.str_("log_loss"))[0] == network.loss_gradient(X, y)[0]
+
+
 # --- Training methods -------------------------------------------------------------------------------------------
 
 
