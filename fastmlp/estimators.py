@@ -16,7 +16,7 @@ from scipy.sparse import csr_matrix, issparse
 from sklearn.base import ClassifierMixin, RegressorMixin, _fit_context
 from sklearn.metrics import r2_score
 from sklearn.preprocessing import LabelBinarizer
-from sklearn.utils import compute_sample_weight
+from sklearn.utils import compute_class_weight, compute_sample_weight
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_target, unique_labels
@@ -293,8 +293,14 @@ callable, default='constant'
                 "class_weight 'balanced' is not supported for partial_fit, which does not see all rows. Give the weights as a "
                 "dict: sklearn.utils.compute_class_weight finds them."
             )
-        own = compute_sample_weight(self.class_weight, y.toarray() if issparse(y) else y)
-        return own if weight is None else weight * own
+        if y.ndim == 1:  # by all classes: a batch of partial_fit need not have them
+            own = compute_class_weight(self.class_weight, classes=self.classes_, y=y)[np.searchsorted(self.classes_, y)]
+        else:
+            own = compute_sample_weight(self.class_weight, y.toarray() if issparse(y) else y)
+        weight = own if weight is None else weight * own
+        if not (np.isfinite(weight).all() and weight.any()):
+            raise ValueError(f"class_weight must leave finite weights, not all of them 0, got {self.class_weight!r}.")
+        return weight
 
     def _encode(self, y: Any) -> np.ndarray:
         if y.ndim == 2:

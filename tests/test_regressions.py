@@ -274,3 +274,22 @@ def test_metric_without_weights_takes_weighted_rows():
     np.testing.assert_array_equal(got, [weight, weight])
     by_default = MLPClassifier(**settings).fit(X, y, eval_set=(X, y), sample_weight_eval=weight)
     assert judged.validation_scores_ == by_default.validation_scores_
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_class_weights_of_a_batch_without_all_classes():
+    """partial_fit knows the classes; scikit-learn's weights of what a batch happens to hold called the others unknown."""
+    X, y = classification(3)
+    few = y < 2
+    settings = {"hidden_layer_sizes": (4,), "random_state": 0}
+    weighted = MLPClassifier(**settings, class_weight={0: 2.0, 2: 3.0}).partial_fit(X[few], y[few], classes=[0, 1, 2])
+    plain = MLPClassifier(**settings).partial_fit(X[few], y[few], np.where(y[few] == 0, 2.0, 1.0), classes=[0, 1, 2])
+    np.testing.assert_array_equal(weighted.predict_proba(X), plain.predict_proba(X))
+
+
+@pytest.mark.parametrize("class_weight", [{0: 0, 1: 0}, {0: np.nan}, {1: np.inf}], ids=str)
+def test_class_weights_that_leave_nothing_to_learn_from(class_weight):
+    """No ZeroDivisionError, no divergence: the parameter's name."""
+    X, y = classification(2)
+    with pytest.raises(ValueError, match="class_weight must leave finite weights"):
+        MLPClassifier((4,), class_weight=class_weight).fit(X, y)
