@@ -278,11 +278,15 @@ class BaseMLP(Adaptable, ABC):
     def _take_eval_set(self, run: Run, eval_set: Any, sample_weight: ArrayLike | None) -> HeldOut:
         """Rows to score on, as the user brings them."""
         if not isinstance(eval_set, (tuple, list)) or len(eval_set) != 2:
-            raise ValueError(f"eval_set must be a tuple (X, y), got {type(eval_set).__name__} of {np.shape(eval_set)}.")
-        X, y = self._check_rows(eval_set[0], eval_set[1], reset=False)
-        self._check_target(y)
-        target = run.network.check_targets(self._encode(y), run.loss, X.shape[0])
-        weight = None if sample_weight is None else _check_sample_weight(sample_weight, X)
+            length = f" of {len(eval_set)}" if hasattr(eval_set, "__len__") else ""
+            raise ValueError(f"eval_set must be a tuple (X, y), got {type(eval_set).__name__}{length}.")
+        try:
+            X, y = self._check_rows(eval_set[0], eval_set[1], reset=False)
+            self._check_target(y)
+            target = run.network.check_targets(self._encode(y), run.loss, X.shape[0])
+            weight = None if sample_weight is None else _check_sample_weight(sample_weight, X)
+        except ValueError as error:
+            raise ValueError(f"eval_set must be one tuple (X, y) like those of fit: {error}") from error
         return HeldOut(X, target, y, weight)
 
     def _take_rng(self, go_on: bool) -> np.random.RandomState:

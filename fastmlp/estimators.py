@@ -279,11 +279,11 @@ callable, default='constant'
 
     def _check_target(self, y: Any) -> None:
         if (y.ndim == 2) != self._target_type.startswith("multilabel") or (y.ndim == 2 and y.shape[1] != self.n_outputs_):
-            raise ValueError(f"y of eval_set must be of the same type as y, {self._target_type}, got shape {y.shape}.")
+            raise ValueError(f"y must be of the same type as before, {self._target_type}, got shape {y.shape}.")
         if y.ndim == 1:
             unknown = np.setdiff1d(y, self.classes_)
             if len(unknown):
-                raise ValueError(f"y of eval_set has labels that y has not: {unknown.tolist()}.")
+                raise ValueError(f"y has labels that are not among classes_: {unknown.tolist()}.")
 
     def _with_class_weights(self, y: Any, weight: np.ndarray | None, incremental: bool) -> np.ndarray | None:
         if self.class_weight is None:

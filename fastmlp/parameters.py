@@ -25,11 +25,21 @@ _POSITIVE = Interval(Real, 0, None, closed="neither")
 _NOT_NEGATIVE = Interval(Real, 0, None, closed="left")
 _COUNT = Interval(Integral, 1, None, closed="left")
 # L-BFGS takes all rows at once and goes by exact losses: with it, these must be at their defaults.
-_STOCHASTIC_ONLY = {
+_STOCHASTIC_ONLY: dict[str, Any] = {
     "dropout": 0, "batch_norm": False, "input_noise": 0, "input_mask": 0, "mixup": 0, "max_grad_norm": None, "weight_decay": 0,
 }  # fmt: skip
 # The update rule that has a decay of its own; the others have alpha.
 _DECAYING_SOLVER = "adamw"
+
+
+def whole_sizes(hidden_layer_sizes: Any) -> tuple[int, ...]:
+    """Units of each hidden layer, from one number or a sequence of them."""
+    sizes = list(hidden_layer_sizes) if hasattr(hidden_layer_sizes, "__iter__") else [hidden_layer_sizes]
+    if any(isinstance(size, bool) or not isinstance(size, Integral) for size in sizes):
+        raise ValueError(f"hidden_layer_sizes must be integers, got {sizes}.")
+    if any(size <= 0 for size in sizes):
+        raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
+    return tuple(int(size) for size in sizes)
 
 
 class Parameters(BaseEstimator):
@@ -126,13 +136,7 @@ class Parameters(BaseEstimator):
                 setattr(self, name, value)
 
     def _hidden_layer_sizes(self) -> tuple[int, ...]:
-        sizes = self.hidden_layer_sizes
-        sizes = list(sizes) if hasattr(sizes, "__iter__") else [sizes]
-        if any(isinstance(size, bool) or not isinstance(size, Integral) for size in sizes):
-            raise ValueError(f"hidden_layer_sizes must be integers, got {sizes}.")
-        if any(size <= 0 for size in sizes):
-            raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
-        return tuple(int(size) for size in sizes)
+        return whole_sizes(self.hidden_layer_sizes)
 
     def _dropout_rates(self, n_layers: int) -> tuple[float, ...]:
         """One rate for what enters each layer. A single number is for the hidden units; the input is left whole."""
