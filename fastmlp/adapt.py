@@ -14,7 +14,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from fastmlp.network import Network
-from fastmlp.parameters import Parameters, check_hidden_layer_sizes
+from fastmlp.parameters import Parameters, whole_sizes
 from fastmlp.progressive import grow_network, grow_sequence
 
 
@@ -53,7 +53,7 @@ class Adaptable(Parameters):
         outgoing weight is split into unequal parts, so that the two learn different things without noise.
         """
         check_is_fitted(self)
-        sizes = check_hidden_layer_sizes(hidden_layer_sizes)
+        sizes = whole_sizes(hidden_layer_sizes)
         self.network_.adopt()
         network, origin = grow_network(self.network_, sizes, check_random_state(random_state))
         if not isinstance(self.activation, str):
@@ -80,6 +80,7 @@ class Adaptable(Parameters):
         -------
         self
         """
+        check_is_fitted(self)
         return self._set_layer_rates(range(self.n_layers_ - 2) if layers is None else layers, 0.0)
 
     def unfreeze(self, layers: int | Sequence[int] | None = None) -> Self:
@@ -89,10 +90,10 @@ class Adaptable(Parameters):
         -------
         self
         """
+        check_is_fitted(self)
         return self._set_layer_rates(range(self.n_layers_ - 1) if layers is None else layers, 1.0)
 
     def _set_layer_rates(self, layers: int | Sequence[int], rate: float) -> Self:
-        check_is_fitted(self)
         rates = list(self.layer_rates_)
         chosen: list[Any] = [layers] if isinstance(layers, Integral) else list(layers)  # type: ignore[arg-type]
         for layer in chosen:

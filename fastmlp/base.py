@@ -8,6 +8,7 @@ Fitted state is NumPy arrays and plain values. Imported by ``estimators`` only.
 from __future__ import annotations
 
 import copy
+import inspect
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -109,7 +110,7 @@ class BaseMLP(Adaptable, ABC):
     t_: int
     history_: list[dict[str, Any]]
     out_activation_: str
-    best_validation_score_: float | None
+    best_validation_score_: Any
     _no_improvement_count: int
     _optimizer_state: dict[str, Any]
     _learning_rate: float
@@ -283,10 +284,13 @@ class BaseMLP(Adaptable, ABC):
         if not isinstance(eval_set, (tuple, list)) or len(eval_set) != 2 or isinstance(eval_set[0], tuple):
             parts = f" of {len(eval_set)}" if hasattr(eval_set, "__len__") else ""
             raise ValueError(f"eval_set must be one pair (X, y), got {type(eval_set).__name__}{parts}.")
-        X, y = self._check_rows(eval_set[0], eval_set[1], reset=False)
-        self._check_target(y)
-        target = run.network.check_targets(self._encode(y), run.loss, X.shape[0])
-        weight = None if sample_weight is None else _check_sample_weight(sample_weight, X)
+        try:
+            X, y = self._check_rows(eval_set[0], eval_set[1], reset=False)
+            self._check_target(y)
+            target = run.network.check_targets(self._encode(y), run.loss, X.shape[0])
+            weight = None if sample_weight is None else _check_sample_weight(sample_weight, X)
+        except ValueError as error:
+            raise ValueError(f"eval_set must be one pair (X, y) like those of fit: {error}") from error
         return HeldOut(X, target, y, weight)
 
     def _take_rng(self, go_on: bool) -> np.random.RandomState:
@@ -441,7 +445,7 @@ class BaseMLP(Adaptable, ABC):
             probe = copy.copy(self)
             probe.__dict__.pop("feature_names_in_", None)  # the rows were checked, and have no names any more
             metric = check_scoring(probe, scoring=self.validation_metric)
-            arguments = {} if weight is None else {"sample_weight": weight}
+            arguments = {"sample_weight": weight} if weight is not None and _takes_weights(metric) else {}
 
         def score(network: Network) -> tuple[float, float]:
             n_threads = choose_threads(self.n_jobs, forward_flops(network.layer_sizes, len(held_out.target)))
@@ -576,6 +580,13 @@ class BaseMLP(Adaptable, ABC):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
+
+
+def _takes_weights(metric: Any) -> bool:
+    """Whether a scorer, or the metric that it was made from, has a place for ``sample_weight``."""
+    function = getattr(metric, "_score_func", metric)
+    parameters = inspect.signature(function).parameters
+    return "sample_weight" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
 def _rows_that_count(weight: np.ndarray) -> np.ndarray | None:

@@ -16,7 +16,7 @@ from scipy.sparse import csr_matrix, issparse
 from sklearn.base import ClassifierMixin, RegressorMixin, _fit_context
 from sklearn.metrics import r2_score
 from sklearn.preprocessing import LabelBinarizer
-from sklearn.utils import compute_sample_weight
+from sklearn.utils import compute_class_weight, compute_sample_weight
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_target, unique_labels
@@ -135,9 +135,9 @@ callable, default='constant'
     max_grad_norm : float or None, default=None
         A gradient with a larger Euclidean norm is scaled down to it (Pascanu, Mikolov and Bengio, ICML 2013).
     validation_metric : str, callable or None, default=None
-        What early stopping goes by, and what ``eval_set`` is scored with: a scikit-learn scorer, by name or
-        (estimator, X, y) -> float, more being better. None: accuracy; in regression R^2, or, for the losses that
-        scikit-learn does not have, minus the loss.
+        What early stopping goes by, and what ``eval_set`` is scored with: a scikit-learn scorer, by name or (estimator, X,
+        y) -> float, more being better. It gets the rows' weights if it takes ``sample_weight``. None: accuracy; in
+        regression R^2, or, for the losses that scikit-learn does not have, minus the loss.
     input_noise : float, default=0.0
         Standard deviation of the normal noise that is added to each number of X whenever a row is trained on.
     input_mask : float, default=0.0
@@ -286,11 +286,11 @@ callable, default='constant'
 
     def _check_target(self, y: Any) -> None:
         if (y.ndim == 2) != self._target_type.startswith("multilabel") or (y.ndim == 2 and y.shape[1] != self.n_outputs_):
-            raise ValueError(f"y of eval_set must be of the same type as y, {self._target_type}, got shape {y.shape}.")
+            raise ValueError(f"y must be of the same type as before, {self._target_type}, got shape {y.shape}.")
         if y.ndim == 1:
             unknown = np.setdiff1d(y, self.classes_)
             if len(unknown):
-                raise ValueError(f"y of eval_set has labels that y has not: {unknown.tolist()}.")
+                raise ValueError(f"y has labels that are not among classes_: {unknown.tolist()}.")
 
     def _with_class_weights(self, y: Any, weight: np.ndarray | None, incremental: bool) -> np.ndarray | None:
         if self.class_weight is None:
@@ -300,8 +300,14 @@ callable, default='constant'
                 "class_weight 'balanced' is not supported for partial_fit, which does not see all rows. Give the weights as a "
                 "dict: sklearn.utils.compute_class_weight finds them."
             )
-        own = compute_sample_weight(self.class_weight, y.toarray() if issparse(y) else y)
-        return own if weight is None else weight * own
+        if y.ndim == 1:  # by all classes: a batch of partial_fit need not have them
+            own = compute_class_weight(self.class_weight, classes=self.classes_, y=y)[np.searchsorted(self.classes_, y)]
+        else:
+            own = compute_sample_weight(self.class_weight, y.toarray() if issparse(y) else y)
+        weight = own if weight is None else weight * own
+        if not (np.isfinite(weight).all() and weight.any()):
+            raise ValueError(f"class_weight must leave finite weights, not all of them 0, got {self.class_weight!r}.")
+        return weight
 
     def _encode(self, y: Any) -> np.ndarray:
         if y.ndim == 2:
@@ -535,7 +541,7 @@ validation_loss_curve_, layer_rates_, history_, n_iter_, t_, n_layers_, n_output
         return y
 
     def _output_and_loss(self) -> tuple[str, str]:
-        return _core.LOSSES[self.loss], self.loss
+        return _core.LOSSES[self.loss], str(self.loss)  # not NumPy's subclass, which the core does not take
 
     def _strata(self, target: np.ndarray) -> np.ndarray | None:
         return None

@@ -491,4 +491,4 @@ def _check_activations(activation: str | Sequence[str], n_hidden: int) -> tuple[
 def _check_name(argument: str, name: str, valid: Any) -> str:
     if name not in valid:
         raise ValueError(f"{argument} must be one of {list(valid)}, got {name!r}.")
-    return name
+    return str(name)  # the core takes no subclass, such as NumPy's, which parameter grids are made of

@@ -32,7 +32,7 @@ SOLVERS: tuple[str, ...] = ("lbfgs", *STOCHASTIC_SOLVERS)
 def update_rule(solver: str, momentum: float, nesterov: bool) -> str:
     """The core's update rule for a stochastic solver: its own name, but for sgd with momentum."""
     if solver != _SGD or momentum == 0:
-        return solver
+        return str(solver)  # not NumPy's subclass, which the core does not take
     return "sgd_nesterov" if nesterov else "sgd_momentum"
 
 

@@ -39,9 +39,9 @@ _SCORE_GOES_BY = ("validation_metric", "validation_fraction", "early_stopping")
 _DECAYING_SOLVER = "adamw"
 
 
-def check_hidden_layer_sizes(sizes: Any) -> tuple[int, ...]:
-    """One number for one layer, or a number each; none is below 1."""
-    sizes = list(sizes) if hasattr(sizes, "__iter__") else [sizes]
+def whole_sizes(hidden_layer_sizes: Any) -> tuple[int, ...]:
+    """Units of each hidden layer, from one number or a sequence of them."""
+    sizes = list(hidden_layer_sizes) if hasattr(hidden_layer_sizes, "__iter__") else [hidden_layer_sizes]
     if any(isinstance(size, bool) or not isinstance(size, Integral) for size in sizes):
         raise ValueError(f"hidden_layer_sizes must be integers, got {sizes}.")
     if any(size <= 0 for size in sizes):
@@ -143,7 +143,7 @@ class Parameters(BaseEstimator):
                 setattr(self, name, value)
 
     def _hidden_layer_sizes(self) -> tuple[int, ...]:
-        return check_hidden_layer_sizes(self.hidden_layer_sizes)
+        return whole_sizes(self.hidden_layer_sizes)
 
     def _dropout_rates(self, n_layers: int) -> tuple[float, ...]:
         """One rate for what enters each layer. A single number is for the hidden units; the input is left whole."""

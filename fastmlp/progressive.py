@@ -7,11 +7,16 @@ When the function can be kept:
             f(f(x)) = f(x): identity, relu; and not before the first hidden layer, but with identity. With one
             it takes f(0) = 0 and a slope there that is not 0, or the layer could never learn: not relu, not logistic.
 
+With batch normalisation, what training makes of a batch should be kept too. A new residual layer has scale 0. Without residual
+connections, a new layer's scale and shift are the deviation and the mean of what enters it, which are reckoned from the layer
+before, as if its sums were normally distributed.
+
 It refuses to train, and to know estimators. Used by ``base``.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import combinations, pairwise
 from typing import Any, TypeVar
@@ -56,7 +61,7 @@ def grow_network(
         origin: list[int | None] = [places.index(place) if place in places else None for place in range(len(sizes))]
         reason = _why_not(network, sizes, origin)
         if not reason:
-            return _widened(_deepened(network, origin), sizes, rng), origin
+            return _widened(_deepened(network, origin, rng), sizes, rng), origin
         reasons.append(reason)
     raise ValueError(f"The network {old} cannot grow into {sizes} and keep its function: {reasons[0]}.")
 
@@ -89,28 +94,50 @@ def _why_not(network: Network, sizes: Sequence[int], origin: Sequence[int | None
     return ""
 
 
-def _deepened(network: Network, origin: Sequence[int | None]) -> Network:
+def _deepened(network: Network, origin: Sequence[int | None], rng: np.random.RandomState) -> Network:
     """With new layers as wide as what enters them, which pass it on."""
     thin = _thin_sizes(network, origin)
-    grown = _empty(network, [*thin, network.layer_sizes[-1]], grow_sequence(network.activations, origin))
+    names = grow_sequence(network.activations, origin)
+    grown = _empty(network, [*thin, network.layer_sizes[-1]], names, rng)
+    before: tuple[str, np.ndarray, np.ndarray] = "identity", np.zeros(thin[0]), np.ones(thin[0])  # of X they are not known
     for layer, old in enumerate([*origin, len(network.coefs) - 1]):
+        normalised = layer < len(grown.scales)
         if old is not None:
             grown.coefs[layer][...], grown.intercepts[layer][...] = network.coefs[old], network.intercepts[old]
-        else:
-            grown.coefs[layer][...] = 0 if network.residual else np.eye(thin[layer])
-            grown.intercepts[layer][...] = 0
-        if layer < len(grown.scales):
-            if old is not None:
+            if normalised:
                 grown.scales[layer][...] = network.scales[old]
                 grown.means[layer][...], grown.variances[layer][...] = network.means[old], network.variances[old]
-            else:  # averages 0 and 1 with this scale: what enters leaves
-                grown.scales[layer][...] = np.sqrt(1 + _core.NORM_EPSILON)
+                before = names[layer], network.intercepts[old], network.scales[old]
+            continue
+        grown.intercepts[layer][...] = 0
+        if not network.residual:
+            grown.coefs[layer][...] = np.eye(thin[layer])
+        elif not normalised:
+            grown.coefs[layer][...] = 0
+        if normalised and network.residual:
+            # W = 0 would do for prediction; but from its first step on, normalisation would make it as large as any layer.
+            grown.scales[layer][...] = 0
+        elif normalised:
+            mean, variance = _moments(*before)
+            grown.means[layer][...], grown.variances[layer][...] = mean, variance
+            grown.scales[layer][...], grown.intercepts[layer][...] = np.sqrt(variance + _core.NORM_EPSILON), mean
     return grown
+
+
+def _moments(activation: str, mean: np.ndarray, deviation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance of f(u), u = mean + deviation * a normal number, for the two functions that a new layer may have."""
+    m, d = mean.astype(np.float64), np.maximum(np.abs(deviation.astype(np.float64)), np.finfo(np.float32).tiny)
+    if activation == "identity":
+        return m, d * d
+    positive = 0.5 * np.array([math.erfc(-x) for x in m / d / math.sqrt(2)])  # how often u > 0
+    density = d * np.exp(-0.5 * (m / d) ** 2) / math.sqrt(2 * math.pi)
+    first = m * positive + density
+    return first, np.maximum((m * m + d * d) * positive + m * density - first * first, 0)
 
 
 def _widened(network: Network, sizes: Sequence[int], rng: np.random.RandomState) -> Network:
     """With units doubled: two have the same incoming weights, and share the outgoing ones in unequal parts."""
-    grown = _empty(network, [network.layer_sizes[0], *sizes, network.layer_sizes[-1]], network.activations)
+    grown = _empty(network, [network.layer_sizes[0], *sizes, network.layer_sizes[-1]], network.activations, rng)
     copies, shares = np.arange(network.layer_sizes[0]), np.ones(network.layer_sizes[0])
     last = len(network.coefs) - 1
     for layer, (W, b) in enumerate(zip(network.coefs, network.intercepts, strict=True)):
@@ -136,13 +163,13 @@ def _copies(n: int, wanted: int, rng: np.random.RandomState) -> tuple[np.ndarray
     return copies, np.where(alone[copies], 1.0, drawn / total[copies])
 
 
-def _empty(network: Network, layer_sizes: Sequence[int], activations: Sequence[Any]) -> Network:
+def _empty(network: Network, layer_sizes: Sequence[int], activations: Sequence[Any], rng: np.random.RandomState) -> Network:
     return Network(
         layer_sizes,
         list(activations),
         network.out_activation,
         network.dtype,
-        random_state=0,
+        random_state=rng,
         batch_norm=network.batch_norm,
         residual=network.residual,
     )

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from conftest import classification, counts, regression
 from scipy import sparse
+from sklearn.exceptions import NotFittedError
 
 from fastmlp import MLPClassifier, MLPRegressor, Network
 
@@ -202,6 +203,66 @@ def test_bad_continuation():
         MLPClassifier(**SMALL).partial_fit(X, Y)
     with pytest.raises(ValueError, match="at least 2 classes"):
         MLPClassifier(**SMALL).partial_fit(X, Y, classes=[1])
+
+
+BAD_EVAL_SETS = {
+    "a list of one": ([(X, Y)], "got list of 1"),
+    "two of them": ([(X, Y), (X, Y)], "got list of 2"),
+    "X alone": (X, "got ndarray of 203"),
+    "no y": ((X,), "got tuple of 1"),
+    "narrow": ((X[:, :-1], Y), "12 features"),
+    "no rows": ((X[:0], Y[:0]), "0 sample"),
+    "short y": ((X, Y[:-1]), "inconsistent numbers of samples"),
+    "NaN": ((with_value(np.nan), Y), "contains NaN"),
+    "unknown label": ((X, Y + 1), r"not among classes_: \[3\]"),
+    "other labels": ((X, Y.astype(str)), "not among classes_"),
+    "indicators": ((X, np.eye(3, dtype=int)[Y]), "same type as before"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_EVAL_SETS)
+def test_bad_eval_set_is_refused(case):
+    """The error names eval_set and what was wrong with it."""
+    eval_set, message = BAD_EVAL_SETS[case]
+    estimator = MLPClassifier(**SMALL).fit(X, Y)
+    before = snapshot(estimator)
+    with pytest.raises(ValueError, match=f"eval_set must be .*{message}"):
+        estimator.fit(X, Y, eval_set=eval_set)
+    assert_unchanged(estimator, before)
+
+
+def test_bad_weights_of_an_eval_set_are_refused():
+    estimator = MLPClassifier(**SMALL)
+    with pytest.raises(ValueError, match="sample_weight_eval needs an eval_set"):
+        estimator.fit(X, Y, sample_weight_eval=np.ones(len(X)))
+    for weight in (np.zeros(len(X)), np.ones(3), np.full(len(X), np.nan)):
+        with pytest.raises(ValueError, match="eval_set must be"):
+            estimator.fit(X, Y, eval_set=(X, Y), sample_weight_eval=weight)
+    with pytest.raises(ValueError, match="without eval_set"):
+        MLPClassifier(**{**SMALL, "solver": "lbfgs"}).fit(X, Y, eval_set=(X, Y))
+
+
+def test_bad_changes_of_a_network_are_refused():
+    """grow, freeze, unfreeze: not before there is a network, nor what is none of its layers; and it stays as it is."""
+    for change in ("grow", "freeze", "unfreeze"):
+        with pytest.raises(NotFittedError):
+            getattr(MLPClassifier(**SMALL), change)((9,))
+    with pytest.raises(NotFittedError):
+        MLPClassifier(**SMALL).freeze()
+    estimator = MLPClassifier(**SMALL).fit(X, Y)
+    before = snapshot(estimator)
+    for sizes in (8, (8,), (), (9, 0), (9.5,), "99", (True,), (9, 8)):
+        with pytest.raises(ValueError, match=r"hidden_layer_sizes|cannot grow"):
+            estimator.grow(sizes)
+    for layers in (2, -3, [0, 2], "0", [True], 0.0, [0.0]):
+        with pytest.raises((ValueError, TypeError)):
+            estimator.freeze(layers)
+    assert_unchanged(estimator, before)
+    estimator.freeze([0, 1])
+    with pytest.raises(ValueError, match="All layers are frozen"):
+        estimator.partial_fit(X, Y)
+    estimator.unfreeze(0).partial_fit(X, Y)
+    assert estimator.grow(11).hidden_layer_sizes == (11,)
 
 
 def test_batch_of_one_row_is_refused_by_batch_norm():

@@ -148,6 +148,28 @@ def test_one_trainer_in_two_threads_is_an_error():
     assert errors == ["this Trainer is in use in another thread"]
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning", "ignore:lbfgs failed")
+@pytest.mark.parametrize(("name", "value"), [
+    *(("solver", solver) for solver in ("lbfgs", "sgd", "adam", "rmsprop")), ("loss", "huber"), ("activation", "tanh"),
+    ("activation", ["tanh"]), ("dtype", "float32"), ("learning_rate", "cosine"), ("weight_init", "he_normal"),
+    ("validation_metric", "r2"),
+])  # fmt: skip
+def test_names_may_be_numpys(name, value):
+    """What a grid over an array of names hands in: NumPy's strings, which are a subclass of Python's."""
+    X, y = regression()
+    settings = {"hidden_layer_sizes": (4,), "max_iter": 2, "random_state": 0, "early_stopping": name == "validation_metric"}
+    given = np.array(value)[()]
+    assert type(value) is not type(given)
+    want, got = (MLPRegressor(**settings, **{name: each}).fit(X, y) for each in (value, given))
+    np.testing.assert_array_equal(got.predict(X), want.predict(X))
+
+
+def test_network_names_may_be_numpys():
+    X, y = classification(3)
+    network = Network((13, 3), np.str_("tanh"), np.str_("softmax"), np.str_("float64"), random_state=0)
+    assert network.loss_gradient(X, y, loss=np.str_("log_loss"))[0] == network.loss_gradient(X, y)[0]
+
+
 # --- Training methods -------------------------------------------------------------------------------------------
 
 
@@ -251,3 +273,45 @@ def test_grow_takes_a_number():
     with pytest.warns(ConvergenceWarning):
         estimator.fit(X, y)
     assert estimator.grow(32).network_.layer_sizes == (X.shape[1], 32, 1)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_metric_without_weights_takes_weighted_rows():
+    """(estimator, X, y) -> float, as it is documented, and metrics that know no weights: a TypeError after the first epoch."""
+    X, y = classification(2)
+    settings = {"hidden_layer_sizes": (4,), "max_iter": 2, "random_state": 0, "early_stopping": True}
+    weight = np.linspace(0.5, 2, len(X))
+    plain = MLPClassifier(**settings, validation_metric=lambda estimator, X, y: estimator.score(X, y))
+    for arguments in ({"sample_weight": weight}, {"eval_set": (X, y), "sample_weight_eval": weight}):
+        assert 0 < plain.fit(X, y, **arguments).best_validation_score_ <= 1
+    assert plain.set_params(class_weight="balanced").fit(X, y).best_validation_score_ > 0
+    assert MLPRegressor(**settings, validation_metric="neg_max_error").fit(X, y, weight).best_validation_score_ < 0
+    got = []
+
+    def weighted(estimator, X, y, sample_weight=None):
+        got.append(sample_weight)
+        return estimator.score(X, y, sample_weight)
+
+    judged = MLPClassifier(**settings, validation_metric=weighted).fit(X, y, eval_set=(X, y), sample_weight_eval=weight)
+    np.testing.assert_array_equal(got, [weight, weight])
+    by_default = MLPClassifier(**settings).fit(X, y, eval_set=(X, y), sample_weight_eval=weight)
+    assert judged.validation_scores_ == by_default.validation_scores_
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_class_weights_of_a_batch_without_all_classes():
+    """partial_fit knows the classes; scikit-learn's weights of what a batch happens to hold called the others unknown."""
+    X, y = classification(3)
+    few = y < 2
+    settings = {"hidden_layer_sizes": (4,), "random_state": 0}
+    weighted = MLPClassifier(**settings, class_weight={0: 2.0, 2: 3.0}).partial_fit(X[few], y[few], classes=[0, 1, 2])
+    plain = MLPClassifier(**settings).partial_fit(X[few], y[few], np.where(y[few] == 0, 2.0, 1.0), classes=[0, 1, 2])
+    np.testing.assert_array_equal(weighted.predict_proba(X), plain.predict_proba(X))
+
+
+@pytest.mark.parametrize("class_weight", [{0: 0, 1: 0}, {0: np.nan}, {1: np.inf}], ids=str)
+def test_class_weights_that_leave_nothing_to_learn_from(class_weight):
+    """No ZeroDivisionError, no divergence: the parameter's name."""
+    X, y = classification(2)
+    with pytest.raises(ValueError, match="class_weight must leave finite weights"):
+        MLPClassifier((4,), class_weight=class_weight).fit(X, y)
