@@ -1,6 +1,9 @@
 """
-Tuning: grid, random and halving search
-=======================================
+Tuning: a range test, then grid, random and halving search
+==========================================================
+
+The learning-rate range test (Smith, WACV 2017) raises the rate from step to step and watches the loss: one short run
+says between which rates a search is worth its time.
 
 Learning rate, batch size, penalty and momentum depend on each other, so they are searched together. scikit-learn's
 searches take ``MLPClassifier`` as any other estimator. A grid tries a few values of each; a random search tries as many
@@ -12,8 +15,10 @@ that it did not see: all come far from where they started, and what lies between
 the splits. The best settings differ from split to split, so no single one of them is the truth about its parameter.
 """
 
+import sys
 import warnings
 
+import matplotlib.pyplot as plt
 import numpy as np
 from scipy.stats import loguniform, randint, uniform
 from sklearn.datasets import load_digits
@@ -21,7 +26,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.model_selection import GridSearchCV, HalvingRandomSearchCV, RandomizedSearchCV, train_test_split
 
-from fastmlp import MLPClassifier
+from fastmlp import MLPClassifier, learning_rate_range
 
 # The epochs are the budget: all of them are spent.
 warnings.filterwarnings("ignore", category=ConvergenceWarning)
@@ -45,10 +50,17 @@ def network(seed):
 # %%
 # The range of the learning rate
 # ------------------------------
-# Of the four it matters most, so its range must be wide enough: from a rate at which nothing is learnt in so few epochs
-# to one at which the loss jumps.
+# Of the four it matters most, so its range must be wide enough: from a fiftieth of what the test suggests, at which little
+# is learnt in so few epochs, to the rate at which the loss jumps.
 
-LOWEST_RATE, HIGHEST_RATE = 0.003, 1.0
+X_some, _, y_some, _ = train_test_split(X, y, train_size=500, stratify=y, random_state=0)
+test_run = learning_rate_range(network(0), X_some, y_some, low=1e-4, high=10)
+print(test_run, "\n")
+LOWEST_RATE, HIGHEST_RATE = test_run.suggestion / 50, test_run.divergence_rate
+
+display = test_run.plot()
+display.figure_.savefig(sys.argv[1] if len(sys.argv) > 1 else "tuning.png", dpi=100)
+plt.close(display.figure_)
 
 # %%
 # Three searches
