@@ -407,11 +407,13 @@ class Network:
         Raises
         ------
         ValueError
-            For a loss that does not belong to the output activation, and for targets or weights of another shape.
+            For a loss that does not belong to the output activation, for targets or weights of another shape, and for no rows.
         """
         self.adopt()
         loss = self.default_loss() if loss is None else _check_name("loss", loss, self.losses())
         n_rows = X.shape[0]
+        if n_rows == 0:
+            raise ValueError("X must have at least one row: the loss is a mean over rows.")
         targets = self.check_targets(y, loss, n_rows)
         weights = None
         if sample_weight is not None:
@@ -419,7 +421,7 @@ class Network:
             if weights.shape != (n_rows,):
                 raise ValueError(f"sample_weight must have shape ({n_rows},), got {weights.shape}.")
         gradient = np.empty(self.n_parameters, dtype=self.dtype) if out is None else out
-        trainer = _core.Trainer(self.plan, loss, "gradient", max(n_rows, 1), n_threads)
+        trainer = _core.Trainer(self.plan, loss, "gradient", n_rows, n_threads)
         value = trainer.loss_gradient(
             self._parameters,
             X,
