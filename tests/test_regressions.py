@@ -314,3 +314,19 @@ def test_replaced_arrays_are_adopted_alike(name):
         with pytest.raises(ValueError, match=rf"{name}\[1\] must have shape"):
             network.adopt()
     np.testing.assert_array_equal(network.forward(X), before)
+
+
+def test_unfrozen_layers_begin_with_small_steps():
+    """adam's first step is the learning rate, its later ones are not much more. For layers that had been frozen it took the count
+    of all updates, and made their steps six times as large."""
+    X, y = classification(3)
+    rate = 1e-6
+    estimator = MLPClassifier((8,), random_state=0, batch_size=20, learning_rate_init=rate, shuffle=False)
+    estimator.partial_fit(X, y, classes=[0, 1, 2]).freeze(0)
+    for _ in range(40):
+        estimator.partial_fit(X, y)
+    before = estimator.coefs_[0].copy()
+    estimator.unfreeze().partial_fit(X, y)
+    n_steps = -(-len(X) // 20)
+    moved = np.abs(estimator.coefs_[0] - before).max()
+    assert 0.5 * rate < moved <= 1.5 * rate * n_steps
