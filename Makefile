@@ -84,7 +84,7 @@ asan:          ## the same with the address and undefined-behaviour sanitizers
 	$(PYTHON) -m venv .venv-asan
 	FASTMLP_SANITIZE=address,undefined .venv-asan/bin/python -m pip install --quiet ".[test,plot]"
 	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 \
-	  UBSAN_OPTIONS=halt_on_error=1 .venv-asan/bin/pytest -p no:faulthandler -s tests/test_kernels.py tests/test_network.py tests/test_training.py
+	  UBSAN_OPTIONS=halt_on_error=1 .venv-asan/bin/pytest -p no:faulthandler -s tests/test_kernels.py tests/test_network.py tests/test_training.py tests/test_methods.py
 
 annotate: $(BIN)/python    ## what Cython made of each line: fastmlp/*.html
 	$(BIN)/python -m pip install --quiet "Cython>=3.1"

@@ -86,6 +86,9 @@ class Adaptable(Parameters):
     def unfreeze(self, layers: int | Sequence[int] | None = None) -> Self:
         """Let layers learn at the full rate; ``layers`` as in ``freeze``, None: all.
 
+        Where some of them did not learn at all, optimizer state begins anew: theirs is empty, and adam, say, would take
+        it for an average over all updates so far, and make its steps several times too large.
+
         Returns
         -------
         self
@@ -100,6 +103,8 @@ class Adaptable(Parameters):
             if isinstance(layer, bool) or not isinstance(layer, Integral) or not -len(rates) <= int(layer) < len(rates):
                 raise ValueError(f"layers must be indices of the {len(rates)} layers, from 0, got {layer!r}.")
             rates[int(layer)] = rate
+        if any(new > 0 and old == 0 for new, old in zip(rates, self.layer_rates_, strict=True)):
+            self.__dict__.pop("_optimizer_state", None)
         self.layer_rates_ = tuple(rates)
         return self
 

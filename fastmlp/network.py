@@ -18,6 +18,9 @@ from numpy.typing import ArrayLike
 from fastmlp import _core
 from fastmlp.initialisers import Draw, Layer, initialiser
 
+# Lists of views: of the parameters, in their order, and of the running averages.
+_IN_PARAMETERS = ("coefs", "intercepts", "scales")
+_IN_STATISTICS = ("means", "variances")
 _ALIGNMENT = 64  # bytes: one cache line, one AVX-512 vector
 
 
@@ -198,13 +201,19 @@ class Network:
         for fan_out in self.layer_sizes[1:]:
             intercepts.append(parameters[start : start + fan_out])
             start += fan_out
-        self._views = (*coefs, *intercepts)
         self.coefs, self.intercepts = coefs, intercepts
         self.scales = self._by_hidden_layer(parameters[start:])
+        self._note_views()
 
     def _bind_statistics(self, statistics: np.ndarray) -> None:
         self.statistics = statistics
         self.means, self.variances = map(self._by_hidden_layer, np.split(statistics, 2))
+        self._note_views()
+
+    def _note_views(self) -> None:
+        """Remember the views, to see later which of them were replaced."""
+        self._views = {name: tuple(getattr(self, name, ())) for name in (*_IN_PARAMETERS, *_IN_STATISTICS)}
+        self._all_views = [view for views in self._views.values() for view in views]
 
     def _by_hidden_layer(self, numbers: np.ndarray) -> list[np.ndarray]:
         """Views of as many numbers as there are hidden units; none of none."""
@@ -292,35 +301,39 @@ class Network:
         return self._like(self.dtype, np.concatenate([*weights, *shifts]), None, False)
 
     def adopt(self) -> None:
-        """Copy arrays that were put in place of views in ``coefs`` and ``intercepts`` into ``parameters``.
+        """Copy arrays that were put in place of views, in ``coefs``, say, into ``parameters`` or ``statistics``.
 
         After ``net.coefs[0] = other``, ``net.coefs[0]`` is no view any more; this makes it one, with the values
-        of ``other``. Costs nothing when nothing was replaced.
+        of ``other``. The same goes for ``intercepts``, ``scales``, ``means`` and ``variances``. Costs nothing when nothing
+        was replaced.
 
         Raises
         ------
         ValueError
             If an array has another shape than the one it replaces, or if there are more or fewer arrays.
         """
-        n_layers = len(self.layer_sizes) - 1
-        if len(self.coefs) != n_layers or len(self.intercepts) != n_layers:
-            raise ValueError(
-                f"coefs and intercepts must hold {n_layers} arrays each, got {len(self.coefs)} and "
-                f"{len(self.intercepts)}."
-            )
-        replaced = [new is not view for new, view in zip(self.coefs + self.intercepts, self._views, strict=True)]
-        if not any(replaced):
+        arrays = [*self.coefs, *self.intercepts, *self.scales, *self.means, *self.variances]
+        if len(arrays) == len(self._all_views) and all(map(operator.is_, arrays, self._all_views)):
             return
+        parameters, statistics = self._gathered(_IN_PARAMETERS), self._gathered(_IN_STATISTICS)
+        self._bind(parameters)
+        self._bind_statistics(statistics)
+
+    def _gathered(self, names: Sequence[str]) -> np.ndarray:
+        """The arrays of these lists as one, checked to be like the views that they replace."""
         values = []
-        for place, (new, view) in enumerate(zip(self.coefs + self.intercepts, self._views, strict=True)):
-            array = np.asarray(new)
-            name = f"coefs[{place}]" if place < n_layers else f"intercepts[{place - n_layers}]"
-            if array.shape != view.shape or array.dtype.kind not in "fiub":
-                raise ValueError(
-                    f"{name} must have shape {view.shape} and hold real numbers, got {array.shape} of {array.dtype}."
-                )
-            values.append(array.ravel())
-        self._bind(aligned_copy(np.concatenate([*values, *self.scales]), self.dtype))
+        for name in names:
+            arrays, views = getattr(self, name), self._views[name]
+            if len(arrays) != len(views):
+                raise ValueError(f"{name} must hold {len(views)} arrays, got {len(arrays)}.")
+            for place, (new, view) in enumerate(zip(arrays, views, strict=True)):
+                array = np.asarray(new)
+                if array.shape != view.shape or array.dtype.kind not in "fiub":
+                    raise ValueError(
+                        f"{name}[{place}] must have shape {view.shape} and hold real numbers, got {array.shape} of {array.dtype}."
+                    )
+                values.append(array.ravel())
+        return aligned_copy(np.concatenate([np.empty(0, self.dtype), *values]), self.dtype)
 
     # --- what it computes ----------------------------------------------------------------------------------
 
@@ -394,11 +407,13 @@ class Network:
         Raises
         ------
         ValueError
-            For a loss that does not belong to the output activation, and for targets or weights of another shape.
+            For a loss that does not belong to the output activation, for targets or weights of another shape, and for no rows.
         """
         self.adopt()
         loss = self.default_loss() if loss is None else _check_name("loss", loss, self.losses())
         n_rows = X.shape[0]
+        if n_rows == 0:
+            raise ValueError("X must have at least one row: the loss is a mean over rows.")
         targets = self.check_targets(y, loss, n_rows)
         weights = None
         if sample_weight is not None:
@@ -406,7 +421,7 @@ class Network:
             if weights.shape != (n_rows,):
                 raise ValueError(f"sample_weight must have shape ({n_rows},), got {weights.shape}.")
         gradient = np.empty(self.n_parameters, dtype=self.dtype) if out is None else out
-        trainer = _core.Trainer(self.plan, loss, "gradient", max(n_rows, 1), n_threads)
+        trainer = _core.Trainer(self.plan, loss, "gradient", n_rows, n_threads)
         value = trainer.loss_gradient(
             self._parameters,
             X,

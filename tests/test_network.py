@@ -200,3 +200,5 @@ def test_network_refuses_input(rng):
             net.loss_gradient(X, y)
     with pytest.raises(ValueError, match="sample_weight must have shape"):
         net.loss_gradient(X, [0, 1, 2, 0], [1.0])
+    with pytest.raises(ValueError, match="X must have at least one row"):
+        net.loss_gradient(X[:0], np.zeros(0, int))

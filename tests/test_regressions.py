@@ -315,3 +315,40 @@ def test_class_weights_that_leave_nothing_to_learn_from(class_weight):
     X, y = classification(2)
     with pytest.raises(ValueError, match="class_weight must leave finite weights"):
         MLPClassifier((4,), class_weight=class_weight).fit(X, y)
+
+
+@pytest.mark.parametrize("name", ["coefs", "intercepts", "scales", "means", "variances"])
+def test_replaced_arrays_are_adopted_alike(name):
+    """``folded`` went by scales and averages that were put in place of views, ``forward`` by those that had been there."""
+    X = np.random.RandomState(0).standard_normal((20, 4))
+    network = Network((4, 6, 5, 3), "tanh", dtype="float64", random_state=0, batch_norm=True)
+    written = network.copy()
+    getattr(written, name)[1][...] *= 3
+    getattr(written, name)[1][...] += 1
+    getattr(network, name)[1] = getattr(network, name)[1] * 3 + 1
+    folded = network.folded()
+    np.testing.assert_array_equal(network.forward(X), written.forward(X))
+    np.testing.assert_array_equal(folded.forward(X), written.folded().forward(X))
+    assert getattr(network, name)[1].base is not None
+    before = network.forward(X)
+    for bad in (np.zeros(2), getattr(network, name)[1] * 1j):
+        getattr(network, name)[1] = bad
+        with pytest.raises(ValueError, match=rf"{name}\[1\] must have shape"):
+            network.adopt()
+    np.testing.assert_array_equal(network.forward(X), before)
+
+
+def test_unfrozen_layers_begin_with_small_steps():
+    """adam's first step is the learning rate, its later ones are not much more. For layers that had been frozen it took the count
+    of all updates, and made their steps six times as large."""
+    X, y = classification(3)
+    rate = 1e-6
+    estimator = MLPClassifier((8,), random_state=0, batch_size=20, learning_rate_init=rate, shuffle=False)
+    estimator.partial_fit(X, y, classes=[0, 1, 2]).freeze(0)
+    for _ in range(40):
+        estimator.partial_fit(X, y)
+    before = estimator.coefs_[0].copy()
+    estimator.unfreeze().partial_fit(X, y)
+    n_steps = -(-len(X) // 20)
+    moved = np.abs(estimator.coefs_[0] - before).max()
+    assert 0.5 * rate < moved <= 1.5 * rate * n_steps
