@@ -18,15 +18,17 @@ from fastmlp import MLPClassifier, Network, _core
 # Sets without fused multiply-add are outside the promise.
 FMA_ISAS = [name for name in _core.info()["available"] if name != "base"]
 
-# Prints the digest of coefs_ and intercepts_ after 5 epochs, by shape, type and n_jobs: shapes that are multiples
-# of nothing, batches shorter, longer and much longer than any tile, more threads than the machine has cores.
+# Prints the digest of all parameters and running averages after 5 epochs, by shape, type and n_jobs: shapes that are multiples
+# of nothing, batches shorter, longer and much longer than any tile, more threads than the machine has cores. Five, because a run
+# works alone in its first two slices of time, of which an epoch is at least one, and then tries all threads. Every activation
+# goes through batch normalisation, residual layers and dropout; every training method has its case.
 PROGRAM = """
 import hashlib, json, sys, warnings
 import numpy as np
 from fastmlp import MLPClassifier, MLPRegressor, _core
 warnings.simplefilter("ignore")
 digests = {}
-for n, sizes, batch, activation, solver in [
+cases = [
     (611, (13, (17, 9), 3), 37, "relu", "adam"),
     (203, (31, (67, 33, 5), 2), 7, "tanh", "sgd"),
     (1009, (129, (257, 131), 11), 333, "logistic", "rmsprop"),
@@ -36,21 +38,34 @@ for n, sizes, batch, activation, solver in [
     (157, (7, (33, 2), 2), 30, "relu", "nadam"),
     (157, (8, (19,), 3), 40, "logistic", "amsgrad"),
     (411, (21, (35, 19), 3), 61, "gelu", "adam"),
-]:
+    (613, (13, (17, 17, 9), 3), 37, "relu", "adam", dict(dropout=(0.1, 0.2, 0.3, 0.4))),
+    (2507, (5, (3, 3), 1), 2403, "relu", "sgd", dict(dropout=(0.2, 0.5, 0.1), input_noise=0.1)),
+    (409, (19, (33, 33, 15), 4), 50, "tanh", "sgd", dict(batch_norm=True, residual=True)),
+    (331, (31, (16, 1), 3), 33, "relu", "rmsprop", dict(input_noise=0.3, input_mask=0.2)),
+    (333, (31, (16, 2), 3), 33, "silu", "rmsprop", dict(mixup=0.3, label_smoothing=0.1, class_weight="balanced")),
+    (287, (65, (47, 31), 5), 64, "logistic", "adamw", dict(max_grad_norm=0.05, l1_ratio=0.4, alpha=0.1, weight_decay=0.1)),
+    (2609, (7, (15, 15), 2), 2301, "mish", "adam", dict(loss="huber", dropout=0.2, batch_norm=True, residual=True, input_noise=0.1,
+                                                        mixup=0.2, max_grad_norm=0.5)),
+    (2611, (17, (31,), 1), 2301, "relu", "adam", dict(loss="quantile", max_grad_norm=0.01)),
+]
+for i, activation in enumerate(_core.ACTIVATIONS):
+    cases.append((151 + i, (11, (18, 18), 3), 31, activation, "nadam", dict(batch_norm=True, residual=True, dropout=0.2)))
+for n, sizes, batch, activation, solver, *methods in cases:
     rng = np.random.RandomState(0)
     n_features, hidden, n_out = sizes
     X = rng.standard_normal((n, n_features))
     assert np.ptp(X) > 0
-    settings = dict(hidden_layer_sizes=hidden, batch_size=batch, activation=activation, solver=solver, max_iter=5, random_state=0)
+    settings = dict(hidden_layer_sizes=hidden, batch_size=batch, activation=activation, solver=solver, max_iter=5, random_state=0,
+                    **dict(*methods))
     for dtype in ("float32", "float64"):
         for n_jobs in (1, 2, 3):
             if n_out > 2:
                 estimator = MLPClassifier(**settings, dtype=dtype, n_jobs=n_jobs).fit(X, np.arange(n) % n_out)
             else:
                 estimator = MLPRegressor(**settings, dtype=dtype, n_jobs=n_jobs).fit(X, np.sin(X[:, :1] + X[:, -1:] * np.arange(n_out)))
-            parameters = np.concatenate([w.ravel() for w in estimator.coefs_ + estimator.intercepts_])
+            parameters, averages = estimator.network_.parameters, estimator.network_.statistics
             assert parameters.dtype == dtype and np.isfinite(parameters).all() and np.ptp(parameters) > 0
-            digest = hashlib.sha256(parameters.tobytes() + estimator.predict(X).tobytes() + repr(estimator.loss_curve_).encode())
+            digest = hashlib.sha256(parameters.tobytes() + averages.tobytes() + estimator.predict(X).tobytes() + repr(estimator.loss_curve_).encode())
             digests[f"{n} {sizes} {dtype} n_jobs={n_jobs}"] = digest.hexdigest()
 print(json.dumps({"isa": _core.info()["isa"], "threads": _core.max_threads(), "digests": digests}))
 """
