@@ -232,36 +232,48 @@ class BaseMLP(Adaptable, ABC):
         if sample_weight_eval is not None and eval_set is None:
             raise ValueError("sample_weight_eval needs an eval_set.")
         run = self._prepare(X, y, sample_weight, incremental)
+        held_out = None if eval_set is None else self._take_eval_set(run, eval_set, sample_weight_eval)
+        self._train(run, held_out, incremental)
+
+    def _fit_checked(self, X: Any, y: Any, sample_weight: np.ndarray | None) -> None:
+        """``fit`` on rows that were checked, with what y has taught another estimator already in place (``classes_`` ...)."""
+        self._check_combination(None)
+        first_pass = not hasattr(self, "network_") or not self.warm_start
+        self._train(self._begin(X, y, sample_weight, first_pass, incremental=False), None, incremental=False)
+
+    def _train(self, run: Run, held_out: HeldOut | None, incremental: bool) -> None:
         if self.solver == "lbfgs":
             self._fit_lbfgs(run)
         else:
-            held_out = None if eval_set is None else self._take_eval_set(run, eval_set, sample_weight_eval)
             self._fit_stochastic(run, held_out, incremental)
         self.network_ = run.network
         self._rng = (self.random_state, run.rng) if isinstance(self.random_state, Integral) else None
 
     def _prepare(self, X: Any, y: Any, sample_weight: ArrayLike | None, incremental: bool) -> Run:
-        """Check the input, learn what y looks like, make the network."""
-        hidden = self._hidden_layer_sizes()
+        """Check the input, learn what y looks like, and begin."""
+        self._hidden_layer_sizes()  # first, as in scikit-learn
         first_pass = not hasattr(self, "network_") or not (self.warm_start or incremental)
         if incremental and self.early_stopping:
             raise ValueError("partial_fit does not support early_stopping=True")
         X, y = self._check_rows(X, y, reset=first_pass)
         self._learn_target(y, incremental)
-        target = self._encode(y)
-        rows = None
         weight = None if sample_weight is None else _check_sample_weight(sample_weight, X)
+        return self._begin(X, y, weight, first_pass, incremental)
+
+    def _begin(self, X: Any, y: Any, weight: np.ndarray | None, first_pass: bool, incremental: bool) -> Run:
+        """Encode y, weigh the rows, make the network."""
+        rows = None
         weight = self._with_class_weights(y, weight, incremental)
         if weight is not None:
             weight = np.ascontiguousarray(weight, dtype=np.float64)
             rows = _rows_that_count(weight)
 
         self.out_activation_, loss = self._output_and_loss()
-        layer_sizes = (X.shape[1], *hidden, self.n_outputs_)
+        layer_sizes = (X.shape[1], *self._hidden_layer_sizes(), self.n_outputs_)
         self.n_layers_ = len(layer_sizes)
         rng = self._take_rng(incremental and not first_pass)
         network = self._start_network(layer_sizes, X.dtype, rng, first_pass)
-        target = network.check_targets(target, loss, X.shape[0])
+        target = network.check_targets(self._encode(y), loss, X.shape[0])
         return Run(network, loss, TrainingData(X, target, weight, rows), y, rng, first_pass)
 
     def _check_rows(self, X: Any, y: Any, reset: bool) -> tuple[Any, Any]:
@@ -371,7 +383,7 @@ class BaseMLP(Adaptable, ABC):
         self.n_iter_ = record.n_epochs
         self.t_ = 0
         if result is None:
-            warnings.warn("Training interrupted by user.", stacklevel=5)
+            warnings.warn("Training interrupted by user.", stacklevel=6)
         else:
             self.n_iter_ = _check_optimize_result("lbfgs", result, self.max_iter)
 
@@ -461,7 +473,7 @@ class BaseMLP(Adaptable, ABC):
 
         return score
 
-    def _batch_size(self, n_rows: int, stacklevel: int = 6) -> int:
+    def _batch_size(self, n_rows: int, stacklevel: int = 7) -> int:
         if isinstance(self.batch_size, str):  # 'auto', the only word that validation lets pass
             return min(200, n_rows)
         if self.batch_size > n_rows:
@@ -480,7 +492,7 @@ class BaseMLP(Adaptable, ABC):
             warnings.warn(
                 "Too few rows of some class to stratify the validation split of early_stopping; it is drawn "
                 "without regard to classes.",
-                stacklevel=6,
+                stacklevel=7,
             )
             stratify = None
         train, test = train_test_split(rows, random_state=rng, test_size=self.validation_fraction, stratify=stratify)
@@ -535,16 +547,16 @@ class BaseMLP(Adaptable, ABC):
                 f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the optimization hasn't "
                 "converged yet.",
                 ConvergenceWarning,
-                stacklevel=7,
+                stacklevel=8,
             )
         elif record.ended == "interrupted":
-            warnings.warn("Training interrupted by user.", stacklevel=7)
+            warnings.warn("Training interrupted by user.", stacklevel=8)
         elif record.ended == "diverged":
             warnings.warn(
                 f"Parameters were no longer finite after epoch {record.n_epochs}; training ended with the parameters "
                 "of the best validation score. Scale the input, or lower learning_rate_init.",
                 ConvergenceWarning,
-                stacklevel=7,
+                stacklevel=8,
             )
 
     # --- predict -------------------------------------------------------------------------------------------------

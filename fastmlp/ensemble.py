@@ -15,7 +15,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from contextvars import copy_context
 from functools import partial
 from numbers import Integral
@@ -186,7 +186,7 @@ class BaseMLPEnsemble(MetaEstimatorMixin, BaseEstimator, ABC):
 
     @abstractmethod
     def _share_target(self, member: BaseMLP, source: BaseMLP | BaseMLPEnsemble) -> None:
-        """Give ``member``, which learnt from encoded labels, or the ensemble itself what ``source`` knows of y."""
+        """Give a member, or the ensemble itself, what ``source`` knows of y."""
 
     # --- fit -------------------------------------------------------------------------------------------------------
 
@@ -233,7 +233,6 @@ class BaseMLPEnsemble(MetaEstimatorMixin, BaseEstimator, ABC):
             y = column_or_1d(y, warn=True)
         prototype._learn_target(y, incremental=False)
         self._share_target(self, prototype)
-        y = prototype._encode(y)
         if sample_weight is not None:
             sample_weight = np.ascontiguousarray(_check_sample_weight(sample_weight, X), dtype=np.float64)
 
@@ -242,6 +241,8 @@ class BaseMLPEnsemble(MetaEstimatorMixin, BaseEstimator, ABC):
         runs = [clone(prototype) for _ in range(n_runs)]
         for run, seed in zip(runs, rng.randint(np.iinfo(np.int32).max, size=n_runs), strict=True):
             run.set_params(random_state=int(seed), n_jobs=self.n_jobs)
+            run.n_features_in_ = self.n_features_in_
+            self._share_target(run, prototype)
         if self.members == _SNAPSHOTS:
             self.estimators_ = _run_at_once([partial(self._snapshots, runs[0], X, y, sample_weight)], 1)[0]
         else:
@@ -250,7 +251,6 @@ class BaseMLPEnsemble(MetaEstimatorMixin, BaseEstimator, ABC):
             _warn_of(endings, prototype.max_iter)
         for member in self.estimators_:
             member.n_jobs = prototype.n_jobs
-            self._share_target(member, self)
             if hasattr(self, "feature_names_in_"):
                 member.feature_names_in_ = self.feature_names_in_
 
@@ -290,8 +290,8 @@ class BaseMLPEnsemble(MetaEstimatorMixin, BaseEstimator, ABC):
             weight = sample_weight
             if self.members == _BOOTSTRAP:
                 weight = _bootstrap_weight(run.random_state, X.shape[0], sample_weight)
-            with _checked_before(), _endings(run) as ended:
-                run.fit(X, y, weight)
+            with _endings(run) as ended:
+                run._fit_checked(X, y, weight)
             return ended
 
         return _run_at_once([partial(fit, number) for number in range(len(runs))], n_workers)
@@ -302,8 +302,8 @@ class BaseMLPEnsemble(MetaEstimatorMixin, BaseEstimator, ABC):
         seed = run.random_state
         run.random_state = np.random.RandomState(seed)  # an integer would draw the same orders in each cycle
         for _ in range(self.n_estimators):
-            with _checked_before(), _endings(run) as ended:
-                run.fit(X, y, sample_weight)
+            with _endings(run) as ended:
+                run._fit_checked(X, y, sample_weight)
             if ended == ["interrupted"]:
                 raise KeyboardInterrupt
             # A further fit replaces fitted attributes, it does not write into them: a shallow copy keeps them.
@@ -333,11 +333,6 @@ class BaseMLPEnsemble(MetaEstimatorMixin, BaseEstimator, ABC):
         tags.input_tags.sparse = member.input_tags.sparse
         tags.target_tags.multi_output = member.target_tags.multi_output
         return tags
-
-
-def _checked_before() -> AbstractContextManager[None]:
-    """A context in which scikit-learn takes parameters and data as they are."""
-    return config_context(assume_finite=True, skip_parameter_validation=True)
 
 
 def _bootstrap_weight(seed: int, n_rows: int, sample_weight: np.ndarray | None) -> np.ndarray:
