@@ -238,7 +238,7 @@ typedef struct fm_kernels {
                    ptrdiff_t stride, int accumulate, int rule, const fm_hyper *hyper);
 
     /* square: square[column] = sum of g^2 over the block's rows, g as in update with clip = 1, from a G that is done.
-     * n = 0: a vector without penalty. oracle: loss_gradient */
+     * n = 0: a vector without penalty. numerics: squares and sums in double, in the order of the rows. oracle: loss_gradient */
     void (*square)(const fm_layer *layer, const void *G, double *square, ptrdiff_t i0, ptrdiff_t n, ptrdiff_t p,
                    const fm_hyper *hyper);
 

@@ -398,25 +398,24 @@ static void update_scale(const fm_layer *l, void *G, ptrdiff_t p, int rule, cons
     update_vector(l->norm->scale, l->norm->scale_state, G, p, rule, hyper);
 }
 
+/* Squares in double: a float's square overflows long before the float, and clipping is for large gradients. */
 static void square(const fm_layer *l, const void *G_, double *sum, ptrdiff_t i0, ptrdiff_t n, ptrdiff_t p, const fm_hyper *h) {
     const real *G = G_, *W = (const real *)l->W + (p * l->fan_in + i0) * NR;
     const vec l1 = v_set((real)h->l1), l2 = v_set((real)h->l2), divide = v_set((real)(1 / h->weight_sum));
     real lanes[FM_LANES];
-    for (ptrdiff_t c = 0; c < NR; c += V) {
-        vec total = v_set(0);
-        for (ptrdiff_t r = 0; r < (n ? n : 1); r++) {
+    memset(sum, 0, (size_t)NR * sizeof(*sum));
+    for (ptrdiff_t r = 0; r < (n ? n : 1); r++) {
+        for (ptrdiff_t c = 0; c < NR; c += V) {
             vec g = v_load(G + r * NR + c);
             if (n) {
                 const vec w = v_load(W + r * NR + c);
                 g = (g + l2 * w) + l1 * v_sign(w);
             }
-            g *= divide;
-            total += g * g;
+            v_store(lanes + c, g * divide);
         }
-        v_store(lanes + c, total);
+        for (ptrdiff_t c = 0; c < NR; c++)
+            sum[c] += (double)lanes[c] * (double)lanes[c];
     }
-    for (ptrdiff_t c = 0; c < NR; c++)
-        sum[c] = (double)lanes[c];
 }
 
 /* Columns. Measured on Zen 4, one row, two layers of so many: 4,096 take 2.7 ms instead of 5.7, 2,000 0.43 instead of 0.49, 1,024

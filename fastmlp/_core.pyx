@@ -18,7 +18,7 @@ import numpy
 
 from cpython.exc cimport PyErr_CheckSignals
 from cython.parallel cimport parallel, threadid
-from libc.math cimport sqrt
+from libc.math cimport INFINITY, NAN, sqrt
 from libc.stdint cimport uint32_t
 from libc.string cimport memset
 
@@ -397,9 +397,10 @@ cdef class Trainer(Workspace):
                           unit.p, hyper)
 
     cdef double clip_factor(self) noexcept nogil:
-        """min(1, max_grad_norm / norm); 1 for a norm that is not a number, which then shows in the parameters."""
+        """min(1, max_grad_norm / norm); not a number for a norm that is none or infinite, which then shows in the parameters:
+        with 0 instead, training would stand still without a word."""
         cdef double norm = sqrt(self.in_order(self.squares))
-        return self.max_grad_norm / norm if norm > self.max_grad_norm else 1
+        return 1 if norm <= self.max_grad_norm else self.max_grad_norm / norm if norm < INFINITY else NAN
 
     cdef void sort_columns(self, Epoch *e, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t first, Py_ssize_t rows,
                            int thread) noexcept nogil:

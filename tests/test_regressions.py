@@ -352,3 +352,16 @@ def test_unfrozen_layers_begin_with_small_steps():
     n_steps = -(-len(X) // 20)
     moved = np.abs(estimator.coefs_[0] - before).max()
     assert 0.5 * rate < moved <= 1.5 * rate * n_steps
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning", "ignore::RuntimeWarning")
+def test_clipping_of_gradients_whose_squares_overflow():
+    """Beyond 2e19 in float32 the norm was infinite and the factor 0: no step was made, and none was missed. Where doubles end,
+    it is divergence."""
+    X, y = classification(2, dtype="float32")
+    settings = {"hidden_layer_sizes": (8,), "activation": "identity", "solver": "sgd", "max_grad_norm": 1.0, "learning_rate_init": 0.1}
+    estimator = MLPClassifier(**settings, random_state=0, max_iter=20)
+    losses = estimator.fit(X * np.float32(1e25), y).loss_curve_
+    assert losses[-1] < 0.5 * losses[0]
+    with pytest.raises(ValueError, match="in epoch 1: scale the input"):
+        estimator.fit(X.astype(np.float64) * 1e200, y)
