@@ -8,7 +8,6 @@ Fitted state is NumPy arrays and plain values. Imported by ``estimators`` only.
 from __future__ import annotations
 
 import copy
-import inspect
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -27,6 +26,7 @@ from sklearn.utils.optimize import _check_optimize_result
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from fastmlp.adapt import Adaptable, take_body
+from fastmlp.held_out import HeldOut, can_stratify, takes_weights
 from fastmlp.network import Network
 from fastmlp.optimizers import make_schedule, update_rule
 from fastmlp.training import (
@@ -72,15 +72,6 @@ def unchanged_on_error(estimator: BaseEstimator) -> Iterator[None]:
 def _aligned(X: Any) -> Any:
     """X, or a copy if it is a view of packed records or bytes, whose numbers do not stand where the core may read them."""
     return np.require(X, requirements="A") if isinstance(X, np.ndarray) else X
-
-
-class HeldOut(NamedTuple):
-    """Rows to score on: as the network reads them, and y as the user gave it."""
-
-    X: Any
-    target: np.ndarray
-    y: Any
-    sample_weight: np.ndarray | None
 
 
 class Run(NamedTuple):
@@ -457,7 +448,7 @@ class BaseMLP(Adaptable, ABC):
             probe = copy.copy(self)
             probe.__dict__.pop("feature_names_in_", None)  # the rows were checked, and have no names any more
             metric = check_scoring(probe, scoring=self.validation_metric)
-            arguments = {"sample_weight": weight} if weight is not None and _takes_weights(metric) else {}
+            arguments = {"sample_weight": weight} if weight is not None and takes_weights(metric) else {}
 
         def score(network: Network) -> tuple[float, float]:
             n_threads = choose_threads(self.n_jobs, forward_flops(network.layer_sizes, len(held_out.target)))
@@ -488,7 +479,7 @@ class BaseMLP(Adaptable, ABC):
         rows = np.arange(data.X.shape[0], dtype=np.intp) if data.rows is None else data.rows
         stratify = self._strata(data.y[rows])
         # Two classes that cannot be split are an error, as in scikit-learn; more are not, as it never tries.
-        if stratify is not None and self.n_outputs_ > 1 and not _can_stratify(stratify, self.validation_fraction):
+        if stratify is not None and self.n_outputs_ > 1 and not can_stratify(stratify, self.validation_fraction):
             warnings.warn(
                 "Too few rows of some class to stratify the validation split of early_stopping; it is drawn "
                 "without regard to classes.",
@@ -594,20 +585,6 @@ class BaseMLP(Adaptable, ABC):
         return tags
 
 
-def _takes_weights(metric: Any) -> bool:
-    """Whether a scorer, or the metric that it was made from, has a place for ``sample_weight``."""
-    function = getattr(metric, "_score_func", metric)
-    parameters = inspect.signature(function).parameters
-    return "sample_weight" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-
-
 def _rows_that_count(weight: np.ndarray) -> np.ndarray | None:
     """Indices of the rows with a weight other than 0; None if these are all rows."""
     return None if weight.all() else np.flatnonzero(weight).astype(np.intp)
-
-
-def _can_stratify(labels: np.ndarray, test_fraction: float) -> bool:
-    """Whether each class has a row for each side of a split."""
-    counts = np.unique(labels, return_counts=True)[1]
-    n_test = int(np.ceil(test_fraction * len(labels)))
-    return counts.min() >= 2 and min(n_test, len(labels) - n_test) >= len(counts)
