@@ -90,13 +90,15 @@ def output(dtype: str, name: str, z: Array) -> Callable[[], Any]:
     return lambda: f(z)
 
 
-def loss(dtype: str, name: str, z: Array, y: Array, weights: Array, order: Array) -> Callable[[], Any]:
+def loss(
+    dtype: str, name: str, z: Array, y: Array, weights: Array, order: Array, parameter: float = 1.0
+) -> Callable[[], Any]:
     out, value, slope = reference.LOSSES[name]
     f, weights, eps = reference.OUTPUTS[out], weights.astype(dtype), float(np.finfo(dtype).eps)
 
     def both() -> tuple[Array, Array]:
         a, picked = f(z), y[order]
-        return weights[order, np.newaxis] * slope(picked, a), value(picked, a, eps)
+        return weights[order, np.newaxis] * slope(picked, a, parameter), value(picked, a, eps, parameter)
 
     return both
 
@@ -151,6 +153,41 @@ def update(
     return updated
 
 
+def leaving(dtype: str, x: Array, W: Array, b: Array, name: str, **options: Any) -> Callable[[], Any]:
+    f, rate, scale, shift = reference.ACTIVATIONS[name][0], options["rate"], options["scale"], options["shift"]
+
+    def out() -> Array:
+        y = f(x @ W * scale + shift if scale is not None else x @ W + b)
+        y = y + x if options["residual"] else y
+        draws = options["seed"], options["stream"], options["step"]
+        return y * reference.keep(*draws, len(y), y.shape[1], rate).astype(dtype) if rate else y
+
+    return out
+
+
+def normalised(dtype: str, z: Array, scale: Array, b: Array, dy: Array, name: str) -> Callable[[], Any]:
+    f, slope_of = reference.ACTIVATIONS[name]
+
+    def both() -> tuple[Array, Any]:
+        u, xhat, slope = reference.normalise(z, scale, b)
+        y = f(u)
+        return y, reference.normalise_gradient(dy * slope_of(u, y), xhat, slope, scale)
+
+    return both
+
+
+def augment(dtype: str, x: Array, partner: Array, **options: Any) -> Callable[[], Any]:
+    method = reference.Method(
+        dropout=(options["rate"],), input_noise=options["noise"], input_mask=options["mask"], seed=options["seed"]
+    )
+    mix = options["mix"]
+    return lambda: reference.augment(mix * x + (1 - mix) * partner, method, options["step"])
+
+
 COUNTERPARTS: dict[str, Callable[..., Callable[[], Any]]] = {
-    f.__name__: f for f in (math, activation, derivative, output, loss, gather, forward, forward_csr, gradient_csr, backward, update)
+    f.__name__: f
+    for f in (
+        math, activation, derivative, output, loss, gather, forward, forward_csr, gradient_csr, backward, update, leaving,
+        normalised, augment,
+    )
 }
