@@ -13,9 +13,10 @@
 #define FM_TRIAL 0.002 /* seconds of a trial */
 #define FM_FIRST 0.01  /* seconds on one thread before all are tried for the first time: many fits are over by then */
 #define FM_FRESH 0.02  /* seconds for which a measured rate is good enough to change over */
-#define FM_LONGEST 4.0 /* seconds between trials, at most */
-/* Seconds between trials of the other way, while on one thread and while on all. A trial that was clearly slower doubles them: on
- * a busy machine it costs several of the scheduler's turns. Four fits at once on two cores: see docs/performance.md. */
+#define FM_LONGEST 0.4 /* seconds that a failed trial may make the next one wait */
+/* Seconds between trials of the other way, while on one thread and while on all. A trial that was clearly slower doubles them, up
+ * to FM_LONGEST: on a busy machine a trial costs several of the scheduler's turns. Tried: up to 4 s, which left whole runs of a
+ * second on one thread after a moment's load. */
 static const double fm_pace_waits[2] = {0.1, 0.5};
 
 typedef struct fm_pace {
@@ -60,10 +61,9 @@ static inline void fm_pace_end(fm_pace *pace, ptrdiff_t rows, double now) {
     }
     if (pace->trial != pace->way) {
         double *wait = &pace->wait[pace->way];
-        const double twice = *wait > 0 ? 2 * *wait : fm_pace_waits[pace->way];
-        *wait = pace->rate[pace->trial] > 0.8 * pace->rate[pace->way] ? fm_pace_waits[pace->way]
-                : twice < FM_LONGEST                                  ? twice
-                                                                      : FM_LONGEST;
+        const double least = fm_pace_waits[pace->way], longest = least > FM_LONGEST ? least : FM_LONGEST;
+        const int clearly_slower = pace->rate[pace->trial] < 0.8 * pace->rate[pace->way];
+        *wait = !clearly_slower || *wait < least ? least : 2 * *wait < longest ? 2 * *wait : longest;
     }
     pace->slices += pace->slices < 4;
 }
