@@ -5,7 +5,7 @@ It refuses to train and to see data. Imported by ``base`` only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from numbers import Integral
 from typing import Any, Self
 
@@ -98,8 +98,7 @@ class Adaptable(Parameters):
 
     def _set_layer_rates(self, layers: int | Sequence[int], rate: float) -> Self:
         rates = list(self.layer_rates_)
-        chosen: list[Any] = [layers] if isinstance(layers, Integral) else list(layers)  # type: ignore[arg-type]
-        for layer in chosen:
+        for layer in layers if isinstance(layers, Iterable) else [layers]:
             if isinstance(layer, bool) or not isinstance(layer, Integral) or not -len(rates) <= int(layer) < len(rates):
                 raise ValueError(f"layers must be indices of the {len(rates)} layers, from 0, got {layer!r}.")
             rates[int(layer)] = rate

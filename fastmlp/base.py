@@ -74,6 +74,23 @@ def _aligned(X: Any) -> Any:
     return np.require(X, requirements="A") if isinstance(X, np.ndarray) else X
 
 
+def check_rows(estimator: BaseEstimator, X: Any, y: Any, reset: bool = True) -> tuple[Any, Any]:
+    """X and y by scikit-learn's rules; ``reset``: learn the features' number and names, instead of holding X to them."""
+    X, y = validate_data(
+        estimator,
+        X,
+        y,
+        accept_sparse="csr",
+        multi_output=True,
+        y_numeric=not is_classifier(estimator),
+        dtype=_FLOATS,
+        reset=reset,
+    )
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = column_or_1d(y, warn=True)
+    return _aligned(X), y
+
+
 class Run(NamedTuple):
     """What a fit has settled before its first step."""
 
@@ -246,7 +263,7 @@ class BaseMLP(Adaptable, ABC):
         first_pass = not hasattr(self, "network_") or not (self.warm_start or incremental)
         if incremental and self.early_stopping:
             raise ValueError("partial_fit does not support early_stopping=True")
-        X, y = self._check_rows(X, y, reset=first_pass)
+        X, y = check_rows(self, X, y, reset=first_pass)
         self._learn_target(y, incremental)
         weight = None if sample_weight is None else _check_sample_weight(sample_weight, X)
         return self._begin(X, y, weight, first_pass, incremental)
@@ -264,23 +281,10 @@ class BaseMLP(Adaptable, ABC):
         self.n_layers_ = len(layer_sizes)
         rng = self._take_rng(incremental and not first_pass)
         network = self._start_network(layer_sizes, X.dtype, rng, first_pass)
+        if not any(self.layer_rates_):
+            raise ValueError("All layers are frozen: there is nothing to train. unfreeze() some.")
         target = network.check_targets(self._encode(y), loss, X.shape[0])
         return Run(network, loss, TrainingData(X, target, weight, rows), y, rng, first_pass)
-
-    def _check_rows(self, X: Any, y: Any, reset: bool) -> tuple[Any, Any]:
-        X, y = validate_data(
-            self,
-            X,
-            y,
-            accept_sparse="csr",
-            multi_output=True,
-            y_numeric=not is_classifier(self),
-            dtype=_FLOATS,
-            reset=reset,
-        )
-        if y.ndim == 2 and y.shape[1] == 1:
-            y = column_or_1d(y, warn=True)
-        return _aligned(X), y
 
     def _take_eval_set(self, run: Run, eval_set: Any, sample_weight: ArrayLike | None) -> HeldOut:
         """Rows to score on, as the user brings them."""
@@ -288,7 +292,7 @@ class BaseMLP(Adaptable, ABC):
             parts = f" of {len(eval_set)}" if hasattr(eval_set, "__len__") else ""
             raise ValueError(f"eval_set must be one pair (X, y), got {type(eval_set).__name__}{parts}.")
         try:
-            X, y = self._check_rows(eval_set[0], eval_set[1], reset=False)
+            X, y = check_rows(self, eval_set[0], eval_set[1], reset=False)
             self._check_target(y)
             target = run.network.check_targets(self._encode(y), run.loss, X.shape[0])
             weight = None if sample_weight is None else _check_sample_weight(sample_weight, X)
@@ -380,8 +384,6 @@ class BaseMLP(Adaptable, ABC):
 
     def _fit_stochastic(self, run: Run, held_out: HeldOut | None, incremental: bool) -> None:
         network, data = run.network, run.data
-        if not any(self.layer_rates_):
-            raise ValueError("All layers are frozen: there is nothing to train. unfreeze() some.")
         terms = self._terms(scored_apart=held_out is not None)
         if self.early_stopping and held_out is None:
             data, held_out = self._split(data, run.y, run.rng)

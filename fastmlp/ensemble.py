@@ -23,7 +23,6 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.sparse import csr_matrix
 from sklearn import config_context, get_config
 from sklearn.base import (
     BaseEstimator,
@@ -32,15 +31,14 @@ from sklearn.base import (
     RegressorMixin,
     _fit_context,
     clone,
-    is_classifier,
 )
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state, column_or_1d, get_tags
+from sklearn.utils import check_random_state, get_tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from fastmlp.base import _FLOATS, BaseMLP, _aligned, unchanged_on_error
+from fastmlp.base import _FLOATS, BaseMLP, _aligned, check_rows, unchanged_on_error
 from fastmlp.estimators import MLPClassifier, MLPRegressor
 from fastmlp.training import Record, choose_threads, forward_flops
 
@@ -225,12 +223,7 @@ class BaseMLPEnsemble(MetaEstimatorMixin, BaseEstimator, ABC):
 
     def _fit(self, X: Any, y: Any, sample_weight: ArrayLike | None) -> None:
         prototype = self._prototype()
-        X, y = validate_data(
-            self, X, y, accept_sparse="csr", multi_output=True, y_numeric=not is_classifier(self), dtype=_FLOATS
-        )
-        X = _aligned(X)
-        if y.ndim == 2 and y.shape[1] == 1:
-            y = column_or_1d(y, warn=True)
+        X, y = check_rows(self, X, y)
         prototype._learn_target(y, incremental=False)
         self._share_target(self, prototype)
         if sample_weight is not None:
@@ -460,12 +453,7 @@ class MLPEnsembleClassifier(ClassifierMixin, BaseMLPEnsemble):
         ndarray of shape (n_samples,) or, in multi-label, (n_samples, n_outputs)
         """
         output = _mean(self._outputs(X))
-        if self._target_type.startswith("multilabel"):
-            indicator = (output > 0.5).astype(int)
-            return csr_matrix(indicator) if self._sparse_target else indicator
-        if self.n_outputs_ == 1:
-            return self.classes_[(output[:, 0] > 0.5).astype(np.intp)]
-        return self.classes_[output.argmax(axis=1)]
+        return self.estimators_[0]._labels(output)  # members agree on what an output means
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Mean of the members' probabilities of each class.
@@ -480,9 +468,7 @@ class MLPEnsembleClassifier(ClassifierMixin, BaseMLPEnsemble):
             Columns in the order of ``classes_``; rows add up to 1, except in multi-label.
         """
         output = _mean(self._outputs(X))
-        if self.n_outputs_ > 1:
-            return output
-        return np.column_stack([1 - output, output])
+        return self.estimators_[0]._probabilities(output)
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
         """The logarithm of ``predict_proba``.
@@ -561,10 +547,8 @@ class MLPEnsembleRegressor(RegressorMixin, BaseMLPEnsemble):
             Only with ``return_std``.
         """
         if not return_std:
-            return self._shaped(_mean(self._outputs(X)))
+            mean = _mean(self._outputs(X))
+            return self.estimators_[0]._shaped(mean)
         outputs = list(self._outputs(X))
-        return self._shaped(_mean(outputs)), self._shaped(np.std(outputs, axis=0))
-
-    def _shaped(self, output: np.ndarray) -> np.ndarray:
-        """(n_samples,) instead of (n_samples, 1)."""
-        return output[:, 0] if self.n_outputs_ == 1 else output
+        shaped = self.estimators_[0]._shaped
+        return shaped(_mean(outputs)), shaped(np.std(outputs, axis=0))

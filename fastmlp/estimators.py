@@ -376,7 +376,10 @@ callable, default='constant'
         -------
         ndarray of shape (n_samples,) or, in multi-label, (n_samples, n_outputs)
         """
-        output = self._forward(X)
+        return self._labels(self._forward(X))
+
+    def _labels(self, output: np.ndarray) -> np.ndarray:
+        """The classes that a network's output (n_samples, n_outputs) makes most probable."""
         if self._target_type.startswith("multilabel"):
             indicator = (output > 0.5).astype(int)
             return csr_matrix(indicator) if self._sparse_target else indicator
@@ -396,7 +399,10 @@ callable, default='constant'
         ndarray of shape (n_samples, n_classes)
             Columns in the order of ``classes_``; rows add up to 1, except in multi-label.
         """
-        output = self._forward(X)
+        return self._probabilities(self._forward(X))
+
+    def _probabilities(self, output: np.ndarray) -> np.ndarray:
+        """A column for each class, also where the network has one output for two."""
         if self.n_outputs_ > 1:
             return output
         both = np.empty((len(output), 2), dtype=output.dtype)
@@ -588,5 +594,8 @@ validation_loss_curve_, layer_rates_, history_, n_iter_, t_, n_layers_, n_output
         -------
         ndarray of shape (n_samples,) or, with several outputs, (n_samples, n_outputs)
         """
-        output = self._forward(X)
+        return self._shaped(self._forward(X))
+
+    def _shaped(self, output: np.ndarray) -> np.ndarray:
+        """(n_samples,) instead of (n_samples, 1)."""
         return output[:, 0] if self.n_outputs_ == 1 else output

@@ -162,8 +162,6 @@ def _train(probe: BaseMLP, run: Run, rates: np.ndarray, losses: np.ndarray) -> I
     Rows, orders and all that is drawn are those of ``training.run_epochs``, called by ``fit`` without early stopping.
     """
     data, rng = run.data, run.rng
-    if not any(probe.layer_rates_):
-        raise ValueError("All layers are frozen: there is nothing to train. unfreeze() some.")
     size = probe._batch_size(data.n_rows, stacklevel=5)
     rule = update_rule(probe.solver, probe.momentum, probe.nesterovs_momentum)
     n_threads = choose_threads(probe.n_jobs, step_flops(run.network.layer_sizes, size))

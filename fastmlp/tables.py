@@ -23,9 +23,15 @@ from fastmlp.optimizers import CURVES, SCHEDULES, STOCHASTIC_SOLVERS
 _SGD_VARIANTS = {"sgd": "sgd, momentum=0", "sgd_momentum": "sgd, nesterovs_momentum=False", "sgd_nesterov": "sgd"}
 
 
+def _doc(thing: Any) -> str:
+    text = inspect.getdoc(thing)
+    assert text is not None, f"{thing} has no docstring"
+    return text
+
+
 def _words(function: Any) -> str:
     """A docstring in one line; what stands under its first blank line too."""
-    return " ".join(inspect.getdoc(function).split())  # type: ignore[union-attr]
+    return " ".join(_doc(function).split())
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
@@ -40,9 +46,9 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
 
 def _curve(name: str) -> list[str]:
     """A schedule's row: what it is by default, and its formula."""
-    curve = CURVES[name]()
-    defaults = ", ".join(f"{field.name}={getattr(curve, field.name)!r}" for field in fields(curve))  # type: ignore[arg-type]
-    formula = inspect.getdoc(type(curve)).split("\n\n")[0]  # type: ignore[union-attr]
+    curve: Any = CURVES[name]()
+    defaults = ", ".join(f"{field.name}={getattr(curve, field.name)!r}" for field in fields(curve))
+    formula = _doc(type(curve)).split("\n\n")[0]
     return [f"`{name}`", f"`{type(curve).__name__}({defaults})`", " ".join(formula.split())]
 
 
@@ -106,7 +112,7 @@ def _parameters() -> Iterator[list[str]]:
     upstream = set(SklearnClassifier().get_params()) | {"loss"}
     seen: set[str] = set()
     for estimator in (MLPClassifier, MLPRegressor):
-        text = inspect.getdoc(estimator).split("Attributes\n")[0]  # type: ignore[union-attr]
+        text = _doc(estimator).split("Attributes\n")[0]
         own = set(estimator().get_params()) - upstream - seen
         for names, values, words in re.findall(r"^(\w[\w, ]*) : ((?:.|\n(?! ))*)\n((?: {4}.*\n)+)", text, flags=re.MULTILINE):
             if own & set(names.split(", ")):
