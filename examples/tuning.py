@@ -23,7 +23,7 @@ import numpy as np
 from scipy.stats import loguniform, randint, uniform
 from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.experimental import enable_halving_search_cv  # noqa: F401
+from sklearn.experimental import enable_halving_search_cv  # noqa: F401 (the halving searches ask for it)
 from sklearn.model_selection import GridSearchCV, HalvingRandomSearchCV, RandomizedSearchCV, train_test_split
 
 from fastmlp import MLPClassifier, learning_rate_range
