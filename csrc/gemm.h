@@ -30,6 +30,9 @@
 #else
 #define MR 6
 #endif
+/* Rows of a tile over a single vector, of a panel that is at most half full: as many accumulators, or the chains' latency shows.
+ */
+#define MR_NARROW 12
 
 /* Chunk of k: KC rows of a panel (16 or 32 KiB) stay in L1 while all the rows of the left operand pass by.
  * A multiple of every NR. */
@@ -43,7 +46,7 @@
  * start        C itself (bias = NULL, accumulate), bias[:], or zero */
 FM_INLINE void tile(real *restrict C, const real *restrict A, const real *restrict B, const real *restrict bias, int accumulate,
                     ptrdiff_t k, ptrdiff_t a_stride, const int mr, const int nv, const int transposed) {
-    vec sum[MR][2];
+    vec sum[MR_NARROW][2];
     for (int r = 0; r < mr; r++)
         for (int j = 0; j < nv; j++)
             sum[r][j] = accumulate ? v_load(C + r * NR + j * V) : bias ? v_load(bias + j * V) : v_set(0);
@@ -75,24 +78,30 @@ typedef void tile_function(real *C, const real *A, const real *B, const real *bi
                                        ptrdiff_t a_stride) {                                                                     \
         tile(C, A, B, bias, accumulate, k, a_stride, mr, nv, t);                                                                 \
     }
-#define TILES_1(mr) TILE(mr, 1, 0) TILE(mr, 2, 0) TILE(mr, 1, 1) TILE(mr, 2, 1)
-#define TILE_ROW(mr)                                                                                                             \
-    {                                                                                                                            \
-        {tile_##mr##_1_0, tile_##mr##_1_1}, { tile_##mr##_2_0, tile_##mr##_2_1 }                                                 \
-    }
+#define TILES(mr, nv) TILE(mr, nv, 0) TILE(mr, nv, 1)
+#define TILES_UP_TO_6(nv) TILES(1, nv) TILES(2, nv) TILES(3, nv) TILES(4, nv) TILES(5, nv) TILES(6, nv)
+#define TILES_FROM_7(nv) TILES(7, nv) TILES(8, nv) TILES(9, nv) TILES(10, nv) TILES(11, nv) TILES(12, nv)
+#define TILE_PAIR(mr, nv) {tile_##mr##_##nv##_0, tile_##mr##_##nv##_1}
+#define ROWS_UP_TO_6(nv)                                                                                                         \
+    TILE_PAIR(1, nv), TILE_PAIR(2, nv), TILE_PAIR(3, nv), TILE_PAIR(4, nv), TILE_PAIR(5, nv), TILE_PAIR(6, nv)
+#define ROWS_FROM_7(nv)                                                                                                          \
+    TILE_PAIR(7, nv), TILE_PAIR(8, nv), TILE_PAIR(9, nv), TILE_PAIR(10, nv), TILE_PAIR(11, nv), TILE_PAIR(12, nv)
 /* clang-format off */
-TILES_1(1) TILES_1(2) TILES_1(3) TILES_1(4) TILES_1(5) TILES_1(6)
+TILES_UP_TO_6(1) TILES_FROM_7(1) TILES_UP_TO_6(2)
 #if MR == 12
-TILES_1(7) TILES_1(8) TILES_1(9) TILES_1(10) TILES_1(11) TILES_1(12)
+TILES_FROM_7(2)
 #endif
-/* [rows - 1][vectors - 1][transposed] */
-static tile_function *const tiles[MR][2][2] = {
-    TILE_ROW(1), TILE_ROW(2), TILE_ROW(3), TILE_ROW(4), TILE_ROW(5), TILE_ROW(6),
+/* [vectors - 1][rows - 1][transposed] */
+static tile_function *const tiles[2][MR_NARROW][2] = {
+    {ROWS_UP_TO_6(1), ROWS_FROM_7(1)},
 #if MR == 12
-    TILE_ROW(7), TILE_ROW(8), TILE_ROW(9), TILE_ROW(10), TILE_ROW(11), TILE_ROW(12),
+    {ROWS_UP_TO_6(2), ROWS_FROM_7(2)},
+#else
+    {ROWS_UP_TO_6(2)},
 #endif
 };
 /* clang-format on */
+static inline ptrdiff_t tile_rows(int nv) { return nv == 1 ? MR_NARROW : MR; }
 
 /* Vectors that a panel with `cols` valid columns needs: one if half the panel is empty. */
 static inline int panel_vectors(ptrdiff_t cols) { return cols > V ? 2 : 1; }
@@ -101,10 +110,10 @@ static inline int panel_vectors(ptrdiff_t cols) { return cols > V ? 2 : 1; }
  * Rows are cut into tiles of nearly equal height: 64 rows make 9 tiles of 6 and 2 of 5, not 10 of 6 and one of 4. */
 static void product_chunk(real *C, const real *A, const real *B, const real *bias, ptrdiff_t rows, int accumulate, ptrdiff_t kc,
                           ptrdiff_t a_stride, int nv) {
-    const ptrdiff_t n_tiles = (rows + MR - 1) / MR;
+    const ptrdiff_t most = tile_rows(nv), n_tiles = (rows + most - 1) / most;
     for (ptrdiff_t t = 0, r = 0; t < n_tiles; t++) {
         const ptrdiff_t height = (rows - r) / (n_tiles - t);
-        tiles[height - 1][nv - 1][0](C + r * NR, A + r * NR, B, bias, accumulate, kc, a_stride);
+        tiles[nv - 1][height - 1][0](C + r * NR, A + r * NR, B, bias, accumulate, kc, a_stride);
         r += height;
     }
 }
@@ -121,17 +130,18 @@ static void product(real *C, const real *A, const real *B, const real *bias, ptr
  * computes: all at once, they would fill the core's miss buffers and stall it (measured: 4 % of a seed step). */
 static void product_transposed(real *G, const real *A, const real *B, int accumulate, ptrdiff_t n, ptrdiff_t k,
                                ptrdiff_t a_stride, int nv, real *const next[], int n_next) {
+    const ptrdiff_t most = tile_rows(nv);
     for (ptrdiff_t k0 = 0; k0 < k; k0 += KC) {
         const ptrdiff_t kc = k - k0 < KC ? k - k0 : KC;
         for (ptrdiff_t i0 = 0; i0 < n; i0 += NR) {
-            const ptrdiff_t width = n - i0 < NR ? n - i0 : NR, n_tiles = (width + MR - 1) / MR;
+            const ptrdiff_t width = n - i0 < NR ? n - i0 : NR, n_tiles = (width + most - 1) / most;
             const real *a = A + i0 / NR * a_stride + k0 * NR;
             for (ptrdiff_t t = 0, i = 0; t < n_tiles; t++) {
                 const ptrdiff_t height = (width - i) / (n_tiles - t), at = (i0 + i) * NR;
                 for (int x = 0; x < n_next && k0 + KC >= k; x++)
                     for (ptrdiff_t line = 0; line < height * NR; line += 64 / (ptrdiff_t)sizeof(real))
                         __builtin_prefetch(next[x] + at + line, 1);
-                tiles[height - 1][nv - 1][1](G + at, a + i, B + k0 * NR, NULL, accumulate || k0 > 0, kc, a_stride);
+                tiles[nv - 1][height - 1][1](G + at, a + i, B + k0 * NR, NULL, accumulate || k0 > 0, kc, a_stride);
                 i += height;
             }
         }
