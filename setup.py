@@ -139,7 +139,7 @@ def extensions() -> list[Extension]:
         "embedsignature": True,
         "freethreading_compatible": True,
     }
-    names = ("_machine", "_plan", "_workspace", "_core", "_kernels")
+    names = ("_machine", "_shuffle", "_plan", "_workspace", "_core", "_kernels")
     return cythonize([extension(name) for name in names], compiler_directives=directives, build_dir=f"{BUILD}/cython")
 
 

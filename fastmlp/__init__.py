@@ -51,7 +51,7 @@ _HOMES = {
     "learning_rate_range": "fastmlp.tuning",
 }
 
-_COMPILED = ("_core", "_workspace", "_plan", "_machine", "_kernels")
+_COMPILED = ("_core", "_workspace", "_plan", "_shuffle", "_machine", "_kernels")
 
 
 def show_config() -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import clone
 
+from fastmlp._shuffle import shuffle
 from fastmlp.base import BaseMLP, Run
 from fastmlp.optimizers import STOCHASTIC_SOLVERS, _power, update_rule
 from fastmlp.training import OptimizerState, choose_threads, non_finite_message, step_flops
@@ -174,7 +175,7 @@ def _train(probe: BaseMLP, run: Run, rates: np.ndarray, losses: np.ndarray) -> I
     stride = -(-n_steps // _LOOKS)
     for begin in range(0, n_steps, per_epoch):
         if probe.shuffle:
-            rng.shuffle(order)
+            shuffle(order, rng)
         mix = method.mix(begin, per_epoch)
         for first in range(0, min(per_epoch, n_steps - begin), stride):
             last = min(first + stride, per_epoch, n_steps - begin)

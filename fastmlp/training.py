@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from fastmlp import _core
+from fastmlp._shuffle import shuffle
 from fastmlp.network import Network, aligned_copy
 from fastmlp.optimizers import Hyperparameters, Schedule
 
@@ -337,7 +338,7 @@ def run_epochs(
         while not record.ended:
             started = time.perf_counter()
             if settings.shuffle and order is not None:
-                rng.shuffle(order)
+                shuffle(order, rng)
             rate = schedule.rate
             epoch_loss = trainer.epoch(
                 data.X,
