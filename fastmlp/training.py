@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from fastmlp import _core
-from fastmlp.network import Network, aligned_copy
+from fastmlp.aligned import aligned_copy
+from fastmlp.network import Network
 from fastmlp.optimizers import Hyperparameters, Schedule
 
 # --- threads -----------------------------------------------------------------------------------------------
