@@ -14,6 +14,7 @@ import reprlib
 import secrets
 import stat
 from collections.abc import Callable, Iterator
+from functools import partial
 from numbers import Integral, Real
 from typing import Any, NamedTuple, TypeVar
 
@@ -57,14 +58,15 @@ def replaced(path: str | os.PathLike[str]) -> Iterator[str]:
     target = os.path.realpath(os.fsdecode(path))
     folder, name = os.path.split(target)
     temporary = os.path.join(folder, f".{name}.{secrets.token_hex(8)}.tmp")
+    # Made here for its permissions, which the umask decides; the writer may put a file of its own in its place.
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
-        try:
-            with contextlib.suppress(FileNotFoundError):
-                os.fchmod(descriptor, stat.S_IMODE(os.stat(target).st_mode))
-        finally:
-            os.close(descriptor)
+        mode = os.fstat(descriptor).st_mode
+        os.close(descriptor)
+        with contextlib.suppress(FileNotFoundError):
+            mode = os.stat(target).st_mode
         yield temporary
+        os.chmod(temporary, stat.S_IMODE(mode))
         _fsync(temporary)
         os.replace(temporary, target)
     except BaseException:
@@ -146,7 +148,12 @@ class Fields:
         return self.take(name, lambda value: True, "")
 
     def has(self, name: str) -> bool:
+        """Whether the field is there, and not taken yet."""
         return name in self._left
+
+    def is_model(self, kind: str) -> bool:
+        """Whether the field ``class`` says so."""
+        return self._left.get("class") == kind
 
     def flag(self, name: str) -> bool:
         return bool(self.take(name, lambda value: isinstance(value, bool), "true or false"))
@@ -306,9 +313,10 @@ def _read(file: Any, build: Callable[[Fields, Tensors, str], T]) -> T:
     if set(metadata) != {_VERSION_KEY, _MADE_BY_KEY, _MODEL_KEY}:
         raise FileFormatError(f"its metadata must be {_VERSION_KEY}, {_MADE_BY_KEY} and {_MODEL_KEY}, got {reprlib.repr(sorted(metadata))}")
     entries = {}
-    for name in file.keys():  # noqa: SIM118: safe_open is no mapping
+    names: list[str] = file.keys()
+    for name in names:
         part = file.get_slice(name)
         if part.get_dtype() not in _TYPES:
             raise FileFormatError(f"tensor {reprlib.repr(name)} has the unknown type {part.get_dtype()}")
-        entries[name] = Tensors.Entry(_TYPES[part.get_dtype()], tuple(part.get_shape()), lambda name=name: file.get_tensor(name))
+        entries[name] = Tensors.Entry(_TYPES[part.get_dtype()], tuple(part.get_shape()), partial(file.get_tensor, name))
     return rebuilt(metadata[_MODEL_KEY], Tensors(entries), metadata[_MADE_BY_KEY], build)

@@ -60,7 +60,10 @@ def network_state(fields: Fields, tensors: Tensors, prefix: str = "") -> dict[st
     for name, shape in shapes.items():
         tensors.require(prefix + name, (dtype,), shape)
     parts = list(shapes.items())
-    state = {
+    statistics = _joined(parts[n_parameters:], tensors, dtype, prefix)
+    if (np.split(statistics, 2)[1] < 0).any():
+        raise FileFormatError(f"tensors {prefix}variances must hold no negative numbers")
+    return {
         "layer_sizes": sizes,
         "activations": tuple(activations),
         "out_activation": out_activation,
@@ -68,11 +71,8 @@ def network_state(fields: Fields, tensors: Tensors, prefix: str = "") -> dict[st
         "batch_norm": batch_norm,
         "residual": residual,
         "parameters": _joined(parts[:n_parameters], tensors, dtype, prefix),
-        "statistics": _joined(parts[n_parameters:], tensors, dtype, prefix),
+        "statistics": statistics,
     }
-    if (np.split(state["statistics"], 2)[1] < 0).any():
-        raise FileFormatError(f"tensors {prefix}variances must hold no negative numbers")
-    return state
 
 
 def _joined(parts: list[tuple[str, tuple[int, ...]]], tensors: Tensors, dtype: str, prefix: str) -> np.ndarray:
