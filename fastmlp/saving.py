@@ -82,7 +82,7 @@ class InconsistentVersionWarning(UserWarning):
     estimator_name, current_version, original_version : str
     """
 
-    def __init__(self, *, estimator_name: str, current_version: str, original_version: str) -> None:
+    def __init__(self, estimator_name: str, current_version: str, original_version: str) -> None:
         self.estimator_name = estimator_name
         self.current_version = current_version
         self.original_version = original_version
@@ -152,7 +152,7 @@ class Saved(BaseEstimator):
         if version != __version__:
             name = type(self).__name__
             warnings.warn(
-                InconsistentVersionWarning(estimator_name=name, current_version=__version__, original_version=str(version)),
+                InconsistentVersionWarning(name, __version__, str(version)),
                 stacklevel=2,
             )
             state = {**_defaults(type(self)), **state}

@@ -6,6 +6,7 @@ than it holds, or that hangs, is a failure here. tests/test_saving_hostile.py ru
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 import resource
@@ -57,21 +58,21 @@ def places(value: Any) -> list[tuple[Any, Any]]:
 def disturb(document: Any, draws: random.Random) -> None:
     """Change one place of a JSON document."""
     container, key = draws.choice(places(document))
-    others = places(document)
+    other, other_key = draws.choice(places(document))
+    strange = copy.deepcopy(draws.choice(STRANGE))
     action = draws.randrange(6)
     if action == 0:
         del container[key]
     elif action == 1:
-        other, other_key = draws.choice(others)
-        container[key], other[other_key] = other[other_key], container[key]
+        container[key], other[other_key] = copy.deepcopy((other[other_key], container[key]))
     elif action == 2 and isinstance(container, dict):
-        container[draws.choice(["x", "", "loss_", str(key) + "_"])] = draws.choice(STRANGE)
+        container[draws.choice(["x", "", "loss_", str(key) + "_"])] = strange
     elif action == 3 and isinstance(container, list):
-        container.insert(key, draws.choice([container[key], draws.choice(STRANGE)]))
+        container.insert(key, draws.choice([copy.deepcopy(container[key]), strange]))
     elif action == 4 and type(container[key]) in (int, float):
         container[key] = draws.choice([container[key] + 1, -container[key], container[key] * 2**20, container[key] - 1])
     else:
-        container[key] = draws.choice(STRANGE)
+        container[key] = strange
 
 
 def flip_bytes(data: bytes, draws: random.Random) -> bytes:
