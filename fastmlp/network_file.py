@@ -83,6 +83,7 @@ def _joined(parts: list[tuple[str, tuple[int, ...]]], tensors: Tensors, dtype: s
         array = tensors.read(prefix + name).ravel()
         flat[start : start + array.size] = array
         start += array.size
+        del array  # before the next one is read
     return flat
 
 

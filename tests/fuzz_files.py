@@ -122,7 +122,7 @@ def change_numbers(data: bytes, draws: random.Random) -> bytes:
     """Numbers of the arrays that are not finite, negative or huge."""
     header, rest = parts(data)
     numbers = np.frombuffer(rest, dtype=draws.choice(["<f8", "<f4"]), count=len(rest) // 8).copy()
-    numbers[draws.randrange(len(numbers))] = draws.choice([np.nan, np.inf, -1.0, 1e300, -0.0])
+    numbers[draws.randrange(len(numbers))] = draws.choice([np.nan, np.inf, -1.0, np.finfo(numbers.dtype).max, -0.0])
     return joined(header, numbers.tobytes() + rest[numbers.nbytes :])
 
 
