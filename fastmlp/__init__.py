@@ -10,11 +10,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fastmlp.container import FileFormatError
     from fastmlp.display import LearningRateRangeDisplay
     from fastmlp.ensemble import MLPEnsembleClassifier, MLPEnsembleRegressor
     from fastmlp.estimators import MLPClassifier, MLPRegressor
+    from fastmlp.loading import from_sklearn, load
     from fastmlp.network import Network
     from fastmlp.optimizers import CosineDecay, ExponentialDecay, OneCycle, StepDecay, WarmupCosine
+    from fastmlp.saving import InconsistentVersionWarning
     from fastmlp.tuning import learning_rate_range
 
 __version__ = "0.1.0"
@@ -22,6 +25,8 @@ __version__ = "0.1.0"
 __all__ = [
     "CosineDecay",
     "ExponentialDecay",
+    "FileFormatError",
+    "InconsistentVersionWarning",
     "LearningRateRangeDisplay",
     "MLPClassifier",
     "MLPEnsembleClassifier",
@@ -32,7 +37,9 @@ __all__ = [
     "StepDecay",
     "WarmupCosine",
     "__version__",
+    "from_sklearn",
     "learning_rate_range",
+    "load",
     "show_config",
 ]
 
@@ -47,6 +54,10 @@ _HOMES = {
     "OneCycle": "fastmlp.optimizers",
     "StepDecay": "fastmlp.optimizers",
     "WarmupCosine": "fastmlp.optimizers",
+    "FileFormatError": "fastmlp.container",
+    "InconsistentVersionWarning": "fastmlp.saving",
+    "load": "fastmlp.loading",
+    "from_sklearn": "fastmlp.loading",
     "LearningRateRangeDisplay": "fastmlp.display",
     "learning_rate_range": "fastmlp.tuning",
 }

@@ -26,9 +26,11 @@ from sklearn.utils.optimize import _check_optimize_result
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from fastmlp.adapt import Adaptable, take_body
+from fastmlp.conversion import Convertible
 from fastmlp.held_out import HeldOut, can_stratify, takes_weights
 from fastmlp.network import Network
 from fastmlp.optimizers import make_schedule, update_rule
+from fastmlp.saving import Saved
 from fastmlp.training import (
     OptimizerState,
     Record,
@@ -109,7 +111,7 @@ def has_partial_fit(estimator: BaseMLP) -> bool:
     return True
 
 
-class BaseMLP(Adaptable, ABC):
+class BaseMLP(Saved, Convertible, Adaptable, ABC):
     """What the classifier and the regressor share: fit, and the way down to the network."""
 
     # Fitted attributes that the next call of fit or partial_fit reads.
@@ -255,6 +257,7 @@ class BaseMLP(Adaptable, ABC):
         else:
             self._fit_stochastic(run, held_out, incremental)
         self.network_ = run.network
+        self._by_partial_fit = incremental
         self._rng = (self.random_state, run.rng) if isinstance(self.random_state, Integral) else None
 
     def _prepare(self, X: Any, y: Any, sample_weight: ArrayLike | None, incremental: bool) -> Run:

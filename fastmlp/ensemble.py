@@ -40,6 +40,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from fastmlp.base import _FLOATS, BaseMLP, _aligned, check_rows, unchanged_on_error
 from fastmlp.estimators import MLPClassifier, MLPRegressor
+from fastmlp.saving import Saved
 from fastmlp.training import Record, choose_threads, forward_flops
 
 _SEEDS, _BOOTSTRAP, _SNAPSHOTS = "seeds", "bootstrap", "snapshots"
@@ -153,7 +154,7 @@ def _endings(member: BaseMLP) -> Iterator[list[str]]:
 # --- what the two ensembles share ------------------------------------------------------------------------------
 
 
-class BaseMLPEnsemble(MetaEstimatorMixin, BaseEstimator, ABC):
+class BaseMLPEnsemble(Saved, MetaEstimatorMixin, BaseEstimator, ABC):
     """What the classifier and the regressor share."""
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {

@@ -16,30 +16,16 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastmlp import _core
+from fastmlp.aligned import ALIGNMENT, aligned_copy, aligned_empty
 from fastmlp.initialisers import Draw, Layer, initialiser
+from fastmlp.network_file import NetworkFile
 
 # Lists of views: of the parameters, in their order, and of the running averages.
 _IN_PARAMETERS = ("coefs", "intercepts", "scales")
 _IN_STATISTICS = ("means", "variances")
-_ALIGNMENT = 64  # bytes: one cache line, one AVX-512 vector
 
 
-def aligned_empty(n: int, dtype: np.dtype | str) -> np.ndarray:
-    """An uninitialised array (n,) whose data start on a cache line."""
-    dtype = np.dtype(dtype)
-    raw = np.empty(n * dtype.itemsize + _ALIGNMENT, dtype=np.uint8)
-    start = -raw.ctypes.data % _ALIGNMENT
-    return raw[start : start + n * dtype.itemsize].view(dtype)
-
-
-def aligned_copy(values: np.ndarray, dtype: np.dtype | str | None = None) -> np.ndarray:
-    """The values of a 1-D array in a new array whose data start on a cache line."""
-    copy = aligned_empty(values.size, values.dtype if dtype is None else dtype)
-    copy[:] = values
-    return copy
-
-
-class Network:
+class Network(NetworkFile):
     """A multilayer perceptron: a(l) = f(a(l-1) W(l) + b(l)), with a(l-1) added where it is residual.
 
     Parameters
@@ -186,7 +172,7 @@ class Network:
         self._bind_statistics(state["statistics"])
         parameters = state["parameters"]
         # A memory map (joblib) stays one: it is shared between processes, a copy would not be.
-        if parameters.ctypes.data % _ALIGNMENT and not isinstance(parameters, np.memmap):
+        if parameters.ctypes.data % ALIGNMENT and not isinstance(parameters, np.memmap):
             parameters = aligned_copy(parameters)
         self._bind(parameters)
 

@@ -19,7 +19,8 @@ import numpy as np
 
 from fastmlp import _core
 from fastmlp._shuffle import shuffle
-from fastmlp.network import Network, aligned_copy
+from fastmlp.aligned import aligned_copy
+from fastmlp.network import Network
 from fastmlp.optimizers import Hyperparameters, Schedule
 
 # --- threads -----------------------------------------------------------------------------------------------

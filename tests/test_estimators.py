@@ -79,9 +79,15 @@ def test_early_stopping_restores_best():
 @pytest.mark.parametrize(
     "duplicate", [copy.copy, copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))], ids=["copy", "deepcopy", "pickle"]
 )
-def test_copies_predict_and_train_on(duplicate):
-    """A copy predicts the same bits, and partial_fit goes on from it as from the original."""
+@pytest.mark.parametrize("incremental", [False, True])
+def test_copies_predict_and_train_on(duplicate, incremental):
+    """A copy predicts the same bits, and partial_fit goes on from it as from the original.
+
+    A pickle does the latter where the last training was by partial_fit: else it leaves out the optimizer's memory, to be small.
+    """
     estimator, X, y = small_classifier()
+    if incremental:
+        estimator.partial_fit(X, y)
     other = duplicate(estimator)
     assert np.array_equal(other.predict_proba(X), estimator.predict_proba(X))
     assert np.shares_memory(other.coefs_[0], other.network_.parameters)
@@ -90,8 +96,8 @@ def test_copies_predict_and_train_on(duplicate):
     changed = other.network_.parameters
     assert not np.array_equal(changed, before)
     assert np.array_equal(estimator.network_.parameters, before)
-    estimator.partial_fit(X, y)
-    assert np.array_equal(estimator.network_.parameters, changed)
+    pickled_fit = duplicate not in (copy.copy, copy.deepcopy) and not incremental
+    assert np.array_equal(estimator.partial_fit(X, y).network_.parameters, changed) != pickled_fit
 
 
 def test_fitted_state_is_plain():
