@@ -36,10 +36,5 @@ def _published() -> str:
         entries = metadata.metadata("fastmlp").get_all("Project-URL") or []
     except metadata.PackageNotFoundError:  # run from a checkout
         return ""
-    return documentation_entry(entries)
-
-
-def documentation_entry(entries: list[str]) -> str:
-    """The address labelled Documentation among lines 'label, address', '' if none is."""
     pairs = [entry.partition(",") for entry in entries]
     return next((address.strip() for label, _, address in pairs if label.strip().lower() == "documentation"), "")

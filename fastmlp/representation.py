@@ -95,6 +95,13 @@ class Representation(_Hidden, TransformerMixin):
     # An argument of transform that is not data, and so not for scikit-learn to route.
     __metadata_request__transform = {"layer": UNUSED}
 
+    dtype: str
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"] if self.dtype == "auto" else [self.dtype]
+        return tags
+
     def get_feature_names_out(self, input_features: ArrayLike | None = None, layer: int = -1) -> np.ndarray:
         """Names of the columns of ``transform``: the class's name in small letters and the unit's number.
 
