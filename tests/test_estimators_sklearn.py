@@ -126,6 +126,24 @@ def test_lbfgs_final_loss(weighted, kind):
     assert len(ours.history_) == ours.n_iter_
 
 
+@pytest.mark.filterwarnings("ignore:lbfgs failed")
+@pytest.mark.parametrize("limit", [{"max_fun": 6}, {"max_fun": 23}, {"tol": 0.05}, {"tol": 0.01}, {"max_iter": 4}], ids=ident)
+@pytest.mark.parametrize("kind", ["multiclass", "regression"])
+def test_lbfgs_ends_as_sklearns(kind, limit):
+    """Each limit by itself: the iteration it ends at, the loss there, and the words on it."""
+    X, y = DATA[kind]()
+    theirs, ours = pair(kind, solver="lbfgs", **{**SMALL, "max_iter": 60, "tol": 1e-7, **limit})
+    said = []
+    for estimator in (theirs, ours):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            estimator.fit(X, y)
+        said.append([(w.category, str(w.message)) for w in caught])
+    assert said[0] == said[1]
+    assert 0 < ours.n_iter_ == theirs.n_iter_ < 60
+    np.testing.assert_allclose(ours.loss_, theirs.loss_, rtol=SKLEARN_LBFGS_RTOL)
+
+
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("kind", ["binary", "multilabel", "regression", "poisson"])
 def test_curve_with_early_stopping(kind, weighted):
