@@ -77,7 +77,7 @@ def test_residual_layers_add_their_input(activation):
 
 def test_transform_is_of_sklearns_network():
     """The activations that scikit-learn's own MLP computes on its way."""
-    theirs, ours = (getattr(module, "MLPClassifier")(**SMALL).fit(X, Y) for module in (sklearn.neural_network, fastmlp))
+    theirs, ours = (module.MLPClassifier(**SMALL).fit(X, Y) for module in (sklearn.neural_network, fastmlp))
     hidden = X
     for layer in range(3):
         hidden = np.maximum(hidden @ theirs.coefs_[layer] + theirs.intercepts_[layer], 0)
