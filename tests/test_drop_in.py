@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import classification, regression
+from conftest import classification, needs_sklearn, regression
 from sklearn import neural_network as sklearn_mlp
 from sklearn.base import clone
 from sklearn.utils import estimator_html_repr
@@ -43,6 +43,11 @@ def regressor(module, **settings):
     return module.MLPRegressor(**{**SMALL, **settings})
 
 
+def weighted(module):
+    needs_sklearn("1.7", "sample_weight in MLPs")
+    return classifier(module)
+
+
 def first_chunk(module, **settings):
     return classifier(module, **settings).partial_fit(X, Y, classes=[0, 1, 2])
 
@@ -69,8 +74,8 @@ SAME_ERRORS = {
     "continuous labels": lambda m: classifier(m).fit(X, REAL),
     "NaN in y": lambda m: regressor(m).fit(X, np.where(REAL > 0.5, np.nan, REAL)),
     "multioutput classes": lambda m: classifier(m).fit(X, np.c_[Y, Y] + 1),
-    "short weights": lambda m: classifier(m).fit(X, Y, np.ones(3)),
-    "NaN weights": lambda m: classifier(m).fit(X, Y, np.full(len(X), np.nan)),
+    "short weights": lambda m: weighted(m).fit(X, Y, np.ones(3)),
+    "NaN weights": lambda m: weighted(m).fit(X, Y, np.full(len(X), np.nan)),
     "strings": lambda m: classifier(m).fit(np.full(X.shape, "a", dtype=object), Y),
     "complex": lambda m: classifier(m).fit(X + 1j, Y),
     "not fitted": lambda m: classifier(m).predict(X),
@@ -250,6 +255,7 @@ def published(monkeypatch, lookup):
 
 def test_methods_take_sklearns_arguments():
     """Every public method takes what scikit-learn's takes, in the same order; what we add comes after."""
+    needs_sklearn("1.7", "sample_weight in MLPs")
     for name in ("MLPClassifier", "MLPRegressor"):
         theirs, ours = (getattr(module, name) for module in (sklearn_mlp, fastmlp))
         methods = [method for method in dir(theirs) if not method.startswith("_") and callable(getattr(theirs, method))]
