@@ -10,6 +10,7 @@ import pytest
 import sklearn.neural_network
 from conftest import SKLEARN_LBFGS_RTOL, classification, regression, tolerance, varied
 from scipy import sparse
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
@@ -139,6 +140,9 @@ def test_set_output_names_the_columns(library):
     assert list(first.columns) == list(estimator.get_feature_names_out(layer=0))
     plain = clone(estimator).set_output(transform="default").fit(X, regression()[1])
     assert np.array_equal(first.to_numpy(), plain.transform(X, 0))
+    with config_context(transform_output=library):  # for all transformers that were told nothing
+        assert isinstance(plain.transform(X), np.ndarray)
+        assert isinstance(MLPRegressor(**SMALL).fit_transform(X, regression()[1]), frames.DataFrame)
     if library == "pandas":
         rows = frames.DataFrame(X, index=np.arange(len(X))[::-1])
         assert list(estimator.transform(rows).index) == list(rows.index)
