@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 # Installed once per change of anything that is compiled or declared.
 SOURCES := pyproject.toml setup.py $(wildcard csrc/* fastmlp/*.py fastmlp/*/*.py fastmlp/*.pyx fastmlp/*.pxd fastmlp/*.pyi)
 
-.PHONY: help demo examples test lint bench bench-check bench-peers bench-scale bench-methods profile check debug asan annotate sdist format clean
+.PHONY: help demo examples test test-oldest lint bench bench-check bench-peers bench-scale bench-methods profile check debug asan annotate sdist format clean
 
 help:          ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -27,6 +27,18 @@ examples: $(VENV)/installed ## run every script of examples/; their pictures go 
 
 test: $(VENV)/installed    ## install into .venv and run the tests
 	$(BIN)/pytest
+
+# What meets NumPy, SciPy or scikit-learn; the kernels know nothing of their versions.
+OLDEST_TESTS := $(addprefix tests/test_,estimators.py estimators_checks.py estimators_sklearn.py estimators_methods.py drop_in.py \
+  representation.py routing.py pipelines.py search.py ensemble.py network.py bad_input.py scikit_learn_page.py)
+
+.venv-oldest/installed: tests/oldest.txt $(SOURCES)
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet --constraint tests/oldest.txt ".[test,plot]"
+	touch $@
+
+test-oldest: .venv-oldest/installed ## the estimators' tests with the oldest NumPy, SciPy and scikit-learn that are supported
+	.venv-oldest/bin/pytest $(OLDEST_TESTS)
 
 check: $(VENV)/installed   ## every kernel of this machine against the reference
 	cd $(VENV) && bin/python -m fastmlp check
@@ -95,4 +107,4 @@ sdist: $(BIN)/python       ## a source distribution in dist/
 	$(BIN)/python -m build --sdist
 
 clean:         ## remove what was made
-	rm -rf build dist .venv .venv-bench .venv-profile .venv-debug .venv-asan *.egg-info fastmlp/*.c fastmlp/*.html fastmlp/*.so loss_curve.png
+	rm -rf build dist .venv .venv-bench .venv-profile .venv-debug .venv-asan .venv-oldest *.egg-info fastmlp/*.c fastmlp/*.html fastmlp/*.so loss_curve.png

@@ -27,9 +27,11 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from fastmlp.adapt import Adaptable, take_body
 from fastmlp.conversion import Convertible
-from fastmlp.held_out import HeldOut, can_stratify, takes_weights
+from fastmlp.doclink import DocumentationLink
+from fastmlp.held_out import HeldOut, can_stratify, one_pair, takes_weights
 from fastmlp.network import Network
 from fastmlp.optimizers import make_schedule, update_rule
+from fastmlp.representation import Representation
 from fastmlp.saving import Saved
 from fastmlp.training import (
     OptimizerState,
@@ -111,7 +113,7 @@ def has_partial_fit(estimator: BaseMLP) -> bool:
     return True
 
 
-class BaseMLP(Saved, Convertible, Adaptable, ABC):
+class BaseMLP(DocumentationLink, Representation, Saved, Convertible, Adaptable, ABC):
     """What the classifier and the regressor share: fit, and the way down to the network."""
 
     # Fitted attributes that the next call of fit or partial_fit reads.
@@ -197,6 +199,8 @@ class BaseMLP(Saved, Convertible, Adaptable, ABC):
         *,
         eval_set: tuple[Any, Any] | None = None,
         sample_weight_eval: ArrayLike | None = None,
+        X_val: Any = None,
+        y_val: Any = None,
     ) -> BaseMLP:
         """Fit the model.
 
@@ -213,6 +217,9 @@ class BaseMLP(Saved, Convertible, Adaptable, ABC):
             recorded.
         sample_weight_eval : array-like, default=None
             Their weights.
+        X_val, y_val : array-like, default=None
+            The same rows as ``eval_set``, under scikit-learn's names: ``Pipeline(..., transform_input=["X_val"])`` can transform
+            ``X_val`` as it does X, which it cannot with one half of a pair.
 
         Returns
         -------
@@ -225,7 +232,7 @@ class BaseMLP(Saved, Convertible, Adaptable, ABC):
             then as it was before the call.
         """
         with unchanged_on_error(self):
-            self._fit(X, y, sample_weight, eval_set, sample_weight_eval, incremental=False)
+            self._fit(X, y, sample_weight, one_pair(eval_set, X_val, y_val), sample_weight_eval, incremental=False)
         return self
 
     def _fit(
@@ -558,13 +565,15 @@ class BaseMLP(Saved, Convertible, Adaptable, ABC):
     # --- predict -------------------------------------------------------------------------------------------------
 
     def _forward(self, X: Any) -> np.ndarray:
-        """The network's output (n_samples, n_outputs) for checked input."""
+        """The network's output (n_samples, n_outputs)."""
         if not hasattr(self, "network_"):
             check_is_fitted(self)  # asked only to complain: it takes longer than a small network
+        self.network_.adopt()
+        return self._run(self.network_, X)
+
+    def _run(self, network: Network, X: Any) -> np.ndarray:
         if not self._is_plainly_valid(X):
             X = _aligned(validate_data(self, X, accept_sparse="csr", dtype=_FLOATS, reset=False))
-        network = self.network_
-        network.adopt()
         n_threads = choose_threads(self.n_jobs, forward_flops(network.layer_sizes, X.shape[0]))
         return network.forward(X, n_threads=n_threads)
 

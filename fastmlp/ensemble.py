@@ -39,6 +39,7 @@ from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from fastmlp.base import _FLOATS, BaseMLP, _aligned, check_rows, unchanged_on_error
+from fastmlp.doclink import DocumentationLink
 from fastmlp.estimators import MLPClassifier, MLPRegressor
 from fastmlp.saving import Saved
 from fastmlp.training import Record, choose_threads, forward_flops
@@ -154,7 +155,7 @@ def _endings(member: BaseMLP) -> Iterator[list[str]]:
 # --- what the two ensembles share ------------------------------------------------------------------------------
 
 
-class BaseMLPEnsemble(Saved, MetaEstimatorMixin, BaseEstimator, ABC):
+class BaseMLPEnsemble(DocumentationLink, Saved, MetaEstimatorMixin, BaseEstimator, ABC):
     """What the classifier and the regressor share."""
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {

@@ -20,6 +20,17 @@ class HeldOut(NamedTuple):
     sample_weight: np.ndarray | None
 
 
+def one_pair(eval_set: Any, X_val: Any, y_val: Any) -> Any:
+    """``eval_set``, or ``X_val`` and ``y_val``, two names for one thing, as a pair."""
+    if (X_val is None) != (y_val is None):
+        raise ValueError("X_val and y_val must be given together.")
+    if X_val is None:
+        return eval_set
+    if eval_set is not None:
+        raise ValueError("Rows to score on must be given as eval_set or as X_val and y_val, not as both.")
+    return X_val, y_val
+
+
 def can_stratify(labels: np.ndarray, test_fraction: float) -> bool:
     """Whether each class has a row for each side of a split."""
     counts = np.unique(labels, return_counts=True)[1]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import sklearn
+from sklearn.utils.fixes import parse_version
 
 # What is promised to users (README): largest relative differences from scikit-learn's loss.
 SKLEARN_CURVE_RTOL = 1e-9
@@ -27,6 +29,12 @@ def tolerance(dtype: str | np.dtype, n_terms: int, scale: float = 1.0) -> float:
 def difference_tolerance(scale: float) -> float:
     """Bound for the error of central differences of a function whose third derivatives are about ``scale``."""
     return 10 * DIFFERENCE_STEP**2 * scale
+
+
+def needs_sklearn(version: str, what: str) -> None:
+    """Skip what can be compared with scikit-learn's own MLPs from a release on only; ours do it with any."""
+    if parse_version(sklearn.__version__) < parse_version(version):
+        pytest.skip(f"scikit-learn {sklearn.__version__} has no {what} (from {version} on)")
 
 
 def varied(array: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ from conftest import (
     classification,
     counts,
     multilabel,
+    needs_sklearn,
     regression,
 )
 from sklearn import neural_network as sklearn_mlp
@@ -58,9 +59,19 @@ def ident(value):
 def pair(kind, **settings):
     """scikit-learn's estimator and ours, for a kind of data."""
     if kind in ("regression", "poisson", "poisson-3"):
-        loss = "poisson" if kind.startswith("poisson") else "squared_error"
-        return sklearn_mlp.MLPRegressor(loss, **settings), fastmlp.MLPRegressor(loss, **settings)
+        if kind.startswith("poisson"):
+            needs_sklearn("1.7", "loss of MLPRegressor")
+            settings["loss"] = "poisson"
+        return sklearn_mlp.MLPRegressor(**settings), fastmlp.MLPRegressor(**settings)
     return sklearn_mlp.MLPClassifier(**settings), fastmlp.MLPClassifier(**settings)
+
+
+def weights(X, weighted=True):
+    """The third argument of fit, if there is to be one."""
+    if not weighted:
+        return ()
+    needs_sklearn("1.7", "sample_weight in MLPs")
+    return (np.random.RandomState(0).uniform(0.1, 2, len(X)),)
 
 
 def assert_same(theirs, ours, rtol=SKLEARN_CURVE_RTOL):
@@ -106,9 +117,9 @@ def test_curve_by_solver(solver, kind):
 def test_curve_by_activation(activation, kind):
     """Every activation of scikit-learn, and weights, in one."""
     X, y = DATA[kind]()
-    weight = np.random.RandomState(0).uniform(0.1, 2, len(X))
+    weight = weights(X)
     theirs, ours = pair(kind, activation=activation, **SMALL)
-    assert_same(theirs.fit(X, y, weight), ours.fit(X, y, weight))
+    assert_same(theirs.fit(X, y, *weight), ours.fit(X, y, *weight))
 
 
 @pytest.mark.parametrize("kind", DATA)
@@ -116,14 +127,32 @@ def test_curve_by_activation(activation, kind):
 def test_lbfgs_final_loss(weighted, kind):
     """L-BFGS: the final loss, the iterations, the absence of a curve."""
     X, y = DATA[kind]()
-    weight = np.random.RandomState(0).uniform(0.1, 2, len(X)) if weighted else None
+    weight = weights(X, weighted)
     theirs, ours = pair(kind, solver="lbfgs", **SMALL)
-    theirs.fit(X, y, weight)
-    ours.fit(X, y, weight)
+    theirs.fit(X, y, *weight)
+    ours.fit(X, y, *weight)
     np.testing.assert_allclose(ours.loss_, theirs.loss_, rtol=SKLEARN_LBFGS_RTOL)
     assert ours.n_iter_ == theirs.n_iter_
     assert not hasattr(ours, "loss_curve_")
     assert len(ours.history_) == ours.n_iter_
+
+
+@pytest.mark.filterwarnings("ignore:lbfgs failed")
+@pytest.mark.parametrize("limit", [{"max_fun": 6}, {"max_fun": 23}, {"tol": 0.05}, {"tol": 0.01}, {"max_iter": 4}], ids=ident)
+@pytest.mark.parametrize("kind", ["multiclass", "regression"])
+def test_lbfgs_ends_as_sklearns(kind, limit):
+    """Each limit by itself: the iteration it ends at, the loss there, and the words on it."""
+    X, y = DATA[kind]()
+    theirs, ours = pair(kind, solver="lbfgs", **{**SMALL, "max_iter": 60, "tol": 1e-7, **limit})
+    said = []
+    for estimator in (theirs, ours):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            estimator.fit(X, y)
+        said.append([(w.category, str(w.message)) for w in caught])
+    assert said[0] == said[1]
+    assert 0 < ours.n_iter_ == theirs.n_iter_ < 60
+    np.testing.assert_allclose(ours.loss_, theirs.loss_, rtol=SKLEARN_LBFGS_RTOL)
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -131,11 +160,11 @@ def test_lbfgs_final_loss(weighted, kind):
 def test_curve_with_early_stopping(kind, weighted):
     """Same split, same scores, same end, same parameters restored."""
     X, y = DATA[kind]()
-    weight = np.random.RandomState(0).uniform(0.1, 2, len(X)) if weighted else None
+    weight = weights(X, weighted)
     settings = {**SMALL, "max_iter": 60, "n_iter_no_change": 3, "learning_rate_init": 0.01}
     theirs, ours = pair(kind, early_stopping=True, **settings)
-    theirs.fit(X, y, weight)
-    ours.fit(X, y, weight)
+    theirs.fit(X, y, *weight)
+    ours.fit(X, y, *weight)
     assert_same(theirs, ours)
     assert ours.n_iter_ < settings["max_iter"]
     for a, b in zip(ours.coefs_, theirs.coefs_, strict=True):
@@ -225,6 +254,7 @@ def test_curve_by_other_settings(settings):
 
 def test_signature_begins_as_sklearns():
     """Same parameters, order, kinds and defaults; ours come after, keyword only."""
+    needs_sklearn("1.7", "loss of MLPRegressor")
     for name in ("MLPClassifier", "MLPRegressor"):
         theirs = list(inspect.signature(getattr(sklearn_mlp, name)).parameters.values())
         ours = list(inspect.signature(getattr(fastmlp, name)).parameters.values())

@@ -367,6 +367,19 @@ def test_best_score_begins_anew_with_another_metric(change):
     assert len(estimator.validation_scores_) == len(estimator.loss_curve_)
 
 
+@pytest.mark.parametrize("kind", ["classifier", "regressor"])
+def test_best_score_is_carried_over(kind):
+    """A further fit that only does worse changes neither the best score nor a bit of the parameters that scored so."""
+    Estimator, y = (MLPClassifier, Y) if kind == "classifier" else (MLPRegressor, REAL)
+    held_out = (X[150:], y[150:])
+    estimator = Estimator(**{**SMALL, **EARLY, "max_iter": 40}).fit(X[:150], y[:150], eval_set=held_out)
+    best, start = estimator.best_validation_score_, estimator.network_.parameters.copy()
+    estimator.set_params(learning_rate_init=30.0, solver="sgd", momentum=0.0, alpha=0.0, activation="logistic")
+    estimator.fit(X[:150], y[:150], eval_set=held_out)
+    assert max(estimator.validation_scores_[-estimator.n_iter_ :]) < best == estimator.best_validation_score_
+    assert np.array_equal(estimator.network_.parameters, start)
+
+
 def test_best_score_of_a_run_without_early_stopping_steers_nothing():
     """The parameters that scored so were not kept, so the next run has to find better ones than it begins with only."""
     held_out = classification(3, seed=1)
