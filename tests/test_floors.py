@@ -11,7 +11,8 @@ import fastmlp
 
 COMPILED = ["_machine", "_kernels", "_plan", "_workspace", "_core"]
 FLOORS = [
-    *COMPILED, "initialisers", "network", "optimizers", "training", "progressive", "held_out", "parameters", "adapt", "base", "estimators",
+    *COMPILED, "initialisers", "network", "optimizers", "progress", "training", "progressive", "held_out", "parameters", "callbacks_fallback",
+    "callbacks", "records", "adapt", "base", "estimators",
     "ensemble", "range_test", "display", "tuning", "check", "tables", "__main__",
 ]  # fmt: skip
 READS_REFERENCE = {"check", "tables", "__main__"}
