@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fastmlp.display import LearningRateRangeDisplay
+    from fastmlp.display import LearningRateRangeDisplay, LossCurveDisplay, WeightsDisplay
     from fastmlp.ensemble import MLPEnsembleClassifier, MLPEnsembleRegressor
     from fastmlp.estimators import MLPClassifier, MLPRegressor
     from fastmlp.network import Network
@@ -23,6 +23,7 @@ __all__ = [
     "CosineDecay",
     "ExponentialDecay",
     "LearningRateRangeDisplay",
+    "LossCurveDisplay",
     "MLPClassifier",
     "MLPEnsembleClassifier",
     "MLPEnsembleRegressor",
@@ -31,6 +32,7 @@ __all__ = [
     "OneCycle",
     "StepDecay",
     "WarmupCosine",
+    "WeightsDisplay",
     "__version__",
     "learning_rate_range",
     "show_config",
@@ -48,6 +50,8 @@ _HOMES = {
     "StepDecay": "fastmlp.optimizers",
     "WarmupCosine": "fastmlp.optimizers",
     "LearningRateRangeDisplay": "fastmlp.display",
+    "LossCurveDisplay": "fastmlp.display",
+    "WeightsDisplay": "fastmlp.display",
     "learning_rate_range": "fastmlp.tuning",
 }
 

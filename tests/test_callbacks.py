@@ -17,7 +17,14 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from fastmlp import MLPClassifier, MLPEnsembleClassifier, MLPEnsembleRegressor, MLPRegressor, callbacks, callbacks_fallback
+from fastmlp import (
+    MLPClassifier,
+    MLPEnsembleClassifier,
+    MLPEnsembleRegressor,
+    MLPRegressor,
+    callbacks,
+    callbacks_fallback,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 needs_protocol = pytest.mark.skipif(not callbacks.IN_SKLEARN, reason="scikit-learn has sklearn.callback since 1.9")
@@ -475,8 +482,8 @@ def test_passed_on_callback_does_not_belong_on_a_member(flavour):
 
 def test_version_decides():
     """scikit-learn's protocol where it is there, and nothing of it below."""
-    assert callbacks.IN_SKLEARN == (callbacks.CallbackSupportMixin is not callbacks_fallback.CallbackSupportMixin)
-    assert callbacks.IN_SKLEARN == ("sklearn.callback" in sys.modules)
+    assert (callbacks.CallbackSupportMixin is not callbacks_fallback.CallbackSupportMixin) == callbacks.IN_SKLEARN
+    assert ("sklearn.callback" in sys.modules) == callbacks.IN_SKLEARN
 
 
 @needs_protocol
