@@ -7,7 +7,6 @@ and by users.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Integral
 from typing import Any, Self
 
 import numpy as np
@@ -453,13 +452,16 @@ class WeightsDisplay:
         if not -len(coefs) <= layer < len(coefs):
             raise ValueError(f"layer must be the index of one of {len(coefs)} layers, from 0, got {layer}.")
         weights = coefs[layer]
-        chosen = range(int(units)) if isinstance(units, Integral) else range(weights.shape[1]) if units is None else units
-        if len(chosen) == 0 or not all(-weights.shape[1] <= unit < weights.shape[1] for unit in chosen):
-            raise ValueError(f"units must be among the {weights.shape[1]} of layer {layer}, got {units}.")
+        n_units = weights.shape[1]
+        if units is None:
+            units = n_units
+        chosen = list(range(units) if isinstance(units, (int, np.integer)) else units)
+        if not chosen or not all(-n_units <= unit < n_units for unit in chosen):
+            raise ValueError(f"units must be among the {n_units} of layer {layer}, got {units}.")
         is_first = layer in (0, -len(coefs))
         names = getattr(fitted, "feature_names_in_", None) if is_first else None
         display = cls(
-            weights=np.array(weights[:, list(chosen)]),
+            weights=weights[:, chosen].copy(),
             image_shape=image_shape,
             feature_names=None if names is None else list(names),
             input_label="Feature" if is_first else "Unit of the layer before",
