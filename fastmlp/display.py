@@ -342,9 +342,10 @@ class LossCurveDisplay:
             self.best_line_ = ax.axvline(self.best_epoch, label=f"Best epoch ({self.best_epoch})", **style)
         lines = [self.line_, self.validation_line_, self.score_line_, self.rate_line_, self.best_line_]
         drawn = [line for line in lines if line is not None]
-        # On the axes that are drawn last, or their lines would run over it.
+        # On the axes that are drawn last, or their lines would run over it; in the middle, where losses have fallen below and
+        # scores have risen above.
         on_top = self.rate_ax_ or self.score_ax_ or ax
-        on_top.legend(drawn, [line.get_label() for line in drawn], loc="best")
+        on_top.legend(drawn, [line.get_label() for line in drawn], loc="center right")
         return self
 
     def _beside(self, values: ArrayLike, **style: Any) -> tuple[Any, Any]:
@@ -461,7 +462,7 @@ class WeightsDisplay:
         is_first = layer in (0, -len(coefs))
         names = getattr(fitted, "feature_names_in_", None) if is_first else None
         display = cls(
-            weights=weights[:, chosen].copy(),
+            weights=weights[:, chosen],
             image_shape=image_shape,
             feature_names=None if names is None else list(names),
             input_label="Feature" if is_first else "Unit of the layer before",
