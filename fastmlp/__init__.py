@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fastmlp.container import FileFormatError
-    from fastmlp.display import LearningRateRangeDisplay
+    from fastmlp.display import LearningRateRangeDisplay, LossCurveDisplay, WeightsDisplay
     from fastmlp.ensemble import MLPEnsembleClassifier, MLPEnsembleRegressor
     from fastmlp.estimators import MLPClassifier, MLPRegressor
     from fastmlp.loading import from_sklearn, load
@@ -28,6 +28,7 @@ __all__ = [
     "FileFormatError",
     "InconsistentVersionWarning",
     "LearningRateRangeDisplay",
+    "LossCurveDisplay",
     "MLPClassifier",
     "MLPEnsembleClassifier",
     "MLPEnsembleRegressor",
@@ -36,6 +37,7 @@ __all__ = [
     "OneCycle",
     "StepDecay",
     "WarmupCosine",
+    "WeightsDisplay",
     "__version__",
     "from_sklearn",
     "learning_rate_range",
@@ -59,6 +61,8 @@ _HOMES = {
     "load": "fastmlp.loading",
     "from_sklearn": "fastmlp.loading",
     "LearningRateRangeDisplay": "fastmlp.display",
+    "LossCurveDisplay": "fastmlp.display",
+    "WeightsDisplay": "fastmlp.display",
     "learning_rate_range": "fastmlp.tuning",
 }
 

@@ -26,11 +26,14 @@ from sklearn.utils.optimize import _check_optimize_result
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from fastmlp.adapt import Adaptable, take_body
+from fastmlp.callbacks import CallbackSupportMixin, FitTasks, fit_tasks, with_callbacks
 from fastmlp.conversion import Convertible
 from fastmlp.doclink import DocumentationLink
 from fastmlp.held_out import HeldOut, can_stratify, one_pair, takes_weights
 from fastmlp.network import Network
 from fastmlp.optimizers import make_schedule, update_rule
+from fastmlp.progress import Progress
+from fastmlp.records import continued, published, published_lbfgs
 from fastmlp.representation import Representation
 from fastmlp.saving import Saved
 from fastmlp.training import (
@@ -113,7 +116,7 @@ def has_partial_fit(estimator: BaseMLP) -> bool:
     return True
 
 
-class BaseMLP(DocumentationLink, Representation, Saved, Convertible, Adaptable, ABC):
+class BaseMLP(CallbackSupportMixin, DocumentationLink, Representation, Saved, Convertible, Adaptable, ABC):
     """What the classifier and the regressor share: fit, and the way down to the network."""
 
     # Fitted attributes that the next call of fit or partial_fit reads.
@@ -127,6 +130,8 @@ class BaseMLP(DocumentationLink, Representation, Saved, Convertible, Adaptable, 
     _optimizer_state: dict[str, Any]
     _learning_rate: float
     _run_terms: dict[str, dict[str, Any]]
+    #: What the lines of ``verbose`` call this run, where several speak at once.
+    _run_name: str = ""
 
     #: Losses that say better than the estimator's own score whether training helps.
     _losses_that_score: ClassVar[frozenset[str]] = frozenset()
@@ -229,10 +234,11 @@ class BaseMLP(DocumentationLink, Representation, Saved, Convertible, Adaptable, 
         ------
         ValueError
             For input or parameters that cannot be used, and if the weights do not stay finite. The estimator is
-            then as it was before the call.
+            then as it was before the call, and so it is after an error of a callback during training.
         """
-        with unchanged_on_error(self):
-            self._fit(X, y, sample_weight, one_pair(eval_set, X_val, y_val), sample_weight_eval, incremental=False)
+        with fit_tasks(self, X, y, sample_weight, self.max_iter) as tasks, unchanged_on_error(self):
+            held_out = one_pair(eval_set, X_val, y_val)
+            self._fit(X, y, sample_weight, held_out, sample_weight_eval, incremental=False, tasks=tasks)
         return self
 
     def _fit(
@@ -244,28 +250,44 @@ class BaseMLP(DocumentationLink, Representation, Saved, Convertible, Adaptable, 
         sample_weight_eval: ArrayLike | None = None,
         *,
         incremental: bool,
+        tasks: FitTasks | None = None,
     ) -> None:
         self._check_combination(eval_set)
         if sample_weight_eval is not None and eval_set is None:
             raise ValueError("sample_weight_eval needs an eval_set.")
         run = self._prepare(X, y, sample_weight, incremental)
         held_out = None if eval_set is None else self._take_eval_set(run, eval_set, sample_weight_eval)
-        self._train(run, held_out, incremental)
+        self._train(run, held_out, incremental, tasks)
 
+    @with_callbacks
     def _fit_checked(self, X: Any, y: Any, sample_weight: np.ndarray | None) -> None:
         """``fit`` on rows that were checked, with what y has taught another estimator already in place (``classes_`` ...)."""
         self._check_combination(None)
         first_pass = not hasattr(self, "network_") or not self.warm_start
-        self._train(self._begin(X, y, sample_weight, first_pass, incremental=False), None, incremental=False)
+        with fit_tasks(self, X, y, sample_weight, self.max_iter) as tasks:
+            run = self._begin(X, y, sample_weight, first_pass, incremental=False)
+            self._train(run, None, incremental=False, tasks=tasks)
 
-    def _train(self, run: Run, held_out: HeldOut | None, incremental: bool) -> None:
+    def _train(self, run: Run, held_out: HeldOut | None, incremental: bool, tasks: FitTasks | None) -> None:
         if self.solver == "lbfgs":
-            self._fit_lbfgs(run)
+            self._fit_lbfgs(run, tasks)
         else:
-            self._fit_stochastic(run, held_out, incremental)
-        self.network_ = run.network
-        self._by_partial_fit = incremental
-        self._rng = (self.random_state, run.rng) if isinstance(self.random_state, Integral) else None
+            self._fit_stochastic(run, held_out, incremental, tasks)
+        self.__dict__.update(self._settled(run.network, run.rng, incremental))
+
+    def _settled(self, network: Network, rng: np.random.RandomState, incremental: bool) -> dict[str, Any]:
+        """Fitted attributes of any solver."""
+        return {
+            "network_": network,
+            "_by_partial_fit": incremental,
+            "_rng": (self.random_state, rng) if isinstance(self.random_state, Integral) else None,
+        }
+
+    def _settled_at(self, run: Run, parameters: np.ndarray, statistics: np.ndarray) -> dict[str, Any]:
+        """The same as if the run of ``fit`` ended here: copies of its own."""
+        network = run.network.copy()
+        network.parameters[:], network.statistics[:] = parameters, statistics
+        return self._settled(network, copy.deepcopy(run.rng), incremental=False)
 
     def _prepare(self, X: Any, y: Any, sample_weight: ArrayLike | None, incremental: bool) -> Run:
         """Check the input, learn what y looks like, and begin."""
@@ -360,14 +382,18 @@ class BaseMLP(DocumentationLink, Representation, Saved, Convertible, Adaptable, 
             **common,
         )
 
-    def _fit_lbfgs(self, run: Run) -> None:
+    def _fit_lbfgs(self, run: Run, tasks: FitTasks | None) -> None:
         network, data = run.network, run.data
         if any(rate != 1 for rate in self.layer_rates_):
             raise ValueError(f"solver='lbfgs' trains all layers alike, got layer_rates_={self.layer_rates_}; unfreeze() first.")
         # The one solver that has no use for a list of rows.
         if data.rows is not None and data.sample_weight is not None:
             data = TrainingData(data.X[data.rows], data.y[data.rows], data.sample_weight[data.rows])
+        for name in _STOCHASTIC_STATE:
+            self.__dict__.pop(name, None)
         record = Record()
+        if tasks is not None:
+            tasks.fitted = lambda *end: {**self._settled_at(run, *end), **published_lbfgs(record)}
         result = run_lbfgs(
             network,
             run.loss,
@@ -376,23 +402,19 @@ class BaseMLP(DocumentationLink, Representation, Saved, Convertible, Adaptable, 
             max_iter=self.max_iter,
             max_fun=self.max_fun,
             tol=self.tol,
-            verbose=bool(self.verbose),
             record=record,
             n_threads=choose_threads(self.n_jobs, step_flops(network.layer_sizes, data.n_rows)),
             method=self._method(self.layer_rates_, run.rng),
+            progress=Progress(int(self.verbose), self.max_iter, self._run_name) if self.verbose else None,
+            observer=tasks,
         )
-        for name in _STOCHASTIC_STATE:
-            self.__dict__.pop(name, None)
-        self.history_ = record.epochs
-        self.loss_ = record.best_loss
-        self.n_iter_ = record.n_epochs
-        self.t_ = 0
+        self.__dict__.update(published_lbfgs(record))
         if result is None:
             warnings.warn("Training interrupted by user.", stacklevel=6)
-        else:
+        elif record.ended != "stopped":
             self.n_iter_ = _check_optimize_result("lbfgs", result, self.max_iter)
 
-    def _fit_stochastic(self, run: Run, held_out: HeldOut | None, incremental: bool) -> None:
+    def _fit_stochastic(self, run: Run, held_out: HeldOut | None, incremental: bool, tasks: FitTasks | None) -> None:
         network, data = run.network, run.data
         terms = self._terms(scored_apart=held_out is not None)
         if self.early_stopping and held_out is None:
@@ -424,7 +446,21 @@ class BaseMLP(DocumentationLink, Representation, Saved, Convertible, Adaptable, 
         )
         if goes_on and rate is None:  # set_params: the rate is the one that the new values give for this time
             schedule.epoch_ends(self.t_)
-        record = Record() if run.first_pass else self._continued_record(watch, terms)
+        record = Record() if run.first_pass else continued(self, watch is not None, terms)
+
+        def state() -> dict[str, Any]:
+            """What the run leaves, besides the network."""
+            return {
+                **published(record, watch is not None, self.early_stopping),
+                "_optimizer_state": dict(vars(optimizer)),
+                "_learning_rate": schedule.rate,
+                "_run_terms": terms,
+            }
+
+        if tasks is not None:
+            tasks.fitted = lambda *end: {
+                **state(), "_optimizer_state": copy.deepcopy(vars(optimizer)), **self._settled_at(run, *end),
+            }  # fmt: skip
         run_epochs(
             network,
             run.loss,
@@ -435,8 +471,9 @@ class BaseMLP(DocumentationLink, Representation, Saved, Convertible, Adaptable, 
                 shuffle=self.shuffle,
                 tol=self.tol,
                 patience=self.n_iter_no_change,
-                verbose=bool(self.verbose),
+                verbose=int(self.verbose),
                 single_epoch=incremental,
+                name=self._run_name,
             ),
             self._hyperparameters(),
             schedule,
@@ -446,11 +483,10 @@ class BaseMLP(DocumentationLink, Representation, Saved, Convertible, Adaptable, 
             watch,
             choose_threads(self.n_jobs, step_flops(network.layer_sizes, batch_size)),
             self._method(self.layer_rates_, run.rng),
+            tasks,
         )
-        self._optimizer_state = dict(vars(optimizer))
-        self._learning_rate = schedule.rate
-        self._run_terms = terms
-        self._publish(record, watch)
+        self.__dict__.update(state())
+        self._warn_of_end(record)
 
     def _scorer(self, held_out: HeldOut, loss: str) -> Any:
         """(score, loss) of a network on rows that are held out; the loss is the plain one, without penalty or smoothing."""
@@ -507,42 +543,6 @@ class BaseMLP(DocumentationLink, Representation, Saved, Convertible, Adaptable, 
         held_out = HeldOut(data.X[test], data.y[test], y[test], None if weight is None else weight[test])
         return TrainingData(data.X, data.y, weight, np.ascontiguousarray(train, dtype=np.intp)), held_out
 
-    def _continued_record(self, watch: Watch | None, terms: dict[str, dict[str, Any]]) -> Record:
-        """The record of the fitted model, to append to. What was best by other terms is no measure for this run."""
-        if not hasattr(self, "loss_curve_"):  # L-BFGS leaves nothing to append to
-            return Record()
-        same = {group: self._run_terms[group] == terms[group] for group in terms}
-        record = Record(
-            epochs=list(self.history_),
-            loss_curve=list(self.loss_curve_),
-            samples_seen=self.t_,
-        )
-        if same["loss"] and same["score"]:
-            record.no_improvement = self._no_improvement_count
-        if watch is not None and self.validation_scores_ is not None:
-            record.validation_scores = list(self.validation_scores_)
-            record.validation_loss_curve = list(self.validation_loss_curve_ or ())
-            if same["score"] and self.best_validation_score_ is not None:
-                record.best_score = self.best_validation_score_
-        if not self.early_stopping and self.best_loss_ is not None and same["loss"]:
-            record.best_loss = self.best_loss_
-        return record
-
-    def _publish(self, record: Record, watch: Watch | None) -> None:
-        """Make a run's record the fitted attributes."""
-        self.history_ = record.epochs
-        self.loss_curve_ = record.loss_curve
-        self.n_iter_ = record.n_epochs
-        self.t_ = record.samples_seen
-        self._no_improvement_count = record.no_improvement
-        if record.loss_curve:
-            self.loss_ = record.loss_curve[-1]
-        self.best_loss_ = None if self.early_stopping else record.best_loss
-        self.validation_scores_ = None if watch is None else record.validation_scores
-        self.validation_loss_curve_ = None if watch is None else record.validation_loss_curve
-        self.best_validation_score_ = None if watch is None else record.best_score
-        self._warn_of_end(record)
-
     def _warn_of_end(self, record: Record) -> None:
         """Say how the run ended if that is worth a warning."""
         if record.ended == "max_iter":
@@ -550,16 +550,16 @@ class BaseMLP(DocumentationLink, Representation, Saved, Convertible, Adaptable, 
                 f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the optimization hasn't "
                 "converged yet.",
                 ConvergenceWarning,
-                stacklevel=8,
+                stacklevel=7,
             )
         elif record.ended == "interrupted":
-            warnings.warn("Training interrupted by user.", stacklevel=8)
+            warnings.warn("Training interrupted by user.", stacklevel=7)
         elif record.ended == "diverged":
             warnings.warn(
                 f"Parameters were no longer finite after epoch {record.n_epochs}; training ended with the parameters "
                 "of the best validation score. Scale the input, or lower learning_rate_init.",
                 ConvergenceWarning,
-                stacklevel=8,
+                stacklevel=7,
             )
 
     # --- predict -------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import copy_context
 from functools import partial
 from numbers import Integral
@@ -39,6 +39,7 @@ from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from fastmlp.base import _FLOATS, BaseMLP, _aligned, check_rows, unchanged_on_error
+from fastmlp.callbacks import CallbackSupportMixin, FitTasks, fit_tasks
 from fastmlp.doclink import DocumentationLink
 from fastmlp.estimators import MLPClassifier, MLPRegressor
 from fastmlp.saving import Saved
@@ -135,8 +136,8 @@ def _interrupt(thread: int) -> None:
 
 
 @contextmanager
-def _endings(member: BaseMLP) -> Iterator[list[str]]:
-    """Have ``member`` note in a list how its runs end (``Record.ended``) instead of warning of it.
+def _as_member(member: BaseMLP, number: int, tasks: FitTasks | None) -> Iterator[list[str]]:
+    """Have ``member`` note in a list how its runs end (``Record.ended``) instead of warning of it, and say who it is.
 
     ``warnings.catch_warnings`` would not do: filters are the process's, not a thread's.
     """
@@ -145,17 +146,18 @@ def _endings(member: BaseMLP) -> Iterator[list[str]]:
     def note(record: Record) -> None:
         noted.append(record.ended)
 
-    member.__dict__["_warn_of_end"] = note
+    member.__dict__.update(_warn_of_end=note, _run_name=f"Member {number}")
     try:
-        yield noted
+        with nullcontext() if tasks is None else tasks.member(number, member):
+            yield noted
     finally:
-        del member.__dict__["_warn_of_end"]
+        del member.__dict__["_warn_of_end"], member.__dict__["_run_name"]
 
 
 # --- what the two ensembles share ------------------------------------------------------------------------------
 
 
-class BaseMLPEnsemble(DocumentationLink, Saved, MetaEstimatorMixin, BaseEstimator, ABC):
+class BaseMLPEnsemble(CallbackSupportMixin, DocumentationLink, Saved, MetaEstimatorMixin, BaseEstimator, ABC):
     """What the classifier and the regressor share."""
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
@@ -219,11 +221,15 @@ class BaseMLPEnsemble(DocumentationLink, Saved, MetaEstimatorMixin, BaseEstimato
 
         In each case the ensemble is then as it was before the call.
         """
-        with unchanged_on_error(self):
-            self._fit(X, y, sample_weight)
+        n, in_order = self.n_estimators, self.members == _SNAPSHOTS
+        with (
+            fit_tasks(self, X, y, sample_weight, n, in_order=in_order, inner=self.estimator) as tasks,
+            unchanged_on_error(self),
+        ):
+            self._fit(X, y, sample_weight, tasks)
         return self
 
-    def _fit(self, X: Any, y: Any, sample_weight: ArrayLike | None) -> None:
+    def _fit(self, X: Any, y: Any, sample_weight: ArrayLike | None, tasks: FitTasks | None) -> None:
         prototype = self._prototype()
         X, y = check_rows(self, X, y)
         prototype._learn_target(y, incremental=False)
@@ -239,9 +245,9 @@ class BaseMLPEnsemble(DocumentationLink, Saved, MetaEstimatorMixin, BaseEstimato
             run.n_features_in_ = self.n_features_in_
             self._share_target(run, prototype)
         if self.members == _SNAPSHOTS:
-            self.estimators_ = _run_at_once([partial(self._snapshots, runs[0], X, y, sample_weight)], 1)[0]
+            self.estimators_ = _run_at_once([partial(self._snapshots, runs[0], X, y, sample_weight, tasks)], 1)[0]
         else:
-            endings = self._fit_runs(runs, X, y, sample_weight)
+            endings = self._fit_runs(runs, X, y, sample_weight, tasks)
             self.estimators_ = runs
             _warn_of(endings, prototype.max_iter)
         for member in self.estimators_:
@@ -273,7 +279,9 @@ class BaseMLPEnsemble(DocumentationLink, Saved, MetaEstimatorMixin, BaseEstimato
             n_iter_no_change=np.inf,
         )
 
-    def _fit_runs(self, runs: list[BaseMLP], X: Any, y: np.ndarray, sample_weight: np.ndarray | None) -> list[list[str]]:
+    def _fit_runs(
+        self, runs: list[BaseMLP], X: Any, y: np.ndarray, sample_weight: np.ndarray | None, tasks: FitTasks | None
+    ) -> list[list[str]]:
         """Fit the runs, as many at once as threads are allowed; threads to spare are shared out. How each ended."""
         n_threads = choose_threads(self.n_jobs, _MANY_FLOPS)
         n_workers = min(n_threads, len(runs))
@@ -285,19 +293,21 @@ class BaseMLPEnsemble(DocumentationLink, Saved, MetaEstimatorMixin, BaseEstimato
             weight = sample_weight
             if self.members == _BOOTSTRAP:
                 weight = _bootstrap_weight(run.random_state, X.shape[0], sample_weight)
-            with _endings(run) as ended:
+            with _as_member(run, number, tasks) as ended:
                 run._fit_checked(X, y, weight)
             return ended
 
         return _run_at_once([partial(fit, number) for number in range(len(runs))], n_workers)
 
-    def _snapshots(self, run: BaseMLP, X: Any, y: np.ndarray, sample_weight: np.ndarray | None) -> list[BaseMLP]:
+    def _snapshots(
+        self, run: BaseMLP, X: Any, y: np.ndarray, sample_weight: np.ndarray | None, tasks: FitTasks | None
+    ) -> list[BaseMLP]:
         """Train ``run`` cycle by cycle, and keep a copy after each."""
         kept = []
         seed = run.random_state
         run.random_state = np.random.RandomState(seed)  # an integer would draw the same orders in each cycle
-        for _ in range(self.n_estimators):
-            with _endings(run) as ended:
+        for number in range(self.n_estimators):
+            with _as_member(run, number, tasks) as ended:
                 run._fit_checked(X, y, sample_weight)
             if ended == ["interrupted"]:
                 raise KeyboardInterrupt

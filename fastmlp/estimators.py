@@ -78,7 +78,7 @@ callable, default='constant'
     tol : float, default=1e-4
         Improvement of loss or validation score below this counts as none.
     verbose : bool or int, default=False
-        Print a line per epoch.
+        1: a line per epoch, with loss, score, time and the most time left; 2: a bar, on a terminal. See ``docs/callbacks.md``.
     warm_start : bool, default=False
         Begin a further ``fit`` from the fitted parameters. What ``set_params`` changed holds from then on, except what is
         of the network itself: ``hidden_layer_sizes``, ``batch_norm`` and ``residual`` must stay, and ``weight_init``,

@@ -1,7 +1,8 @@
 """Training runs: epochs, their order, stopping, history, best parameters; L-BFGS; the number of threads.
 
-It refuses to know labels, scores and scikit-learn: what to score with is handed down as a callable, warnings
-are left to the caller. An epoch itself is one call of the compiled core. Used by ``estimators``.
+It refuses to know labels, scores and scikit-learn: what to score with is handed down as a callable, who is told of each
+epoch as an ``Observer``, and warnings are left to the caller. An epoch itself is one call of the compiled core. Used by
+``estimators``.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from fastmlp._shuffle import shuffle
 from fastmlp.aligned import aligned_copy
 from fastmlp.network import Network
 from fastmlp.optimizers import Hyperparameters, Schedule
+from fastmlp.progress import Progress
 
 # --- threads -----------------------------------------------------------------------------------------------
 
@@ -147,9 +149,12 @@ class Settings:
         Improvement below this does not count.
     patience : float
         Epochs without improvement that are tolerated, ``n_iter_no_change``; may be infinite.
-    verbose : bool
+    verbose : int
+        0: silence; 1: a line per epoch; 2: a bar (``progress``).
     single_epoch : bool
         ``partial_fit``: one epoch, and no complaint that it did not converge.
+    name : str
+        What the run is called in its lines, where several speak at once.
     """
 
     max_epochs: int
@@ -157,8 +162,13 @@ class Settings:
     shuffle: bool
     tol: float
     patience: float
-    verbose: bool = False
+    verbose: int = 0
     single_epoch: bool = False
+    name: str = ""
+
+    def progress(self) -> Progress | None:
+        """What tells of the run, None in silence."""
+        return Progress(self.verbose, 1 if self.single_epoch else self.max_epochs, self.name) if self.verbose else None
 
 
 @dataclass(frozen=True)
@@ -238,6 +248,22 @@ class Watch:
     steers: bool = True
 
 
+class Observer(Protocol):
+    """Who is told of each epoch, or each iteration of L-BFGS, and may end the run. What it raises ends it too, with an error.
+
+    Every epoch that begins also ends, unless the run ends with an error or by Ctrl-C.
+    """
+
+    def epoch_begins(self) -> None:
+        """An epoch is about to begin."""
+
+    def epoch_ends(self, parameters: np.ndarray, statistics: np.ndarray) -> bool:
+        """An epoch has ended, and stands in the record; whether to stop.
+
+        parameters, statistics: what the run would leave if it ended here. The next epoch overwrites them.
+        """
+
+
 @dataclass
 class Record:
     """What a run reports, and what ``warm_start`` and ``partial_fit`` go on from."""
@@ -251,7 +277,8 @@ class Record:
     no_improvement: int = 0
     samples_seen: int = 0
     n_epochs: int = 0
-    #: why the run ended: 'plateau', 'max_iter', 'planned' (max_iter, as the schedule has it), 'single_epoch', 'interrupted', 'diverged'
+    #: why the run ended: 'plateau', 'max_iter', 'planned' (max_iter, as the schedule has it), 'single_epoch', 'stopped' (by its
+    #: observer), 'interrupted', 'diverged'
     ended: str = ""
 
 
@@ -310,13 +337,15 @@ def run_epochs(
     watch: Watch | None = None,
     n_threads: int = 1,
     method: Method = PLAIN,
+    observer: Observer | None = None,
 ) -> None:
     """Train ``network`` in place; ``record``, ``schedule`` and ``optimizer`` move on with it.
 
     Each epoch shuffles the order of the epoch before in place, which takes order[q] for q = shuffle(arange(m)), as
     scikit-learn's epochs do. With a ``watch`` that steers, the run goes by its score instead of by the loss, and ends on
     the parameters with the best score, if any score was a number. ``record.ended`` says why it ended; Ctrl-C ends it with
-    the parameters after the last whole step, or the best ones.
+    the parameters after the last whole step, or the best ones. Whenever the ``observer`` is called, ``record``, ``schedule``
+    and ``optimizer`` stand where they would if the run ended there.
 
     Raises
     ------
@@ -329,14 +358,25 @@ def run_epochs(
     constants = {**asdict(hyperparameters), **method.constants()}
     trainer = method.trainer(network, loss, optimizer.rule, settings.batch_size, n_threads)
     trainer.load(network.parameters, optimizer.arrays, network.statistics)
+    current = network.parameters, network.statistics
     best = None if watch is None else (aligned_copy(network.parameters), network.statistics.copy())
     fallback = False  # whether ``best`` has a score, and this run did not diverge at once
     order = data.rows
     if settings.shuffle:
         order = np.arange(n_rows, dtype=np.intp) if order is None else order.copy()
     record.n_epochs, record.ended = 0, ""
+    progress = settings.progress()
+
+    def kept() -> tuple[np.ndarray, np.ndarray]:
+        """What the run leaves if it ends now."""
+        if watch is None or best is None or record.best_score == -np.inf:
+            return current
+        return best if watch.steers or record.ended == "diverged" else current
+
     try:
         while not record.ended:
+            if observer is not None:
+                observer.epoch_begins()
             started = time.perf_counter()
             if settings.shuffle and order is not None:
                 shuffle(order, rng)
@@ -352,7 +392,7 @@ def run_epochs(
                 **constants,
             )
             optimizer.n_updates += n_steps
-            trainer.store(network.parameters, None, network.statistics)
+            trainer.store(network.parameters, None if observer is None else optimizer.arrays, network.statistics)
             record.n_epochs += 1
             record.samples_seen += n_rows
             record.loss_curve.append(epoch_loss)
@@ -369,31 +409,30 @@ def run_epochs(
                 if not fallback:
                     raise DivergenceError(non_finite_message(f"in epoch {record.n_epochs}"))
                 record.ended = "diverged"
-                break
-            if watch is not None and best is not None:
-                entry["validation_score"], entry["validation_loss"] = watch.score(network)
-                if _judge_score(record, settings, entry, watch.steers):
-                    best[0][:], best[1][:] = network.parameters, network.statistics
-                fallback = record.best_score > -np.inf
-            if watch is None or not watch.steers:
-                _judge_loss(record, settings)
-            if settings.verbose:
-                print(_progress(record.n_epochs, entry))
-            schedule.epoch_ends(record.samples_seen)
-            record.ended = _verdict(record, settings, schedule, watch is not None and watch.steers)
+                optimizer.arrays[...], optimizer.n_updates = 0, 0  # what it remembers is not finite either
+            else:
+                if watch is not None and best is not None:
+                    entry["validation_score"], entry["validation_loss"] = watch.score(network)
+                    if _judge_score(record, settings, entry, watch.steers):
+                        best[0][:], best[1][:] = current
+                    fallback = record.best_score > -np.inf
+                if watch is None or not watch.steers:
+                    _judge_loss(record, settings)
+                if progress is not None:
+                    progress.epoch(entry)
+                schedule.epoch_ends(record.samples_seen)
+                record.ended = _verdict(record, settings, schedule, watch is not None and watch.steers, progress)
+            if observer is not None and observer.epoch_ends(*kept()) and not record.ended:
+                record.ended = "stopped"
     except KeyboardInterrupt:
-        record.ended = "interrupted"
-    trainer.store(network.parameters, optimizer.arrays, network.statistics)
-    if record.ended == "diverged":  # what the optimizer remembers is not finite either
-        optimizer.arrays[...], optimizer.n_updates = 0, 0
-    if watch is not None and best is not None and record.best_score > -np.inf and (watch.steers or record.ended == "diverged"):
-        network.parameters[:], network.statistics[:] = best
-
-
-def _progress(epoch: int, entry: dict[str, Any]) -> str:
-    """An epoch in one line; it begins as scikit-learn's does."""
-    score = f", validation score = {entry['validation_score']:.6f}" if "validation_score" in entry else ""
-    return f"Iteration {epoch}, loss = {entry['loss']:.8f}{score}, {entry['rows'] / entry['time']:,.0f} rows/s"
+        if record.ended != "diverged":
+            record.ended = "interrupted"
+    finally:
+        if progress is not None:
+            progress.close()
+    trainer.store(network.parameters, None if record.ended == "diverged" else optimizer.arrays, network.statistics)
+    if kept() is not current:
+        network.parameters[:], network.statistics[:] = kept()
 
 
 def _judge_loss(record: Record, settings: Settings) -> None:
@@ -417,13 +456,13 @@ def _judge_score(record: Record, settings: Settings, entry: dict[str, Any], stee
     return is_best
 
 
-def _verdict(record: Record, settings: Settings, schedule: Schedule, by_score: bool) -> str:
+def _verdict(record: Record, settings: Settings, schedule: Schedule, by_score: bool, progress: Progress | None) -> str:
     """Why to stop after this epoch, '' to go on."""
     if record.no_improvement > settings.patience:
         stop, words = schedule.on_plateau()
-        if settings.verbose:
+        if progress is not None:
             what = "Validation score" if by_score else "Training loss"
-            print(
+            progress.say(
                 f"{what} did not improve more than tol={settings.tol:f} for {settings.patience} "
                 f"consecutive epochs. {words}"
             )
@@ -449,15 +488,17 @@ def run_lbfgs(
     max_iter: int,
     max_fun: int,
     tol: float,
-    verbose: bool,
     record: Record,
     n_threads: int = 1,
     method: Method = PLAIN,
+    progress: Progress | None = None,
+    observer: Observer | None = None,
 ) -> Any:
     """Train ``network`` in place on all rows at once with L-BFGS-B (Byrd, Lu, Nocedal, Zhu 1995; scipy.optimize).
 
     Value and gradient are computed in float64 whatever the network's type: the line search needs the digits.
-    Ctrl-C ends it with the best parameters seen; ``record.ended`` is then 'interrupted'.
+    Ctrl-C ends it with the best parameters seen; ``record.ended`` is then 'interrupted'. It is 'stopped' if the ``observer``
+    ended it, who is told of each iteration.
 
     Returns
     -------
@@ -477,8 +518,13 @@ def run_lbfgs(
     best_loss, best = np.inf, double.parameters.copy()
     last = time.perf_counter()
 
+    begun = False  # whether the observer knows of an iteration that has not ended
+
     def objective(parameters: np.ndarray) -> tuple[float, np.ndarray]:
-        nonlocal best_loss, best
+        nonlocal best_loss, best, begun
+        if observer is not None and not begun:
+            begun = True
+            observer.epoch_begins()
         gradient = np.empty_like(parameters)
         value = trainer.loss_gradient(
             parameters,
@@ -492,15 +538,29 @@ def run_lbfgs(
             best_loss, best = value, parameters.copy()
         return value, gradient
 
+    def observed(parameters: np.ndarray) -> bool:
+        nonlocal begun
+        begun = False
+        if observer is None:
+            return False
+        try:
+            return observer.epoch_ends(parameters, network.statistics)
+        except StopIteration as error:
+            raise RuntimeError("A callback raised StopIteration, which SciPy would take for a wish to stop.") from error
+
     def note(intermediate_result: Any) -> None:  # SciPy goes by this argument's name
         nonlocal last
         now = time.perf_counter()
         record.n_epochs += 1
         value = float(intermediate_result.fun)
         record.epochs.append({"epoch": record.n_epochs, "loss": value, "rows": data.n_rows, "time": now - last})
+        record.best_loss = value
         last = now
-        if verbose:
-            print(f"Iteration {record.n_epochs}, loss = {value:.8f}")
+        if progress is not None:
+            progress.epoch(record.epochs[-1])
+        if observed(intermediate_result.x):
+            record.ended = "stopped"
+            raise StopIteration
 
     result = None
     try:
@@ -513,8 +573,13 @@ def run_lbfgs(
             options={"maxfun": max_fun, "maxiter": max_iter, "gtol": tol},
         )
         best_loss, best = float(result.fun), result.x
+        if begun:  # the line search found nothing better
+            observed(best)
     except KeyboardInterrupt:
         record.ended = "interrupted"
+    finally:
+        if progress is not None:
+            progress.close()
     if not np.isfinite(best).all():
         raise DivergenceError(non_finite_message(f"after {record.n_epochs} iterations"))
     record.best_loss = best_loss
