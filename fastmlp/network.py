@@ -8,6 +8,7 @@ file, NumPy and the compiled core, and starts fast. Input is checked for shape a
 from __future__ import annotations
 
 import operator
+import sys
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -22,6 +23,26 @@ from fastmlp.initialisers import Draw, Layer, initialiser
 _IN_PARAMETERS = ("coefs", "intercepts", "scales")
 _IN_STATISTICS = ("means", "variances")
 _ALIGNMENT = 64  # bytes: one cache line, one AVX-512 vector
+# Less than this is not asked for beforehand: what allocates it says so soon enough.
+_WORTH_ASKING = 2**30
+
+
+def claim_memory(n_bytes: int, purpose: str) -> None:
+    """Ask for so much memory at once, and give it back: what cannot be had is refused before hours of drawing or training.
+
+    Raises
+    ------
+    MemoryError
+        If the system refuses; the message has ``purpose`` and the figure.
+    """
+    if n_bytes < _WORTH_ASKING:
+        return
+    try:
+        if n_bytes > sys.maxsize:
+            raise MemoryError
+        np.empty(n_bytes, dtype=np.uint8)
+    except MemoryError:
+        raise MemoryError(f"{purpose} needs at least {n_bytes / 2**30:,.1f} GiB of memory, and could not get it.") from None
 
 
 def aligned_empty(n: int, dtype: np.dtype | str) -> np.ndarray:
@@ -96,6 +117,8 @@ class Network:
     ValueError
         For an unknown name, a size below 1, parameters of another length, or a ``weight_init`` or ``bias_init`` that
         gives another shape or numbers that are not finite in ``dtype``.
+    MemoryError
+        If the parameters, and the largest layer as float64, cannot be had: before anything is drawn.
 
     Examples
     --------
@@ -152,6 +175,8 @@ class Network:
         if statistics is not None:
             self.statistics[:] = _check_flat("statistics", statistics, self.n_statistics, self.layer_sizes)
         if parameters is None:
+            drawn = 8 * max(fan_in * fan_out for fan_in, fan_out in pairwise(self.layer_sizes))
+            claim_memory(self.dtype.itemsize * self.n_parameters + drawn, f"Drawing a network of layers {self.layer_sizes}")
             self._bind(aligned_empty(self.n_parameters, self.dtype))
             self._draw(random_state, (*self.activations, drawn_as), draws)
             for scale, shift in zip(self.scales, self.intercepts[:-1], strict=bool(self.scales)):

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from fastmlp import _core
-from fastmlp.network import Network, aligned_copy
+from fastmlp.network import Network, aligned_copy, claim_memory
 from fastmlp.optimizers import Hyperparameters, Schedule
 
 # --- threads -----------------------------------------------------------------------------------------------
@@ -101,6 +101,33 @@ def _quota_v1(folder: Path) -> Iterator[float]:
         quota = int(file.read_text())
         if quota > 0:
             yield quota / int((folder / "cpu.cfs_period_us").read_text())
+
+
+# --- memory --------------------------------------------------------------------------------------------------
+
+# Arrays of doubles, as long as the parameters, that L-BFGS-B holds with its 10 corrections (SciPy: 2 m n + 5 n), and ours
+# around it: parameters, gradient, best; W, transposed W and gradient in panels.
+_LBFGS_ARRAYS = 31
+
+
+def claim_training_memory(layer_sizes: tuple[int, ...], dtype: np.dtype, rule: str | None) -> None:
+    """Ask for what a training run holds at the very least, before its network is drawn.
+
+    Parameters
+    ----------
+    layer_sizes : tuple of int
+    dtype : numpy.dtype
+    rule : str or None
+        The core's update rule: parameters and its state, flat and in panels, and transposed weights. None: L-BFGS.
+
+    Raises
+    ------
+    MemoryError
+        With the figure, if the system refuses.
+    """
+    n_parameters = sum(fan_in * fan_out + fan_out for fan_in, fan_out in pairwise(layer_sizes))
+    n_bytes = 8 * _LBFGS_ARRAYS if rule is None else dtype.itemsize * (3 + 2 * _core.OPTIMIZERS[rule])
+    claim_memory(n_parameters * n_bytes, f"Training layers {layer_sizes} in {dtype.name} with {rule or 'lbfgs'}")
 
 
 # --- data, settings, results ---------------------------------------------------------------------------------
@@ -251,6 +278,10 @@ class Record:
     n_epochs: int = 0
     #: why the run ended: 'plateau', 'max_iter', 'planned' (max_iter, as the schedule has it), 'single_epoch', 'interrupted', 'diverged'
     ended: str = ""
+    #: of a run that diverged: learning rate and layers
+    divergence: str = ""
+    #: whether the optimizer's averages are no longer finite though the parameters are: its steps are 0 from then on
+    optimizer_overflowed: bool = False
 
 
 @dataclass
@@ -284,12 +315,25 @@ class DivergenceError(ValueError):
     """Parameters became infinite or NaN."""
 
 
-def non_finite_message(when: str) -> str:
+def non_finite_message(when: str, advice: str = "scale the input, or lower learning_rate_init") -> str:
     """What to tell about parameters that are not finite; the first sentence is scikit-learn's."""
     return (
         "Solver produced non-finite parameter weights. The input data may contain large values and need to be "
-        f"preprocessed. It happened {when}: scale the input, or lower learning_rate_init."
+        f"preprocessed. It happened {when}: {advice}."
     )
+
+
+def non_finite_layers(network: Network) -> list[int]:
+    """Layers, from 0, with parameters or running averages that are not finite."""
+    groups = (network.coefs, network.intercepts, network.scales, network.means, network.variances)
+    return sorted({layer for arrays in groups for layer, array in enumerate(arrays) if not np.isfinite(array).all()})
+
+
+def _divergence(network: Network, rates: np.ndarray) -> str:
+    """Where a run diverged, but for the epoch."""
+    low, high = rates.min(), rates.max()
+    rate = f"{high:g}" if low == high else f"{low:g} to {high:g}"
+    return f"learning rate {rate}, layers {non_finite_layers(network)} of {len(network.coefs)}"
 
 
 # --- stochastic solvers --------------------------------------------------------------------------------------
@@ -338,13 +382,13 @@ def run_epochs(
             started = time.perf_counter()
             if settings.shuffle and order is not None:
                 rng.shuffle(order)
-            rate = schedule.rate
+            rate, rates = schedule.rate, schedule.rates(optimizer.n_updates, n_steps)
             epoch_loss = trainer.epoch(
                 data.X,
                 data.y,
                 data.sample_weight,
                 order,
-                schedule.rates(optimizer.n_updates, n_steps),
+                rates,
                 optimizer.n_updates,
                 mix=method.mix(optimizer.n_updates, n_steps),
                 **constants,
@@ -364,8 +408,9 @@ def run_epochs(
             record.epochs.append(entry)
             # Averages alone: a square that overflows leaves a normalised layer silent, and its parameters as they were.
             if not (np.isfinite(network.parameters).all() and np.isfinite(network.statistics).all()):
+                record.divergence = _divergence(network, rates)
                 if not fallback:
-                    raise DivergenceError(non_finite_message(f"in epoch {record.n_epochs}"))
+                    raise DivergenceError(non_finite_message(f"in epoch {record.n_epochs} ({record.divergence})"))
                 record.ended = "diverged"
                 break
             if watch is not None and best is not None:
@@ -384,8 +429,15 @@ def run_epochs(
     trainer.store(network.parameters, optimizer.arrays, network.statistics)
     if record.ended == "diverged":  # what the optimizer remembers is not finite either
         optimizer.arrays[...], optimizer.n_updates = 0, 0
+    record.optimizer_overflowed = not _all_finite(optimizer.arrays)
     if watch is not None and best is not None and record.best_score > -np.inf and (watch.steers or record.ended == "diverged"):
         network.parameters[:], network.statistics[:] = best
+
+
+def _all_finite(array: np.ndarray) -> bool:
+    """Whether all numbers are finite; a sum says so faster, unless it overflows itself."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(array.sum()) or np.isfinite(array).all())
 
 
 def _progress(epoch: int, entry: dict[str, Any]) -> str:
@@ -464,7 +516,7 @@ def run_lbfgs(
     Raises
     ------
     DivergenceError
-        If the result is not finite. ``network`` is then unchanged.
+        If the loss never was a finite number, or the result is not. ``network`` is then unchanged.
     """
     from scipy.optimize import minimize  # a service that only predicts does not need SciPy
 
@@ -510,11 +562,12 @@ def run_lbfgs(
             callback=note,
             options={"maxfun": max_fun, "maxiter": max_iter, "gtol": tol},
         )
-        best_loss, best = float(result.fun), result.x
+        if np.isfinite(result.fun):  # else what it ends on is worse than what it has passed
+            best_loss, best = float(result.fun), result.x
     except KeyboardInterrupt:
         record.ended = "interrupted"
-    if not np.isfinite(best).all():
-        raise DivergenceError(non_finite_message(f"after {record.n_epochs} iterations"))
+    if result is not None and not (np.isfinite(best_loss) and np.isfinite(best).all()):
+        raise DivergenceError(non_finite_message(f"in the loss, after {record.n_epochs} iterations", "scale the input"))
     record.best_loss = best_loss
     network.parameters[:] = best
     return result
