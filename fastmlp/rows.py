@@ -68,7 +68,7 @@ def check_range(argument: str, values: Any, dtype: np.dtype) -> None:
     if values.dtype.kind != "f" or values.dtype.itemsize <= dtype.itemsize or values.size == 0:
         return
     largest = max(float(values.max()), -float(values.min()))
-    if largest > np.finfo(dtype).max:
+    if largest > float(np.finfo(dtype).max):  # a float32 would make one of ``largest``
         raise ValueError(
             f"Input {argument} contains infinity or a value too large for {dtype!r}: it reaches {largest:.3g}; scale it, or take "
             "dtype='float64'."
@@ -78,7 +78,7 @@ def check_range(argument: str, values: Any, dtype: np.dtype) -> None:
 def check_weight_range(weight: np.ndarray, dtype: np.dtype) -> None:
     """Whether weights keep their meaning in ``dtype``: they may reach from large to 0, but not lie beyond it as a whole."""
     largest = float(np.abs(weight).max())
-    if not np.finfo(dtype).tiny <= largest <= np.finfo(dtype).max:
+    if not float(np.finfo(dtype).tiny) <= largest <= float(np.finfo(dtype).max):
         raise ValueError(f"sample_weight must have its largest value in the range of {dtype.name}, got {largest:.3g}; scale it.")
 
 
