@@ -394,6 +394,8 @@ class BaseMLP(Adaptable, ABC):
                 optimizer = OptimizerState(kept.rule, kept.arrays.copy(), kept.n_updates)
                 if self._run_terms["rate"] == terms["rate"]:
                     rate = float(self._learning_rate)
+                if self._run_terms.get("draws") == terms["draws"]:
+                    optimizer.seed = kept.seed
         schedule = make_schedule(
             self.learning_rate,
             self.solver,
@@ -406,6 +408,8 @@ class BaseMLP(Adaptable, ABC):
         if goes_on and rate is None:  # set_params: the rate is the one that the new values give for this time
             schedule.epoch_ends(self.t_)
         record = Record() if run.first_pass else self._continued_record(watch, terms)
+        method = self._method(self.layer_rates_, run.rng, optimizer.seed)
+        optimizer.seed = method.seed or None
         run_epochs(
             network,
             run.loss,
@@ -426,7 +430,7 @@ class BaseMLP(Adaptable, ABC):
             record,
             watch,
             choose_threads(self.n_jobs, step_flops(network.layer_sizes, batch_size)),
-            self._method(self.layer_rates_, run.rng),
+            method,
         )
         self._optimizer_state = dict(vars(optimizer))
         self._learning_rate = schedule.rate

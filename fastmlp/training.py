@@ -294,11 +294,14 @@ class OptimizerState:
         The core's update rule.
     arrays : ndarray of shape (n_state, n_parameters)
     n_updates : int
+    seed : int or None
+        Key of what was drawn by position (``Method.seed``), whose counter is ``n_updates``; None if nothing was.
     """
 
     rule: str
     arrays: np.ndarray
     n_updates: int = 0
+    seed: int | None = None
 
     @classmethod
     def new(cls, rule: str, network: Network) -> OptimizerState:
