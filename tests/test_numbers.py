@@ -271,7 +271,7 @@ def test_one_row_trains():
 
 @pytest.mark.parametrize("settings", [{}, {"solver": "lbfgs"}], ids=str)
 def test_one_class_is_refused(settings):
-    """Also where weights leave no more than one; the class is named."""
+    """By either kind of solver; the class is named."""
     fitted = MLPClassifier(**SMALL, **settings).fit(X, Y)
     before = state(fitted)
     with pytest.raises(ValueError, match="only one class, 'yes'"):
