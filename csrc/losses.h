@@ -44,7 +44,10 @@ static real row_sum(const real *x, ptrdiff_t n) {
         }                                                                                                                        \
     } while (0)
 
-/* Up to so many columns, a softmax takes a vector of rows at a time, summing in the order of the columns.
+/* Logits that overflowed to infinity count as the largest number of their sign: infinity - infinity would be NaN, where in the
+ * limit the largest logits share the row.
+ *
+ * Up to so many columns, a softmax takes a vector of rows at a time, summing in the order of the columns.
  * Measured on Zen 4: the loss of 64 rows of 2 columns 3.9 -> 0.6 us, of 200 rows of 3 11.8 -> 2.3. */
 #define NARROW 16
 
@@ -57,7 +60,8 @@ static void softmax_narrow(real *a, ptrdiff_t rows, ptrdiff_t columns) {
             for (ptrdiff_t i = 0; i < V; i++) /* the last rows' vector is filled up with their first */
                 by_column[c][i] = a[(i < n ? i : 0) * columns + c];
         for (ptrdiff_t c = 0; c < columns; c++) {
-            const vec z = v_load(by_column[c]);
+            const vec z = v_finite(v_load(by_column[c]));
+            v_store(by_column[c], z);
             largest = v_select(z > largest, z, largest);
         }
         for (ptrdiff_t c = 0; c < columns; c++) {
@@ -83,8 +87,8 @@ static void output_softmax(void *a, ptrdiff_t rows, ptrdiff_t columns) {
         real largest = -(real)INFINITY;
         for (ptrdiff_t j = 0; j < columns; j++)
             largest = row[j] > largest ? row[j] : largest;
-        const vec shift = v_set(largest);
-        FM_MAP(row, row, columns, v_exp(v - shift));
+        const vec shift = v_finite(v_set(largest));
+        FM_MAP(row, row, columns, v_exp(v_finite(v) - shift));
         const vec total = v_set(row_sum(row, columns));
         FM_MAP(row, row, columns, v / total);
     }

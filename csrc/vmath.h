@@ -42,6 +42,9 @@
 #define FM_EXP_SHIFT 64
 #endif
 
+#define FM_LARGEST FM_R(FLT_MAX, DBL_MAX)
+#define FM_SMALLEST FM_R(FLT_MIN, DBL_MIN)
+
 /* Adding MAGIC to a small number rounds it to an integer, which then stands in the low bits. */
 #define FM_MAGIC FM_R(12582912.0f, 6755399441055744.0)
 /* exp is 0 from here down. */
@@ -124,7 +127,7 @@ static inline vec v_expm1(vec x) {
 /* log(x) = k ln 2 + log(1 + f), 1 + f in [sqrt(1/2), sqrt(2)); with s = f / (2 + f), log(1 + f) = f - f^2/2 + s (f^2/2 + R(s^2)).
  * The way of writing the last line is FreeBSD msun's e_log.c. */
 static inline vec v_log(vec x) {
-    const ivec tiny = x < v_set(FM_R(FLT_MIN, DBL_MIN));
+    const ivec tiny = x < v_set(FM_SMALLEST);
     const vec normal = v_select(tiny, x * v_set((real)((ubits)1 << FM_TINY_SHIFT)), x);
     const ivec half = (ivec)v_set(FM_R(0.70710678f, 0.7071067811865476));
     ivec k = v_shift_down((ivec)normal - half, FM_MANTISSA);
@@ -276,6 +279,12 @@ static inline vec v_selu(vec x) {
 static inline vec v_relu(vec x) { return (vec)(~(x <= v_set(0)) & (ivec)x); }       /* NaN stays */
 static inline vec v_step(vec y) { return (vec)((y != v_set(0)) & (ivec)v_set(1)); } /* 0 at 0, else 1 */
 static inline vec v_clip(vec p, real eps) { return v_min(v_max(p, v_set(eps)), v_set(1 - eps)); }
+static inline vec v_finite(vec x) { return v_min(v_max(x, v_set(-FM_LARGEST)), v_set(FM_LARGEST)); } /* NaN stays */
 static inline vec v_xlogy(vec x, vec y) { return v_select(x == v_set(0), v_set(0), x * v_log(y)); }
+/* y log(y / a) - y + a, infinite for infinite a. Where y / a underflows, a is all that counts, and log(0) would be -infinity. */
+static inline vec v_poisson(vec y, vec a) {
+    const vec value = v_xlogy(y, v_max(y / a, v_set(FM_SMALLEST))) - y + a;
+    return v_select(a < v_set((real)INFINITY), value, a);
+}
 static inline vec v_sign(vec x) { return v_select(x > v_set(0), v_set(1), v_select(x < v_set(0), v_set(-1), x)); }
 #endif

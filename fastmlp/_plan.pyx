@@ -61,22 +61,21 @@ cdef class Plan:
                 raise ValueError(f"activation must be one of {ACTIVATIONS}, got {name!r}")
         if output not in OUTPUTS and output not in ACTIVATIONS:
             raise ValueError(f"output must be one of {OUTPUTS + ACTIVATIONS}, got {output!r}")
-        self.sizes_buffer = Buffer((self.n_layers + 1) * sizeof(Py_ssize_t))
-        self.hidden_buffer = Buffer(self.n_layers * sizeof(int))
-        self.sizes = <Py_ssize_t *> self.sizes_buffer.at
-        self.hidden = <int *> self.hidden_buffer.at
-        self.widest = max(self.layer_sizes)
         n_outputs = self.layer_sizes[self.n_layers]
-        n_weights, n_hidden = 0, sum(self.layer_sizes) - self.layer_sizes[0] - n_outputs  # Python numbers: they cannot overflow
-        for i in range(self.n_layers + 1):
-            self.sizes[i] = self.layer_sizes[i]
-            if i > 0:
-                n_weights += self.layer_sizes[i - 1] * self.layer_sizes[i]
+        n_weights = sum([a * b for a, b in zip(self.layer_sizes, self.layer_sizes[1:])])  # Python numbers: they cannot overflow
+        n_hidden = sum(self.layer_sizes) - self.layer_sizes[0] - n_outputs
         n_parameters = n_weights + n_hidden + n_outputs + batch_norm * n_hidden
         if n_parameters > 2**44:
             raise MemoryError(f"layer_sizes {self.layer_sizes} make {n_parameters:.3g} parameters")
         self.n_weights, self.n_units, self.n_parameters = n_weights, n_hidden + n_outputs, n_parameters
         self.n_statistics = 2 * n_hidden if batch_norm else 0
+        self.sizes_buffer = Buffer((self.n_layers + 1) * sizeof(Py_ssize_t))
+        self.hidden_buffer = Buffer(self.n_layers * sizeof(int))
+        self.sizes = <Py_ssize_t *> self.sizes_buffer.at
+        self.hidden = <int *> self.hidden_buffer.at
+        self.widest = max(self.layer_sizes)
+        for i in range(self.n_layers + 1):
+            self.sizes[i] = self.layer_sizes[i]
         for i in range(self.n_layers - 1):
             self.hidden[i] = ACTIVATIONS.index(self.activations[i])
         self.output_row = OUTPUTS.index(output) if output in OUTPUTS else -1

@@ -43,6 +43,7 @@ cdef class Workspace:
     cdef fm_columns *columns       # of each thread: a slab's stored elements in the thread's part of the first layer
     cdef fm_draws draws
     cdef list buffers
+    cdef int refuse_absurd(self) except -1
     cdef void *buffer(self, Py_ssize_t n_bytes) except NULL
     cdef int allocate_layers(self, dropout) except -1
     cdef int allocate_norm(self, fm_layer *layer, Py_ssize_t n_bytes, bint learns) except -1

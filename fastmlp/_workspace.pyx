@@ -59,6 +59,7 @@ cdef class Workspace:
         for l in range(self.n_layers):
             if plan.normalises(l) and self.rates[l] > 0:
                 self.slab_rows = batch_size  # statistics are of a whole batch
+        self.refuse_absurd()
         self.allocate_layers(dropout)
         self.list_segments()
         self.list_units()
@@ -72,6 +73,18 @@ cdef class Workspace:
             self.sums = <char *> self.buffer(self.n_units * FM_BLOCK_ROWS * self.k.panel * self.k.element_size)
         if max_grad_norm > 0:
             self.squares = <double *> self.buffer(self.n_units * self.k.panel * sizeof(double))
+
+    cdef int refuse_absurd(self) except -1:
+        """MemoryError where sizes in bytes, of a batch or of threads, could overflow further down; a Plan's own cannot."""
+        rows, threads, size = min(self.batch_size, self.slab_rows), self.n_threads, self.k.element_size  # Python numbers
+        widths = sum([self.plan.padded(units) for units in self.plan.layer_sizes])
+        n_bytes = size * (2 * rows * widths + 2 * threads * FM_CHUNK_ROWS * self.plan.layer_sizes[self.n_layers])
+        if n_bytes > 2**47:
+            raise MemoryError(
+                f"batches of {rows} rows on {threads} threads need at least {n_bytes / 2**30:,.1f} GiB of working memory for "
+                f"layers {self.plan.layer_sizes}"
+            )
+        return 0
 
     cdef void *buffer(self, Py_ssize_t n_bytes) except NULL:
         cdef Buffer new = Buffer(n_bytes)

@@ -1,10 +1,17 @@
-"""Arrays whose data start on a cache line. It refuses to know what they hold. Used by ``network_file``, ``network`` and ``training``."""
+"""Memory: arrays whose data start on a cache line, and asking for much of it beforehand.
+
+It refuses to know what it holds. Used by ``network_file``, ``network`` and ``training``.
+"""
 
 from __future__ import annotations
+
+import sys
 
 import numpy as np
 
 ALIGNMENT = 64  # bytes: one cache line, one AVX-512 vector
+# Less than this is not asked for beforehand: what allocates it says so soon enough.
+_WORTH_ASKING = 2**30
 
 
 def aligned_empty(n: int, dtype: np.dtype | str) -> np.ndarray:
@@ -20,3 +27,21 @@ def aligned_copy(values: np.ndarray, dtype: np.dtype | str | None = None) -> np.
     copy = aligned_empty(values.size, values.dtype if dtype is None else dtype)
     copy[:] = values
     return copy
+
+
+def claim_memory(n_bytes: int, purpose: str) -> None:
+    """Ask for so much memory at once, and give it back: what cannot be had is refused before hours of drawing or training.
+
+    Raises
+    ------
+    MemoryError
+        If the system refuses; the message has ``purpose`` and the figure.
+    """
+    if n_bytes < _WORTH_ASKING:
+        return
+    try:
+        if n_bytes > sys.maxsize:
+            raise MemoryError
+        np.empty(n_bytes, dtype=np.uint8)
+    except MemoryError:
+        raise MemoryError(f"{purpose} needs at least {n_bytes / 2**30:,.1f} GiB of memory, and could not get it.") from None

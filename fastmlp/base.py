@@ -17,13 +17,13 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator, _fit_context, is_classifier
+from sklearn.base import BaseEstimator, _fit_context
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import train_test_split
-from sklearn.utils import check_random_state, column_or_1d
+from sklearn.utils import check_random_state
 from sklearn.utils.optimize import _check_optimize_result
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from fastmlp.adapt import Adaptable, take_body
 from fastmlp.callbacks import CallbackSupportMixin, FitTasks, fit_tasks, with_callbacks
@@ -35,6 +35,7 @@ from fastmlp.optimizers import make_schedule, update_rule
 from fastmlp.progress import Progress
 from fastmlp.records import continued, published, published_lbfgs
 from fastmlp.representation import Representation
+from fastmlp.rows import FLOATS, check_input, check_range, check_rows, check_weight, check_weight_range, naming_labels
 from fastmlp.saving import Saved
 from fastmlp.training import (
     OptimizerState,
@@ -43,13 +44,13 @@ from fastmlp.training import (
     TrainingData,
     Watch,
     choose_threads,
+    claim_training_memory,
     forward_flops,
     run_epochs,
     run_lbfgs,
     step_flops,
 )
 
-_FLOATS = (np.float64, np.float32)
 # What a stochastic solver leaves behind and L-BFGS does not have.
 _STOCHASTIC_STATE = (
     "loss_curve_",
@@ -74,28 +75,6 @@ def unchanged_on_error(estimator: BaseEstimator) -> Iterator[None]:
         vars(estimator).clear()
         vars(estimator).update(before)
         raise
-
-
-def _aligned(X: Any) -> Any:
-    """X, or a copy if it is a view of packed records or bytes, whose numbers do not stand where the core may read them."""
-    return np.require(X, requirements="A") if isinstance(X, np.ndarray) else X
-
-
-def check_rows(estimator: BaseEstimator, X: Any, y: Any, reset: bool = True) -> tuple[Any, Any]:
-    """X and y by scikit-learn's rules; ``reset``: learn the features' number and names, instead of holding X to them."""
-    X, y = validate_data(
-        estimator,
-        X,
-        y,
-        accept_sparse="csr",
-        multi_output=True,
-        y_numeric=not is_classifier(estimator),
-        dtype=_FLOATS,
-        reset=reset,
-    )
-    if y.ndim == 2 and y.shape[1] == 1:
-        y = column_or_1d(y, warn=True)
-    return _aligned(X), y
 
 
 class Run(NamedTuple):
@@ -296,9 +275,9 @@ class BaseMLP(CallbackSupportMixin, DocumentationLink, Representation, Saved, Co
         if incremental and self.early_stopping:
             raise ValueError("partial_fit does not support early_stopping=True")
         X, y = check_rows(self, X, y, reset=first_pass)
-        self._learn_target(y, incremental)
-        weight = None if sample_weight is None else _check_sample_weight(sample_weight, X)
-        return self._begin(X, y, weight, first_pass, incremental)
+        with naming_labels(y):
+            self._learn_target(y, incremental)
+        return self._begin(X, y, check_weight(sample_weight, X), first_pass, incremental)
 
     def _begin(self, X: Any, y: Any, weight: np.ndarray | None, first_pass: bool, incremental: bool) -> Run:
         """Encode y, weigh the rows, make the network."""
@@ -315,8 +294,16 @@ class BaseMLP(CallbackSupportMixin, DocumentationLink, Representation, Saved, Co
         network = self._start_network(layer_sizes, X.dtype, rng, first_pass)
         if not any(self.layer_rates_):
             raise ValueError("All layers are frozen: there is nothing to train. unfreeze() some.")
-        target = network.check_targets(self._encode(y), loss, X.shape[0])
-        return Run(network, loss, TrainingData(X, target, weight, rows), y, rng, first_pass)
+        check_range("X", X, network.dtype)
+        if weight is not None:
+            check_weight_range(weight, network.dtype)
+        return Run(network, loss, TrainingData(X, self._target(network, loss, y), weight, rows), y, rng, first_pass)
+
+    def _target(self, network: Network, loss: str, y: Any) -> np.ndarray:
+        """y as the core reads it."""
+        encoded = self._encode(y)
+        check_range("y", encoded, network.dtype)
+        return network.check_targets(encoded, loss, y.shape[0])
 
     def _take_eval_set(self, run: Run, eval_set: Any, sample_weight: ArrayLike | None) -> HeldOut:
         """Rows to score on, as the user brings them."""
@@ -326,10 +313,12 @@ class BaseMLP(CallbackSupportMixin, DocumentationLink, Representation, Saved, Co
         try:
             X, y = check_rows(self, eval_set[0], eval_set[1], reset=False)
             self._check_target(y)
-            target = run.network.check_targets(self._encode(y), run.loss, X.shape[0])
-            weight = None if sample_weight is None else _check_sample_weight(sample_weight, X)
-        except ValueError as error:
-            raise ValueError(f"eval_set must be one pair (X, y) like those of fit: {error}") from error
+            target = self._target(run.network, run.loss, y)
+            check_range("X", X, run.network.dtype)
+            weight = check_weight(sample_weight, X)
+        except (ValueError, TypeError) as error:
+            kind = ValueError if isinstance(error, ValueError) else TypeError
+            raise kind(f"eval_set must be one pair (X, y) like those of fit: {error}") from error
         return HeldOut(X, target, y, weight)
 
     def _take_rng(self, go_on: bool) -> np.random.RandomState:
@@ -349,6 +338,8 @@ class BaseMLP(CallbackSupportMixin, DocumentationLink, Representation, Saved, Co
         common = {"batch_norm": self.batch_norm, "residual": self.residual}
         if first_pass:
             dtype = data_type if self.dtype == "auto" else self.dtype
+            rule = None if self.solver == "lbfgs" else update_rule(self.solver, self.momentum, self.nesterovs_momentum)
+            claim_training_memory(layer_sizes, np.dtype(dtype), rule)
             self.layer_rates_ = (1.0,) * (len(layer_sizes) - 1)
             network = Network(
                 layer_sizes,
@@ -435,6 +426,8 @@ class BaseMLP(CallbackSupportMixin, DocumentationLink, Representation, Saved, Co
                 optimizer = OptimizerState(kept.rule, kept.arrays.copy(), kept.n_updates)
                 if self._run_terms["rate"] == terms["rate"]:
                     rate = float(self._learning_rate)
+                if self._run_terms.get("draws") == terms["draws"]:
+                    optimizer.seed = kept.seed
         schedule = make_schedule(
             self.learning_rate,
             self.solver,
@@ -447,6 +440,8 @@ class BaseMLP(CallbackSupportMixin, DocumentationLink, Representation, Saved, Co
         if goes_on and rate is None:  # set_params: the rate is the one that the new values give for this time
             schedule.epoch_ends(self.t_)
         record = Record() if run.first_pass else continued(self, watch is not None, terms)
+        method = self._method(self.layer_rates_, run.rng, optimizer.seed)
+        optimizer.seed = method.seed or None
 
         def state() -> dict[str, Any]:
             """What the run leaves, besides the network."""
@@ -482,7 +477,7 @@ class BaseMLP(CallbackSupportMixin, DocumentationLink, Representation, Saved, Co
             record,
             watch,
             choose_threads(self.n_jobs, step_flops(network.layer_sizes, batch_size)),
-            self._method(self.layer_rates_, run.rng),
+            method,
             tasks,
         )
         self.__dict__.update(state())
@@ -503,6 +498,8 @@ class BaseMLP(CallbackSupportMixin, DocumentationLink, Representation, Saved, Co
             output = network.forward(held_out.X, n_threads=n_threads)
             losses = network.plan.row_losses(loss, output.copy(), held_out.target, self._loss_parameter())
             mean_loss = float(np.average(losses, weights=weight))
+            if probe is not None and not np.isfinite(output).all():
+                return np.nan, mean_loss  # metrics raise at such predictions, and the run would be lost for one epoch
             if probe is not None:
                 probe.network_ = network
                 return float(metric(probe, held_out.X, held_out.y, **arguments)), mean_loss
@@ -556,8 +553,15 @@ class BaseMLP(CallbackSupportMixin, DocumentationLink, Representation, Saved, Co
             warnings.warn("Training interrupted by user.", stacklevel=7)
         elif record.ended == "diverged":
             warnings.warn(
-                f"Parameters were no longer finite after epoch {record.n_epochs}; training ended with the parameters "
-                "of the best validation score. Scale the input, or lower learning_rate_init.",
+                f"Parameters were no longer finite after epoch {record.n_epochs} ({record.divergence}); training ended with "
+                "the parameters of the best validation score. Scale the input, or lower learning_rate_init.",
+                ConvergenceWarning,
+                stacklevel=8,
+            )
+        if record.optimizer_overflowed:
+            warnings.warn(
+                f"Gradients overflowed in the averages of solver={self.solver!r}: some weights have stopped learning. Scale the "
+                "input, or take dtype='float64'.",
                 ConvergenceWarning,
                 stacklevel=7,
             )
@@ -573,7 +577,9 @@ class BaseMLP(CallbackSupportMixin, DocumentationLink, Representation, Saved, Co
 
     def _run(self, network: Network, X: Any) -> np.ndarray:
         if not self._is_plainly_valid(X):
-            X = _aligned(validate_data(self, X, accept_sparse="csr", dtype=_FLOATS, reset=False))
+            X = check_input(self, X)
+        if X.dtype != network.dtype:
+            check_range("X", X, network.dtype)
         n_threads = choose_threads(self.n_jobs, forward_flops(network.layer_sizes, X.shape[0]))
         return network.forward(X, n_threads=n_threads)
 
@@ -581,7 +587,7 @@ class BaseMLP(CallbackSupportMixin, DocumentationLink, Representation, Saved, Co
         """Whether X is so plainly what ``validate_data`` would pass that there is no need to ask it."""
         return (
             type(X) is np.ndarray
-            and X.dtype in _FLOATS
+            and X.dtype in FLOATS
             and X.ndim == 2
             and X.flags.aligned
             and X.shape[0] > 0

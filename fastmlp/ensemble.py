@@ -36,12 +36,13 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state, get_tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metadata_routing import UNUSED
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
-from fastmlp.base import _FLOATS, BaseMLP, _aligned, check_rows, unchanged_on_error
+from fastmlp.base import BaseMLP, unchanged_on_error
 from fastmlp.callbacks import CallbackSupportMixin, FitTasks, fit_tasks
 from fastmlp.doclink import DocumentationLink
 from fastmlp.estimators import MLPClassifier, MLPRegressor
+from fastmlp.rows import check_input, check_range, check_rows, check_weight
 from fastmlp.saving import Saved
 from fastmlp.training import Record, choose_threads, forward_flops
 
@@ -235,7 +236,7 @@ class BaseMLPEnsemble(CallbackSupportMixin, DocumentationLink, Saved, MetaEstima
         prototype._learn_target(y, incremental=False)
         self._share_target(self, prototype)
         if sample_weight is not None:
-            sample_weight = np.ascontiguousarray(_check_sample_weight(sample_weight, X), dtype=np.float64)
+            sample_weight = np.ascontiguousarray(check_weight(sample_weight, X), dtype=np.float64)
 
         rng = check_random_state(self.random_state)
         n_runs = 1 if self.members == _SNAPSHOTS else self.n_estimators
@@ -323,7 +324,8 @@ class BaseMLPEnsemble(CallbackSupportMixin, DocumentationLink, Saved, MetaEstima
         """Each member's output (n_samples, n_outputs), one member after another, all threads in each."""
         check_is_fitted(self)
         if not self.estimators_[0]._is_plainly_valid(X):
-            X = _aligned(validate_data(self, X, accept_sparse="csr", dtype=_FLOATS, reset=False))
+            X = check_input(self, X)
+        check_range("X", X, self.estimators_[0].network_.dtype)
         for member in self.estimators_:
             network = member.network_
             network.adopt()

@@ -340,6 +340,8 @@ callable, default='constant'
     ) -> MLPClassifier:
         """Train for one epoch on these rows, from where the last call ended.
 
+        Over chunks of whole batches, without ``shuffle``, it gives what one epoch of ``fit`` gives: ``docs/data.md``.
+
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
@@ -561,6 +563,8 @@ validation_loss_curve_, layer_rates_, history_, n_iter_, t_, n_layers_, n_output
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> MLPRegressor:
         """Train for one epoch on these rows, from where the last call ended.
+
+        Over chunks of whole batches, without ``shuffle``, it gives what one epoch of ``fit`` gives: ``docs/data.md``.
 
         Parameters
         ----------

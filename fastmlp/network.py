@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastmlp import _core
-from fastmlp.aligned import ALIGNMENT, aligned_copy, aligned_empty
+from fastmlp.aligned import ALIGNMENT, aligned_copy, aligned_empty, claim_memory
 from fastmlp.initialisers import Draw, Layer, initialiser
 from fastmlp.network_file import NetworkFile
 
@@ -82,6 +82,8 @@ class Network(NetworkFile):
     ValueError
         For an unknown name, a size below 1, parameters of another length, or a ``weight_init`` or ``bias_init`` that
         gives another shape or numbers that are not finite in ``dtype``.
+    MemoryError
+        If the parameters, and the largest layer as float64, cannot be had: before anything is drawn.
 
     Examples
     --------
@@ -138,6 +140,8 @@ class Network(NetworkFile):
         if statistics is not None:
             self.statistics[:] = _check_flat("statistics", statistics, self.n_statistics, self.layer_sizes)
         if parameters is None:
+            drawn = 8 * max(fan_in * fan_out for fan_in, fan_out in pairwise(self.layer_sizes))
+            claim_memory(self.dtype.itemsize * self.n_parameters + drawn, f"Drawing a network of layers {self.layer_sizes}")
             self._bind(aligned_empty(self.n_parameters, self.dtype))
             self._draw(random_state, (*self.activations, drawn_as), draws)
             for scale, shift in zip(self.scales, self.intercepts[:-1], strict=bool(self.scales)):

@@ -8,6 +8,7 @@ The arithmetic of the update rules is in the compiled core (csrc/optimizers.def)
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Context, Decimal
@@ -176,7 +177,8 @@ class Curve:
         """Factors (n,) at the steps (n,), whole numbers from 0."""
         if n_steps < 1:
             raise ValueError(f"n_steps must be at least 1, got {n_steps}.")
-        return self._factors(np.minimum(steps, n_steps - 1).astype(np.float64), float(n_steps))
+        last = min(n_steps - 1, sys.maxsize)  # max_iter may be any whole number
+        return self._factors(np.minimum(steps, last).astype(np.float64), float(n_steps))
 
     def _factors(self, steps: np.ndarray, n_steps: float) -> np.ndarray:
         """Factors (n,) at 0 <= steps < n_steps: the one method that a curve must have."""

@@ -34,6 +34,7 @@ _LOSS_GOES_BY = (
     "loss", "quantile", "huber_delta", "alpha", "l1_ratio", "class_weight", "label_smoothing", "dropout", "input_noise", "input_mask",
     "mixup", "hidden_layer_sizes", "layer_rates_",
 )  # fmt: skip
+_DRAWS_GO_BY = ("random_state",)
 _SCORE_GOES_BY = ("validation_metric", "validation_fraction", "early_stopping")
 # The update rule that has a decay of its own; the others have alpha.
 _DECAYING_SOLVER = "adamw"
@@ -162,11 +163,11 @@ class Parameters(BaseEstimator):
         return Hyperparameters(**{name: float(getattr(self, name)) for name in names})
 
     def _terms(self, scored_apart: bool = False) -> dict[str, dict[str, Any]]:
-        """What the learning rate, the loss and the score of a run go by: values to compare, not to use.
+        """What the learning rate, the loss, the score and the draws of a run go by: values to compare, not to use.
 
         scored_apart: on an ``eval_set``, not on rows that were split off.
         """
-        groups = {"rate": _RATE_GOES_BY, "loss": _LOSS_GOES_BY, "score": _SCORE_GOES_BY}
+        groups = {"rate": _RATE_GOES_BY, "loss": _LOSS_GOES_BY, "score": _SCORE_GOES_BY, "draws": _DRAWS_GO_BY}
         values = {group: {name: getattr(self, name, None) for name in names} for group, names in groups.items()}
         values["score"]["eval_set"] = scored_apart
         return {group: {name: v if callable(v) else repr(v) for name, v in terms.items()} for group, terms in values.items()}
@@ -175,11 +176,13 @@ class Parameters(BaseEstimator):
         """The number that the loss is steered by, for those that have one."""
         return 1.0
 
-    def _method(self, layer_rates: Sequence[float], rng: np.random.RandomState) -> Method:
-        """What the run does beyond the plain one; draws its seed only if something is drawn with it."""
+    def _method(self, layer_rates: Sequence[float], rng: np.random.RandomState, seed: int | None = None) -> Method:
+        """What the run does beyond the plain one; draws its seed, unless there is one, only if something is drawn with it."""
         rates = self._dropout_rates(len(layer_rates))
         random = any(rates) or self.input_noise or self.input_mask or self.mixup
-        low, high = rng.randint(0, 2**32, size=2, dtype=np.uint64).tolist() if random else (0, 0)
+        if random and seed is None:
+            low, high = rng.randint(0, 2**32, size=2, dtype=np.uint64).tolist()
+            seed = low | high << 32
         return Method(
             dropout=rates,
             layer_rates=tuple(layer_rates),
@@ -189,7 +192,7 @@ class Parameters(BaseEstimator):
             input_noise=float(self.input_noise),
             input_mask=float(self.input_mask),
             mixup=float(self.mixup),
-            seed=low | high << 32,
+            seed=seed if random and seed is not None else 0,
         )
 
     def _check_combination(self, eval_set: Any) -> None:

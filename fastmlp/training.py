@@ -20,7 +20,7 @@ import numpy as np
 
 from fastmlp import _core
 from fastmlp._shuffle import shuffle
-from fastmlp.aligned import aligned_copy
+from fastmlp.aligned import aligned_copy, claim_memory
 from fastmlp.network import Network
 from fastmlp.optimizers import Hyperparameters, Schedule
 from fastmlp.progress import Progress
@@ -105,6 +105,33 @@ def _quota_v1(folder: Path) -> Iterator[float]:
         quota = int(file.read_text())
         if quota > 0:
             yield quota / int((folder / "cpu.cfs_period_us").read_text())
+
+
+# --- memory --------------------------------------------------------------------------------------------------
+
+# Arrays of doubles, as long as the parameters, that L-BFGS-B holds with its 10 corrections (SciPy: 2 m n + 5 n), and ours
+# around it: parameters, gradient, best; W, transposed W and gradient in panels.
+_LBFGS_ARRAYS = 31
+
+
+def claim_training_memory(layer_sizes: tuple[int, ...], dtype: np.dtype, rule: str | None) -> None:
+    """Ask for what a training run holds at the very least, before its network is drawn.
+
+    Parameters
+    ----------
+    layer_sizes : tuple of int
+    dtype : numpy.dtype
+    rule : str or None
+        The core's update rule: parameters and its state, flat and in panels, and transposed weights. None: L-BFGS.
+
+    Raises
+    ------
+    MemoryError
+        With the figure, if the system refuses.
+    """
+    n_parameters = sum(fan_in * fan_out + fan_out for fan_in, fan_out in pairwise(layer_sizes))
+    n_bytes = 8 * _LBFGS_ARRAYS if rule is None else dtype.itemsize * (3 + 2 * _core.OPTIMIZERS[rule])
+    claim_memory(n_parameters * n_bytes, f"Training layers {layer_sizes} in {dtype.name} with {rule or 'lbfgs'}")
 
 
 # --- data, settings, results ---------------------------------------------------------------------------------
@@ -280,6 +307,10 @@ class Record:
     #: why the run ended: 'plateau', 'max_iter', 'planned' (max_iter, as the schedule has it), 'single_epoch', 'stopped' (by its
     #: observer), 'interrupted', 'diverged'
     ended: str = ""
+    #: of a run that diverged: learning rate and layers
+    divergence: str = ""
+    #: whether the optimizer's averages are no longer finite though the parameters are: its steps are 0 from then on
+    optimizer_overflowed: bool = False
 
 
 @dataclass
@@ -292,11 +323,14 @@ class OptimizerState:
         The core's update rule.
     arrays : ndarray of shape (n_state, n_parameters)
     n_updates : int
+    seed : int or None
+        Key of what was drawn by position (``Method.seed``), whose counter is ``n_updates``; None if nothing was.
     """
 
     rule: str
     arrays: np.ndarray
     n_updates: int = 0
+    seed: int | None = None
 
     @classmethod
     def new(cls, rule: str, network: Network) -> OptimizerState:
@@ -313,12 +347,25 @@ class DivergenceError(ValueError):
     """Parameters became infinite or NaN."""
 
 
-def non_finite_message(when: str) -> str:
+def non_finite_message(when: str, advice: str = "scale the input, or lower learning_rate_init") -> str:
     """What to tell about parameters that are not finite; the first sentence is scikit-learn's."""
     return (
         "Solver produced non-finite parameter weights. The input data may contain large values and need to be "
-        f"preprocessed. It happened {when}: scale the input, or lower learning_rate_init."
+        f"preprocessed. It happened {when}: {advice}."
     )
+
+
+def non_finite_layers(network: Network) -> list[int]:
+    """Layers, from 0, with parameters or running averages that are not finite."""
+    groups = (network.coefs, network.intercepts, network.scales, network.means, network.variances)
+    return sorted({layer for arrays in groups for layer, array in enumerate(arrays) if not np.isfinite(array).all()})
+
+
+def _divergence(network: Network, rates: np.ndarray) -> str:
+    """Where a run diverged, but for the epoch."""
+    low, high = rates.min(), rates.max()
+    rate = f"{high:g}" if low == high else f"{low:g} to {high:g}"
+    return f"learning rate {rate}, layers {non_finite_layers(network)} of {len(network.coefs)}"
 
 
 # --- stochastic solvers --------------------------------------------------------------------------------------
@@ -380,13 +427,13 @@ def run_epochs(
             started = time.perf_counter()
             if settings.shuffle and order is not None:
                 shuffle(order, rng)
-            rate = schedule.rate
+            rate, rates = schedule.rate, schedule.rates(optimizer.n_updates, n_steps)
             epoch_loss = trainer.epoch(
                 data.X,
                 data.y,
                 data.sample_weight,
                 order,
-                schedule.rates(optimizer.n_updates, n_steps),
+                rates,
                 optimizer.n_updates,
                 mix=method.mix(optimizer.n_updates, n_steps),
                 **constants,
@@ -406,8 +453,9 @@ def run_epochs(
             record.epochs.append(entry)
             # Averages alone: a square that overflows leaves a normalised layer silent, and its parameters as they were.
             if not (np.isfinite(network.parameters).all() and np.isfinite(network.statistics).all()):
+                record.divergence = _divergence(network, rates)
                 if not fallback:
-                    raise DivergenceError(non_finite_message(f"in epoch {record.n_epochs}"))
+                    raise DivergenceError(non_finite_message(f"in epoch {record.n_epochs} ({record.divergence})"))
                 record.ended = "diverged"
                 optimizer.arrays[...], optimizer.n_updates = 0, 0  # what it remembers is not finite either
             else:
@@ -431,8 +479,15 @@ def run_epochs(
         if progress is not None:
             progress.close()
     trainer.store(network.parameters, None if record.ended == "diverged" else optimizer.arrays, network.statistics)
+    record.optimizer_overflowed = not _all_finite(optimizer.arrays)
     if kept() is not current:
         network.parameters[:], network.statistics[:] = kept()
+
+
+def _all_finite(array: np.ndarray) -> bool:
+    """Whether all numbers are finite; a sum says so faster, unless it overflows itself."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(array.sum()) or np.isfinite(array).all())
 
 
 def _judge_loss(record: Record, settings: Settings) -> None:
@@ -507,7 +562,7 @@ def run_lbfgs(
     Raises
     ------
     DivergenceError
-        If the result is not finite. ``network`` is then unchanged.
+        If the loss never was a finite number, or the result is not. ``network`` is then unchanged.
     """
     from scipy.optimize import minimize  # a service that only predicts does not need SciPy
 
@@ -572,7 +627,8 @@ def run_lbfgs(
             callback=note,
             options={"maxfun": max_fun, "maxiter": max_iter, "gtol": tol},
         )
-        best_loss, best = float(result.fun), result.x
+        if np.isfinite(result.fun):  # else what it ends on is worse than what it has passed
+            best_loss, best = float(result.fun), result.x
         if begun:  # the line search found nothing better
             observed(best)
     except KeyboardInterrupt:
@@ -580,8 +636,8 @@ def run_lbfgs(
     finally:
         if progress is not None:
             progress.close()
-    if not np.isfinite(best).all():
-        raise DivergenceError(non_finite_message(f"after {record.n_epochs} iterations"))
+    if result is not None and not (np.isfinite(best_loss) and np.isfinite(best).all()):
+        raise DivergenceError(non_finite_message(f"in the loss, after {record.n_epochs} iterations", "scale the input"))
     record.best_loss = best_loss
     network.parameters[:] = best
     return result

@@ -12,8 +12,9 @@ import fastmlp
 COMPILED = ["_machine", "_shuffle", "_kernels", "_plan", "_workspace", "_core"]
 FLOORS = [
     *COMPILED, "aligned", "container", "network_file", "initialisers", "network", "optimizers", "progress", "training", "progressive",
-    "held_out", "values", "saving", "conversion", "parameters", "callbacks_fallback", "callbacks", "records", "adapt", "representation",
-    "doclink", "base", "estimators", "ensemble", "loading", "range_test", "display", "tuning", "check", "tables", "__main__",
+    "held_out", "values", "saving", "conversion", "parameters", "rows", "callbacks_fallback", "callbacks", "records", "adapt",
+    "representation", "doclink", "base", "estimators", "ensemble", "loading", "range_test", "display", "tuning", "check", "tables",
+    "__main__",
 ]  # fmt: skip
 READS_REFERENCE = {"check", "tables", "__main__"}
 PACKAGE = Path(fastmlp.__file__).parent

@@ -127,6 +127,8 @@ def put_in_place(estimator, source):
     kept, own = (getattr(e, "_optimizer_state", None) for e in (source, estimator))
     if kept is not None and kept["rule"] == own["rule"] and kept["arrays"].dtype == own["arrays"].dtype:
         estimator._optimizer_state = copy.deepcopy(kept)
+        if estimator.random_state != source.random_state:
+            estimator._optimizer_state["seed"] = None  # another key is drawn
     elif own is not None:
         del estimator._optimizer_state
 

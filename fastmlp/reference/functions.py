@@ -184,8 +184,16 @@ ACTIVATIONS: dict[str, tuple[Callable[[Array], Array], Callable[[Array, Array], 
 
 
 def softmax(z: Array) -> Array:
-    """a_ij = exp(z_ij - m_i) / sum_k exp(z_ik - m_i), m_i = max_k z_ik; one row, one distribution."""
-    e = np.exp(z - z.max(axis=1, keepdims=True))
+    """a_ij = exp(z_ij - m_i) / sum_k exp(z_ik - m_i), m_i = max_k z_ik; one row, one distribution.
+
+    An infinite z counts as the largest number of its sign: the limit where one logit outgrows the others, and a share for
+    each where several do.
+    """
+    largest = np.finfo(z.dtype).max
+    z = np.clip(z, -largest, largest)
+    with np.errstate(over="ignore"):
+        z = z - z.max(axis=1, keepdims=True)
+    e = np.exp(z)
     return e / e.sum(axis=1, keepdims=True)
 
 
@@ -272,10 +280,16 @@ def quantile_dz(y: Array, a: Array, k: float = 0.5) -> Array:
 
 
 def poisson(y: Array, a: Array, eps: float, k: float = 1.0) -> Array:
-    """sum_j (y_j log(y_j / a_j) - y_j + a_j), half the deviance; 0 log 0 = 0. A SUM over outputs, as scikit-learn."""
+    """sum_j (y_j log(y_j / a_j) - y_j + a_j), half the deviance; 0 log 0 = 0. A SUM over outputs, as scikit-learn.
+
+    Infinite for an infinite a; a quotient that underflows counts as the smallest normal number, since a outweighs its
+    logarithm.
+    """
     positive = y > 0.0
-    log_ratio = np.log(np.where(positive, y, 1.0) / np.where(positive, a, 1.0))
-    return (y * log_ratio - y + a).sum(axis=1)
+    with np.errstate(divide="ignore", over="ignore", under="ignore"):
+        ratio = np.where(positive, y, 1.0) / np.where(positive, a, 1.0)
+        log_ratio = np.log(np.maximum(ratio, np.finfo(a.dtype).tiny))
+    return np.where(np.isinf(a), np.inf, y * log_ratio - y + a).sum(axis=1)
 
 
 def poisson_dz(y: Array, a: Array, k: float = 1.0) -> Array:

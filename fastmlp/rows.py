@@ -1,0 +1,145 @@
+"""Rows as users bring them: X, y and weights, checked by scikit-learn's rules, and errors that name the column at fault.
+
+What scikit-learn refuses is refused in its words; a sentence about X's columns may follow. What it lets pass and an element
+type cannot hold is refused here too. It refuses to know networks, and to copy what can be read where it is. Imported by
+``base`` and ``ensemble`` only.
+"""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from numbers import Number
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.sparse import issparse
+from sklearn.base import BaseEstimator, is_classifier
+from sklearn.utils import column_or_1d
+from sklearn.utils.validation import _check_sample_weight, validate_data
+
+FLOATS = (np.float64, np.float32)
+# Columns that an error names; the others are counted.
+_NAMED = 3
+
+
+def check_rows(estimator: BaseEstimator, X: Any, y: Any, reset: bool = True) -> tuple[Any, Any]:
+    """X and y by scikit-learn's rules; ``reset``: learn the features' number and names, instead of holding X to them."""
+    with _naming_columns(X), naming_labels(y):
+        X, y = validate_data(
+            estimator,
+            X,
+            y,
+            accept_sparse="csr",
+            multi_output=True,
+            y_numeric=not is_classifier(estimator),
+            dtype=FLOATS,
+            reset=reset,
+        )
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = column_or_1d(y, warn=True)
+    return _aligned(X), y
+
+
+def check_input(estimator: BaseEstimator, X: Any) -> Any:
+    """X of a prediction, held to the number and the names of the features that were learnt."""
+    with _naming_columns(X):
+        X = validate_data(estimator, X, accept_sparse="csr", dtype=FLOATS, reset=False)
+    return _aligned(X)
+
+
+def check_weight(sample_weight: ArrayLike | None, X: Any) -> np.ndarray | None:
+    """The rows' weights by scikit-learn's rules, with a sum that can be divided by; None stays."""
+    if sample_weight is None:
+        return None
+    weight = _check_sample_weight(sample_weight, X)
+    with np.errstate(over="ignore"):
+        total = float(weight.sum(dtype=np.float64))
+    if total == 0 or not np.isfinite(total):
+        raise ValueError(f"sample_weight must have a sum that is finite and not 0, got {total}.")
+    return weight
+
+
+def check_range(argument: str, values: Any, dtype: np.dtype) -> None:
+    """Whether finite numbers, dense or sparse, are finite in ``dtype`` too."""
+    values = values.data if issparse(values) else values
+    if values.dtype.kind != "f" or values.dtype.itemsize <= dtype.itemsize or values.size == 0:
+        return
+    largest = max(float(values.max()), -float(values.min()))
+    if largest > float(np.finfo(dtype).max):  # a float32 would make one of ``largest``
+        raise ValueError(
+            f"Input {argument} contains infinity or a value too large for {dtype!r}: it reaches {largest:.3g}; scale it, or take "
+            "dtype='float64'."
+        )
+
+
+def check_weight_range(weight: np.ndarray, dtype: np.dtype) -> None:
+    """Whether weights keep their meaning in ``dtype``: they may reach from large to 0, but not lie beyond it as a whole."""
+    largest = float(np.abs(weight).max())
+    if not float(np.finfo(dtype).tiny) <= largest <= float(np.finfo(dtype).max):
+        raise ValueError(f"sample_weight must have its largest value in the range of {dtype.name}, got {largest:.3g}; scale it.")
+
+
+def _aligned(X: Any) -> Any:
+    """X, or a copy if it is a view of packed records or bytes, whose numbers do not stand where the core may read them."""
+    return np.require(X, requirements="A") if isinstance(X, np.ndarray) else X
+
+
+# --- errors that name columns --------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _naming_columns(X: Any) -> Iterator[None]:
+    """Errors of the block also say which columns of X are not finite numbers. Nothing is looked at unless there is one."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        faults = [fault for name, column in _columns(X) if (fault := _fault(name, column))]
+        if not faults:
+            raise
+        rest = f" So it is with {len(faults) - _NAMED} more." if len(faults) > _NAMED else ""
+        kind = ValueError if isinstance(error, ValueError) else TypeError
+        raise kind(f"{str(error).rstrip()}\n{' '.join(faults[:_NAMED])}{rest}") from error
+
+
+def _columns(X: Any) -> Iterator[tuple[Any, Any]]:
+    """Names and columns of a DataFrame of pandas or polars, or of a 2-D array; of anything else, none."""
+    if hasattr(X, "iloc") and hasattr(X, "columns"):
+        yield from ((name, X.iloc[:, i]) for i, name in enumerate(X.columns))
+    elif hasattr(X, "get_columns"):
+        yield from zip(X.columns, X.get_columns(), strict=True)
+    elif isinstance(X, np.ndarray) and X.ndim == 2:
+        yield from enumerate(X.T)
+
+
+def _fault(name: Any, column: Any) -> str:
+    """What keeps a column from being finite numbers, in a sentence; '' if nothing does."""
+    values = np.asarray(column)
+    if values.dtype.kind in "mM":
+        return f"Column {name!r} holds {values.dtype}."
+    if values.dtype.kind in "biuf":
+        found = values[~np.isfinite(values)][:1].tolist()
+        return f"Column {name!r} holds {found[0]}." if found else ""
+    for value in values.tolist():
+        try:
+            if np.isfinite(float(value)):
+                continue
+        except (TypeError, ValueError):  # what is not a number: the very thing that is looked for
+            pass
+        return f"Column {name!r} holds {reprlib.repr(value)}."
+    return ""
+
+
+@contextmanager
+def naming_labels(y: Any) -> Iterator[None]:
+    """A TypeError of the block also says what kinds of labels y mixes: those that are missing do not compare with others."""
+    try:
+        yield
+    except TypeError as error:
+        labels = np.asarray(y, dtype=object).ravel().tolist()
+        kinds = sorted({"number" if isinstance(label, Number) else type(label).__name__ for label in labels})
+        if len(kinds) < 2:
+            raise
+        raise TypeError(f"{error}\nInput y holds labels of different types, or missing ones: {', '.join(kinds)}.") from error
