@@ -10,8 +10,6 @@ from __future__ import annotations
 import copy
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
 from numbers import Integral
 from typing import Any, ClassVar, NamedTuple
 
@@ -25,6 +23,7 @@ from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils.optimize import _check_optimize_result
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
+from fastmlp._change import Change
 from fastmlp.adapt import Adaptable, take_body
 from fastmlp.held_out import HeldOut, can_stratify, takes_weights
 from fastmlp.network import Network
@@ -55,18 +54,6 @@ _STOCHASTIC_STATE = (
     "_learning_rate",
     "_run_terms",
 )
-
-
-@contextmanager
-def unchanged_on_error(estimator: BaseEstimator) -> Iterator[None]:
-    """Give the estimator back its attributes if the block raises. Arrays must not be changed in place before."""
-    before = dict(vars(estimator))
-    try:
-        yield
-    except BaseException:
-        vars(estimator).clear()
-        vars(estimator).update(before)
-        raise
 
 
 def _aligned(X: Any) -> Any:
@@ -179,10 +166,11 @@ class BaseMLP(Adaptable, ABC):
 
     def _replace(self, name: str, arrays: list[Any]) -> None:
         """Put arrays in place of the network's; if they do not fit, the model stays as it is."""
-        network = self.network_.copy()
-        getattr(network, name)[:] = arrays
-        network.adopt()
-        self.network_ = network
+        with Change(self):
+            network = self.network_.copy()
+            getattr(network, name)[:] = arrays
+            network.adopt()
+            self.network_ = network
 
     # --- fit -------------------------------------------------------------------------------------------------------
 
@@ -221,8 +209,10 @@ class BaseMLP(Adaptable, ABC):
         ValueError
             For input or parameters that cannot be used, and if the weights do not stay finite. The estimator is
             then as it was before the call.
+        RuntimeError
+            If another thread is fitting or changing this estimator.
         """
-        with unchanged_on_error(self):
+        with Change(self):
             self._fit(X, y, sample_weight, eval_set, sample_weight_eval, incremental=False)
         return self
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import time
+import threading
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from itertools import pairwise
@@ -20,6 +22,9 @@ import numpy as np
 from fastmlp import _core
 from fastmlp.network import Network, aligned_copy
 from fastmlp.optimizers import Hyperparameters, Schedule
+
+# Who runs several fits at once gives each an event, in the context in which it runs: set, it ends the fit with Cancelled.
+CANCEL: ContextVar[threading.Event | None] = ContextVar("CANCEL", default=None)
 
 # --- threads -----------------------------------------------------------------------------------------------
 
@@ -62,18 +67,26 @@ def available_cpus() -> int:
 
 @lru_cache(maxsize=1)
 def _cgroup_quota(pid: int) -> float | None:
-    """CPUs' worth of time that the control groups of the process grant, None without a limit."""
+    """``_read_quota`` of this process, once for each process."""
+    return _read_quota(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))
+
+
+def _read_quota(membership: Path, mount: Path) -> float | None:
+    """CPUs' worth of time that the control groups grant, None without a limit.
+
+    ``membership`` is the process's list of its groups, ``mount`` the folder in which the groups are; man 7 cgroups.
+    """
     try:
-        memberships = Path("/proc/self/cgroup").read_text().splitlines()
+        memberships = membership.read_text().splitlines()
     except OSError:  # no control groups: not Linux, or /proc is not mounted
         return None
     quotas: list[float] = []
     for line in memberships:
         _, controllers, group = line.split(":", 2)
         if controllers == "":  # version 2
-            root, read = Path("/sys/fs/cgroup"), _quota_v2
+            root, read = mount, _quota_v2
         elif "cpu" in controllers.split(","):
-            root, read = Path("/sys/fs/cgroup/cpu"), _quota_v1
+            root, read = mount / "cpu", _quota_v1
         else:
             continue
         folder = root / group.lstrip("/")
@@ -192,7 +205,7 @@ class Method:
 
     def trainer(self, network: Network, loss: str, rule: str, batch_size: int, n_threads: int) -> _core.Trainer:
         """The core's trainer for such a run of such a network."""
-        return _core.Trainer(
+        trainer = _core.Trainer(
             network.plan,
             loss,
             rule,
@@ -202,6 +215,8 @@ class Method:
             layer_rates=self.layer_rates or None,
             max_grad_norm=self.max_grad_norm,
         )
+        trainer.cancel = CANCEL.get()
+        return trainer
 
     def constants(self) -> dict[str, Any]:
         """What ``Trainer.epoch`` is told at each epoch."""
@@ -251,6 +266,18 @@ class Record:
     n_epochs: int = 0
     #: why the run ended: 'plateau', 'max_iter', 'planned' (max_iter, as the schedule has it), 'single_epoch', 'interrupted', 'diverged'
     ended: str = ""
+
+    def mark(self) -> dict[str, Any]:
+        """Where the record stands: the lengths of its lists, and its other values."""
+        return {name: len(value) if isinstance(value, list) else value for name, value in vars(self).items()}
+
+    def rewind(self, mark: dict[str, Any]) -> None:
+        """Forget what was added after the mark was made."""
+        for name, value in mark.items():
+            if isinstance(held := getattr(self, name), list):
+                del held[value:]
+            else:
+                setattr(self, name, value)
 
 
 @dataclass
@@ -333,6 +360,7 @@ def run_epochs(
     if settings.shuffle:
         order = np.arange(n_rows, dtype=np.intp) if order is None else order.copy()
     record.n_epochs, record.ended = 0, ""
+    whole = record.mark()  # after the last whole epoch: Ctrl-C may come between any two lines
     try:
         while not record.ended:
             started = time.perf_counter()
@@ -363,7 +391,7 @@ def run_epochs(
             }
             record.epochs.append(entry)
             # Averages alone: a square that overflows leaves a normalised layer silent, and its parameters as they were.
-            if not (np.isfinite(network.parameters).all() and np.isfinite(network.statistics).all()):
+            if not _is_finite(network):
                 if not fallback:
                     raise DivergenceError(non_finite_message(f"in epoch {record.n_epochs}"))
                 record.ended = "diverged"
@@ -371,21 +399,32 @@ def run_epochs(
             if watch is not None and best is not None:
                 entry["validation_score"], entry["validation_loss"] = watch.score(network)
                 if _judge_score(record, settings, entry, watch.steers):
-                    best[0][:], best[1][:] = network.parameters, network.statistics
+                    best = aligned_copy(network.parameters), network.statistics.copy()
                 fallback = record.best_score > -np.inf
             if watch is None or not watch.steers:
                 _judge_loss(record, settings)
+            whole = record.mark()
             if settings.verbose:
                 print(_progress(record.n_epochs, entry))
             schedule.epoch_ends(record.samples_seen)
             record.ended = _verdict(record, settings, schedule, watch is not None and watch.steers)
     except KeyboardInterrupt:
+        record.rewind(whole)
         record.ended = "interrupted"
     trainer.store(network.parameters, optimizer.arrays, network.statistics)
+    if record.ended == "interrupted" and not _is_finite(network):  # it was diverging
+        if not fallback:
+            raise DivergenceError(non_finite_message(f"in epoch {record.n_epochs + 1}, which was interrupted"))
+        record.ended = "diverged"
     if record.ended == "diverged":  # what the optimizer remembers is not finite either
         optimizer.arrays[...], optimizer.n_updates = 0, 0
     if watch is not None and best is not None and record.best_score > -np.inf and (watch.steers or record.ended == "diverged"):
         network.parameters[:], network.statistics[:] = best
+
+
+def _is_finite(network: Network) -> bool:
+    """Whether all numbers that make up its function are."""
+    return bool(np.isfinite(network.parameters).all() and np.isfinite(network.statistics).all())
 
 
 def _progress(epoch: int, entry: dict[str, Any]) -> str:
@@ -512,6 +551,7 @@ def run_lbfgs(
         )
         best_loss, best = float(result.fun), result.x
     except KeyboardInterrupt:
+        record.n_epochs = len(record.epochs)
         record.ended = "interrupted"
     if not np.isfinite(best).all():
         raise DivergenceError(non_finite_message(f"after {record.n_epochs} iterations"))

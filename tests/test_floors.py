@@ -9,7 +9,7 @@ from pathlib import Path
 
 import fastmlp
 
-COMPILED = ["_machine", "_kernels", "_plan", "_workspace", "_core"]
+COMPILED = ["_change", "_machine", "_kernels", "_plan", "_workspace", "_core"]
 FLOORS = [
     *COMPILED, "initialisers", "network", "optimizers", "training", "progressive", "held_out", "parameters", "adapt", "base", "estimators",
     "ensemble", "range_test", "display", "tuning", "check", "tables", "__main__",
