@@ -7,8 +7,8 @@ are left to the caller. An epoch itself is one call of the compiled core. Used b
 from __future__ import annotations
 
 import os
-import time
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
