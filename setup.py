@@ -55,6 +55,8 @@ class BuildKernels(build_ext):
     def build_extensions(self) -> None:
         self.require_toolchain()
         openmp = self.openmp_flags()
+        if openmp and self.has_pause(openmp):
+            openmp.append("-DFM_HAS_PAUSE")
         for extension in self.extensions:
             extension.extra_compile_args += C_FLAGS + openmp
             extension.extra_link_args += LINK_FLAGS + openmp
@@ -118,6 +120,11 @@ class BuildKernels(build_ext):
             "apt-get install libomp-dev) or set FASTMLP_OPENMP=0 to build for one thread."
         )
 
+    def has_pause(self, openmp: list[str]) -> bool:
+        """Whether the OpenMP runtime can be told to let its threads go (OpenMP 5.0; gcc 9): csrc/fork.h."""
+        call = "omp_pause_resource_all(omp_pause_hard)"
+        return self.compiles(f"#include <omp.h>\nint main(void) {{ return {call}; }}\n", openmp, link=True)
+
 
 def extension(name: str) -> Extension:
     macros = [("CYTHON_WITHOUT_ASSERTIONS", "1")] if not DEBUG else []
@@ -139,7 +146,7 @@ def extensions() -> list[Extension]:
         "embedsignature": True,
         "freethreading_compatible": True,
     }
-    names = ("_machine", "_shuffle", "_plan", "_workspace", "_core", "_kernels")
+    names = ("_change", "_machine", "_shuffle", "_plan", "_workspace", "_core", "_kernels")
     return cythonize([extension(name) for name in names], compiler_directives=directives, build_dir=f"{BUILD}/cython")
 
 

@@ -1,4 +1,4 @@
-/* barrier.h: where the threads of a training step wait for each other. Spins briefly, since a phase takes microseconds,
+/* barrier.h: where the threads of a training step wait for each other, and who may start them. Spins briefly, since a phase takes microseconds,
  * then yields, since on an oversubscribed machine the thread that is waited for may need this very core.
  * The one place of csrc that knows of threads; C11 atomics, so that a thread sanitizer understands it. Included by _core.pyx.
  *
@@ -37,6 +37,14 @@ static inline void fm_barrier_init(fm_barrier *b) {
     atomic_init(&b->arrived, 0);
     atomic_init(&b->phase, 0);
 }
+
+/* What one thread at a time may use, and no other waits for: fm_take says whether it was free. */
+typedef struct fm_turn {
+    atomic_int taken;
+} fm_turn;
+
+static inline int fm_take(fm_turn *turn) { return atomic_exchange_explicit(&turn->taken, 1, memory_order_acquire) == 0; }
+static inline void fm_give(fm_turn *turn) { atomic_store_explicit(&turn->taken, 0, memory_order_release); }
 
 /* Returns when all n threads have called it; what they wrote before is then visible to all. */
 static inline void fm_barrier_wait(fm_barrier *b, int n) {

@@ -66,7 +66,7 @@ _HOMES = {
     "learning_rate_range": "fastmlp.tuning",
 }
 
-_COMPILED = ("_core", "_workspace", "_plan", "_shuffle", "_machine", "_kernels")
+_COMPILED = ("_core", "_workspace", "_plan", "_shuffle", "_machine", "_kernels", "_change")
 
 
 def show_config() -> None:

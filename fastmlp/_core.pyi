@@ -1,5 +1,6 @@
 """Stub of _core.pyx: training runs, and the names of _machine and _plan."""
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,10 @@ from fastmlp._machine import peak_gflops as peak_gflops
 from fastmlp._plan import Plan as Plan
 from fastmlp._workspace import Workspace
 
+class Cancelled(Exception): ...
+
 class Trainer(Workspace):
+    cancel: threading.Event | None
     def epoch(
         self,
         X: Any,

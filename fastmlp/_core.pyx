@@ -16,6 +16,7 @@ kernel's, in the order of the rows, and random numbers are drawn by position.
 
 import numpy
 
+cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from cython.parallel cimport parallel, threadid
 from libc.math cimport INFINITY, NAN, sqrt
@@ -23,7 +24,7 @@ from libc.stdint cimport uint32_t
 from libc.string cimport memset
 
 from fastmlp._csrc cimport *
-from fastmlp._machine cimport Buffer, Rows, first_outside, flat, note_threads, usable_threads
+from fastmlp._machine cimport Buffer, Rows, first_outside, flat, region_begins, region_ends, usable_threads
 from fastmlp._openmp cimport *
 from fastmlp._plan cimport Plan
 from fastmlp._workspace cimport SCALE, Unit, Workspace
@@ -31,9 +32,14 @@ from fastmlp._workspace cimport SCALE, Unit, Workspace
 from fastmlp._machine import ACTIVATIONS, LOSSES, NORM_EPSILON, OPTIMIZERS, OUTPUTS, info, max_threads, peak_gflops
 
 __all__ = [
-    "ACTIVATIONS", "LOSSES", "NORM_EPSILON", "OPTIMIZERS", "OUTPUTS", "Plan", "Trainer", "info", "max_threads", "peak_gflops",
+    "ACTIVATIONS", "LOSSES", "NORM_EPSILON", "OPTIMIZERS", "OUTPUTS", "Cancelled", "Plan", "Trainer", "info", "max_threads",
+    "peak_gflops",
 ]
 globals()["Plan"] = Plan  # a cimported name is not yet one of the Python module
+
+
+class Cancelled(Exception):
+    """Someone set the event of `Trainer.cancel`."""
 
 
 cdef struct Position:
@@ -62,6 +68,22 @@ cdef struct Epoch:
     int rule
 
 
+@cython.final
+cdef class Turn:
+    """One thread's use of a Trainer: from when this is made until it goes, with the call that made it."""
+
+    cdef fm_turn *turn
+
+    def __cinit__(self, Trainer trainer):
+        if not fm_take(&trainer.turn):
+            raise RuntimeError("this Trainer is in use in another thread")
+        self.turn = &trainer.turn
+
+    def __dealloc__(self):
+        if self.turn != NULL:
+            fm_give(self.turn)
+
+
 cdef class Trainer(Workspace):
     """One training run: its workspace, and epochs over it.
 
@@ -84,12 +106,18 @@ cdef class Trainer(Workspace):
         batch normalisation, which are then used in place of the batch's; such a layer pays no penalty.
     max_grad_norm : float
         The gradient of all that learns is scaled down to this Euclidean norm; 0: never.
+
+    Attributes
+    ----------
+    cancel : threading.Event or None
+        Set from any thread, it ends an epoch within about 0.1 s, as Ctrl-C does in the main thread.
     """
 
     cdef fm_barrier barrier
     cdef Position position
     cdef fm_pace pace
-    cdef bint busy
+    cdef fm_turn turn
+    cdef public object cancel
 
     def __cinit__(self, *args, **kwargs):
         fm_barrier_init(&self.barrier)
@@ -130,8 +158,9 @@ cdef class Trainer(Workspace):
 
         Raises
         ------
-        KeyboardInterrupt, or whatever a signal handler raises; the parameters are then those of the last whole step.
+        KeyboardInterrupt, or whatever a signal handler raises; Cancelled. The parameters are then those of the last whole step.
         """
+        cdef Turn turn = Turn(self)
         cdef Rows rows = Rows(X, self.plan.sizes[0])
         cdef Epoch e
         cdef fm_targets targets
@@ -198,27 +227,24 @@ cdef class Trainer(Workspace):
         """The epoch's steps, in time slices between which Python looks for signals."""
         cdef Position *position = &self.position
         cdef int n_threads = usable_threads(self.n_threads)
-        if self.busy:
-            raise RuntimeError("this Trainer is in use in another thread")
-        self.busy = True
         memset(position, 0, sizeof(Position))
         memset(self.penalties, 0, self.n_units * self.k.panel * sizeof(double))
-        try:
-            self.arrive(e)
-            while position.step < e.n_steps:
-                position.stop, position.rows = 0, 0
-                e.slice_end = fm_pace_begin(&self.pace, n_threads, fm_seconds())
-                if self.pace.trial == 0:
-                    with nogil:
-                        self.work(e, 0, 1)
-                else:
-                    note_threads(n_threads)
-                    with nogil, parallel(num_threads=n_threads):
-                        self.work(e, threadid(), omp_get_num_threads())
-                fm_pace_end(&self.pace, position.rows, fm_seconds())
-                PyErr_CheckSignals()
-        finally:
-            self.busy = False
+        self.arrive(e)
+        while position.step < e.n_steps:
+            if self.cancel is not None and self.cancel.is_set():
+                raise Cancelled
+            position.stop, position.rows = 0, 0
+            e.slice_end = fm_pace_begin(&self.pace, n_threads, fm_seconds())
+            if self.pace.trial == 0:
+                with nogil:
+                    self.work(e, 0, 1)
+            else:
+                region_begins()
+                with nogil, parallel(num_threads=n_threads):
+                    self.work(e, threadid(), omp_get_num_threads())
+                region_ends()
+            fm_pace_end(&self.pace, position.rows, fm_seconds())
+            PyErr_CheckSignals()
         return 0
 
     cdef void work(self, Epoch *e, int thread, int n_threads) noexcept nogil:

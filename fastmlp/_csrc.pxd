@@ -160,6 +160,10 @@ cdef extern from "barrier.h" nogil:
         pass
     void fm_barrier_init(fm_barrier *b)
     void fm_barrier_wait(fm_barrier *b, int n)
+    ctypedef struct fm_turn:
+        pass
+    bint fm_take(fm_turn *turn)
+    void fm_give(fm_turn *turn)
 
 cdef extern from "pace.h" nogil:
     ctypedef struct fm_pace:

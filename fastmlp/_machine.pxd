@@ -2,8 +2,9 @@
 
 from fastmlp._csrc cimport fm_kernels, fm_rows
 
-cdef int usable_threads(int wanted) noexcept
-cdef void note_threads(int n_threads) noexcept
+cdef int usable_threads(int wanted) noexcept nogil
+cdef void region_begins() noexcept nogil
+cdef void region_ends() noexcept nogil
 cdef const fm_kernels *kernels_of(str isa, str dtype) except NULL
 cdef Py_ssize_t first_outside(const Py_ssize_t *numbers, Py_ssize_t n, Py_ssize_t limit) noexcept nogil
 cdef void *flat(object array, Py_ssize_t n, int kind, str name, bint writable=*) except? NULL
@@ -22,7 +23,9 @@ cdef class Rows:
     cdef bint use_sparse                    # CSR whose zeros are worth leaving out
     cdef object owner
     cdef int take_csr(self, X, Py_ssize_t columns) except -1
-    cdef bint canonical(self) noexcept
+    cdef Py_ssize_t first_bad_row(self, Py_ssize_t nnz) noexcept nogil
+    cdef Py_ssize_t first_bad_column(self, Py_ssize_t columns) noexcept nogil
+    cdef bint canonical(self) noexcept nogil
     cdef Py_ssize_t index(self, int buffer, Py_ssize_t i) noexcept nogil
     cdef Py_ssize_t longest_row(self) noexcept nogil
     cdef int take(self, array, int flags) except -1

@@ -65,36 +65,37 @@ NORM_EPSILON = FM_NORM_EPSILON
 OPTIMIZERS = {_names.optimizers[i].name.decode(): _names.optimizers[i].n_state for i in range(FM_N_OPTIMIZERS)}
 
 
-# The runtime's threads do not survive a fork, and the runtime does not notice: a child that asks for them waits for ever. One
-# that was forked after they were started works on one thread instead; the results are the same.
-cdef bint threads_started = False
-cdef bint threads_lost = False
+# ---- Threads -------------------------------------------------------------------------------------------------------------
+
+cdef extern from "fork.h" nogil:
+    int fm_alone
+    void fm_region_begins()
+    void fm_region_ends()
+    int fm_watch_forks()
 
 
-def _after_fork_in_child():
-    global threads_lost
-    threads_lost = threads_started
+if fm_watch_forks() != 0:
+    raise MemoryError("fastmlp could not have itself told of forks")
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
-
-
-cdef int usable_threads(int wanted) noexcept:
+cdef int usable_threads(int wanted) noexcept nogil:
     """As many of the wanted threads as OpenMP allows, at least one."""
-    return 1 if threads_lost else max(1, min(wanted, omp_get_max_threads()))
+    return 1 if fm_alone else max(1, min(wanted, omp_get_max_threads()))
 
 
-cdef void note_threads(int n_threads) noexcept:
-    """To be called before a parallel region."""
-    global threads_started
-    threads_started = threads_started or n_threads > 1
+cdef void region_begins() noexcept nogil:
+    """To be called before a parallel region, and its counterpart after it."""
+    fm_region_begins()
+
+
+cdef void region_ends() noexcept nogil:
+    fm_region_ends()
 
 
 def max_threads() -> int:
     """Threads that OpenMP would start now: OMP_NUM_THREADS, affinity and threadpoolctl are in it; 1 without OpenMP, and in
-    a process that was forked from one that had started them."""
-    return 1 if threads_lost else omp_get_max_threads()
+    a process that was forked while its parent's threads could not be let go (csrc/fork.h)."""
+    return 1 if fm_alone else omp_get_max_threads()
 
 
 def info() -> dict:
@@ -116,13 +117,14 @@ def peak_gflops(double seconds=0.2, str dtype="float32", int n_threads=1) -> flo
     cdef double start, elapsed, work
     cdef Py_ssize_t rounds = 100000
     n_threads = usable_threads(n_threads)
-    note_threads(n_threads)
     cdef Buffer sink = Buffer(64 * n_threads)
     work = k.peak(1, sink.at) * n_threads
     while True:
         start = fm_seconds()
+        region_begins()
         with nogil, parallel(num_threads=n_threads):
             k.peak(rounds, <char *> sink.at + 64 * threadid())
+        region_ends()
         elapsed = fm_seconds() - start
         if elapsed >= seconds:
             return work * rounds / elapsed * 1e-9
@@ -210,17 +212,36 @@ cdef class Rows:
         nnz = min(self.buffers[0].shape[0], self.buffers[1].shape[0])
         if self.buffers[2].shape[0] != self.n + 1 or self.index(2, 0) < 0:
             raise ValueError("X.indptr must have one element more than X has rows")
-        for i in range(self.n):
-            if self.index(2, i + 1) < self.index(2, i) or self.index(2, i + 1) > nnz:
-                raise ValueError("X.indptr must not decrease nor exceed the number of stored elements")
-        for i in range(self.index(2, self.n)):
-            if self.index(1, i) < 0 or self.index(1, i) >= columns:
-                raise ValueError(f"X.indices must lie in [0, {columns})")
+        with nogil:
+            i = self.first_bad_row(nnz)
+        if i < self.n:
+            raise ValueError("X.indptr must not decrease nor exceed the number of stored elements")
+        with nogil:
+            i = self.first_bad_column(columns)
+        if i < self.index(2, self.n):
+            raise ValueError(f"X.indices must lie in [0, {columns})")
         nnz = self.index(2, self.n) - self.index(2, 0)
-        self.use_sparse = nnz <= SPARSE_SHARE * self.n * columns and self.canonical()
+        with nogil:
+            self.use_sparse = nnz <= SPARSE_SHARE * self.n * columns and self.canonical()
         return 0
 
-    cdef bint canonical(self) noexcept:
+    cdef Py_ssize_t first_bad_row(self, Py_ssize_t nnz) noexcept nogil:
+        """The first row that ends before it begins or behind the stored elements; n if there is none."""
+        cdef Py_ssize_t row
+        for row in range(self.n):
+            if self.index(2, row + 1) < self.index(2, row) or self.index(2, row + 1) > nnz:
+                return row
+        return self.n
+
+    cdef Py_ssize_t first_bad_column(self, Py_ssize_t columns) noexcept nogil:
+        """The first stored element whose column is none; their number if there is none."""
+        cdef Py_ssize_t i, nnz = self.index(2, self.n)
+        for i in range(nnz):
+            if self.index(1, i) < 0 or self.index(1, i) >= columns:
+                return i
+        return nnz
+
+    cdef bint canonical(self) noexcept nogil:
         """Whether columns increase within each row."""
         cdef Py_ssize_t row, i
         for row in range(self.n):

@@ -1,4 +1,4 @@
-# OpenMP's two questions and a clock, answered without OpenMP too. Every OpenMP call of the package is named here.
+# OpenMP's questions and its one command, and a clock, answered without OpenMP too. Every OpenMP call of the package is named here.
 
 cdef extern from *:
     """
@@ -11,6 +11,14 @@ cdef extern from *:
     static inline int omp_get_max_threads(void) { return 1; }
     static inline int omp_get_num_threads(void) { return 1; }
     #endif
+    /* Of the calling thread, outside of a region: 1, or 0 if they remain. FM_HAS_PAUSE is setup.py's finding. */
+    static inline int fm_let_threads_go(void) {
+    #if defined(FM_HAS_PAUSE)
+        return omp_pause_resource_all(omp_pause_hard) == 0;
+    #else
+        return 0;
+    #endif
+    }
     static inline double fm_seconds(void) { /* from some fixed point; never goes back */
         struct timespec now;
     #if defined(CLOCK_MONOTONIC)
@@ -32,4 +40,5 @@ cdef extern from *:
     const char *FM_COMPILER
     int omp_get_max_threads() nogil
     int omp_get_num_threads() nogil
+    int fm_let_threads_go() nogil
     double fm_seconds() nogil

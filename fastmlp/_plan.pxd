@@ -33,7 +33,7 @@ cdef class Plan:
                                Py_ssize_t stride, fm_barrier *barrier, int thread, int n_threads) noexcept nogil
     cdef int forward_packed(self, char *weights, char *statistics, Rows rows, char *result, int n_threads) except -1
     cdef void forward_chunks(self, fm_layer *layers, Rows rows, char *result, Py_ssize_t chunk, Py_ssize_t stride,
-                             int thread, int n_threads) noexcept nogil
+                             Py_ssize_t begin, Py_ssize_t end, int thread, int n_threads) noexcept nogil
     cdef void pack(self, fm_layer *layers, char *parameters, int state) noexcept nogil
     cdef void pack_vector(self, void *to, char *vector, Py_ssize_t n) noexcept nogil
     cdef void unpack(self, char *parameters, fm_layer *layers, int state) noexcept nogil

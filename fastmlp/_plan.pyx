@@ -8,11 +8,12 @@ import numpy
 
 cdef object numpy_empty = numpy.empty
 
+from cpython.exc cimport PyErr_CheckSignals
 from cython.parallel cimport parallel, threadid
 from libc.string cimport memset
 
 from fastmlp._csrc cimport *
-from fastmlp._machine cimport Buffer, Rows, first_outside, flat, kernels_of, note_threads, usable_threads
+from fastmlp._machine cimport Buffer, Rows, first_outside, flat, kernels_of, region_begins, region_ends, usable_threads
 from fastmlp._openmp cimport *
 
 from fastmlp._machine import ACTIVATIONS, LOSSES, OUTPUTS, info
@@ -21,6 +22,8 @@ from fastmlp._machine import ACTIVATIONS, LOSSES, OUTPUTS, info
 # where it uses them, the threads sharing out the columns; beyond, it packs all of them first, the threads sharing out the rows.
 cdef Py_ssize_t SINGLE_ROWS = 4
 cdef Py_ssize_t FEW_ROWS = 1024
+# Multiply-adds of a thread between two looks for signals: some 10 ms, and less than 0.1 s in the plainest build.
+cdef double SLICE_OPERATIONS = 5e8
 
 cdef class Plan:
     """An architecture without weights: sizes, activations, element type. Immutable.
@@ -202,10 +205,11 @@ cdef class Plan:
             with nogil:
                 self.forward_together(layer, rows, result, scratches, chunk, stride, &barrier, 0, 1)
         else:
-            note_threads(n_threads)
+            region_begins()
             with nogil, parallel(num_threads=n_threads):
                 self.forward_together(layer, rows, result, scratches + threadid() * scratch, chunk, stride, &barrier,
                                       threadid(), omp_get_num_threads())
+            region_ends()
         return 0
 
     cdef void forward_together(self, fm_layer *layers, Rows rows, char *result, char *scratch, Py_ssize_t chunk,
@@ -235,13 +239,15 @@ cdef class Plan:
             first += count
 
     cdef int forward_packed(self, char *weights, char *statistics, Rows rows, char *result, int n_threads) except -1:
-        """Chunks of rows over the threads, from weights packed into panels once."""
+        """Chunks of rows over the threads, from weights packed into panels once; now and then Python looks for signals."""
         cdef Py_ssize_t size = self.k.element_size, panel = self.k.panel, total = 0, l
         cdef Py_ssize_t chunk = min(FM_CHUNK_ROWS, (rows.n + n_threads - 1) // n_threads)
         cdef Py_ssize_t stride = (chunk | 1) * panel, width = self.padded(self.widest) // panel * stride * size
         for l in range(self.n_layers):
             total += (self.sizes[l] + 1) * self.padded(self.sizes[l + 1])
-        n_threads = min(n_threads, (rows.n + chunk - 1) // chunk)
+        cdef Py_ssize_t n_chunks = (rows.n + chunk - 1) // chunk, begin, end
+        n_threads = min(n_threads, n_chunks)
+        cdef Py_ssize_t slice = n_threads * <Py_ssize_t> max(1, SLICE_OPERATIONS / (<double> self.n_weights * chunk))
         cdef Buffer packed = Buffer(total * size, False)
         cdef Buffer scratch = Buffer(2 * width * n_threads, False)
         cdef Buffer affine = Buffer(self.affine_bytes(), False), layers = Buffer(n_threads * self.n_layers * sizeof(fm_layer))
@@ -260,22 +266,27 @@ cdef class Plan:
                     layer.x = <char *> scratch.at + (2 * t + l % 2) * width
                     layer.y = <char *> scratch.at + (2 * t + 1 - l % 2) * width
             self.pack(<fm_layer *> layers.at, weights, -1)
-        if n_threads == 1:
-            with nogil:
-                self.forward_chunks(<fm_layer *> layers.at, rows, result, chunk, stride, 0, 1)
-        else:
-            note_threads(n_threads)
-            with nogil, parallel(num_threads=n_threads):
-                self.forward_chunks(<fm_layer *> layers.at + threadid() * self.n_layers, rows, result, chunk, stride,
-                                    threadid(), omp_get_num_threads())
+        for begin in range(0, n_chunks, slice):
+            end = min(begin + slice, n_chunks)
+            if n_threads == 1:
+                with nogil:
+                    self.forward_chunks(<fm_layer *> layers.at, rows, result, chunk, stride, begin, end, 0, 1)
+            else:
+                region_begins()
+                with nogil, parallel(num_threads=n_threads):
+                    self.forward_chunks(<fm_layer *> layers.at + threadid() * self.n_layers, rows, result, chunk, stride,
+                                        begin, end, threadid(), omp_get_num_threads())
+                region_ends()
+            PyErr_CheckSignals()
         return 0
 
     cdef void forward_chunks(self, fm_layer *layers, Rows rows, char *result, Py_ssize_t chunk, Py_ssize_t stride,
-                             int thread, int n_threads) noexcept nogil:
-        cdef Py_ssize_t n = rows.n, n_chunks = (n + chunk - 1) // chunk, c, first, count, O = self.sizes[self.n_layers]
+                             Py_ssize_t begin, Py_ssize_t end, int thread, int n_threads) noexcept nogil:
+        """One thread's share of the chunks begin .. end."""
+        cdef Py_ssize_t n = rows.n, n_chunks = end - begin, c, first, count, O = self.sizes[self.n_layers]
         cdef char *out
         cdef int l
-        for c in range(n_chunks * thread // n_threads, n_chunks * (thread + 1) // n_threads):
+        for c in range(begin + n_chunks * thread // n_threads, begin + n_chunks * (thread + 1) // n_threads):
             first = c * chunk
             count = min(chunk, n - first)
             if rows.use_sparse and not self.adds_input(0):

@@ -13,6 +13,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from fastmlp._change import Change
 from fastmlp.network import Network
 from fastmlp.parameters import Parameters, whole_sizes
 from fastmlp.progressive import grow_network, grow_sequence
@@ -24,6 +25,29 @@ class Adaptable(Parameters):
     network_: Network
     n_layers_: int
     layer_rates_: tuple[float, ...]
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters of the estimator, all of them or, on an error, none.
+
+        Parameters
+        ----------
+        **params : dict
+            By name.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            For a name that is no parameter's.
+        RuntimeError
+            While a fit is running, which would go by a mixture of them.
+        """
+        with Change(self):
+            super().set_params(**params)
+        return self
 
     def grow(self, hidden_layer_sizes: int | Sequence[int], random_state: Any = None) -> Self:
         """Widen or deepen the fitted network; its predictions stay what they are, to rounding.
@@ -53,7 +77,11 @@ class Adaptable(Parameters):
         outgoing weight is split into unequal parts, so that the two learn different things without noise.
         """
         check_is_fitted(self)
-        sizes = whole_sizes(hidden_layer_sizes)
+        with Change(self):
+            self._grow(whole_sizes(hidden_layer_sizes), random_state)
+        return self
+
+    def _grow(self, sizes: tuple[int, ...], random_state: Any) -> None:
         self.network_.adopt()
         network, origin = grow_network(self.network_, sizes, check_random_state(random_state))
         if not isinstance(self.activation, str):
@@ -65,7 +93,6 @@ class Adaptable(Parameters):
         self.network_ = network
         self.n_layers_ = len(network.layer_sizes)
         self.__dict__.pop("_optimizer_state", None)
-        return self
 
     def freeze(self, layers: int | Sequence[int] | None = None) -> Self:
         """Let layers stay as they are in further training: not a bit of theirs changes, and they cost no update.
@@ -102,9 +129,10 @@ class Adaptable(Parameters):
             if isinstance(layer, bool) or not isinstance(layer, Integral) or not -len(rates) <= int(layer) < len(rates):
                 raise ValueError(f"layers must be indices of the {len(rates)} layers, from 0, got {layer!r}.")
             rates[int(layer)] = rate
-        if any(new > 0 and old == 0 for new, old in zip(rates, self.layer_rates_, strict=True)):
-            self.__dict__.pop("_optimizer_state", None)
-        self.layer_rates_ = tuple(rates)
+        with Change(self):
+            if any(new > 0 and old == 0 for new, old in zip(rates, self.layer_rates_, strict=True)):
+                self.__dict__.pop("_optimizer_state", None)
+            self.layer_rates_ = tuple(rates)
         return self
 
 

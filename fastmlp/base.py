@@ -10,14 +10,12 @@ from __future__ import annotations
 import copy
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
 from numbers import Integral
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator, _fit_context
+from sklearn.base import _fit_context
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import train_test_split
@@ -25,6 +23,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.optimize import _check_optimize_result
 from sklearn.utils.validation import check_is_fitted
 
+from fastmlp._change import Change
 from fastmlp.adapt import Adaptable, take_body
 from fastmlp.callbacks import CallbackSupportMixin, FitTasks, fit_tasks, with_callbacks
 from fastmlp.conversion import Convertible
@@ -65,16 +64,6 @@ _STOCHASTIC_STATE = (
 )
 
 
-@contextmanager
-def unchanged_on_error(estimator: BaseEstimator) -> Iterator[None]:
-    """Give the estimator back its attributes if the block raises. Arrays must not be changed in place before."""
-    before = dict(vars(estimator))
-    try:
-        yield
-    except BaseException:
-        vars(estimator).clear()
-        vars(estimator).update(before)
-        raise
 
 
 class Run(NamedTuple):
@@ -167,10 +156,11 @@ class BaseMLP(CallbackSupportMixin, DocumentationLink, Representation, Saved, Co
 
     def _replace(self, name: str, arrays: list[Any]) -> None:
         """Put arrays in place of the network's; if they do not fit, the model stays as it is."""
-        network = self.network_.copy()
-        getattr(network, name)[:] = arrays
-        network.adopt()
-        self.network_ = network
+        with Change(self):
+            network = self.network_.copy()
+            getattr(network, name)[:] = arrays
+            network.adopt()
+            self.network_ = network
 
     # --- fit -------------------------------------------------------------------------------------------------------
 
@@ -214,8 +204,10 @@ class BaseMLP(CallbackSupportMixin, DocumentationLink, Representation, Saved, Co
         ValueError
             For input or parameters that cannot be used, and if the weights do not stay finite. The estimator is
             then as it was before the call, and so it is after an error of a callback during training.
+        RuntimeError
+            If another thread is fitting or changing this estimator.
         """
-        with fit_tasks(self, X, y, sample_weight, self.max_iter) as tasks, unchanged_on_error(self):
+        with fit_tasks(self, X, y, sample_weight, self.max_iter) as tasks, Change(self):
             held_out = one_pair(eval_set, X_val, y_val)
             self._fit(X, y, sample_weight, held_out, sample_weight_eval, incremental=False, tasks=tasks)
         return self

@@ -22,7 +22,8 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_target, unique_labels
 
 from fastmlp import _core
-from fastmlp.base import BaseMLP, has_partial_fit, unchanged_on_error
+from fastmlp._change import Change
+from fastmlp.base import BaseMLP, has_partial_fit
 from fastmlp.network import Network
 
 # Outputs that are probabilities belong to classification, all others to regression.
@@ -361,7 +362,7 @@ callable, default='constant'
         AttributeError
             If the solver is 'lbfgs'.
         """
-        with unchanged_on_error(self):
+        with Change(self):
             if _check_partial_fit_first_call(self, classes):
                 self._learn_classes(y if type_of_target(y).startswith("multilabel") else classes)
             self._fit(X, y, sample_weight, incremental=True)
@@ -583,7 +584,7 @@ validation_loss_curve_, layer_rates_, history_, n_iter_, t_, n_layers_, n_output
         AttributeError
             If the solver is 'lbfgs'.
         """
-        with unchanged_on_error(self):
+        with Change(self):
             self._fit(X, y, sample_weight, incremental=True)
         return self
 

@@ -8,8 +8,10 @@ epoch as an ``Observer``, and warnings are left to the caller. An epoch itself i
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from itertools import pairwise
@@ -24,6 +26,9 @@ from fastmlp.aligned import aligned_copy, claim_memory
 from fastmlp.network import Network
 from fastmlp.optimizers import Hyperparameters, Schedule
 from fastmlp.progress import Progress
+
+# Who runs several fits at once gives each an event, in the context in which it runs: set, it ends the fit with Cancelled.
+CANCEL: ContextVar[threading.Event | None] = ContextVar("CANCEL", default=None)
 
 # --- threads -----------------------------------------------------------------------------------------------
 
@@ -66,18 +71,26 @@ def available_cpus() -> int:
 
 @lru_cache(maxsize=1)
 def _cgroup_quota(pid: int) -> float | None:
-    """CPUs' worth of time that the control groups of the process grant, None without a limit."""
+    """``_read_quota`` of this process, once for each process."""
+    return _read_quota(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))
+
+
+def _read_quota(membership: Path, mount: Path) -> float | None:
+    """CPUs' worth of time that the control groups grant, None without a limit.
+
+    ``membership`` is the process's list of its groups, ``mount`` the folder in which the groups are; man 7 cgroups.
+    """
     try:
-        memberships = Path("/proc/self/cgroup").read_text().splitlines()
+        memberships = membership.read_text().splitlines()
     except OSError:  # no control groups: not Linux, or /proc is not mounted
         return None
     quotas: list[float] = []
     for line in memberships:
         _, controllers, group = line.split(":", 2)
         if controllers == "":  # version 2
-            root, read = Path("/sys/fs/cgroup"), _quota_v2
+            root, read = mount, _quota_v2
         elif "cpu" in controllers.split(","):
-            root, read = Path("/sys/fs/cgroup/cpu"), _quota_v1
+            root, read = mount / "cpu", _quota_v1
         else:
             continue
         folder = root / group.lstrip("/")
@@ -231,7 +244,7 @@ class Method:
 
     def trainer(self, network: Network, loss: str, rule: str, batch_size: int, n_threads: int) -> _core.Trainer:
         """The core's trainer for such a run of such a network."""
-        return _core.Trainer(
+        trainer = _core.Trainer(
             network.plan,
             loss,
             rule,
@@ -241,6 +254,8 @@ class Method:
             layer_rates=self.layer_rates or None,
             max_grad_norm=self.max_grad_norm,
         )
+        trainer.cancel = CANCEL.get()
+        return trainer
 
     def constants(self) -> dict[str, Any]:
         """What ``Trainer.epoch`` is told at each epoch."""
@@ -311,6 +326,18 @@ class Record:
     divergence: str = ""
     #: whether the optimizer's averages are no longer finite though the parameters are: its steps are 0 from then on
     optimizer_overflowed: bool = False
+
+    def mark(self) -> dict[str, Any]:
+        """Where the record stands: the lengths of its lists, and its other values."""
+        return {name: len(value) if isinstance(value, list) else value for name, value in vars(self).items()}
+
+    def rewind(self, mark: dict[str, Any]) -> None:
+        """Forget what was added after the mark was made."""
+        for name, value in mark.items():
+            if isinstance(held := getattr(self, name), list):
+                del held[value:]
+            else:
+                setattr(self, name, value)
 
 
 @dataclass
@@ -420,6 +447,7 @@ def run_epochs(
             return current
         return best if watch.steers or record.ended == "diverged" else current
 
+    whole = record.mark()  # after the last whole epoch: Ctrl-C may come between any two lines
     try:
         while not record.ended:
             if observer is not None:
@@ -452,7 +480,7 @@ def run_epochs(
             }
             record.epochs.append(entry)
             # Averages alone: a square that overflows leaves a normalised layer silent, and its parameters as they were.
-            if not (np.isfinite(network.parameters).all() and np.isfinite(network.statistics).all()):
+            if not _is_finite(network):
                 record.divergence = _divergence(network, rates)
                 if not fallback:
                     raise DivergenceError(non_finite_message(f"in epoch {record.n_epochs} ({record.divergence})"))
@@ -462,10 +490,11 @@ def run_epochs(
                 if watch is not None and best is not None:
                     entry["validation_score"], entry["validation_loss"] = watch.score(network)
                     if _judge_score(record, settings, entry, watch.steers):
-                        best[0][:], best[1][:] = current
+                        best = aligned_copy(network.parameters), network.statistics.copy()
                     fallback = record.best_score > -np.inf
                 if watch is None or not watch.steers:
                     _judge_loss(record, settings)
+                whole = record.mark()
                 if progress is not None:
                     progress.epoch(entry)
                 schedule.epoch_ends(record.samples_seen)
@@ -474,14 +503,28 @@ def run_epochs(
                 record.ended = "stopped"
     except KeyboardInterrupt:
         if record.ended != "diverged":
+            record.rewind(whole)
             record.ended = "interrupted"
     finally:
         if progress is not None:
             progress.close()
     trainer.store(network.parameters, None if record.ended == "diverged" else optimizer.arrays, network.statistics)
+    if record.ended == "interrupted" and not _is_finite(network):  # it was diverging
+        record.divergence = _divergence(network, rates)
+        if not fallback:
+            raise DivergenceError(
+                non_finite_message(f"in epoch {record.n_epochs + 1} ({record.divergence}), which was interrupted")
+            )
+        record.ended = "diverged"
+        optimizer.arrays[...], optimizer.n_updates = 0, 0
     record.optimizer_overflowed = not _all_finite(optimizer.arrays)
     if kept() is not current:
         network.parameters[:], network.statistics[:] = kept()
+
+
+def _is_finite(network: Network) -> bool:
+    """Whether all numbers that make up its function are."""
+    return bool(np.isfinite(network.parameters).all() and np.isfinite(network.statistics).all())
 
 
 def _all_finite(array: np.ndarray) -> bool:
@@ -632,6 +675,7 @@ def run_lbfgs(
         if begun:  # the line search found nothing better
             observed(best)
     except KeyboardInterrupt:
+        record.n_epochs = len(record.epochs)
         record.ended = "interrupted"
     finally:
         if progress is not None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import fastmlp
 
-COMPILED = ["_machine", "_shuffle", "_kernels", "_plan", "_workspace", "_core"]
+COMPILED = ["_change", "_machine", "_shuffle", "_kernels", "_plan", "_workspace", "_core"]
 FLOORS = [
     *COMPILED, "aligned", "container", "network_file", "initialisers", "network", "optimizers", "progress", "training", "progressive",
     "held_out", "values", "saving", "conversion", "parameters", "rows", "callbacks_fallback", "callbacks", "records", "adapt",

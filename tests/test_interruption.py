@@ -1,0 +1,345 @@
+"""Whatever ends a fit in the middle, the estimator is as it was before or a valid fitted model: Ctrl-C and lack of memory at every
+line of ours, callables that raise, real signals in a script, in workers of joblib and in a notebook's kernel, real limits."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import classification, regression
+
+import fastmlp
+from fastmlp import MLPClassifier, MLPEnsembleClassifier, MLPRegressor, Network, _core, training
+
+PACKAGE = Path(fastmlp.__file__).parent
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
+LIMIT = 120  # seconds; what is not interrupted goes on for hours
+ENDLESS = {"max_iter": 10**8, "tol": 0.0, "n_iter_no_change": np.inf}
+BASE = {"hidden_layer_sizes": (8,), "max_iter": 3, "random_state": 0, "batch_size": 32}
+
+# --- at every line --------------------------------------------------------------------------------------------------
+
+KINDS = {
+    "fresh": BASE,
+    "watched": {**BASE, "early_stopping": True, "batch_norm": True},
+    "warm": {**BASE, "warm_start": True},
+    "lbfgs": {**BASE, "solver": "lbfgs"},
+}
+
+
+def raise_at(line: int, error: type[BaseException], work) -> int:
+    """Do the work, and raise the error before the line of this number that runs in the package; returns how many lines ran."""
+    seen = 0
+
+    def trace_lines(frame, event, argument):
+        nonlocal seen
+        if event == "line":
+            seen += 1
+            if seen == line:
+                raise error
+        return trace_lines
+
+    def trace_calls(frame, event, argument):
+        return trace_lines if frame.f_code.co_filename.startswith(str(PACKAGE)) else None
+
+    before = sys.gettrace()
+    sys.settrace(trace_calls)
+    try:
+        work()
+    finally:
+        sys.settrace(before)
+    return seen
+
+
+def assert_valid(estimator, X) -> None:
+    """It predicts, and what it says of its training agrees with itself."""
+    assert np.isfinite(estimator.predict_proba(X)).all()
+    assert estimator.network_.layer_sizes == (X.shape[1], 8, 3)
+    assert estimator.n_iter_ <= len(estimator.history_)
+    if estimator.solver != "lbfgs":
+        assert len(estimator.history_) == len(estimator.loss_curve_)
+        assert estimator.t_ % len(X) == 0 or estimator.early_stopping
+    if estimator.early_stopping:
+        assert len(estimator.validation_scores_) == len(estimator.validation_loss_curve_) == len(estimator.loss_curve_)
+        assert all("validation_loss" in entry for entry in estimator.history_)
+    pickle.loads(pickle.dumps(estimator))
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+@pytest.mark.parametrize("kind", KINDS)
+def test_raised_at_every_line(kind, error):
+    """Before each line of the package that a fit of three epochs runs, as a signal may come or an allocation fail."""
+    X, y = classification(3, n=90)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        estimator = MLPClassifier(**KINDS[kind]).fit(X, y)
+        fitted = dict(vars(estimator))
+        parameters = estimator.network_.parameters.copy()
+        other, labels = X + 1, np.roll(y, 1)
+        n_lines = raise_at(-1, error, lambda: estimator.fit(other, labels))
+        assert n_lines > 100
+        kept = done = 0
+        for line in range(1, n_lines + 1):
+            vars(estimator).clear()
+            vars(estimator).update(fitted)
+            try:
+                raise_at(line, error, lambda: estimator.fit(other, labels))
+            except error:
+                kept += 1
+                assert vars(estimator).keys() == fitted.keys(), line
+                assert all(value is fitted[name] for name, value in vars(estimator).items()), line
+                np.testing.assert_array_equal(estimator.network_.parameters, parameters)
+            else:
+                done += 1
+                assert_valid(estimator, X)
+            assert not np.array_equal(parameters, 0 * parameters)
+        assert kept > 0
+        assert (done > 0) == (error is KeyboardInterrupt)  # it keeps what a run has found
+        estimator.fit(X, y)  # and no lock is left
+
+
+# --- callables that raise ---------------------------------------------------------------------------------------------
+
+
+class Unhappy(Exception):
+    """Nobody else raises it."""
+
+
+@pytest.mark.parametrize("argument", ["learning_rate", "validation_metric", "weight_init"])
+def test_callable_that_raises(argument):
+    """Its own error comes out, and the estimator is what it was."""
+    X, y = classification(3)
+    estimator = MLPClassifier(**{**BASE, "max_iter": 20}, early_stopping=argument == "validation_metric").fit(X, y)
+    before, parameters = dict(vars(estimator)), estimator.network_.parameters.copy()
+    calls = []
+
+    def fail(*arguments):
+        calls.append(arguments)
+        if len(calls) == (1 if argument == "weight_init" else 3):
+            raise Unhappy
+        return 0.5
+
+    estimator.set_params(**{argument: fail})
+    with pytest.raises(Unhappy):
+        estimator.fit(X, y)
+    assert {**vars(estimator), argument: before[argument]} == before
+    np.testing.assert_array_equal(estimator.network_.parameters, parameters)
+    assert estimator.set_params(**{argument: before[argument]}).fit(X, y).n_iter_ > 0
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_interrupted_divergence_is_an_error(monkeypatch):
+    """Ctrl-C just when the weights have become infinite: no model of infinities."""
+    X, y = regression(200)
+    estimator = MLPRegressor(**BASE).fit(X, y)
+    before, epoch = dict(vars(estimator)), _core.Trainer.epoch
+
+    class Interrupted(_core.Trainer):
+        def epoch(self, *arguments, **constants):
+            epoch(self, *arguments, **constants)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(training._core, "Trainer", Interrupted)
+    estimator.set_params(solver="sgd", activation="identity", learning_rate_init=1e30)
+    with pytest.raises(ValueError, match=r"non-finite parameter weights.*epoch 1, which was interrupted"):
+        estimator.fit(X, y)
+    assert vars(estimator)["network_"] is before["network_"]
+
+
+# --- memory -------------------------------------------------------------------------------------------------------------
+
+MEMORY = """
+import resource, sys
+import numpy as np
+from fastmlp import MLPClassifier
+X, y = np.random.RandomState(0).randn(300, 20), np.arange(300) % 3
+estimator = MLPClassifier((16,), max_iter=2, random_state=0).fit(X, y)
+before, predicted = dict(vars(estimator)), estimator.predict_proba(X)
+size = 4096 * int(open("/proc/self/statm").read().split()[0])
+refused = 0
+for spare in (1, 4, 16, 48, 96, 192, 384):     # MiB: too few for the parameters, then for one more of their copies each time
+    resource.setrlimit(resource.RLIMIT_AS, (size + spare * 2**20, resource.RLIM_INFINITY))
+    estimator.hidden_layer_sizes = (3000, 3000)
+    try:
+        estimator.fit(X, y)
+    except MemoryError:
+        refused += 1
+        estimator.hidden_layer_sizes = (16,)
+        assert {name for name in vars(estimator)} == set(before) and estimator.network_ is before["network_"], spare
+        assert np.array_equal(estimator.predict_proba(X), predicted), spare
+resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+assert refused >= 4, refused
+estimator.hidden_layer_sizes = (16,)
+estimator.fit(X, y)
+print("kept")
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs RLIMIT_AS and /proc")
+def test_real_lack_of_memory_keeps_the_model():
+    """Wherever in a fit the system refuses."""
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", "import warnings; warnings.simplefilter('ignore')\n" + MEMORY],
+        env={**ENVIRONMENT, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=LIMIT,
+    )  # fmt: skip
+    assert done.stdout == "kept\n", done.stderr
+
+
+# --- real signals ---------------------------------------------------------------------------------------------------------
+
+SCRIPT = """
+import signal, sys, time, warnings
+import numpy as np
+from fastmlp import MLPClassifier, Network
+signal.signal(signal.SIGINT, signal.default_int_handler)    # a shell may have had it ignored
+X, y = np.random.RandomState(0).randn(20000, 100).astype("float32"), np.arange(20000) % 3
+endless = {"max_iter": 10**8, "tol": 0.0, "n_iter_no_change": np.inf, "max_fun": 10**9, "random_state": 0}
+"""
+SCRIPTS = {
+    "fit": """
+print("begun", flush=True)
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    estimator = MLPClassifier((200,), **endless).fit(X, y)
+assert any("interrupted by user" in str(warning.message) for warning in caught)
+assert np.isfinite(estimator.predict_proba(X)).all()
+""",
+    "predict": """
+network = Network((100, 1000, 1000, 3), random_state=0)
+many = np.tile(X, (3, 1))
+print("begun", flush=True)
+try:
+    while True:
+        network.forward(many)
+except KeyboardInterrupt:
+    pass
+""",
+    "search": """
+from sklearn.model_selection import GridSearchCV
+if __name__ == "__main__":
+    search = GridSearchCV(MLPClassifier((200,), **endless), {"alpha": [1e-4, 1e-3, 1e-2]}, n_jobs=2, cv=2)
+    print("begun", flush=True)
+    try:
+        search.fit(X, y)
+    except KeyboardInterrupt:
+        pass
+    assert not hasattr(search, "best_estimator_")
+""",
+}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs process groups and SIGINT")
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_interrupt_of_a_script(name, tmp_path):
+    """Ctrl-C reaches all processes of the terminal's group: workers too. Soon none is left, and nothing was lost but the work."""
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT + SCRIPTS[name] + "\nprint('ended', flush=True)\n")
+    process = subprocess.Popen(
+        [sys.executable, "-P", str(script)], env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        assert process.stdout.readline() == "begun\n"
+        time.sleep(4 if name == "search" else 1)  # for workers to start
+        os.killpg(process.pid, signal.SIGINT)
+        printed, errors = process.communicate(timeout=LIMIT)
+        assert printed == "ended\n", errors
+        assert process.returncode == 0, errors
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+
+
+KERNEL = """
+import warnings
+import numpy as np
+from fastmlp import MLPClassifier
+X, y = np.random.RandomState(0).randn(20000, 100).astype("float32"), np.arange(20000) % 3
+estimator = MLPClassifier((200,), max_iter=10**8, tol=0.0, n_iter_no_change=np.inf, random_state=0)
+"""
+
+
+def test_interrupt_of_a_notebook_kernel():
+    """A kernel's interrupt ends the cell's fit; the estimator then predicts in the next cell."""
+    for module in ("ipykernel", "jupyter_client"):
+        if importlib.util.find_spec(module) is None:
+            pytest.skip(f"{module} is not installed")
+    from jupyter_client.manager import start_new_kernel
+
+    manager, client = start_new_kernel(kernel_name="python3", env=ENVIRONMENT, extra_arguments=["--IPKernelApp.log_level=CRITICAL"])
+    try:
+        assert client.execute_interactive(KERNEL, timeout=LIMIT)["content"]["status"] == "ok"
+        timer = threading.Timer(2.0, manager.interrupt_kernel)
+        timer.start()
+        reply = client.execute_interactive("estimator.fit(X, y)", timeout=LIMIT, output_hook=lambda message: None)
+        timer.join()
+        assert reply["content"]["status"] == "ok"  # fit ends with a warning, the cell as it would have
+        check = "assert np.isfinite(estimator.predict_proba(X)).all() and estimator.n_iter_ >= 0"
+        assert client.execute_interactive(check, timeout=LIMIT)["content"]["status"] == "ok"
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+
+
+# --- cancelling -------------------------------------------------------------------------------------------------------------
+
+
+def test_cancel_ends_an_epoch():
+    """From another thread, in the middle of an epoch that would take hours; the trainer can be used again."""
+    network = Network((100, 300, 3), random_state=0)
+    X, y = np.random.RandomState(0).rand(1000, 100).astype("float32"), np.zeros(1000, np.intp)
+    order = np.tile(np.arange(1000), 20_000)
+    trainer = _core.Trainer(network.plan, "log_loss", "adam", 10, 1)
+    trainer.load(network.parameters, None, None)
+    trainer.cancel = threading.Event()
+    timer = threading.Timer(0.5, trainer.cancel.set)
+    timer.start()
+    with pytest.raises(_core.Cancelled):
+        trainer.epoch(X, y, None, order, np.full(2_000_000, 1e-3), 0)
+    timer.join()
+    parameters = network.parameters.copy()
+    trainer.store(parameters)
+    assert np.isfinite(parameters).all()
+    assert not np.array_equal(parameters, network.parameters)
+    trainer.cancel.clear()
+    trainer.epoch(X, y, None, order[:10], np.full(1, 1e-3), 0)
+
+
+def test_failing_member_ends_others_within_their_epoch(monkeypatch):
+    """The first fails while the second is in an epoch, of billions of rows, that would take days."""
+    from fastmlp import ensemble
+
+    monkeypatch.setattr(ensemble, "choose_threads", lambda n_jobs, flops: 2)
+    X, y = classification(2, n=100)
+    begun, fit, numbers = threading.Event(), MLPClassifier._fit_checked, iter((0, 1))
+
+    def fail(self, X, y, weight):
+        if next(numbers) == 0:
+            assert begun.wait(30)
+            raise Unhappy
+        begun.set()
+        return fit(self, X, y, weight)
+
+    def endless_order(self, *arguments, **constants):
+        arguments = (*arguments[:3], np.tile(arguments[3], 10**6), np.full(10**6 * 4, 1e-3), *arguments[5:])
+        return epoch(self, *arguments, **constants)
+
+    class Endless(_core.Trainer):
+        epoch = endless_order
+
+    epoch = _core.Trainer.epoch
+    monkeypatch.setattr(training._core, "Trainer", Endless)
+    monkeypatch.setattr(MLPClassifier, "_fit_checked", fail)
+    with pytest.raises(Unhappy):
+        MLPEnsembleClassifier(MLPClassifier((500, 500), batch_size=25, **ENDLESS), 2, random_state=0).fit(X, y)
