@@ -47,7 +47,8 @@ cp -r --preserve=timestamps "$tree"/{setup.py,pyproject.toml,README.md,LICENSE,c
 cd "$folder/tree"
 rm -f fastmlp/*.x86_64-linux-gnu.so
 export PYTHONPATH=$folder/site:$folder/tree
-CC=aarch64-linux-gnu-gcc LDSHARED="aarch64-linux-gnu-gcc -shared" CFLAGS="-idirafter $root/usr/include" \
+headers=("$root"/usr/include/python3.*)
+CC=aarch64-linux-gnu-gcc LDSHARED="aarch64-linux-gnu-gcc -shared" CFLAGS="-I${headers[0]} -idirafter $root/usr/include" \
     "$python" setup.py --quiet build_ext --inplace
 "$python" -c 'import fastmlp, platform; print(platform.machine()); fastmlp.show_config()'
 "$python" -m fastmlp check | tail -n 1
