@@ -33,7 +33,7 @@ from scipy.sparse import csr_array
 from sklearn.base import clone
 
 import fastmlp
-from fastmlp import MLPClassifier, MLPRegressor, Network, _core
+from fastmlp import MLPClassifier, MLPEnsembleClassifier, MLPEnsembleRegressor, MLPRegressor, Network, _core
 
 MIB = 2**20
 # Beyond what the process has mapped when it starts to work. A fit here needs less than 10 MiB.
@@ -263,11 +263,19 @@ class Soak:
         assert not wrong
         assert hasattr(beside, "network_")
 
+    def ensemble(self) -> None:
+        """Members trained in two threads at once are those trained in turn."""
+        member = clone(self.estimator()).set_params(warm_start=False)
+        X, y = self.task(member, 15)
+        kind = MLPEnsembleClassifier if isinstance(member, MLPClassifier) else MLPEnsembleRegressor
+        found = [kind(member, 3, n_jobs=n_jobs, random_state=0).fit(X, y).predict(X).tobytes() for n_jobs in (1, 2)]
+        assert found[0] == found[1]
+
     def actions(self) -> list[Any]:
         """Each as often as it stands here."""
         return [
             *[self.fit] * 4, *[self.predict] * 4, *[self.copy] * 2, self.fit_again, self.go_on, self.refuse, self.save, self.network,
-            self.fork, self.threads,
+            self.fork, self.threads, self.ensemble,
         ]  # fmt: skip
 
 
