@@ -6,10 +6,11 @@ BIN    := $(VENV)/bin
 # Installed once per change of anything that is compiled or declared.
 SOURCES := pyproject.toml setup.py $(wildcard csrc/* fastmlp/*.py fastmlp/*/*.py fastmlp/*.pyx fastmlp/*.pxd fastmlp/*.pyi)
 
-.PHONY: help demo examples test test-oldest lint bench bench-check bench-peers bench-scale bench-methods profile check debug asan annotate sdist format clean
+.PHONY: help demo examples test test-oldest lint bench bench-check bench-peers bench-scale bench-methods profile check debug asan ubsan tsan valgrind \
+  fuzz soak test-isa test-serial check-aarch64 thorough annotate sdist format clean
 
 help:          ## this list
-	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+	@grep -E '^[a-z0-9-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -92,11 +93,61 @@ debug:         ## build with bounds checks, -O1 -g, into .venv-debug, and run th
 	FASTMLP_DEBUG=1 .venv-debug/bin/python -m pip install --quiet ".[test,plot]"
 	.venv-debug/bin/pytest
 
-asan:          ## the same with the address and undefined-behaviour sanitizers
-	$(PYTHON) -m venv .venv-asan
-	FASTMLP_SANITIZE=address,undefined .venv-asan/bin/python -m pip install --quiet ".[test,plot]"
-	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 \
-	  UBSAN_OPTIONS=halt_on_error=1 .venv-asan/bin/pytest -p no:faulthandler -s tests/test_kernels.py tests/test_network.py tests/test_training.py tests/test_methods.py
+# An environment for each sanitizer, and one without OpenMP.
+.venv-asan/installed: export FASTMLP_SANITIZE = address
+.venv-ubsan/installed: export FASTMLP_SANITIZE = undefined
+.venv-tsan/installed: export FASTMLP_SANITIZE = thread
+.venv-serial/installed: export FASTMLP_OPENMP = 0
+.venv-asan/installed .venv-ubsan/installed .venv-tsan/installed .venv-serial/installed: .venv-%/installed: $(SOURCES)
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip install --quiet ".[test,plot]"
+	touch $@
+
+# TESTS=tests/test_kernels.py, say, takes a part. Leaks are the soak's business: at exit the interpreter itself keeps memory.
+# libstdc++ is there before the first library that throws, or the sanitizer does not find the function it stands before.
+asan: .venv-asan/installed         ## the tests under the address sanitizer
+	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 \
+	  .venv-asan/bin/pytest -p no:faulthandler -s $(TESTS)
+
+ubsan: .venv-ubsan/installed       ## the tests under the undefined-behaviour sanitizer
+	UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 .venv-ubsan/bin/pytest -s $(TESTS)
+
+# libgomp's fork and join of a parallel region are futexes that the sanitizer cannot see. LLVM's OpenMP runtime, which answers to
+# libgomp's names, stands in for it and tells the sanitizer of them through Archer; barrier.h it understands by itself.
+# Without address randomisation: the sanitizer wants its memory at fixed places.
+LIBOMP ?= $(firstword $(wildcard /usr/lib/llvm-*/lib/libomp.so.5))
+TSAN_TESTS := $(wildcard tests/test_bits.py tests/test_threads.py)
+tsan: .venv-tsan/installed         ## the tests of threads under the thread sanitizer (needs Debian's libomp-dev)
+	test -e "$(LIBOMP)" || { echo "no libomp.so.5 with libarcher.so beside it: apt-get install libomp-dev, or LIBOMP=path" >&2; exit 1; }
+	LD_PRELOAD="$$($(CC) -print-file-name=libtsan.so) $(LIBOMP)" OMP_TOOL_LIBRARIES=$(dir $(LIBOMP))libarcher.so \
+	  TSAN_OPTIONS="ignore_noninstrumented_modules=1 halt_on_error=1" setarch -R \
+	  .venv-tsan/bin/pytest -p no:faulthandler -s $(or $(TESTS),$(TSAN_TESTS))
+
+# Valgrind has no extended precision: some errors in ulps that check prints are its own, so a status of 1 with check's last line is well.
+valgrind: $(VENV)/installed        ## every kernel but AVX-512's under valgrind's memory check, some minutes
+	cd $(VENV) && PYTHONMALLOC=malloc OPENBLAS_NUM_THREADS=1 FASTMLP_ISA=avx2 valgrind --quiet --error-exitcode=99 \
+	  --suppressions=$(CURDIR)/tests/valgrind.supp bin/python -m fastmlp check > valgrind.txt; status=$$?; \
+	  grep -E '[0-9]+ passed, [0-9]+ failed' valgrind.txt && test $$status -le 1
+
+SECONDS ?= 60
+fuzz: $(VENV)/installed            ## random shapes, strides and offsets against the reference, e.g. make fuzz SECONDS=600
+	$(BIN)/python tests/fuzz.py $(SECONDS)
+
+MINUTES ?= 30
+soak: $(VENV)/installed            ## fits, predictions, files, forks at random: memory flat, nothing left behind, e.g. MINUTES=2
+	$(BIN)/python tests/soak.py $(MINUTES)
+
+test-isa: $(VENV)/installed        ## all tests once on each instruction set of this machine
+	for isa in $$($(BIN)/python -Pc 'import fastmlp._core as c; print(*c.info()["available"])'); do \
+	  FASTMLP_ISA=$$isa $(BIN)/pytest $(TESTS) || exit 1; done
+
+test-serial: .venv-serial/installed ## all tests in a build without OpenMP
+	.venv-serial/bin/pytest $(TESTS)
+
+check-aarch64:                     ## the kernel tests of an AArch64 build, emulated (needs Debian's qemu-user-static and cross compiler)
+	tests/aarch64.sh .venv-aarch64
+
+thorough: test-isa test-serial asan ubsan tsan valgrind ## what CI has no time for at each change
 
 annotate: $(BIN)/python    ## what Cython made of each line: fastmlp/*.html
 	$(BIN)/python -m pip install --quiet "Cython>=3.1"
@@ -107,4 +158,4 @@ sdist: $(BIN)/python       ## a source distribution in dist/
 	$(BIN)/python -m build --sdist
 
 clean:         ## remove what was made
-	rm -rf build dist .venv .venv-bench .venv-profile .venv-debug .venv-asan .venv-oldest *.egg-info fastmlp/*.c fastmlp/*.html fastmlp/*.so loss_curve.png
+	rm -rf build dist .venv .venv-* *.egg-info fastmlp/*.c fastmlp/*.html fastmlp/*.so loss_curve.png

@@ -1,7 +1,7 @@
 """Builds fastmlp's extension modules: csrc/kernels.c once per row of csrc/isa.def and element type, then Cython.
 
 Environment: FASTMLP_OPENMP=0 builds without threads; FASTMLP_DEBUG=1 builds with bounds checks, -O1 and -g;
-FASTMLP_SANITIZE=address,undefined (or thread) adds the sanitizers; FASTMLP_PROFILE=1 builds Trainer.profile (make profile).
+FASTMLP_SANITIZE=address (undefined, thread) adds a sanitizer; FASTMLP_PROFILE=1 builds Trainer.profile (make profile).
 Everything that does not depend on the machine is in pyproject.toml.
 """
 

@@ -51,7 +51,7 @@ def test_kernel_beside_numpy(benchmark: BenchmarkFixture, case: Case, dtype: str
     recorder = Recorder(Kernels(_core.info()["isa"], dtype))
     outcome = case.run(cast(Kernels, recorder), shape, np.random.RandomState(0))
     note_agreement(benchmark, case.operation, dtype, label(shape), 1, outcome)
-    call = recorder.first
+    call = recorder.recorded
     assert call is not None
     benchmark.pedantic(call, rounds=rounds_for(call), warmup_rounds=2)
     with threadpool_limits(1):

@@ -52,7 +52,7 @@ class Recorder:
 
     def __init__(self, kernels: Kernels) -> None:
         self.kernels = kernels
-        self.first: Call | None = None
+        self.recorded: Call | None = None
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self.kernels, name)
@@ -60,7 +60,7 @@ class Recorder:
             return value
 
         def recorded(*args: Any, **kwargs: Any) -> Any:
-            self.first = self.first or Call(self.kernels, name, args, kwargs)
+            self.recorded = self.recorded or Call(self.kernels, name, args, kwargs)
             return value(*args, **kwargs)
 
         return recorded

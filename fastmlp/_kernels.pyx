@@ -50,7 +50,7 @@ cdef class Panels:
         # exact: no rows beyond `rows`, no gap between panels, as in weights
         self.k, self.rows, self.columns, self.first = owner.k, rows, columns, first
         self.panels = (columns + self.k.panel - 1) // self.k.panel
-        self.height = rows if exact else first + rows + 2
+        self.height = rows if exact else first + rows + owner.slack
         self.stride = self.height * self.k.panel
         raw = numpy.full(2 * GUARD + self.stride * self.panels + GUARD, numpy.nan, owner.dtype)
         skip = (-raw.ctypes.data // raw.itemsize) % (64 // raw.itemsize)
@@ -105,6 +105,9 @@ cdef class Kernels:
     isa : str
         One of info()['available'].
     dtype : {'float32', 'float64'}
+    offset, first, slack : int
+        Where the cases of check.py put what they compute: elements from alignment; rows before it and rows behind it, which
+        a panel's stride then spans.
     """
 
     cdef const fm_kernels *k
@@ -112,9 +115,13 @@ cdef class Kernels:
     cdef readonly str dtype
     cdef readonly int vector
     cdef readonly int panel
+    cdef readonly Py_ssize_t offset
+    cdef readonly Py_ssize_t first
+    cdef readonly Py_ssize_t slack
 
-    def __init__(self, str isa, str dtype):
+    def __init__(self, str isa, str dtype, *, Py_ssize_t offset=1, Py_ssize_t first=3, Py_ssize_t slack=2):
         self.k = kernels_of(isa, dtype)
+        self.offset, self.first, self.slack = offset, first, slack
         self.isa, self.dtype, self.vector, self.panel = isa, dtype, self.k.vector, self.k.panel
 
     def _array(self, x):

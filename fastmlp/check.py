@@ -105,7 +105,7 @@ def math_case(name: str) -> Case:
         x = spread(K, draws, shape[0] * shape[1])
         x = DOMAINS[name](x) if name in DOMAINS else x
         with np.errstate(over="ignore", under="ignore"):
-            return Outcome(in_ulps(K.math(name, x, offset=1), exact(x.astype(np.longdouble))), ULPS[name], "ulp")
+            return Outcome(in_ulps(K.math(name, x, offset=K.offset), exact(x.astype(np.longdouble))), ULPS[name], "ulp")
 
     return Case(f"math {name}", run)
 
@@ -115,7 +115,7 @@ def activation_case(name: str) -> Case:
         x = spread(K, draws, shape[0] * shape[1])
         exact = np.asarray(reference.ACTIVATIONS[name][0](x.astype(np.longdouble)))
         floor = 1e3 * float(np.finfo(K.dtype).tiny)  # x logistic(x), say, passes through a subnormal number
-        return Outcome(in_ulps(K.activation(name, x, offset=1), exact, floor), ACTIVATION_ULPS, "ulp")
+        return Outcome(in_ulps(K.activation(name, x, offset=K.offset), exact, floor), ACTIVATION_ULPS, "ulp")
 
     return Case(f"activation {name}", run)
 
@@ -126,7 +126,7 @@ def derivative_case(name: str) -> Case:
         f, slope = reference.ACTIVATIONS[name]
         wide = x.astype(np.longdouble)
         want = d * slope(wide, f(wide))
-        return Outcome(largest(K.derivative(name, d, x, offset=1) - want, eps_of(K) * np.abs(d)), ACTIVATION_ULPS, "n eps")
+        return Outcome(largest(K.derivative(name, d, x, offset=K.offset) - want, eps_of(K) * np.abs(d)), ACTIVATION_ULPS, "n eps")
 
     return Case(f"derivative {name}", run)
 
@@ -190,18 +190,27 @@ def loss_case(name: str) -> Case:
 # ---- Layers ---------------------------------------------------------------------------------------------------------------
 
 
+def of_either_index(X: Any, draws: np.random.RandomState) -> Any:
+    """CSR X with indices of 32 or of 64 bits."""
+    index = draws.choice(["int32", "int64"])
+    X.indices, X.indptr = X.indices.astype(index), X.indptr.astype(index)
+    return X
+
+
 def gather_case(source: str) -> Case:
     def run(K: Kernels, shape: tuple[int, int, int], draws: np.random.RandomState) -> Outcome:
         rows, columns = shape[0], max(shape[1], 1)
         kind, layout = source.split()
-        X = draws.standard_normal((rows + 2, 2 * columns)).astype(kind)
-        X = {"C": X[:, :columns], "F": np.asfortranarray(X[:, :columns]), "strided": X[::-1, ::2], "CSR": X[:, :columns]}[layout]
+        across, down = draws.randint(1, 4), draws.choice([-3, -1, 1, 2])
+        X = draws.standard_normal(((rows + 2) * abs(down), columns * across)).astype(kind)
+        X = X[::down, ::across] if layout == "strided" else X[: rows + 2, :columns]
+        X = np.asfortranarray(X) if layout == "F" else X
         order = draws.randint(rows + 2, size=rows)
         if layout == "CSR":
             from scipy.sparse import csr_array
 
             X = np.where(X > 0, X, 0)
-            got = K.gather(csr_array(X), order)
+            got = K.gather(of_either_index(csr_array(X), draws), order)
         else:
             got = K.gather(X, order)
         return Outcome(largest(got - X[order].astype(K.dtype), 1.0), 0.0, "exact")
@@ -220,14 +229,14 @@ def forward_case(name: str) -> Case:
         B, I, O = shape
         x, W, b = numbers(K, draws, B, I), numbers(K, draws, I, O), numbers(K, draws, O)
         augmented, Wb = np.hstack([x, np.ones((B, 1))]), np.vstack([W, b])
-        y, z = K.forward(x, W, b, name, first=3)
+        y, z = K.forward(x, W, b, name, first=K.first)
         wide = z.astype(np.float64)
         errors = [
             product_error(K, z, augmented @ Wb.astype(np.float64), augmented, Wb),
             largest(y - reference.ACTIVATIONS[name][0](wide), ACTIVATION_ULPS * eps_of(K) * (1 + np.abs(wide))),
         ]
         for r in range(min(B, 2)):  # a row on its own: the same bits
-            errors.append(0.0 if np.array_equal(K.forward_row(x[r], W, b, name, offset=1), y[r]) else np.inf)
+            errors.append(0.0 if np.array_equal(K.forward_row(x[r], W, b, name, offset=K.offset), y[r]) else np.inf)
         errors.append(0.0 if np.array_equal(K.forward_unpacked(x, W, b, name), y) else np.inf)
         return Outcome(max(errors), 1.0, "n eps")
 
@@ -241,7 +250,7 @@ def sparse_rows(K: Kernels, draws: np.random.RandomState, rows: int, columns: in
     X = np.where(draws.uniform(size=(rows + 2, columns)) < draws.choice([0, 0.1, 0.5], size=(rows + 2, 1)), 1.0, 0.0)
     X *= numbers(K, draws, rows + 2, columns)
     order = draws.randint(rows + 2, size=rows)
-    return csr_array(X.astype(K.dtype)), order, X.astype(K.dtype)[order]
+    return of_either_index(csr_array(X.astype(K.dtype)), draws), order, X.astype(K.dtype)[order]
 
 
 def forward_csr_case() -> Case:
@@ -249,7 +258,7 @@ def forward_csr_case() -> Case:
         B, I, O = shape[0], max(shape[1], 1), shape[2]
         X, order, x = sparse_rows(K, draws, B, I)
         W, b = numbers(K, draws, I, O), numbers(K, draws, O)
-        y = K.forward_csr(X, order, W, b, "relu", first=3)
+        y = K.forward_csr(X, order, W, b, "relu", first=K.first)
         augmented, Wb = np.hstack([x, np.ones((B, 1))]), np.vstack([W, b])
         error = product_error(K, y, np.maximum(augmented @ Wb.astype(np.float64), 0), augmented, Wb)
         same = np.array_equal(y, K.forward(x, W, b, "relu")[0])  # zeros left out leave the same numbers
@@ -279,7 +288,7 @@ def backward_case(name: str) -> Case:
         f, slope = reference.ACTIVATIONS[name]
         wide = x.astype(np.float64)
         want = (dz.astype(np.float64) @ W.astype(np.float64).T) * slope(wide, f(wide))
-        return Outcome(product_error(K, K.backward(dz, W, x, name, first=2), want, dz, W.T, ACTIVATION_ULPS), 1.0, "n eps")
+        return Outcome(product_error(K, K.backward(dz, W, x, name, first=K.first), want, dz, W.T, ACTIVATION_ULPS), 1.0, "n eps")
 
     return Case(f"backward {name}", run)
 
@@ -346,11 +355,12 @@ def leaving_case(kind: str) -> Case:
         scale, shift = (numbers(K, draws, O), numbers(K, draws, O)) if affine else (np.ones(O), b)
         got, few, single, keep = K.leaving(
             x, W, b, "tanh", scale=scale if affine else None, shift=shift if affine else None, residual=residual, rate=rate,
-            seed=SEED, stream=3, step=7, row=5, first=1,
+            seed=SEED, stream=3, step=7, row=5, first=K.first,
         )  # fmt: skip
         wide, left, right = x.astype(np.float64), np.hstack([x, np.ones((B, 2))]), np.vstack([W, b, np.ones(O)])
         want = np.tanh((wide @ W.astype(np.float64)) * scale + shift) + (wide if residual else 0)
-        factors = reference.keep(SEED, 3, 7, 6 + B, O, rate)[6:] if rate else np.ones((B, O))
+        row = 5 + K.first
+        factors = reference.keep(SEED, 3, 7, row + B, O, rate)[row:] if rate else np.ones((B, O))
         errors = [
             product_error(K, few, want, left, right, 1 + np.abs(scale) + np.abs(shift)),
             largest(got - few * factors, eps_of(K) * 4 * np.abs(few)),
