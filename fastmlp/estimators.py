@@ -344,7 +344,9 @@ callable, default='constant'
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            As in ``fit``, like ``sample_weight``.
         sample_weight : array-like of shape (n_samples,), default=None
+            Rows of weight 0 are left out.
         classes : array-like of shape (n_classes,), default=None
             All classes there will be; required in the first call. A batch need not contain all of them.
 
@@ -444,12 +446,14 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     hidden_layer_sizes, activation, solver, alpha, batch_size, learning_rate, learning_rate_init, power_t, max_iter, \
 shuffle, random_state, tol, verbose, warm_start, momentum, nesterovs_momentum, early_stopping, validation_fraction, \
 beta_1, beta_2, epsilon, n_iter_no_change, max_fun, dtype, n_jobs, l1_ratio, dropout, batch_norm, residual, weight_init, \
-bias_init, rho, weight_decay, max_grad_norm, validation_metric, input_noise, input_mask, mixup, pretrained, pretrained_rate
+bias_init, rho, weight_decay, max_grad_norm, validation_metric
         As in :class:`MLPClassifier`, with the same defaults. The validation split of early stopping is not stratified.
     quantile : float, default=0.5
         Of loss='quantile', in (0, 1).
     huber_delta : float, default=1.0
         Of loss='huber': where the squared error ends.
+    input_noise, input_mask, mixup, pretrained, pretrained_rate
+        As in :class:`MLPClassifier`, with the same defaults.
 
     Attributes
     ----------
@@ -566,7 +570,9 @@ validation_loss_curve_, layer_rates_, history_, n_iter_, t_, n_layers_, n_output
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            As in ``fit``, like ``sample_weight``.
         sample_weight : array-like of shape (n_samples,), default=None
+            Rows of weight 0 are left out.
 
         Returns
         -------
