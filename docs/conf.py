@@ -42,13 +42,11 @@ sphinx_gallery_conf = {
     "filename_pattern": r"\.py$",
     "backreferences_dir": "generated/backreferences",
     "doc_module": ("fastmlp",),
-    "reference_url": {"fastmlp": None},
     "reset_argv": "site_pages.picture_path",
     "download_all_examples": False,
     "show_signature": False,
     "write_computation_times": False,
     "abort_on_example_error": True,
-    "plot_gallery": True,
 }
 
 html_theme = "pydata_sphinx_theme"

@@ -54,13 +54,13 @@ default='adam'
         'lbfgs' uses all rows in every step (scipy.optimize), the others one batch. Formulas: ``docs/methods.md``; 'adam'
         is scikit-learn's form, 'adam_hat' algorithm 1 of Kingma and Ba (2014).
     alpha : float, default=0.0001
-        Strength of the penalty alpha (l1_ratio sum |W| + (1 - l1_ratio) / 2 sum W^2), which is divided by the
+        Strength of the penalty ``alpha (l1_ratio sum |W| + (1 - l1_ratio) / 2 sum W^2)``, which is divided by the
         batch's sum of weights. Biases go unpenalised.
     batch_size : int or 'auto', default='auto'
         Rows per step; 'auto' is min(200, n_samples).
     learning_rate : {'constant', 'invscaling', 'adaptive', 'step', 'exponential', 'cosine', 'one_cycle', 'warmup_cosine'} or \
 callable, default='constant'
-        The first three are scikit-learn's and act on 'sgd' only: unchanged; learning_rate_init / (t_ + 1)^power_t, set
+        The first three are scikit-learn's and act on 'sgd' only: unchanged; ``learning_rate_init / (t_ + 1)^power_t``, set
         after each epoch; a fifth whenever training stalls. The others plan the rate of each step over ``max_iter`` epochs,
         for every solver but 'lbfgs': a name, a :class:`StepDecay`, :class:`ExponentialDecay`, :class:`CosineDecay`,
         :class:`OneCycle` or :class:`WarmupCosine`, or any function (step, n_steps) -> factor on learning_rate_init. That a

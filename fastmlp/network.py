@@ -401,7 +401,7 @@ class Network:
         loss : str, default=None
             A name of ``fastmlp._core.LOSSES`` that belongs to ``out_activation``; None takes the first that does.
         alpha, l1_ratio : float, default=0.0
-            Penalty alpha (l1_ratio sum |W| + (1 - l1_ratio) / 2 sum W^2), divided by the sum of weights.
+            Penalty ``alpha (l1_ratio sum |W| + (1 - l1_ratio) / 2 sum W^2)``, divided by the sum of weights.
         loss_parameter : float, default=1.0
             The delta of ``huber``, the quantile of ``quantile``.
         label_smoothing : float, default=0.0

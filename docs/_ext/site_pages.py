@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from docutils.nodes import Element
+from docutils.utils import get_source_line
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 
@@ -132,10 +133,9 @@ def outdated(app: Sphinx, env: BuildEnvironment, added: set[str], changed: set[s
 
 
 def leave_upstream_labels(app: Sphinx, env: BuildEnvironment, node: Element, words: Element) -> Element | None:
-    """Labels of scikit-learn's user guide, in the docstrings inherited from it, become plain words."""
-    if node.get("refdomain") == "std" and node["reftarget"] == "metadata_routing":
-        return words
-    return None
+    """Labels and terms of scikit-learn's user guide, in the docstrings inherited from it, become plain words."""
+    source, _ = get_source_line(node)
+    return words if node.get("refdomain") == "std" and "docstring of sklearn." in (source or "") else None
 
 
 def picture_path(gallery_conf: dict[str, Any], script_vars: dict[str, Any]) -> list[str]:
