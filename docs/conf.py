@@ -24,7 +24,7 @@ extensions = [
 ]
 exclude_patterns = ["_build", "generated/pictures", "generated/examples/*.py", "generated/examples/*.ipynb"]
 templates_path = ["_templates"]
-nitpicky = False
+toc_object_entries_show_parents = "hide"
 
 # Markdown: headings can be linked to, as on a repository's page.
 myst_heading_anchors = 3

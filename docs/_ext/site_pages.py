@@ -99,7 +99,8 @@ def write_pages(app: Sphinx, config: Any) -> None:
 def new_pages() -> list[str]:
     """The pages of docs/ that no toctree of another one names."""
     pages = sorted(DOCS.glob("*.md"))
-    named = {line.strip() for page in pages for block in TOCTREE.findall(page.read_text()) for line in block.splitlines()}
+    entries = [line.strip() for page in pages for block in TOCTREE.findall(page.read_text()) for line in block.splitlines()]
+    named = {re.sub(r".*<(.*)>$", r"\1", entry) for entry in entries}  # an entry may have a title before it
     return [page.stem for page in pages if page.stem not in named | {"index"}]
 
 
