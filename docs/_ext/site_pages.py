@@ -27,7 +27,7 @@ ROOT = DOCS.parent
 GENERATED = DOCS / "generated"
 RESULTS = ROOT / "benchmarks" / "results"
 
-# What a group of the interface is called; a module that is not here is a group by its own name.
+# What a group of the interface is called, in their order; a module that is not here is a group by its own name, after them.
 TITLES = {
     "fastmlp.estimators": "Estimators",
     "fastmlp.ensemble": "Ensembles",
@@ -77,7 +77,7 @@ def write_pages(app: Sphinx, config: Any) -> None:
     """Make the pages under generated/, before Sphinx looks for them."""
     lines = ["API", "===", "", "All that is public, by what it is for.", ""]
     for module, names in interface().items():
-        title = TITLES.get(module, module)
+        title = TITLES.get(module, module.rpartition(".")[2].replace("_", " ").capitalize())
         lines += [title, "-" * len(title), "", first_paragraph(module), ""]
         lines += [".. currentmodule:: fastmlp", "", ".. autosummary::", "   :toctree: api", "   :nosignatures:", ""]
         lines += [f"   {name}" for name in names] + [""]
@@ -85,7 +85,7 @@ def write_pages(app: Sphinx, config: Any) -> None:
 
     for path in sorted(RESULTS.rglob("*.md")):
         write(GENERATED / "results" / path.relative_to(RESULTS), path.read_text())
-    listed = "\n".join(str(path.relative_to(RESULTS).with_suffix("")) for path in sorted(RESULTS.rglob("*.md")))
+    listed = "\n".join(_entry(path) for path in sorted(RESULTS.rglob("*.md")))
     write(
         GENERATED / "results" / "index.md",
         "# Benchmark results\n\nWritten by the benchmarks themselves, on the machine that each names at its top; "
@@ -94,6 +94,13 @@ def write_pages(app: Sphinx, config: Any) -> None:
     )
     for name in ("CHANGELOG.md", "CONTRIBUTING.md"):
         write(GENERATED / name, (ROOT / name).read_text())
+
+
+def _entry(path: Path) -> str:
+    """A toctree's entry for a table of results; one in a folder of its own is told apart by the folder's name."""
+    page = path.relative_to(RESULTS).with_suffix("")
+    heading = path.read_text().splitlines()[0].removeprefix("# ")
+    return f"{page}" if page.parent == Path() else f"{heading}: {page.parent.name.replace('_', ' ')} <{page}>"
 
 
 def new_pages() -> list[str]:
