@@ -6,8 +6,8 @@ BIN    := $(VENV)/bin
 # Installed once per change of anything that is compiled or declared.
 SOURCES := pyproject.toml setup.py $(wildcard csrc/* fastmlp/*.py fastmlp/*/*.py fastmlp/*.pyx fastmlp/*.pxd fastmlp/*.pyi)
 
-.PHONY: help demo examples test test-oldest lint bench bench-check bench-peers bench-scale bench-methods profile check debug asan ubsan tsan valgrind \
-  fuzz soak test-isa test-serial check-aarch64 thorough annotate sdist format clean
+.PHONY: help demo examples test test-oldest docs lint bench bench-check bench-peers bench-scale bench-methods profile check debug asan ubsan tsan \
+  valgrind fuzz soak test-isa test-serial check-aarch64 thorough annotate sdist format clean
 
 help:          ## this list
 	@grep -E '^[a-z0-9-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -88,6 +88,16 @@ format: $(VENV)/lint       ## let ruff and clang-format rewrite what they can
 	$(BIN)/ruff check --fix .
 	$(BIN)/clang-format -i csrc/*.c csrc/*.h
 
+# Warnings are errors: a reference that leads nowhere, an example that fails, a docstring that Sphinx cannot read.
+.venv-docs/installed: $(SOURCES)
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip install --quiet --upgrade pip
+	.venv-docs/bin/python -m pip install --quiet ".[docs]"
+	touch $@
+
+docs: .venv-docs/installed ## the site, in docs/_build/html; runs every example
+	.venv-docs/bin/python -P -m sphinx -W --keep-going --color docs docs/_build/html
+
 debug:         ## build with bounds checks, -O1 -g, into .venv-debug, and run the tests there
 	$(PYTHON) -m venv .venv-debug
 	FASTMLP_DEBUG=1 .venv-debug/bin/python -m pip install --quiet ".[test,plot]"
@@ -158,4 +168,4 @@ sdist: $(BIN)/python       ## a source distribution in dist/
 	$(BIN)/python -m build --sdist
 
 clean:         ## remove what was made
-	rm -rf build dist .venv .venv-* *.egg-info fastmlp/*.c fastmlp/*.html fastmlp/*.so loss_curve.png
+	rm -rf build dist docs/_build docs/generated .venv .venv-* *.egg-info fastmlp/*.c fastmlp/*.html fastmlp/*.so loss_curve.png

@@ -64,10 +64,10 @@ MIDDLE = {
     "huber, huber_delta=0.3": {"loss": "huber", "huber_delta": 0.3},
 }
 SHARES = (0.0, 0.1)
-figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
 grid = np.linspace(-1, 1, 200)[:, np.newaxis]
 
 errors = {name: np.empty((SEEDS, len(SHARES))) for name in MIDDLE}
+curves = {}
 for seed in range(SEEDS):
     for column, wild in enumerate(SHARES):
         x, y, _ = draw(800, seed, wild)
@@ -76,9 +76,8 @@ for seed in range(SEEDS):
             model = network(seed, **loss).fit(x, y)
             errors[name][seed, column] = np.sqrt(np.mean((model.predict(x_new) - wave) ** 2))
             if seed == 0 and wild:
-                axes[0].plot(grid, model.predict(grid), label=name, zorder=3)
-    if seed == 0:
-        axes[0].plot(x, y, ".", color="0.8", markersize=3)
+                curves[name] = model.predict(grid)
+                wild_rows = x, y
 
 print(f"root mean squared distance from the wave, mean and standard deviation over {SEEDS} data sets\n")
 print(f"{'':<24}" + "".join(f"{f'{share:.0%} wild':>17}" for share in SHARES))
@@ -100,12 +99,20 @@ for seed in range(SEEDS):
     inside.append(np.mean((low.predict(x_new) <= y_new) & (y_new <= high.predict(x_new))))
     crossed.append(np.mean(low.predict(x_new) > high.predict(x_new)))
     if seed == 0:
-        axes[1].plot(x, y, ".", color="0.6", markersize=3)
-        axes[1].fill_between(grid[:, 0], low.predict(grid), high.predict(grid), alpha=0.3, label="5 to 95 percent")
+        clean_rows, bounds = (x, y), (low.predict(grid), high.predict(grid))
 
 print(f"\nnew targets inside the interval: {np.mean(inside):.1%} ± {np.std(inside):.1%}")
 print(f"where the bounds cross: {np.mean(crossed):.1%}")
 
+# %%
+# Both beside the wave that the targets were made of.
+
+figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
+for name, curve in curves.items():
+    axes[0].plot(grid, curve, label=name, zorder=3)
+axes[0].plot(*wild_rows, ".", color="0.8", markersize=3)
+axes[1].plot(*clean_rows, ".", color="0.6", markersize=3)
+axes[1].fill_between(grid[:, 0], *bounds, alpha=0.3, label="5 to 95 percent")
 axes[0].set(title="a tenth of the targets is wild", xlabel="x", ylabel="y", ylim=(-2, 8))
 axes[1].set(title="clean targets, two quantiles", xlabel="x", ylim=(-2, 2))
 for axis in axes:

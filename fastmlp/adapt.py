@@ -111,10 +111,15 @@ class Adaptable(Parameters):
         return self._set_layer_rates(range(self.n_layers_ - 2) if layers is None else layers, 0.0)
 
     def unfreeze(self, layers: int | Sequence[int] | None = None) -> Self:
-        """Let layers learn at the full rate; ``layers`` as in ``freeze``, None: all.
+        """Let layers learn at the full rate.
 
         Where some of them did not learn at all, optimizer state begins anew: theirs is empty, and adam, say, would take
         it for an average over all updates so far, and make its steps several times too large.
+
+        Parameters
+        ----------
+        layers : int or sequence of int, default=None
+            By index, as in ``freeze``; None: all.
 
         Returns
         -------

@@ -68,8 +68,8 @@ class LearningRateRangeDisplay:
     >>> from fastmlp import LearningRateRangeDisplay, MLPClassifier
     >>> from sklearn.datasets import make_classification
     >>> X, y = make_classification(n_samples=100, random_state=1)
-    >>> display = LearningRateRangeDisplay.from_estimator(MLPClassifier(random_state=1), X, y)  # doctest: +SKIP
-    >>> display.figure_.savefig("rates.png")  # doctest: +SKIP
+    >>> display = LearningRateRangeDisplay.from_estimator(MLPClassifier(random_state=1), X, y)
+    >>> display.figure_.savefig("rates.png")
     """
 
     ax_: Any
@@ -109,7 +109,9 @@ class LearningRateRangeDisplay:
         estimator, X, y, sample_weight, low, high, n_steps, window, factor
             As for :func:`learning_rate_range`.
         ax : matplotlib Axes, default=None
-            As for ``plot``, like all further arguments.
+            As for ``plot``.
+        **kwargs : dict
+            As for ``plot``.
 
         Returns
         -------
@@ -131,7 +133,7 @@ class LearningRateRangeDisplay:
         ----------
         ax : matplotlib Axes, default=None
             What to draw on; None: new ones.
-        **kwargs
+        **kwargs : dict
             For the line of the smoothed losses: ``label`` (which brings a legend), ``color``, ...
 
         Returns

@@ -55,13 +55,13 @@ default='adam'
         'lbfgs' uses all rows in every step (scipy.optimize), the others one batch. Formulas: ``docs/methods.md``; 'adam'
         is scikit-learn's form, 'adam_hat' algorithm 1 of Kingma and Ba (2014).
     alpha : float, default=0.0001
-        Strength of the penalty alpha (l1_ratio sum |W| + (1 - l1_ratio) / 2 sum W^2), which is divided by the
+        Strength of the penalty ``alpha (l1_ratio sum |W| + (1 - l1_ratio) / 2 sum W^2)``, which is divided by the
         batch's sum of weights. Biases go unpenalised.
     batch_size : int or 'auto', default='auto'
         Rows per step; 'auto' is min(200, n_samples).
     learning_rate : {'constant', 'invscaling', 'adaptive', 'step', 'exponential', 'cosine', 'one_cycle', 'warmup_cosine'} or \
 callable, default='constant'
-        The first three are scikit-learn's and act on 'sgd' only: unchanged; learning_rate_init / (t_ + 1)^power_t, set
+        The first three are scikit-learn's and act on 'sgd' only: unchanged; ``learning_rate_init / (t_ + 1)^power_t``, set
         after each epoch; a fifth whenever training stalls. The others plan the rate of each step over ``max_iter`` epochs,
         for every solver but 'lbfgs': a name, a :class:`StepDecay`, :class:`ExponentialDecay`, :class:`CosineDecay`,
         :class:`OneCycle` or :class:`WarmupCosine`, or any function (step, n_steps) -> factor on learning_rate_init. That a
@@ -347,7 +347,9 @@ callable, default='constant'
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            As in ``fit``, like ``sample_weight``.
         sample_weight : array-like of shape (n_samples,), default=None
+            Rows of weight 0 are left out.
         classes : array-like of shape (n_classes,), default=None
             All classes there will be; required in the first call. A batch need not contain all of them.
 
@@ -447,12 +449,14 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     hidden_layer_sizes, activation, solver, alpha, batch_size, learning_rate, learning_rate_init, power_t, max_iter, \
 shuffle, random_state, tol, verbose, warm_start, momentum, nesterovs_momentum, early_stopping, validation_fraction, \
 beta_1, beta_2, epsilon, n_iter_no_change, max_fun, dtype, n_jobs, l1_ratio, dropout, batch_norm, residual, weight_init, \
-bias_init, rho, weight_decay, max_grad_norm, validation_metric, input_noise, input_mask, mixup, pretrained, pretrained_rate
+bias_init, rho, weight_decay, max_grad_norm, validation_metric
         As in :class:`MLPClassifier`, with the same defaults. The validation split of early stopping is not stratified.
     quantile : float, default=0.5
         Of loss='quantile', in (0, 1).
     huber_delta : float, default=1.0
         Of loss='huber': where the squared error ends.
+    input_noise, input_mask, mixup, pretrained, pretrained_rate
+        As in :class:`MLPClassifier`, with the same defaults.
 
     Attributes
     ----------
@@ -571,7 +575,9 @@ validation_loss_curve_, layer_rates_, history_, n_iter_, t_, n_layers_, n_output
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            As in ``fit``, like ``sample_weight``.
         sample_weight : array-like of shape (n_samples,), default=None
+            Rows of weight 0 are left out.
 
         Returns
         -------

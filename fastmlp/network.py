@@ -254,7 +254,17 @@ class Network(NetworkFile):
         return self._plan
 
     def copy(self, dtype: str | np.dtype | None = None) -> Network:
-        """The same network on parameters of its own, in another element type if asked."""
+        """The same network on parameters of its own.
+
+        Parameters
+        ----------
+        dtype : {'float32', 'float64'}, default=None
+            Element type of the copy; None: that of this network.
+
+        Returns
+        -------
+        Network
+        """
         self.adopt()
         return self._like(dtype or self.dtype, self._parameters, self.statistics, self.batch_norm)
 
@@ -373,13 +383,15 @@ class Network(NetworkFile):
         Parameters
         ----------
         X : ndarray or CSR matrix of shape (n, layer_sizes[0])
+            As in ``forward``.
         y : array-like
             (n,) class indices for ``log_loss``; else (n, layer_sizes[-1]) targets, or (n,) with one output.
         sample_weight : array-like of shape (n,), default=None
+            None: 1 for each row.
         loss : str, default=None
             A name of ``fastmlp._core.LOSSES`` that belongs to ``out_activation``; None takes the first that does.
         alpha, l1_ratio : float, default=0.0
-            Penalty alpha (l1_ratio sum |W| + (1 - l1_ratio) / 2 sum W^2), divided by the sum of weights.
+            Penalty ``alpha (l1_ratio sum |W| + (1 - l1_ratio) / 2 sum W^2)``, divided by the sum of weights.
         loss_parameter : float, default=1.0
             The delta of ``huber``, the quantile of ``quantile``.
         label_smoothing : float, default=0.0
@@ -387,6 +399,7 @@ class Network(NetworkFile):
         out : ndarray of shape (n_parameters,), default=None
             Where to write the gradient, of ``dtype``.
         n_threads : int, default=1
+            The result does not depend on it.
 
         Returns
         -------
@@ -427,11 +440,26 @@ class Network(NetworkFile):
         return value, gradient
 
     def losses(self) -> tuple[str, ...]:
-        """The losses whose output activation is this network's."""
+        """The losses whose output activation is this network's.
+
+        Returns
+        -------
+        tuple of str
+        """
         return tuple(name for name, output in _core.LOSSES.items() if output == self.out_activation)
 
     def default_loss(self) -> str:
-        """The first of ``losses()``."""
+        """The first of ``losses()``.
+
+        Returns
+        -------
+        str
+
+        Raises
+        ------
+        ValueError
+            If there is none: no loss belongs to this output activation.
+        """
         names = self.losses()
         if not names:
             raise ValueError(
@@ -441,7 +469,27 @@ class Network(NetworkFile):
         return names[0]
 
     def check_targets(self, y: ArrayLike, loss: str, n_rows: int) -> np.ndarray:
-        """``y`` in the form the core reads: class indices (n,) intp for a softmax, else (n, n_out) in ``dtype``."""
+        """Targets in the form that the core reads.
+
+        Parameters
+        ----------
+        y : array-like of shape (n_rows,) or (n_rows, layer_sizes[-1])
+            Class indices for a softmax, values otherwise.
+        loss : str
+            A name of ``losses()``.
+        n_rows : int
+            How many rows there must be.
+
+        Returns
+        -------
+        ndarray
+            Of type intp and shape (n_rows,) for a softmax, else of ``dtype`` and shape (n_rows, layer_sizes[-1]).
+
+        Raises
+        ------
+        ValueError
+            For another shape or type, or indices that are no class's.
+        """
         n_out = self.layer_sizes[-1]
         if _core.LOSSES[loss] == "softmax":
             labels = np.asarray(y)

@@ -174,7 +174,25 @@ class Curve:
         return float(self.factors(np.array([step]), n_steps)[0])
 
     def factors(self, steps: np.ndarray, n_steps: int) -> np.ndarray:
-        """Factors (n,) at the steps (n,), whole numbers from 0."""
+        """Factors at some steps of a run.
+
+        Parameters
+        ----------
+        steps : array-like of int, shape (n,)
+            Numbers of the steps, from 0.
+        n_steps : int
+            Steps of the whole run.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+            What ``learning_rate_init`` is multiplied by.
+
+        Raises
+        ------
+        ValueError
+            If ``n_steps`` is less than 1.
+        """
         if n_steps < 1:
             raise ValueError(f"n_steps must be at least 1, got {n_steps}.")
         last = min(n_steps - 1, sys.maxsize)  # max_iter may be any whole number

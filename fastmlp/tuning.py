@@ -18,16 +18,42 @@ from fastmlp.range_test import FACTOR, HIGH, LOW, N_STEPS, RangeTest, run_range_
 class LearningRateRange(RangeTest):
     """What :func:`learning_rate_range` found, and its plot.
 
-    Attributes
+    Parameters
     ----------
     rates, losses, smoothed_losses : ndarray of shape (n,)
-    least_rate, suggestion : float
-    steepest_rate, divergence_rate : float or None
-        As for :class:`fastmlp.range_test.RangeTest`.
+        The rate of each step; the loss of its rows before its update, without penalty; this loss averaged over a window.
+    least_rate : float
+        The rate at which the smoothed loss is least.
+    steepest_rate : float or None
+        The rate at which the loss falls fastest over the logarithm of the rate; None if it never falls.
+    divergence_rate : float or None
+        The last rate, if the test ended early; None if it went on to its end.
+
+    Attributes
+    ----------
+    suggestion : float
+        A third of ``least_rate``: a value for ``learning_rate_init``.
     """
 
     def plot(self, ax: Any = None, **kwargs: Any) -> LearningRateRangeDisplay:
-        """Draw the losses over the rates; arguments and errors as for ``LearningRateRangeDisplay.plot``."""
+        """Draw the losses over the rates.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            What to draw on; None: new ones.
+        **kwargs : dict
+            As for ``LearningRateRangeDisplay.plot``.
+
+        Returns
+        -------
+        LearningRateRangeDisplay
+
+        Raises
+        ------
+        ImportError
+            Without matplotlib.
+        """
         display = LearningRateRangeDisplay(
             rates=self.rates, losses=self.losses, smoothed_losses=self.smoothed_losses, suggestion=self.suggestion
         )
