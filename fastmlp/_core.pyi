@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from typing_extensions import disjoint_base
 
 from fastmlp._machine import ACTIVATIONS as ACTIVATIONS
 from fastmlp._machine import LOSSES as LOSSES
@@ -15,6 +16,11 @@ from fastmlp._machine import peak_gflops as peak_gflops
 from fastmlp._plan import Plan as Plan
 from fastmlp._workspace import Workspace
 
+__all__ = [
+    "ACTIVATIONS", "LOSSES", "NORM_EPSILON", "OPTIMIZERS", "OUTPUTS", "Plan", "Trainer", "info", "max_threads", "peak_gflops",
+]
+
+@disjoint_base
 class Trainer(Workspace):
     def epoch(
         self,
