@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 # Installed once per change of anything that is compiled or declared.
 SOURCES := pyproject.toml setup.py $(wildcard csrc/* fastmlp/*.py fastmlp/*/*.py fastmlp/*.pyx fastmlp/*.pxd fastmlp/*.pyi)
 
-.PHONY: help demo examples test lint bench bench-check bench-peers bench-scale bench-methods profile check debug asan annotate sdist format clean
+.PHONY: help demo examples test lint types wheel bench bench-check bench-peers bench-scale bench-methods profile check debug asan annotate sdist format clean
 
 help:          ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -65,11 +65,17 @@ $(VENV)/lint: $(BIN)/python pyproject.toml
 	touch $@
 
 # cython-lint calls pycodestyle by its name alone.
-lint: $(VENV)/installed $(VENV)/lint   ## ruff, cython-lint, clang-format, mypy
+lint: $(VENV)/installed $(VENV)/lint types  ## ruff, cython-lint, clang-format, mypy, stubtest
 	$(BIN)/ruff check .
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cython-lint fastmlp
 	$(BIN)/clang-format --dry-run --Werror csrc/*.c csrc/*.h
 	$(BIN)/mypy
+
+# Both look at what is installed, as users have it: from a folder in which the sources are not found.
+types: $(VENV)/installed $(VENV)/lint  ## the stubs against the extension modules; a user's program, typed
+	cd $(VENV) && bin/python -m mypy.stubtest --mypy-config-file ../pyproject.toml \
+	  fastmlp._machine fastmlp._plan fastmlp._workspace fastmlp._core fastmlp._kernels
+	cd $(VENV) && bin/mypy --config-file= --strict ../tests/typing_usage.py
 
 format: $(VENV)/lint       ## let ruff and clang-format rewrite what they can
 	$(BIN)/ruff check --fix .

@@ -1,10 +1,10 @@
 """Stub of _plan.pyx: architectures that predict."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
-from typing_extensions import Self, disjoint_base
+from typing_extensions import disjoint_base
 
 __all__ = ["Plan"]
 

@@ -1,9 +1,10 @@
 """Stub of _workspace.pyx: the memory of a training run."""
 
 from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
-from typing_extensions import Self, disjoint_base
+from typing_extensions import disjoint_base
 
 from fastmlp._plan import Plan
 

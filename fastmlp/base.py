@@ -13,11 +13,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from numbers import Integral
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator, _fit_context, is_classifier
+from sklearn.base import is_classifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import train_test_split
@@ -41,6 +41,7 @@ from fastmlp.training import (
     run_lbfgs,
     step_flops,
 )
+from fastmlp.typed import BaseEstimator, _fit_context
 
 _FLOATS = (np.float64, np.float32)
 # What a stochastic solver leaves behind and L-BFGS does not have.
@@ -60,12 +61,12 @@ _STOCHASTIC_STATE = (
 @contextmanager
 def unchanged_on_error(estimator: BaseEstimator) -> Iterator[None]:
     """Give the estimator back its attributes if the block raises. Arrays must not be changed in place before."""
-    before = dict(vars(estimator))
+    before = dict(estimator.__dict__)
     try:
         yield
     except BaseException:
-        vars(estimator).clear()
-        vars(estimator).update(before)
+        estimator.__dict__.clear()
+        estimator.__dict__.update(before)
         raise
 
 
@@ -195,7 +196,7 @@ class BaseMLP(Adaptable, ABC):
         *,
         eval_set: tuple[Any, Any] | None = None,
         sample_weight_eval: ArrayLike | None = None,
-    ) -> BaseMLP:
+    ) -> Self:
         """Fit the model.
 
         Parameters
@@ -307,7 +308,8 @@ class BaseMLP(Adaptable, ABC):
             copy = np.random.RandomState()
             copy.set_state(rng.get_state())
             return copy
-        return check_random_state(self.random_state)
+        fresh: np.random.RandomState = check_random_state(self.random_state)
+        return fresh
 
     def _start_network(
         self, layer_sizes: tuple[int, ...], data_type: np.dtype, rng: np.random.RandomState, first_pass: bool

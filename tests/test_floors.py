@@ -11,7 +11,7 @@ import fastmlp
 
 COMPILED = ["_machine", "_kernels", "_plan", "_workspace", "_core"]
 FLOORS = [
-    *COMPILED, "initialisers", "network", "optimizers", "training", "progressive", "held_out", "parameters", "adapt", "base", "estimators",
+    *COMPILED, "initialisers", "network", "optimizers", "training", "progressive", "held_out", "typed", "parameters", "adapt", "base", "estimators",
     "ensemble", "range_test", "display", "tuning", "check", "tables", "__main__",
 ]  # fmt: skip
 READS_REFERENCE = {"check", "tables", "__main__"}
@@ -37,7 +37,7 @@ def test_floors_import_downwards():
         allowed = set(FLOORS[: FLOORS.index(name)]) if name in FLOORS else set()
         allowed |= {"reference"} if name in READS_REFERENCE else set()
         assert inside - {"show_config", "__version__"} <= allowed, name
-        below_sklearn = (name in FLOORS and FLOORS.index(name) < FLOORS.index("parameters"))
+        below_sklearn = (name in FLOORS and FLOORS.index(name) < FLOORS.index("typed"))
         assert not (below_sklearn and any(dotted.startswith("sklearn") for dotted in imports)), name
 
 
