@@ -395,12 +395,15 @@ callable, default='constant'
 
     def _labels(self, output: np.ndarray) -> np.ndarray:
         """The classes that a network's output (n_samples, n_outputs) makes most probable."""
+        labels: np.ndarray
         if self._target_type.startswith("multilabel"):
             indicator = (output > 0.5).astype(int)
-            labels: np.ndarray = csr_matrix(indicator) if self._sparse_target else indicator
-            return labels
-        most: np.ndarray = (output[:, 0] > 0.5).astype(np.intp) if self.n_outputs_ == 1 else output.argmax(axis=1)
-        return self.classes_[most]
+            labels = csr_matrix(indicator) if self._sparse_target else indicator
+        elif self.n_outputs_ == 1:
+            labels = self.classes_[(output[:, 0] > 0.5).astype(np.intp)]
+        else:
+            labels = self.classes_[output.argmax(axis=1)]
+        return labels
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Probability of each class.
