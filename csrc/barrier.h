@@ -9,6 +9,9 @@
 
 #include <stdatomic.h>
 #if defined(_WIN32)
+#ifndef WIN32_LEAN_AND_MEAN
+#define WIN32_LEAN_AND_MEAN
+#endif
 #include <windows.h>
 #define FM_YIELD() SwitchToThread()
 #else

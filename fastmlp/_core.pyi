@@ -4,6 +4,7 @@ import threading
 from typing import Any
 
 import numpy as np
+from typing_extensions import disjoint_base
 
 from fastmlp._machine import ACTIVATIONS as ACTIVATIONS
 from fastmlp._machine import LOSSES as LOSSES
@@ -16,8 +17,13 @@ from fastmlp._machine import peak_gflops as peak_gflops
 from fastmlp._plan import Plan as Plan
 from fastmlp._workspace import Workspace
 
+__all__ = [
+    "ACTIVATIONS", "LOSSES", "NORM_EPSILON", "OPTIMIZERS", "OUTPUTS", "Plan", "Trainer", "info", "max_threads", "peak_gflops",
+]
+
 class Cancelled(Exception): ...
 
+@disjoint_base
 class Trainer(Workspace):
     cancel: threading.Event | None
     def epoch(

@@ -4,22 +4,32 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from typing_extensions import disjoint_base
+
+__all__ = ["BLOCK_ROWS", "MATH", "Kernels", "clock", "guarded"]
 
 MATH: tuple[str, ...]
 BLOCK_ROWS: int
 
 def guarded(n: int, dtype: Any, offset: int = 0) -> tuple[np.ndarray, Callable[[str], None]]: ...
-
 def clock() -> float: ...
 
+@disjoint_base
 class Kernels:
-    isa: str
-    dtype: str
-    vector: int
-    panel: int
-    offset: int
-    first: int
-    slack: int
+    @property
+    def isa(self) -> str: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def vector(self) -> int: ...
+    @property
+    def panel(self) -> int: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def first(self) -> int: ...
+    @property
+    def slack(self) -> int: ...
     def __init__(self, isa: str, dtype: str, *, offset: int = 1, first: int = 3, slack: int = 2) -> None: ...
     def math(self, name: str, x: np.ndarray, offset: int = 0) -> np.ndarray: ...
     def activation(self, name: str, x: np.ndarray, offset: int = 0) -> np.ndarray: ...
@@ -64,16 +74,16 @@ class Kernels:
         state_b: Sequence[np.ndarray],
         *,
         t: int = 1,
-        weight_sum: float = 1,
-        l1: float = 0,
-        l2: float = 0,
+        weight_sum: float = 1.0,
+        l1: float = 0.0,
+        l2: float = 0.0,
         learning_rate: float = 0.1,
         momentum: float = 0.9,
         beta_1: float = 0.9,
         beta_2: float = 0.999,
         epsilon: float = 1e-8,
         rho: float = 0.9,
-        weight_decay: float = 0,
+        weight_decay: float = 0.0,
         slabs: int = 1,
     ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray], list[np.ndarray], np.ndarray, np.ndarray]: ...
     def leaving(

@@ -15,6 +15,8 @@ from fastmlp._machine cimport Buffer, Rows, kernels_of
 
 from fastmlp._machine import ACTIVATIONS, LOSSES, OPTIMIZERS, OUTPUTS, info
 
+__all__ = ["BLOCK_ROWS", "MATH", "Kernels", "clock", "guarded"]
+
 cdef const fm_kernels *_names = kernels_of(info()["isa"], "float64")
 MATH = tuple([_names.math[i].name.decode() for i in range(FM_N_MATH)])
 BLOCK_ROWS = FM_BLOCK_ROWS

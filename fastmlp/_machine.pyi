@@ -1,6 +1,8 @@
-"""Stub of _machine.pyx: names of the C tables, the machine, memory and arrays."""
+"""Stub of _machine.pyx: names of the C tables, the machine. Its memory and arrays are for the other compiled modules only."""
 
 from typing import Any
+
+__all__ = ["ACTIVATIONS", "LOSSES", "NORM_EPSILON", "OPTIMIZERS", "OUTPUTS", "info", "max_threads", "peak_gflops"]
 
 ACTIVATIONS: tuple[str, ...]
 OUTPUTS: tuple[str, ...]
@@ -11,9 +13,3 @@ NORM_EPSILON: float
 def max_threads() -> int: ...
 def info() -> dict[str, Any]: ...
 def peak_gflops(seconds: float = 0.2, dtype: str = "float32", n_threads: int = 1) -> float: ...
-
-class Buffer:
-    def __init__(self, n_bytes: int, zeroed: bool = True) -> None: ...
-
-class Rows:
-    def __init__(self, X: Any, columns: int) -> None: ...

@@ -2,7 +2,14 @@
 
 cdef extern from *:
     """
+    #ifdef _WIN32
+    #ifndef WIN32_LEAN_AND_MEAN
+    #define WIN32_LEAN_AND_MEAN
+    #endif
+    #include <windows.h>
+    #else
     #include <time.h>
+    #endif
     #ifdef _OPENMP
     #include <omp.h>
     #define FM_HAS_OPENMP 1
@@ -20,13 +27,16 @@ cdef extern from *:
     #endif
     }
     static inline double fm_seconds(void) { /* from some fixed point; never goes back */
-        struct timespec now;
-    #if defined(CLOCK_MONOTONIC)
-        clock_gettime(CLOCK_MONOTONIC, &now);
+    #ifdef _WIN32
+        LARGE_INTEGER now, per_second;
+        QueryPerformanceCounter(&now);
+        QueryPerformanceFrequency(&per_second);
+        return (double)now.QuadPart / (double)per_second.QuadPart;
     #else
-        timespec_get(&now, TIME_UTC);
-    #endif
+        struct timespec now;
+        clock_gettime(CLOCK_MONOTONIC, &now);
         return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+    #endif
     }
     #if defined(__clang__)
     #define FM_COMPILER "clang " __clang_version__

@@ -1,28 +1,40 @@
 """Stub of _plan.pyx: architectures that predict."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
+from typing_extensions import disjoint_base
 
+__all__ = ["Plan"]
+
+@disjoint_base
 class Plan:
-    layer_sizes: tuple[int, ...]
-    activations: tuple[str, ...]
-    output: str
-    dtype: str
-    batch_norm: bool
-    residual: bool
-    n_parameters: int
-    n_statistics: int
-    def __init__(
-        self,
+    @property
+    def layer_sizes(self) -> tuple[int, ...]: ...
+    @property
+    def activations(self) -> tuple[str, ...]: ...
+    @property
+    def output(self) -> str: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def batch_norm(self) -> bool: ...
+    @property
+    def residual(self) -> bool: ...
+    @property
+    def n_parameters(self) -> int: ...
+    @property
+    def n_statistics(self) -> int: ...
+    def __new__(
+        cls,
         layer_sizes: Sequence[int],
         activations: Sequence[str],
         output: str,
         dtype: str,
         batch_norm: bool = False,
         residual: bool = False,
-    ) -> None: ...
+    ) -> Self: ...
     def forward(
         self,
         parameters: np.ndarray,

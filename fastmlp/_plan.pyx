@@ -18,6 +18,8 @@ from fastmlp._openmp cimport *
 
 from fastmlp._machine import ACTIVATIONS, LOSSES, OUTPUTS, info
 
+__all__ = ["Plan"]
+
 # Up to so many rows, and one in any case, prediction on one thread takes one after the other; up to so many, it packs weights
 # where it uses them, the threads sharing out the columns; beyond, it packs all of them first, the threads sharing out the rows.
 cdef Py_ssize_t SINGLE_ROWS = 4

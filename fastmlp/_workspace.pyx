@@ -12,6 +12,8 @@ from fastmlp._plan cimport Plan
 
 from fastmlp._machine import LOSSES, OPTIMIZERS
 
+__all__ = ["Workspace"]
+
 # Rows of a batch whose activations are kept at once: fewer where so many would take longer than a slice.
 cdef Py_ssize_t SLAB_ROWS = 2048
 cdef Py_ssize_t SLAB_ROWS_LEAST = 128

@@ -11,11 +11,10 @@ import copy
 import warnings
 from abc import ABC, abstractmethod
 from numbers import Integral
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.base import _fit_context
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import train_test_split
@@ -49,6 +48,7 @@ from fastmlp.training import (
     run_lbfgs,
     step_flops,
 )
+from fastmlp.typed import BaseEstimator, _fit_context
 
 # What a stochastic solver leaves behind and L-BFGS does not have.
 _STOCHASTIC_STATE = (
@@ -175,7 +175,7 @@ class BaseMLP(CallbackSupportMixin, DocumentationLink, Representation, Saved, Co
         sample_weight_eval: ArrayLike | None = None,
         X_val: Any = None,
         y_val: Any = None,
-    ) -> BaseMLP:
+    ) -> Self:
         """Fit the model.
 
         Parameters
@@ -320,7 +320,8 @@ class BaseMLP(CallbackSupportMixin, DocumentationLink, Representation, Saved, Co
             copy = np.random.RandomState()
             copy.set_state(rng.get_state())
             return copy
-        return check_random_state(self.random_state)
+        fresh: np.random.RandomState = check_random_state(self.random_state)
+        return fresh
 
     def _start_network(
         self, layer_sizes: tuple[int, ...], data_type: np.dtype, rng: np.random.RandomState, first_pass: bool

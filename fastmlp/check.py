@@ -72,7 +72,8 @@ def numbers(K: Kernels, draws: np.random.RandomState, *shape: int) -> Array:
 def spread(K: Kernels, draws: np.random.RandomState, n: int) -> Array:
     """Numbers of all sizes that the functions treat apart: tiny, around the switches of formula, large."""
     scale = np.array([1e-20, 1e-3, 0.5, 1.0, 5.0, 30.0, 90.0])
-    return (draws.standard_normal(n) * scale[np.arange(n) % len(scale)]).astype(K.dtype)
+    x: Array = (draws.standard_normal(n) * scale[np.arange(n) % len(scale)]).astype(K.dtype)
+    return x
 
 
 def eps_of(K: Kernels) -> float:

@@ -18,19 +18,12 @@ from contextlib import contextmanager, nullcontext
 from contextvars import copy_context
 from functools import partial
 from numbers import Integral
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn import config_context, get_config
-from sklearn.base import (
-    BaseEstimator,
-    ClassifierMixin,
-    MetaEstimatorMixin,
-    RegressorMixin,
-    _fit_context,
-    clone,
-)
+from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state, get_tags
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -45,6 +38,7 @@ from fastmlp.estimators import MLPClassifier, MLPRegressor
 from fastmlp.rows import check_input, check_range, check_rows, check_weight
 from fastmlp.saving import Saved
 from fastmlp.training import CANCEL, Record, choose_threads, forward_flops
+from fastmlp.typed import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, RandomState, RegressorMixin, _fit_context
 
 _SEEDS, _BOOTSTRAP, _SNAPSHOTS = "seeds", "bootstrap", "snapshots"
 # A snapshot's learning rate over its cycle: a name of ``optimizers.CURVES``.
@@ -155,12 +149,12 @@ class BaseMLPEnsemble(CallbackSupportMixin, DocumentationLink, Saved, MetaEstima
 
     def __init__(
         self,
-        estimator: Any = None,
+        estimator: BaseMLP | None = None,
         n_estimators: int = 8,
         *,
         members: str = _SEEDS,
         n_jobs: int | None = None,
-        random_state: Any = None,
+        random_state: RandomState = None,
     ) -> None:
         self.estimator = estimator
         self.n_estimators = n_estimators
@@ -431,6 +425,7 @@ class MLPEnsembleClassifier(ClassifierMixin, BaseMLPEnsemble):
     _parameter_constraints = {**BaseMLPEnsemble._parameter_constraints, "estimator": [MLPClassifier, None]}
     _member_class = MLPClassifier
 
+    estimators_: list[MLPClassifier]
     classes_: np.ndarray
     _target_type: str
     _sparse_target: bool
@@ -480,7 +475,8 @@ class MLPEnsembleClassifier(ClassifierMixin, BaseMLPEnsemble):
         ndarray of shape (n_samples, n_classes)
         """
         probability = self.predict_proba(X)
-        return np.log(probability, out=probability)
+        np.log(probability, out=probability)
+        return probability
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -522,12 +518,17 @@ class MLPEnsembleRegressor(RegressorMixin, BaseMLPEnsemble):
 
     _parameter_constraints = {**BaseMLPEnsemble._parameter_constraints, "estimator": [MLPRegressor, None]}
     _member_class = MLPRegressor
+    estimators_: list[MLPRegressor]
     # An argument of predict that is not data, and so not for scikit-learn to route.
     __metadata_request__predict = {"return_std": UNUSED}
 
     def _share_target(self, member: Any, source: Any) -> None:
         member.n_outputs_ = source.n_outputs_
 
+    @overload
+    def predict(self, X: Any, return_std: Literal[False] = False) -> np.ndarray: ...
+    @overload
+    def predict(self, X: Any, return_std: Literal[True]) -> tuple[np.ndarray, np.ndarray]: ...
     def predict(self, X: Any, return_std: bool = False) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         """Mean of the members' predictions for each row and, if asked for, their spread.
 

@@ -8,23 +8,35 @@ It refuses to compute: training is in ``training``, the forward pass in ``networ
 from __future__ import annotations
 
 from numbers import Real
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.sparse import csr_matrix, issparse
-from sklearn.base import ClassifierMixin, RegressorMixin, _fit_context
 from sklearn.metrics import r2_score
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils import compute_class_weight, compute_sample_weight
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_target, unique_labels
 
 from fastmlp import _core
 from fastmlp._change import Change
 from fastmlp.base import BaseMLP, has_partial_fit
 from fastmlp.network import Network
+from fastmlp.typed import (
+    ClassifierMixin,
+    ClassWeight,
+    Initial,
+    LayerSizes,
+    LearningRate,
+    Metric,
+    Names,
+    RandomState,
+    Rates,
+    RegressorMixin,
+    _fit_context,
+    available_if,
+)
 
 # Outputs that are probabilities belong to classification, all others to regression.
 _PROBABILITIES = ("softmax", "logistic")
@@ -203,18 +215,18 @@ callable, default='constant'
     # scikit-learn reads the parameters off this signature, so it cannot be shorter.
     def __init__(
         self,
-        hidden_layer_sizes: Any = (100,),
-        activation: Any = "relu",
+        hidden_layer_sizes: LayerSizes = (100,),
+        activation: Names = "relu",
         *,
         solver: str = "adam",
         alpha: float = 0.0001,
         batch_size: int | str = "auto",
-        learning_rate: Any = "constant",
+        learning_rate: LearningRate = "constant",
         learning_rate_init: float = 0.001,
         power_t: float = 0.5,
         max_iter: int = 200,
         shuffle: bool = True,
-        random_state: Any = None,
+        random_state: RandomState = None,
         tol: float = 1e-4,
         verbose: bool | int = False,
         warm_start: bool = False,
@@ -229,18 +241,18 @@ callable, default='constant'
         max_fun: int = 15000,
         dtype: str = "auto",
         n_jobs: int | None = None,
-        class_weight: Any = None,
+        class_weight: ClassWeight = None,
         l1_ratio: float = 0.0,
-        dropout: Any = 0.0,
+        dropout: Rates = 0.0,
         batch_norm: bool = False,
         residual: bool = False,
         label_smoothing: float = 0.0,
-        weight_init: Any = "auto",
-        bias_init: Any = "auto",
+        weight_init: Initial = "auto",
+        bias_init: Initial = "auto",
         rho: float = 0.9,
         weight_decay: float = 0.0,
         max_grad_norm: float | None = None,
-        validation_metric: Any = None,
+        validation_metric: Metric = None,
         input_noise: float = 0.0,
         input_mask: float = 0.0,
         mixup: float = 0.0,
@@ -311,11 +323,14 @@ callable, default='constant'
         return weight
 
     def _encode(self, y: Any) -> np.ndarray:
+        target: np.ndarray
         if y.ndim == 2:
-            return y.toarray() if issparse(y) else y
-        if self.n_outputs_ == 1:
-            return y == self.classes_[1]
-        return np.searchsorted(self.classes_, y)
+            target = y.toarray() if issparse(y) else y
+        elif self.n_outputs_ == 1:
+            target = y == self.classes_[1]
+        else:
+            target = np.searchsorted(self.classes_, y)
+        return target
 
     def _output_and_loss(self) -> tuple[str, str]:
         if self._target_type == "multiclass":
@@ -338,7 +353,7 @@ callable, default='constant'
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(
         self, X: Any, y: Any, sample_weight: ArrayLike | None = None, classes: ArrayLike | None = None
-    ) -> MLPClassifier:
+    ) -> Self:
         """Train for one epoch on these rows, from where the last call ended.
 
         Over chunks of whole batches, without ``shuffle``, it gives what one epoch of ``fit`` gives: ``docs/data.md``.
@@ -385,12 +400,15 @@ callable, default='constant'
 
     def _labels(self, output: np.ndarray) -> np.ndarray:
         """The classes that a network's output (n_samples, n_outputs) makes most probable."""
+        labels: np.ndarray
         if self._target_type.startswith("multilabel"):
             indicator = (output > 0.5).astype(int)
-            return csr_matrix(indicator) if self._sparse_target else indicator
-        if self.n_outputs_ == 1:
-            return self.classes_[(output[:, 0] > 0.5).astype(np.intp)]
-        return self.classes_[output.argmax(axis=1)]
+            labels = csr_matrix(indicator) if self._sparse_target else indicator
+        elif self.n_outputs_ == 1:
+            labels = self.classes_[(output[:, 0] > 0.5).astype(np.intp)]
+        else:
+            labels = self.classes_[output.argmax(axis=1)]
+        return labels
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Probability of each class.
@@ -427,7 +445,8 @@ callable, default='constant'
         ndarray of shape (n_samples, n_classes)
         """
         probability = self.predict_proba(X)
-        return np.log(probability, out=probability)
+        np.log(probability, out=probability)
+        return probability
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -489,18 +508,18 @@ validation_loss_curve_, layer_rates_, history_, n_iter_, t_, n_layers_, n_output
     def __init__(
         self,
         loss: str = "squared_error",
-        hidden_layer_sizes: Any = (100,),
-        activation: Any = "relu",
+        hidden_layer_sizes: LayerSizes = (100,),
+        activation: Names = "relu",
         *,
         solver: str = "adam",
         alpha: float = 0.0001,
         batch_size: int | str = "auto",
-        learning_rate: Any = "constant",
+        learning_rate: LearningRate = "constant",
         learning_rate_init: float = 0.001,
         power_t: float = 0.5,
         max_iter: int = 200,
         shuffle: bool = True,
-        random_state: Any = None,
+        random_state: RandomState = None,
         tol: float = 1e-4,
         verbose: bool | int = False,
         warm_start: bool = False,
@@ -516,15 +535,15 @@ validation_loss_curve_, layer_rates_, history_, n_iter_, t_, n_layers_, n_output
         dtype: str = "auto",
         n_jobs: int | None = None,
         l1_ratio: float = 0.0,
-        dropout: Any = 0.0,
+        dropout: Rates = 0.0,
         batch_norm: bool = False,
         residual: bool = False,
-        weight_init: Any = "auto",
-        bias_init: Any = "auto",
+        weight_init: Initial = "auto",
+        bias_init: Initial = "auto",
         rho: float = 0.9,
         weight_decay: float = 0.0,
         max_grad_norm: float | None = None,
-        validation_metric: Any = None,
+        validation_metric: Metric = None,
         quantile: float = 0.5,
         huber_delta: float = 1.0,
         input_noise: float = 0.0,
@@ -550,7 +569,7 @@ validation_loss_curve_, layer_rates_, history_, n_iter_, t_, n_layers_, n_output
         if self.loss in _NON_NEGATIVE_LOSSES and np.min(y) < 0:
             raise ValueError(f"y must be >= 0 for loss={self.loss!r}, got a least value of {np.min(y)}.")
 
-    def _encode(self, y: Any) -> np.ndarray:
+    def _encode(self, y: np.ndarray) -> np.ndarray:
         return y
 
     def _output_and_loss(self) -> tuple[str, str]:
@@ -566,7 +585,7 @@ validation_loss_curve_, layer_rates_, history_, n_iter_, t_, n_layers_, n_output
 
     @available_if(has_partial_fit)
     @_fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> MLPRegressor:
+    def partial_fit(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> Self:
         """Train for one epoch on these rows, from where the last call ended.
 
         Over chunks of whole batches, without ``shuffle``, it gives what one epoch of ``fit`` gives: ``docs/data.md``.

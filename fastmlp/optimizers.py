@@ -408,14 +408,16 @@ def _between(first: float, last: float, p: np.ndarray) -> np.ndarray:
     x = math.pi / 2 * np.minimum(p, 1.0 - p)
     s = (x * _polynomial(x * x, _SINE)) ** 2
     early = p <= 0.5
-    return first * np.where(early, 1.0 - s, s) + last * np.where(early, s, 1.0 - s)
+    rates: np.ndarray = first * np.where(early, 1.0 - s, s) + last * np.where(early, s, 1.0 - s)
+    return rates
 
 
 def _power(base: float, p: np.ndarray) -> np.ndarray:
     """base^p = 2^n exp(f ln 2), n + f = p log2(base), n whole, for base in (0, 1] and p in [0, 1]."""
     y = p * float(_DECIMAL.divide(_DECIMAL.ln(Decimal(float(base))), _DECIMAL.ln(Decimal(2))))
     n = np.rint(y)
-    return np.ldexp(_polynomial((y - n) * _LN2, _EXP), n.astype(np.intc))
+    powers: np.ndarray = np.ldexp(_polynomial((y - n) * _LN2, _EXP), n.astype(np.intc))
+    return powers
 
 
 @dataclass

@@ -11,7 +11,6 @@ from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
-from sklearn.base import BaseEstimator
 from sklearn.metrics import get_scorer_names
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 
@@ -19,6 +18,7 @@ from fastmlp import _core
 from fastmlp.network import Network
 from fastmlp.optimizers import CURVES, SCHEDULES, SOLVERS, Hyperparameters
 from fastmlp.training import Method
+from fastmlp.typed import BaseEstimator
 
 _SHARE = Interval(Real, 0, 1, closed="left")
 _POSITIVE = Interval(Real, 0, None, closed="neither")

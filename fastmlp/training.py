@@ -548,7 +548,7 @@ def _judge_score(record: Record, settings: Settings, entry: dict[str, Any], stee
     record.validation_loss_curve.append(entry["validation_loss"])
     if steers:
         record.no_improvement = record.no_improvement + 1 if value < record.best_score + settings.tol else 0
-    is_best = value > record.best_score
+    is_best = bool(value > record.best_score)
     if is_best:
         record.best_score = value
     return is_best

@@ -12,7 +12,7 @@ import fastmlp
 COMPILED = ["_change", "_machine", "_shuffle", "_kernels", "_plan", "_workspace", "_core"]
 FLOORS = [
     *COMPILED, "aligned", "container", "network_file", "initialisers", "network", "optimizers", "progress", "training", "progressive",
-    "held_out", "values", "saving", "conversion", "parameters", "rows", "callbacks_fallback", "callbacks", "records", "adapt",
+    "held_out", "values", "typed", "saving", "conversion", "parameters", "rows", "callbacks_fallback", "callbacks", "records", "adapt",
     "representation", "doclink", "base", "estimators", "ensemble", "loading", "range_test", "display", "tuning", "check", "tables",
     "__main__",
 ]  # fmt: skip
@@ -39,7 +39,7 @@ def test_floors_import_downwards():
         allowed = set(FLOORS[: FLOORS.index(name)]) if name in FLOORS else set()
         allowed |= {"reference"} if name in READS_REFERENCE else set()
         assert inside - {"show_config", "__version__"} <= allowed, name
-        below_sklearn = (name in FLOORS and FLOORS.index(name) < FLOORS.index("saving"))
+        below_sklearn = (name in FLOORS and FLOORS.index(name) < FLOORS.index("typed"))
         assert not (below_sklearn and any(dotted.startswith("sklearn") for dotted in imports)), name
 
 
