@@ -48,7 +48,7 @@ from fastmlp.training import (
     run_lbfgs,
     step_flops,
 )
-from fastmlp.typed import BaseEstimator, _fit_context
+from fastmlp.typed import _fit_context
 
 # What a stochastic solver leaves behind and L-BFGS does not have.
 _STOCHASTIC_STATE = (

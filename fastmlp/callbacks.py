@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import sklearn
@@ -17,14 +17,15 @@ import sklearn
 #: Whether scikit-learn itself has the protocol.
 IN_SKLEARN = tuple(map(int, sklearn.__version__.split(".")[:2])) >= (1, 9)
 
-if IN_SKLEARN:
+if TYPE_CHECKING or not IN_SKLEARN:
+    from fastmlp.callbacks_fallback import CallbackSupportMixin, torn_down, with_callbacks
+else:
     from sklearn.callback import CallbackSupportMixin, with_callbacks
 
     def torn_down(estimator: Any) -> AbstractContextManager[None]:
         """Nothing to do: scikit-learn's own ``_fit_context``, which is around every ``fit``, tears down."""
         return nullcontext()
-else:
-    from fastmlp.callbacks_fallback import CallbackSupportMixin, torn_down, with_callbacks
+
 
 __all__ = ["IN_SKLEARN", "CallbackSupportMixin", "FitTasks", "fit_tasks", "with_callbacks"]
 

@@ -101,5 +101,6 @@ def from_sklearn(estimator: Any) -> MLPClassifier | MLPRegressor:
     for ours, theirs in ((MLPClassifier, neural_network.MLPClassifier), (MLPRegressor, neural_network.MLPRegressor)):
         if isinstance(estimator, theirs):
             check_is_fitted(estimator)
-            return take_over(ours, estimator)
+            taken: MLPClassifier | MLPRegressor = take_over(ours, estimator)
+            return taken
     raise TypeError(f"from_sklearn takes an MLPClassifier or MLPRegressor of scikit-learn, got {type(estimator).__qualname__}.")

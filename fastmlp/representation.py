@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.base import TransformerMixin
 from sklearn.utils._set_output import ADAPTERS_MANAGER, _get_output_config
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
 from fastmlp.network import Network
+from fastmlp.typed import TransformerMixin
 
 
 def body(network: Network, layer: int) -> Network:

@@ -54,7 +54,7 @@ def check_weight(sample_weight: ArrayLike | None, X: Any) -> np.ndarray | None:
     """The rows' weights by scikit-learn's rules, with a sum that can be divided by; None stays."""
     if sample_weight is None:
         return None
-    weight = _check_sample_weight(sample_weight, X)
+    weight: np.ndarray = _check_sample_weight(sample_weight, X)
     with np.errstate(over="ignore"):
         total = float(weight.sum(dtype=np.float64))
     if total == 0 or not np.isfinite(total):

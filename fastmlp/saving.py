@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, is_classifier
+from sklearn.base import is_classifier
 from sklearn.utils.validation import check_is_fitted
 
 from fastmlp import __version__, _core, container
@@ -23,6 +23,7 @@ from fastmlp.initialisers import initialiser
 from fastmlp.network import Network
 from fastmlp.network_file import describe_network, network_state
 from fastmlp.optimizers import CURVES, Curve
+from fastmlp.typed import BaseEstimator
 from fastmlp.values import Reader, Unsayable, Writer, build_random_state, describe_random_state, is_real, is_whole
 
 #: The estimators that a file may hold, by the names of their classes.

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 
 __all__ = [
     "BaseEstimator", "ClassWeight", "ClassifierMixin", "Initial", "LayerSizes", "LearningRate", "MetaEstimatorMixin", "Metric", "Names",
-    "RandomState", "Rates", "RegressorMixin", "_fit_context", "available_if",
+    "RandomState", "Rates", "RegressorMixin", "TransformerMixin", "_fit_context", "available_if",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
     class MetaEstimatorMixin(sklearn.base.MetaEstimatorMixin): ...
 
+    class TransformerMixin(sklearn.base.TransformerMixin): ...
+
     def _fit_context(*, prefer_skip_nested_validation: bool) -> Callable[[Function], Function]: ...
     def available_if(check: Callable[[Any], bool]) -> Callable[[Function], Function]: ...
 
@@ -48,6 +50,7 @@ else:
     ClassifierMixin = sklearn.base.ClassifierMixin
     RegressorMixin = sklearn.base.RegressorMixin
     MetaEstimatorMixin = sklearn.base.MetaEstimatorMixin
+    TransformerMixin = sklearn.base.TransformerMixin
     _fit_context = sklearn.base._fit_context
     available_if = sklearn.utils.metaestimators.available_if
 
