@@ -135,7 +135,7 @@ def _interrupt(thread: int) -> None:
 
 @contextmanager
 def _endings(member: BaseMLP) -> Iterator[list[str]]:
-    """Have ``member`` note in a list how its runs end (``Record.ended``) instead of warning of it.
+    """Have ``member`` note in a list how its runs end (``Record.ended``; 'overflowed' besides) instead of warning of it.
 
     ``warnings.catch_warnings`` would not do: filters are the process's, not a thread's.
     """
@@ -143,6 +143,7 @@ def _endings(member: BaseMLP) -> Iterator[list[str]]:
 
     def note(record: Record) -> None:
         noted.append(record.ended)
+        noted.extend(["overflowed"] * record.optimizer_overflowed)
 
     member.__dict__["_warn_of_end"] = note
     try:
@@ -298,7 +299,7 @@ class BaseMLPEnsemble(MetaEstimatorMixin, BaseEstimator, ABC):
         for _ in range(self.n_estimators):
             with _endings(run) as ended:
                 run._fit_checked(X, y, sample_weight)
-            if ended == ["interrupted"]:
+            if "interrupted" in ended:
                 raise KeyboardInterrupt
             # A further fit replaces fitted attributes, it does not write into them: a shallow copy keeps them.
             snapshot = copy.copy(run)
@@ -347,6 +348,8 @@ def _warn_of(endings: list[list[str]], max_iter: int) -> None:
                      "converged yet"),
         ("diverged", "Parameters were no longer finite after some epoch; training ended with the parameters of the "
                      "best validation score"),
+        ("overflowed", "Gradients overflowed in the averages of the solver: some weights have stopped learning. Scale the input, "
+                       "or take dtype='float64'"),
     ]:
         numbers = [number for number, runs in enumerate(endings) if ended in runs]
         if numbers:

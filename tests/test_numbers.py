@@ -476,6 +476,11 @@ def test_averages_that_overflow_are_told_of(solver):
         MLPClassifier(**SMALL, solver=solver).fit(X.astype(np.float32), Y)
 
 
+def test_averages_that_overflow_in_members_are_told_of():
+    with pytest.warns(ConvergenceWarning, match="Gradients overflowed in the averages .* in 2 of 2 members"):
+        MLPEnsembleClassifier(MLPClassifier(**SMALL), 2, random_state=0).fit((X * 1e25).astype(np.float32), Y)
+
+
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_lbfgs_names_a_loss_that_is_no_number():
     """It stopped where it had begun, with NaN as its loss."""
