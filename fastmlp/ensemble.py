@@ -116,7 +116,8 @@ def _run_at_once(tasks: Sequence[Callable[[], Any]], n_workers: int) -> list[Any
 
 @contextmanager
 def _as_member(member: BaseMLP, number: int, tasks: FitTasks | None) -> Iterator[list[str]]:
-    """Have ``member`` note in a list how its runs end (``Record.ended``) instead of warning of it, and say who it is.
+    """Have ``member`` note in a list how its runs end (``Record.ended``; 'overflowed' besides) instead of warning of it, and say
+    who it is.
 
     ``warnings.catch_warnings`` would not do: filters are the process's, not a thread's.
     """
@@ -124,6 +125,7 @@ def _as_member(member: BaseMLP, number: int, tasks: FitTasks | None) -> Iterator
 
     def note(record: Record) -> None:
         noted.append(record.ended)
+        noted.extend(["overflowed"] * record.optimizer_overflowed)
 
     member.__dict__.update(_warn_of_end=note, _run_name=f"Member {number}")
     try:
@@ -288,7 +290,7 @@ class BaseMLPEnsemble(CallbackSupportMixin, DocumentationLink, Saved, MetaEstima
         for number in range(self.n_estimators):
             with _as_member(run, number, tasks) as ended:
                 run._fit_checked(X, y, sample_weight)
-            if ended == ["interrupted"]:
+            if "interrupted" in ended:
                 raise KeyboardInterrupt
             # A further fit replaces fitted attributes, it does not write into them: a shallow copy keeps them.
             snapshot = copy.copy(run)
@@ -337,6 +339,8 @@ def _warn_of(endings: list[list[str]], max_iter: int) -> None:
                      "converged yet"),
         ("diverged", "Parameters were no longer finite after some epoch; training ended with the parameters of the "
                      "best validation score"),
+        ("overflowed", "Gradients overflowed in the averages of the solver: some weights have stopped learning. Scale the input, "
+                       "or take dtype='float64'"),
     ]:
         numbers = [number for number, runs in enumerate(endings) if ended in runs]
         if numbers:
