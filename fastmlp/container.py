@@ -40,14 +40,6 @@ class FileFormatError(ValueError):
     """A file is not one that this version of fastmlp can load; the message says what is wrong with it."""
 
 
-def _fsync(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 @contextlib.contextmanager
 def replaced(path: str | os.PathLike[str]) -> Iterator[str]:
     """The name of a new, empty file to write; at the end of the block it takes the place of ``path``, at once and durably.
@@ -66,14 +58,26 @@ def replaced(path: str | os.PathLike[str]) -> Iterator[str]:
         with contextlib.suppress(FileNotFoundError):
             mode = os.stat(target).st_mode
         yield temporary
-        os.chmod(temporary, stat.S_IMODE(mode))
-        _fsync(temporary)
+        with _opened(temporary, os.O_RDWR) as descriptor:
+            os.chmod(temporary, stat.S_IMODE(mode))
+            os.fsync(descriptor)
         os.replace(temporary, target)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
-    _fsync(folder)
+    if os.name == "posix":  # elsewhere, a folder cannot be opened
+        with _opened(folder, os.O_RDONLY) as descriptor:
+            os.fsync(descriptor)
+
+
+@contextlib.contextmanager
+def _opened(path: str, flags: int) -> Iterator[int]:
+    descriptor = os.open(path, flags)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 class Tensors:

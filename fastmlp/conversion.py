@@ -91,6 +91,8 @@ def _give_over(estimator: Any) -> Any:
         raise ValueError(f"loss={estimator.loss!r}: the network was trained with another, whose output is an exponential.")
     theirs["activation"] = _activation(network, estimator.activation)
     other = cls(**theirs)
+    if any(rate != 1 for rate in estimator.layer_rates_):
+        lost.append(f"layer_rates_={estimator.layer_rates_}")
     if lost:
         warnings.warn(
             f"scikit-learn lacks {', '.join(lost)}; it has its defaults there, which matters to further training only.", stacklevel=3

@@ -96,6 +96,16 @@ class InconsistentVersionWarning(UserWarning):
         )
 
 
+def _data_of_terms(run_terms: dict[str, dict[str, Any]], estimator: Any = None) -> dict[str, dict[str, Any]]:
+    """What a run went by, with None for functions but those that ``estimator`` still has: no later value is equal to None."""
+
+    def data(name: str, term: Any) -> Any:
+        still = estimator is not None and term is getattr(estimator, name, None)
+        return term if still or isinstance(term, str) or type(term) in CURVES.values() else None
+
+    return {group: {name: data(name, term) for name, term in terms.items()} for group, terms in run_terms.items()}
+
+
 def _defaults(cls: type) -> dict[str, Any]:
     """The parameters of an estimator's constructor, with their defaults."""
     return {name: p.default for name, p in inspect.signature(cls).parameters.items()}
@@ -144,6 +154,8 @@ class Saved(BaseEstimator):
         state = dict(super().__getstate__())
         if not state.get("_by_partial_fit", False):
             state.pop("_optimizer_state", None)
+        if "_run_terms" in state:
+            state["_run_terms"] = _data_of_terms(state["_run_terms"], self)
         state["_fastmlp_version"] = __version__
         return state
 
@@ -244,10 +256,9 @@ def _describe_fit(
     record = {name: writer.say(getattr(estimator, name), name) for name in (*_RECORD, *_STOCHASTIC_RECORD) if hasattr(estimator, name)}
     record["history_"] = [{name: writer.say(number, "history_") for name, number in entry.items()} for entry in estimator.history_]
     if hasattr(estimator, "_run_terms"):
-        # A function of old, which set_params has replaced since, is a value that no later one is equal to.
         record["_run_terms"] = {
-            group: {name: writer.say(term, name) if isinstance(term, (str, *CURVES.values())) else None for name, term in terms.items()}
-            for group, terms in estimator._run_terms.items()
+            group: {name: writer.say(term, name) for name, term in terms.items()}
+            for group, terms in _data_of_terms(estimator._run_terms).items()
         }
     return {
         "network": network,

@@ -184,6 +184,12 @@ def test_what_matters_to_training_only_is_warned_of(settings):
     other.partial_fit(X, Y)
 
 
+def test_frozen_layers_are_warned_of():
+    """scikit-learn would train them."""
+    with pytest.warns(UserWarning, match=r"layer_rates_=\(0.0, 0.0, 1.0\)"):
+        MLPClassifier(**SMALL).fit(X, Y).freeze().to_sklearn()
+
+
 def test_what_sklearn_can_express_is_not_warned_of():
     """Weights' beginnings and threads do not matter any more; one activation in a list is one."""
     estimator = MLPRegressor(**SMALL, n_jobs=1, weight_init="orthogonal", dtype="float64", activation=["tanh", "tanh"], residual=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
+import pickle
 import stat
 import subprocess
 import sys
@@ -148,6 +150,14 @@ def test_what_is_no_data_is_refused_by_name(name, value, words, tmp_path):
         estimator.save(path)
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == [path.name]
+
+
+def test_function_of_old_is_left_out(tmp_path):
+    """One that set_params has replaced since: file and pickle hold what is there now, and the next fit takes that for a change."""
+    estimator = MLPClassifier(**SMALL, warm_start=True, learning_rate=lambda step, n_steps: 1.0).fit(X, Y).set_params(learning_rate="cosine")
+    for other in (saved(estimator, tmp_path), pickle.loads(pickle.dumps(estimator))):
+        assert other._run_terms["rate"]["learning_rate"] is None
+        assert same(other.fit(X, Y).network_, copy.deepcopy(estimator).fit(X, Y).network_)
 
 
 def test_models_that_cannot_be_loaded_are_not_saved(tmp_path):
