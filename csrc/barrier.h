@@ -1,6 +1,6 @@
-/* barrier.h: where the threads of a training step wait for each other, and who may start them. Spins briefly, since a phase takes microseconds,
- * then yields, since on an oversubscribed machine the thread that is waited for may need this very core.
- * The one place of csrc that knows of threads; C11 atomics, so that a thread sanitizer understands it. Included by _core.pyx.
+/* barrier.h: where the threads of a training step wait for each other, and who may start them. Spins briefly, since a phase takes
+ * microseconds, then yields, since on an oversubscribed machine the thread that is waited for may need this very core. The one
+ * place of csrc that knows of threads; C11 atomics, so that a thread sanitizer understands it. Included by _core.pyx.
  *
  * Tried instead: the OpenMP runtime's own barrier, which Cython cannot name and which blocks in the kernel by default.
  */

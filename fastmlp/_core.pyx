@@ -160,7 +160,7 @@ cdef class Trainer(Workspace):
         ------
         KeyboardInterrupt, or whatever a signal handler raises; Cancelled. The parameters are then those of the last whole step.
         """
-        cdef Turn turn = Turn(self)
+        cdef Turn _turn = Turn(self)  # until this call ends
         cdef Rows rows = Rows(X, self.plan.sizes[0])
         cdef Epoch e
         cdef fm_targets targets

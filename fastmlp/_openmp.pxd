@@ -1,4 +1,4 @@
-# OpenMP's questions and its one command, and a clock, answered without OpenMP too. Every OpenMP call of the package is named here.
+# OpenMP's questions, its one command, and a clock; answered without OpenMP too. Every OpenMP call of the package is named here.
 
 cdef extern from *:
     """
