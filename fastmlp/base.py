@@ -93,6 +93,16 @@ def check_rows(estimator: BaseEstimator, X: Any, y: Any, reset: bool = True) -> 
     return _aligned(X), y
 
 
+def check_weight(sample_weight: ArrayLike | None, X: Any) -> np.ndarray | None:
+    """Weights of the rows of X by scikit-learn's rules; that they must not all be 0 is not one of them in its older releases."""
+    if sample_weight is None:
+        return None
+    weight = _check_sample_weight(sample_weight, X)
+    if not weight.any():
+        raise ValueError("Sample weights must contain at least one non-zero number.")
+    return weight
+
+
 class Run(NamedTuple):
     """What a fit has settled before its first step."""
 
@@ -272,7 +282,7 @@ class BaseMLP(DocumentationLink, Representation, Adaptable, ABC):
             raise ValueError("partial_fit does not support early_stopping=True")
         X, y = check_rows(self, X, y, reset=first_pass)
         self._learn_target(y, incremental)
-        weight = None if sample_weight is None else _check_sample_weight(sample_weight, X)
+        weight = check_weight(sample_weight, X)
         return self._begin(X, y, weight, first_pass, incremental)
 
     def _begin(self, X: Any, y: Any, weight: np.ndarray | None, first_pass: bool, incremental: bool) -> Run:
@@ -302,7 +312,7 @@ class BaseMLP(DocumentationLink, Representation, Adaptable, ABC):
             X, y = check_rows(self, eval_set[0], eval_set[1], reset=False)
             self._check_target(y)
             target = run.network.check_targets(self._encode(y), run.loss, X.shape[0])
-            weight = None if sample_weight is None else _check_sample_weight(sample_weight, X)
+            weight = check_weight(sample_weight, X)
         except ValueError as error:
             raise ValueError(f"eval_set must be one pair (X, y) like those of fit: {error}") from error
         return HeldOut(X, target, y, weight)

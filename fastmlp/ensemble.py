@@ -36,9 +36,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state, get_tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metadata_routing import UNUSED
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
-from fastmlp.base import _FLOATS, BaseMLP, _aligned, check_rows, unchanged_on_error
+from fastmlp.base import _FLOATS, BaseMLP, _aligned, check_rows, check_weight, unchanged_on_error
 from fastmlp.doclink import DocumentationLink
 from fastmlp.estimators import MLPClassifier, MLPRegressor
 from fastmlp.training import Record, choose_threads, forward_flops
@@ -227,8 +227,8 @@ class BaseMLPEnsemble(DocumentationLink, MetaEstimatorMixin, BaseEstimator, ABC)
         X, y = check_rows(self, X, y)
         prototype._learn_target(y, incremental=False)
         self._share_target(self, prototype)
-        if sample_weight is not None:
-            sample_weight = np.ascontiguousarray(_check_sample_weight(sample_weight, X), dtype=np.float64)
+        weight = check_weight(sample_weight, X)
+        sample_weight = None if weight is None else np.ascontiguousarray(weight, dtype=np.float64)
 
         rng = check_random_state(self.random_state)
         n_runs = 1 if self.members == _SNAPSHOTS else self.n_estimators
