@@ -23,7 +23,7 @@ from sklearn.metrics import check_scoring
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils.optimize import _check_optimize_result
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fastmlp.adapt import Adaptable, take_body
 from fastmlp.doclink import DocumentationLink
@@ -43,6 +43,7 @@ from fastmlp.training import (
     run_lbfgs,
     step_flops,
 )
+from fastmlp.weights import check_weight, rows_that_count
 
 _FLOATS = (np.float64, np.float32)
 # What a stochastic solver leaves behind and L-BFGS does not have.
@@ -91,16 +92,6 @@ def check_rows(estimator: BaseEstimator, X: Any, y: Any, reset: bool = True) -> 
     if y.ndim == 2 and y.shape[1] == 1:
         y = column_or_1d(y, warn=True)
     return _aligned(X), y
-
-
-def check_weight(sample_weight: ArrayLike | None, X: Any) -> np.ndarray | None:
-    """Weights of the rows of X by scikit-learn's rules; that they must not all be 0 is not one of them in its older releases."""
-    if sample_weight is None:
-        return None
-    weight = _check_sample_weight(sample_weight, X)
-    if not weight.any():
-        raise ValueError("Sample weights must contain at least one non-zero number.")
-    return weight
 
 
 class Run(NamedTuple):
@@ -291,7 +282,7 @@ class BaseMLP(DocumentationLink, Representation, Adaptable, ABC):
         weight = self._with_class_weights(y, weight, incremental)
         if weight is not None:
             weight = np.ascontiguousarray(weight, dtype=np.float64)
-            rows = _rows_that_count(weight)
+            rows = rows_that_count(weight)
 
         self.out_activation_, loss = self._output_and_loss()
         layer_sizes = (X.shape[1], *self._hidden_layer_sizes(), self.n_outputs_)
@@ -604,8 +595,3 @@ class BaseMLP(DocumentationLink, Representation, Adaptable, ABC):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
-
-
-def _rows_that_count(weight: np.ndarray) -> np.ndarray | None:
-    """Indices of the rows with a weight other than 0; None if these are all rows."""
-    return None if weight.all() else np.flatnonzero(weight).astype(np.intp)

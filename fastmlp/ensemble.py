@@ -38,10 +38,11 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from fastmlp.base import _FLOATS, BaseMLP, _aligned, check_rows, check_weight, unchanged_on_error
+from fastmlp.base import _FLOATS, BaseMLP, _aligned, check_rows, unchanged_on_error
 from fastmlp.doclink import DocumentationLink
 from fastmlp.estimators import MLPClassifier, MLPRegressor
 from fastmlp.training import Record, choose_threads, forward_flops
+from fastmlp.weights import check_weight
 
 _SEEDS, _BOOTSTRAP, _SNAPSHOTS = "seeds", "bootstrap", "snapshots"
 # A snapshot's learning rate over its cycle: a name of ``optimizers.CURVES``.

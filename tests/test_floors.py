@@ -11,7 +11,7 @@ import fastmlp
 
 COMPILED = ["_machine", "_kernels", "_plan", "_workspace", "_core"]
 FLOORS = [
-    *COMPILED, "initialisers", "network", "optimizers", "training", "progressive", "held_out", "parameters", "adapt", "representation", "doclink",
+    *COMPILED, "initialisers", "network", "optimizers", "training", "progressive", "held_out", "parameters", "weights", "adapt", "representation", "doclink",
     "base", "estimators", "ensemble", "range_test", "display", "tuning", "check", "tables", "__main__",
 ]  # fmt: skip
 READS_REFERENCE = {"check", "tables", "__main__"}
