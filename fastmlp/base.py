@@ -33,7 +33,16 @@ from fastmlp.optimizers import make_schedule, update_rule
 from fastmlp.progress import Progress
 from fastmlp.records import continued, published, published_lbfgs
 from fastmlp.representation import Representation
-from fastmlp.rows import FLOATS, check_input, check_range, check_rows, check_weight, check_weight_range, naming_labels
+from fastmlp.rows import (
+    FLOATS,
+    check_input,
+    check_range,
+    check_rows,
+    check_weight,
+    check_weight_range,
+    naming_labels,
+    rows_that_count,
+)
 from fastmlp.saving import Saved
 from fastmlp.training import (
     OptimizerState,
@@ -277,7 +286,7 @@ class BaseMLP(CallbackSupportMixin, DocumentationLink, Representation, Saved, Co
         weight = self._with_class_weights(y, weight, incremental)
         if weight is not None:
             weight = np.ascontiguousarray(weight, dtype=np.float64)
-            rows = _rows_that_count(weight)
+            rows = rows_that_count(weight)
 
         self.out_activation_, loss = self._output_and_loss()
         layer_sizes = (X.shape[1], *self._hidden_layer_sizes(), self.n_outputs_)
@@ -596,8 +605,3 @@ class BaseMLP(CallbackSupportMixin, DocumentationLink, Representation, Saved, Co
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
-
-
-def _rows_that_count(weight: np.ndarray) -> np.ndarray | None:
-    """Indices of the rows with a weight other than 0; None if these are all rows."""
-    return None if weight.all() else np.flatnonzero(weight).astype(np.intp)

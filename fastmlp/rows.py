@@ -51,15 +51,25 @@ def check_input(estimator: BaseEstimator, X: Any) -> Any:
 
 
 def check_weight(sample_weight: ArrayLike | None, X: Any) -> np.ndarray | None:
-    """The rows' weights by scikit-learn's rules, with a sum that can be divided by; None stays."""
+    """The rows' weights by scikit-learn's rules, with a sum that can be divided by; None stays.
+
+    That they must not all be 0 is not one of the rules of scikit-learn's older releases.
+    """
     if sample_weight is None:
         return None
     weight: np.ndarray = _check_sample_weight(sample_weight, X)
+    if not weight.any():
+        raise ValueError("Sample weights must contain at least one non-zero number.")
     with np.errstate(over="ignore"):
         total = float(weight.sum(dtype=np.float64))
     if total == 0 or not np.isfinite(total):
         raise ValueError(f"sample_weight must have a sum that is finite and not 0, got {total}.")
     return weight
+
+
+def rows_that_count(weight: np.ndarray) -> np.ndarray | None:
+    """Indices of the rows with a weight other than 0; None if these are all rows."""
+    return None if weight.all() else np.flatnonzero(weight).astype(np.intp)
 
 
 def check_range(argument: str, values: Any, dtype: np.dtype) -> None:

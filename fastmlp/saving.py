@@ -40,6 +40,11 @@ def _is_none_or(valid: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: value is None or valid(value)
 
 
+def _is_key(value: Any) -> bool:
+    """Of what is drawn by position: ``OptimizerState.seed``."""
+    return value is None or (isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**64)
+
+
 def _is_curve(value: Any) -> bool:
     return isinstance(value, list) and all(map(is_real, value))
 
@@ -276,6 +281,7 @@ def _describe_continuation(estimator: Any, arrays: dict[str, np.ndarray], prefix
         optimizer = {
             "rule": state["rule"],
             "n_updates": int(state["n_updates"]),
+            "seed": state.get("seed"),
             "learning_rate": float(estimator._learning_rate),
         }
     if getattr(estimator, "_rng", None) is not None:
@@ -450,12 +456,13 @@ def _build_continuation(estimator: Any, fields: Fields, tensors: Tensors, prefix
         optimizer = Fields(content, f"{prefix}continuation.optimizer")
         rule = optimizer.name("rule", _RULES)
         n_updates = optimizer.count("n_updates")
+        seed = optimizer.take("seed", _is_key, "a whole number of 64 bits that is not 0, or null")
         estimator._learning_rate = optimizer.number("learning_rate", least=0)
         optimizer.end()
         shape = (_core.OPTIMIZERS[rule], network.n_parameters)
         tensors.require(f"{prefix}optimizer", (network.dtype.name,), shape)
         arrays = np.array(tensors.read(f"{prefix}optimizer"))
-        estimator._optimizer_state = {"rule": rule, "arrays": arrays, "n_updates": n_updates}
+        estimator._optimizer_state = {"rule": rule, "arrays": arrays, "n_updates": n_updates, "seed": seed}
         estimator._by_partial_fit = True  # so that a pickle keeps it too
     content = fields.any("generator")
     if content is not None:

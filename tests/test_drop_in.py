@@ -48,6 +48,11 @@ def weighted(module):
     return classifier(module)
 
 
+def few_rows(module):
+    needs_sklearn("1.7", "lower limit for validation sets in MLPs")
+    return regressor(module, early_stopping=True).fit(X[:6], REAL[:6])
+
+
 def first_chunk(module, **settings):
     return classifier(module, **settings).partial_fit(X, Y, classes=[0, 1, 2])
 
@@ -93,7 +98,7 @@ SAME_ERRORS = {
     "partial_fit of lbfgs": lambda m: classifier(m, solver="lbfgs").partial_fit,
     "warm start with other classes": lambda m: classifier(m, warm_start=True).fit(X, Y).fit(X, Y % 2),
     "warm start with fewer features": lambda m: regressor(m, warm_start=True).fit(X, REAL).fit(X[:, :3], REAL),
-    "few rows to validate on": lambda m: regressor(m, early_stopping=True).fit(X[:6], REAL[:6]),
+    "few rows to validate on": lambda m: few_rows(m),
     "no decision_function": lambda m: m.MLPClassifier().decision_function,
     "no predict_proba": lambda m: m.MLPRegressor().predict_proba,
 }
@@ -121,7 +126,7 @@ LONGER_ERRORS = {
     "set_params": (lambda m: m.MLPClassifier().set_params(alhpa=1), "Invalid parameter 'alhpa' for estimator MLPClassifier()"),
     "rare class": (
         lambda m: classifier(m, early_stopping=True).fit(X, np.arange(len(X)) == 0),
-        "The least populated classes in y have only 1 member, which is too few",
+        "The least populated class",
     ),
     "divergence": (
         lambda m: regressor(m, solver="sgd", learning_rate_init=1e30, activation="identity").fit(X, REAL),

@@ -7,7 +7,7 @@ import pytest
 from conftest import classification
 from sklearn import config_context
 from sklearn.exceptions import UnsetMetadataPassedError
-from sklearn.metrics import accuracy_score
+from sklearn.metrics import accuracy_score, make_scorer
 from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -34,7 +34,6 @@ def routing():
 def pipeline(**requests):
     """A scaler and a network that asks for these, in front of which X_val is transformed."""
     network = MLPClassifier(**SMALL, early_stopping=True).set_fit_request(**requests)
-    network.set_score_request(sample_weight=requests["sample_weight"])
     return make_pipeline(StandardScaler().set_fit_request(sample_weight=False), network, transform_input=["X_val"])
 
 
@@ -66,7 +65,8 @@ def test_pipeline_scores_on_transformed_rows():
 def test_search_over_a_pipeline_scores_on_transformed_rows():
     """In each split the scaler is that of the split, the weights those of its rows; X_val stays whole."""
     grid = {"mlpclassifier__alpha": [1e-4, 10.0]}
-    search = GridSearchCV(pipeline(**ASKED), grid, cv=KFold(3), error_score="raise").fit(X, Y, **PASSED)
+    scorer = make_scorer(accuracy_score).set_score_request(sample_weight=True)
+    search = GridSearchCV(pipeline(**ASKED), grid, scoring=scorer, cv=KFold(3), error_score="raise").fit(X, Y, **PASSED)
     for place, alpha in enumerate(grid["mlpclassifier__alpha"]):
         for split, (train, test) in enumerate(KFold(3).split(X)):
             scaler, network = by_hand(X[train], Y[train], WEIGHT[train], alpha=alpha)
