@@ -252,11 +252,12 @@ def test_callback_that_asks_to_stop_stops(cls, solver, flavour):
 
 def test_stop_with_early_stopping_leaves_the_best():
     X, y = classification(3)
+    held_out = X[150:], y[150:]
     settings = {**SMALL, "early_stopping": True, "learning_rate_init": 0.5, "max_iter": 20}
-    model = MLPClassifier(**settings).set_callbacks(Recorder(stop_after=7)).fit(X, y)
+    model = MLPClassifier(**settings).set_callbacks(Recorder(stop_after=7)).fit(X[:150], y[:150], eval_set=held_out)
     assert model.n_iter_ == 8
-    assert np.argmax(model.validation_scores_) < 7
-    same_state(model, MLPClassifier(**{**settings, "max_iter": 8}).fit(X, y))
+    assert model.validation_scores_[-1] < max(model.validation_scores_) == model.score(*held_out)
+    same_state(model, MLPClassifier(**{**settings, "max_iter": 8}).fit(X[:150], y[:150], eval_set=held_out))
 
 
 def test_diverged_run_ends_its_last_epoch(flavour):
