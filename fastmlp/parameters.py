@@ -170,6 +170,8 @@ class Parameters(BaseEstimator):
         groups = {"rate": _RATE_GOES_BY, "loss": _LOSS_GOES_BY, "score": _SCORE_GOES_BY, "draws": _DRAWS_GO_BY}
         values = {group: {name: getattr(self, name, None) for name in names} for group, names in groups.items()}
         values["score"]["eval_set"] = scored_apart
+        if isinstance(self.random_state, np.random.RandomState):  # its repr names a place in memory, which a copy does not share
+            values["draws"]["random_state"] = "RandomState"
         return {group: {name: v if callable(v) else repr(v) for name, v in terms.items()} for group, terms in values.items()}
 
     def _loss_parameter(self) -> float:

@@ -71,7 +71,7 @@ _STOCHASTIC_RECORD: dict[str, Callable[[Any], bool]] = {
     "best_validation_score_": _is_none_or(is_real),
     "_no_improvement_count": is_whole,
 }
-_TERM_GROUPS = ("rate", "loss", "score")
+_TERM_GROUPS = ("rate", "loss", "score", "draws")
 # Attributes that are written, or that follow from those that are; one that is not here cannot be saved.
 _KNOWN = {
     *_RECORD, *_STOCHASTIC_RECORD, "n_features_in_", "feature_names_in_", "classes_", "_target_type", "_sparse_target", "n_outputs_",
