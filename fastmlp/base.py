@@ -28,6 +28,7 @@ from fastmlp.callbacks import CallbackSupportMixin, FitTasks, fit_tasks, with_ca
 from fastmlp.conversion import Convertible
 from fastmlp.doclink import DocumentationLink
 from fastmlp.held_out import HeldOut, can_stratify, one_pair, takes_weights
+from fastmlp.lbfgs import run_lbfgs
 from fastmlp.network import Network
 from fastmlp.optimizers import make_schedule, update_rule
 from fastmlp.progress import Progress
@@ -54,7 +55,6 @@ from fastmlp.training import (
     claim_training_memory,
     forward_flops,
     run_epochs,
-    run_lbfgs,
     step_flops,
 )
 from fastmlp.typed import _fit_context
