@@ -216,9 +216,10 @@ class BaseMLP(CallbackSupportMixin, DocumentationLink, Representation, Saved, Co
         RuntimeError
             If another thread is fitting or changing this estimator.
         """
-        with fit_tasks(self, X, y, sample_weight, self.max_iter) as tasks, Change(self):
-            held_out = one_pair(eval_set, X_val, y_val)
-            self._fit(X, y, sample_weight, held_out, sample_weight_eval, incremental=False, tasks=tasks)
+        with fit_tasks(self, X, y, sample_weight, self.max_iter) as tasks:  # noqa: SIM117 (test_interruption goes by the line)
+            with Change(self):
+                held_out = one_pair(eval_set, X_val, y_val)
+                self._fit(X, y, sample_weight, held_out, sample_weight_eval, incremental=False, tasks=tasks)
         return self
 
     def _fit(

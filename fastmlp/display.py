@@ -259,7 +259,9 @@ class LossCurveDisplay:
             Fitted. The best epoch is the one with the highest score, of which ``early_stopping`` keeps the parameters;
             without scores, none is marked.
         ax : matplotlib Axes, default=None
-            As for ``plot``, like all further arguments.
+            As for ``plot``.
+        **kwargs : dict
+            As for ``plot``.
 
         Returns
         -------
@@ -366,6 +368,7 @@ class WeightsDisplay:
     Parameters
     ----------
     weights : array-like of shape (fan_in, fan_out)
+        An element of ``coefs_``, or some of its columns.
     image_shape : tuple (height, width), default=None
         With height * width == fan_in: one image per unit, side by side in rows. None: a heat map, a row per input and a
         column per unit.
@@ -434,7 +437,9 @@ class WeightsDisplay:
         image_shape : tuple (height, width), default=None
             As in the class.
         ax : matplotlib Axes, default=None
-            As for ``plot``, like all further arguments.
+            As for ``plot``.
+        **kwargs : dict
+            As for ``plot``.
 
         Returns
         -------

@@ -26,6 +26,7 @@ def load(path: str | os.PathLike[str]) -> Any:
     Parameters
     ----------
     path : str or path-like
+        The file.
 
     Returns
     -------

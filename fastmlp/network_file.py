@@ -116,6 +116,7 @@ class NetworkFile:
         Parameters
         ----------
         path : str or path-like
+            The file.
 
         Returns
         -------

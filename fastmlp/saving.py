@@ -85,7 +85,10 @@ class InconsistentVersionWarning(UserWarning):
 
     Parameters
     ----------
-    estimator_name, current_version, original_version : str
+    estimator_name : str
+        Class of what was pickled.
+    current_version, original_version : str
+        Of fastmlp: the one that reads, the one that wrote.
     """
 
     def __init__(self, estimator_name: str, current_version: str, original_version: str) -> None:

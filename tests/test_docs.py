@@ -99,11 +99,11 @@ def test_python_is_marked_as_python():
 
 def test_shell_blocks_call_what_exists():
     """What a shell block asks make or ``python -m fastmlp`` for is there."""
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     commands = set(re.findall(r"^def (\w+)\(arguments", (ROOT / "fastmlp" / "__main__.py").read_text(), flags=re.MULTILINE))
     shell = "\n".join(code for page in PAGES for _, code in fenced(page, "sh", "bash", "console"))
     prose = "\n".join(page.read_text() for page in PAGES)
-    made = re.findall(r"^(?:\$ )?make ([a-z-]+)", shell, flags=re.MULTILINE) + re.findall(r"`make ([a-z-]+)", prose)
+    made = re.findall(r"^(?:\$ )?make ([a-z0-9-]+)", shell, flags=re.MULTILINE) + re.findall(r"`make ([a-z0-9-]+)", prose)
     asked = re.findall(r"python (?:-P )?-m fastmlp (\w+)", prose)
     assert made
     assert set(made) <= targets

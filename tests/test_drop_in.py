@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import inspect
 import pickle
+import re
 import subprocess
 import sys
 import warnings
@@ -69,8 +70,6 @@ SAME_ERRORS = {
     "negative layer": lambda m: classifier(m, hidden_layer_sizes=-1).fit(X, Y),
     "misspelt": lambda m: m.MLPClassifier(alhpa=1),
     "positional": lambda m: m.MLPClassifier((5,), "relu", "adam"),
-    "NaN": lambda m: classifier(m).fit(with_value(np.nan), Y),
-    "infinity": lambda m: regressor(m).fit(with_value(np.inf), REAL),
     "1-D X": lambda m: classifier(m).fit(X[:, 0], Y),
     "short y": lambda m: classifier(m).fit(X, Y[:-1]),
     "no rows": lambda m: classifier(m).fit(X[:0], Y[:0]),
@@ -81,14 +80,11 @@ SAME_ERRORS = {
     "multioutput classes": lambda m: classifier(m).fit(X, np.c_[Y, Y] + 1),
     "short weights": lambda m: weighted(m).fit(X, Y, np.ones(3)),
     "NaN weights": lambda m: weighted(m).fit(X, Y, np.full(len(X), np.nan)),
-    "strings": lambda m: classifier(m).fit(np.full(X.shape, "a", dtype=object), Y),
-    "complex": lambda m: classifier(m).fit(X + 1j, Y),
     "not fitted": lambda m: classifier(m).predict(X),
     "not fitted, probabilities": lambda m: classifier(m).predict_proba(X),
     "not fitted, score": lambda m: regressor(m).score(X, REAL),
     "fewer features": lambda m: classifier(m).fit(X, Y).predict(X[:, :3]),
     "one row flat": lambda m: classifier(m).fit(X, Y).predict(X[0]),
-    "NaN in prediction": lambda m: regressor(m).fit(X, REAL).predict(with_value(np.nan)),
     "short y in score": lambda m: classifier(m).fit(X, Y).score(X, Y[:-1]),
     "partial_fit without classes": lambda m: classifier(m).partial_fit(X, Y),
     "partial_fit with other classes": lambda m: first_chunk(m).partial_fit(X, Y, classes=[0, 1, 3]),
@@ -116,6 +112,25 @@ def test_error_is_sklearns(name):
     theirs, ours = (error(SAME_ERRORS[name], module) for module in (sklearn_mlp, fastmlp))
     assert type(ours) is type(theirs)
     assert str(ours) == str(theirs)
+
+
+# What is wrong stands in columns: ours names them behind scikit-learn's text.
+ERRORS_IN_COLUMNS = {
+    "NaN": lambda m: classifier(m).fit(with_value(np.nan), Y),
+    "infinity": lambda m: regressor(m).fit(with_value(np.inf), REAL),
+    "strings": lambda m: classifier(m).fit(np.full(X.shape, "a", dtype=object), Y),
+    "complex": lambda m: classifier(m).fit(X + 1j, Y),
+    "NaN in prediction": lambda m: regressor(m).fit(X, REAL).predict(with_value(np.nan)),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS_IN_COLUMNS)
+def test_error_is_sklearns_and_names_columns(name):
+    """Type and text, and where."""
+    theirs, ours = (error(ERRORS_IN_COLUMNS[name], module) for module in (sklearn_mlp, fastmlp))
+    assert type(ours) is type(theirs)
+    assert str(ours).startswith(str(theirs))
+    assert re.match(r"\s*Column \d+ holds ", str(ours).removeprefix(str(theirs)))
 
 
 # name -> what is done, words of scikit-learn's error that ours has too: it goes on, or lists more names.
