@@ -18,7 +18,8 @@ from fastmlp._plan import Plan as Plan
 from fastmlp._workspace import Workspace
 
 __all__ = [
-    "ACTIVATIONS", "LOSSES", "NORM_EPSILON", "OPTIMIZERS", "OUTPUTS", "Plan", "Trainer", "info", "max_threads", "peak_gflops",
+    "ACTIVATIONS", "LOSSES", "NORM_EPSILON", "OPTIMIZERS", "OUTPUTS", "Cancelled", "Plan", "Trainer", "info", "max_threads",
+    "peak_gflops",
 ]
 
 class Cancelled(Exception): ...
