@@ -329,13 +329,21 @@ def optimizer_case(name: str) -> Case:
         hyper = reference.Hyper(learning_rate=0.05, momentum=0.8, beta_1=0.85, beta_2=0.95, epsilon=1e-3, rho=0.7, weight_decay=0.3)
         new_W, new_b, new_sW, new_sb, WT, _ = K.update(name, x, dz, W, b, state_W, state_b, t=t, weight_sum=2.0, **hyper._asdict())
         wide = [a.astype(np.float64) for a in (x, dz, W, b)]
-        want_W, want_sW = rule(wide[2], wide[0].T @ wide[1] / 2, tuple(s.astype(np.float64) for s in state_W), hyper, t)
         of_bias = hyper._replace(weight_decay=0.0)
-        want_b, want_sb = rule(wide[3], wide[1][0] / 2, tuple(s.astype(np.float64) for s in state_b), of_bias, t)
-        pairs = [(new_W, want_W, W), (new_b, want_b, b)]
-        pairs += [(got, want, old) for got, want, old in zip(new_sW + new_sb, want_sW + want_sb, state_W + state_b, strict=True)]
-        errors = [largest(got - want, eps_of(K) * (np.abs(old) + np.abs(want))) for got, want, old in pairs]
-        errors.append(0.0 if np.array_equal(WT, new_W) else np.inf)
+        parts = [
+            (wide[2], wide[0].T @ wide[1] / 2, state_W, hyper, new_W, new_sW),
+            (wide[3], wide[1][0] / 2, state_b, of_bias, new_b, new_sb),
+        ]
+        errors = [0.0 if np.array_equal(WT, new_W) else np.inf]
+        for w, g, state, of_part, new_w, new_state in parts:
+            old_state = tuple(s.astype(np.float64) for s in state)
+            want_w, want_state = rule(w, g, old_state, of_part, t)
+            # A step is a sum, of the gradient and what is left of earlier ones: its rounding is of its terms' size, not its own.
+            # The state is positive here, so with one of the signs no two terms cancel.
+            step = sum(np.abs(rule(np.zeros_like(w), sign * np.abs(g), old_state, of_part, t)[0]) for sign in (1, -1))
+            errors.append(largest(new_w - want_w, eps_of(K) * (np.abs(w) + np.abs(want_w) + step)))
+            for got, want, old in zip(new_state, want_state, old_state, strict=True):
+                errors.append(largest(got - want, eps_of(K) * (np.abs(old) + np.abs(want))))
         return Outcome(max(errors), 16.0, "n eps")
 
     return Case(f"update {name}", run)
