@@ -24,7 +24,7 @@ from libc.stdint cimport uint32_t
 from libc.string cimport memset
 
 from fastmlp._csrc cimport *
-from fastmlp._machine cimport Buffer, Rows, first_outside, flat, region_begins, region_ends, usable_threads
+from fastmlp._machine cimport Buffer, Call, Rows, first_outside, flat, region_begins, region_ends, usable_threads
 from fastmlp._openmp cimport *
 from fastmlp._plan cimport Plan
 from fastmlp._workspace cimport SCALE, Unit, Workspace
@@ -225,8 +225,9 @@ cdef class Trainer(Workspace):
 
     cdef int run(self, Epoch *e) except -1:
         """The epoch's steps, in time slices between which Python looks for signals."""
+        cdef Call _call = Call()  # until this one ends
         cdef Position *position = &self.position
-        cdef int n_threads = usable_threads(self.n_threads)
+        cdef int n_threads
         memset(position, 0, sizeof(Position))
         memset(self.penalties, 0, self.n_units * self.k.panel * sizeof(double))
         self.arrive(e)
@@ -234,6 +235,7 @@ cdef class Trainer(Workspace):
             if self.cancel is not None and self.cancel.is_set():
                 raise Cancelled
             position.stop, position.rows = 0, 0
+            n_threads = usable_threads(self.n_threads)  # others may have come, or gone
             e.slice_end = fm_pace_begin(&self.pace, n_threads, fm_seconds())
             if self.pace.trial == 0:
                 with nogil:
@@ -243,7 +245,8 @@ cdef class Trainer(Workspace):
                 with nogil, parallel(num_threads=n_threads):
                     self.work(e, threadid(), omp_get_num_threads())
                 region_ends()
-            fm_pace_end(&self.pace, position.rows, fm_seconds())
+            if n_threads > 1:
+                fm_pace_end(&self.pace, position.rows, fm_seconds())
             PyErr_CheckSignals()
         return 0
 

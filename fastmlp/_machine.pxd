@@ -2,12 +2,16 @@
 
 from fastmlp._csrc cimport fm_kernels, fm_rows
 
-cdef int usable_threads(int wanted) noexcept nogil
+cpdef int usable_threads(int wanted) noexcept nogil
 cdef void region_begins() noexcept nogil
 cdef void region_ends() noexcept nogil
 cdef const fm_kernels *kernels_of(str isa, str dtype) except NULL
 cdef Py_ssize_t first_outside(const Py_ssize_t *numbers, Py_ssize_t n, Py_ssize_t limit) noexcept nogil
 cdef void *flat(object array, Py_ssize_t n, int kind, str name, bint writable=*) except? NULL
+
+
+cdef class Call:
+    pass
 
 
 cdef class Buffer:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-__all__ = ["ACTIVATIONS", "LOSSES", "NORM_EPSILON", "OPTIMIZERS", "OUTPUTS", "info", "max_threads", "peak_gflops"]
+__all__ = ["ACTIVATIONS", "LOSSES", "NORM_EPSILON", "OPTIMIZERS", "OUTPUTS", "Call", "info", "max_threads", "peak_gflops", "usable_threads"]
 
 ACTIVATIONS: tuple[str, ...]
 OUTPUTS: tuple[str, ...]
@@ -10,6 +10,9 @@ LOSSES: dict[str, str]
 OPTIMIZERS: dict[str, int]
 NORM_EPSILON: float
 
+class Call: ...
+
+def usable_threads(wanted: int) -> int: ...
 def max_threads() -> int: ...
 def info() -> dict[str, Any]: ...
 def peak_gflops(seconds: float = 0.2, dtype: str = "float32", n_threads: int = 1) -> float: ...

@@ -11,6 +11,7 @@ import numpy
 
 cdef type ndarray = numpy.ndarray
 
+cimport cython
 from cython.parallel cimport parallel, threadid
 from cpython.buffer cimport (
     PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer,
@@ -22,7 +23,7 @@ from fastmlp._csrc cimport *
 
 from fastmlp._openmp cimport *
 
-__all__ = ["ACTIVATIONS", "LOSSES", "NORM_EPSILON", "OPTIMIZERS", "OUTPUTS", "info", "max_threads", "peak_gflops"]
+__all__ = ["ACTIVATIONS", "LOSSES", "NORM_EPSILON", "OPTIMIZERS", "OUTPUTS", "Call", "info", "max_threads", "peak_gflops", "usable_threads"]
 
 # CSR input whose share of stored elements is at most this is multiplied element by element, else as dense rows. Measured on
 # Zen 4: 4,000 rows of 5,000 columns, 256 units, an epoch takes 0.04 of the dense way's time at a share of 0.002, 0.06 at
@@ -73,6 +74,9 @@ cdef extern from "fork.h" nogil:
     int fm_alone
     void fm_region_begins()
     void fm_region_ends()
+    void fm_call_begins()
+    void fm_call_ends()
+    int fm_share(int threads)
     int fm_watch_forks()
 
 
@@ -80,9 +84,9 @@ if fm_watch_forks() != 0:
     raise MemoryError("fastmlp could not have itself told of forks")
 
 
-cdef int usable_threads(int wanted) noexcept nogil:
-    """As many of the wanted threads as OpenMP allows, at least one."""
-    return 1 if fm_alone else max(1, min(wanted, omp_get_max_threads()))
+cpdef int usable_threads(int wanted) noexcept nogil:
+    """As many of the wanted threads as OpenMP and the other callers (see Call) allow, at least one."""
+    return 1 if fm_alone else max(1, min(wanted, fm_share(omp_get_max_threads())))
 
 
 cdef void region_begins() noexcept nogil:
@@ -92,6 +96,17 @@ cdef void region_begins() noexcept nogil:
 
 cdef void region_ends() noexcept nogil:
     fm_region_ends()
+
+
+@cython.final
+cdef class Call:
+    """One caller among those that share the threads: from when this is made until it goes, with the call that made it."""
+
+    def __cinit__(self):
+        fm_call_begins()
+
+    def __dealloc__(self):
+        fm_call_ends()
 
 
 def max_threads() -> int:

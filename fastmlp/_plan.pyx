@@ -13,7 +13,7 @@ from cython.parallel cimport parallel, threadid
 from libc.string cimport memset
 
 from fastmlp._csrc cimport *
-from fastmlp._machine cimport Buffer, Rows, first_outside, flat, kernels_of, region_begins, region_ends, usable_threads
+from fastmlp._machine cimport Buffer, Call, Rows, first_outside, flat, kernels_of, region_begins, region_ends, usable_threads
 from fastmlp._openmp cimport *
 
 from fastmlp._machine import ACTIVATIONS, LOSSES, OUTPUTS, info
@@ -150,6 +150,7 @@ cdef class Plan:
         cdef char *result = <char *> flat(out, rows.n * O, self.kind, "out", True)
         if rows.n == 0:
             return out
+        cdef Call _call = Call() if n_threads > 1 else None  # until this one ends
         n_threads = usable_threads(n_threads)
         if rows.n == 1 or (rows.n <= SINGLE_ROWS and n_threads == 1):
             self.forward_rows(weights, averages, rows, result)

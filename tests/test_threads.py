@@ -44,6 +44,34 @@ def at_once(work, n_threads: int) -> list:
         return list(executor.map(begin, range(n_threads)))
 
 
+@needs_threads
+def test_callers_share_the_threads():
+    """Four threads: two callers take two each, five one each; a running epoch is a caller, and takes what others leave."""
+    code = """
+import numpy as np
+from fastmlp import _core, _machine
+found, calls = [_machine.usable_threads(8)], []
+for _ in range(5):
+    calls.append(_machine.Call())
+    found.append(_machine.usable_threads(8))
+calls.clear()
+
+class Look:
+    def is_set(self):
+        found.append(_machine.usable_threads(8))
+        return False
+
+trainer = _core.Trainer(_core.Plan((3, 2), [], "identity", "float64"), "squared_error", "sgd", 10, 4)
+trainer.load(np.zeros(8))
+trainer.cancel = Look()
+for others in (0, 1, 3):
+    calls = [_machine.Call() for _ in range(others)]
+    trainer.epoch(np.ones((10, 3)), np.ones((10, 2)), None, None, np.full(1, 0.1), 0)
+print(found, _machine.usable_threads(8) if calls.clear() is None else 0)
+"""
+    assert limits_of(code, OMP_NUM_THREADS="4") == f"{[4, 4, 2, 1, 1, 1, 4, 2, 1]} 4"
+
+
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
 @pytest.mark.parametrize("sparse", [False, True])
 def test_estimators_trained_at_once_have_the_same_bits(solver, sparse):
@@ -400,6 +428,32 @@ print(sorted({n for n, _ in found}), sorted(inner), available_cpus())
     found, inner, cpus = limits_of(code, **environment).replace("] [", "]|[").replace("] ", "]|").split("|")
     assert found == "[1]"
     assert inner == str([(1, 1), (3, 3 if n_jobs else min(3, int(cpus)))])
+
+
+POOL = """
+import multiprocessing, sys
+from fastmlp.training import choose_threads
+if __name__ == "__main__":
+    found = []
+    for method in ("fork", "spawn"):
+        context = multiprocessing.get_context(method)
+        with context.Pool(1) as pool:
+            found.append([pool.apply(choose_threads, (n_jobs, 10**15)) for n_jobs in (None, -1, 3)])
+    print(found, choose_threads(None, 10**15))
+"""
+
+
+@needs_threads
+@pytest.mark.skipif(sys.platform == "win32", reason="no fork")
+def test_worker_of_a_pool_works_on_one_thread(tmp_path):
+    """The others of the pool run beside it; an integer n_jobs is obeyed. joblib's backend multiprocessing is such a pool."""
+    (tmp_path / "pool.py").write_text(POOL)
+    environment = {**ENVIRONMENT, "OMP_NUM_THREADS": "3"}
+    done = subprocess.run(
+        [sys.executable, tmp_path / "pool.py"], env=environment, capture_output=True, text=True, timeout=LIMIT, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == f"[[1, 1, 3], [1, 1, 3]] {min(3, training.available_cpus())}"
 
 
 # --- what is shared between threads ---------------------------------------------------------------------------------------------------
