@@ -73,8 +73,6 @@ _STOCHASTIC_STATE = (
 )
 
 
-
-
 class Run(NamedTuple):
     """What a fit has settled before its first step."""
 
