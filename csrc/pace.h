@@ -10,61 +10,63 @@
 #include <stddef.h>
 
 #define FM_SLICE 0.05  /* seconds between two looks for signals; half of what is promised, since a slab is finished first */
-#define FM_TRIAL 0.002 /* seconds of a trial */
+#define FM_TRIAL 0.002 /* seconds of a trial, and of the slice before it that is not counted */
 #define FM_FIRST 0.01  /* seconds on one thread before all are tried for the first time: many fits are over by then */
 #define FM_FRESH 0.02  /* seconds for which a measured rate is good enough to change over */
-#define FM_LONGEST 0.4 /* seconds that a failed trial may make the next one wait */
-/* Seconds between trials of the other way, while on one thread and while on all. A trial that was clearly slower doubles them, up
- * to FM_LONGEST: on a busy machine a trial costs several of the scheduler's turns. Tried: up to 4 s, which left whole runs of a
- * second on one thread after a moment's load. */
-static const double fm_pace_waits[2] = {0.1, 0.5};
+#define FM_LONGEST 0.4 /* seconds that failed trials may make the next one wait */
+/* Seconds between trials of the other way, while on one thread and while on all. Each failed trial doubles them, up to
+ * FM_LONGEST: on a busy machine a trial costs several of the scheduler's turns. The first one often fails while the new threads
+ * still share this one's core, some 10 ms, so the next one comes soon. Tried: up to 4 s, which left whole runs of a second on one
+ * thread after a moment's load. */
+static const double fm_pace_waits[2] = {0.03, 0.5};
 
 typedef struct fm_pace {
     int way;                                     /* 0: one thread, 1: all; the way that was found faster */
     int trial;                                   /* the way of the slice that runs now */
-    int slices;                                  /* so far, at most 4 */
+    int slices;                                  /* that ended so in a row, at most 2 */
+    int known;                                   /* whether both ways have been measured */
     double start, rate[2], measured[2], wait[2]; /* of the slice; rows per second; when; until the other way is tried */
 } fm_pace;
 
 /* Choose the way of the slice that begins now; returns when it ends. One thread begins, so that a short fit wakes no other. The
- * first slice of each way is with cold caches, or wakes the threads: it teaches nothing. */
+ * first slice after a change is with cold caches, or wakes the threads: it teaches nothing. (Without it two threads that take 50
+ * us for a step of 76 on one passed for slower, and such runs spent half of their time on one.) */
 static inline double fm_pace_begin(fm_pace *pace, int n_threads, double now) {
-    const int other = 1 - pace->way;
+    const int before = pace->trial, other = 1 - pace->way;
     const double age = now - pace->measured[other];
     const double wait = pace->wait[pace->way] > 0 ? pace->wait[pace->way] : fm_pace_waits[pace->way];
-    double length = FM_TRIAL;
     pace->start = now;
-    pace->trial = pace->way;
     if (n_threads == 1) {
         pace->trial = 0;
-        length = FM_SLICE;
-    } else if (pace->slices < 4) {
-        pace->trial = pace->slices >= 2;
-        if (pace->slices == 1)
-            length = FM_FIRST;
-    } else if (pace->rate[other] > pace->rate[pace->way] && age < FM_FRESH) {
+        return now + FM_SLICE;
+    }
+    if (pace->slices < 2)
+        return now + (pace->slices == 1 && !pace->known && pace->trial == 0 ? FM_FIRST : FM_TRIAL);
+    const int promising = pace->known && pace->rate[other] > pace->rate[pace->way];
+    if (promising && age < FM_FRESH)
         pace->way = pace->trial = other;
-        length = FM_SLICE;
-    } else if (pace->rate[other] > pace->rate[pace->way] || age > wait)
-        pace->trial = other;
     else
-        length = FM_SLICE;
-    return now + length;
+        pace->trial = promising || !pace->known || age > wait ? other : pace->way;
+    if (pace->trial == before)
+        return now + FM_SLICE;
+    pace->slices = 0;
+    return now + FM_TRIAL;
 }
 
 /* The slice is over: so many rows went through. */
 static inline void fm_pace_end(fm_pace *pace, ptrdiff_t rows, double now) {
     const double seconds = now - pace->start;
-    if (pace->slices == 1 || pace->slices >= 3) {
+    if (pace->slices > 0) {
         pace->rate[pace->trial] = (double)rows / (seconds > 1e-9 ? seconds : 1e-9);
         pace->measured[pace->trial] = now;
+        pace->known |= pace->trial == 1;
     }
-    if (pace->trial != pace->way) {
+    if (pace->slices > 0 && pace->trial != pace->way) {
         double *wait = &pace->wait[pace->way];
         const double least = fm_pace_waits[pace->way], longest = least > FM_LONGEST ? least : FM_LONGEST;
-        const int clearly_slower = pace->rate[pace->trial] < 0.8 * pace->rate[pace->way];
-        *wait = !clearly_slower || *wait < least ? least : 2 * *wait < longest ? 2 * *wait : longest;
+        const int failed = pace->rate[pace->trial] < pace->rate[pace->way];
+        *wait = !failed || *wait < least ? least : 2 * *wait < longest ? 2 * *wait : longest;
     }
-    pace->slices += pace->slices < 4;
+    pace->slices += pace->slices < 2;
 }
 #endif
