@@ -30,7 +30,8 @@ cdef class Plan:
     cdef void gather_row(self, char *x, const fm_rows *rows, Py_ssize_t row) noexcept nogil
     cdef int forward_few(self, char *weights, char *statistics, Rows rows, char *result, int n_threads) except -1
     cdef void forward_together(self, fm_layer *layers, Rows rows, char *result, char *scratch, Py_ssize_t chunk,
-                               Py_ssize_t stride, fm_barrier *barrier, int thread, int n_threads) noexcept nogil
+                               Py_ssize_t stride, fm_barrier *barrier, Py_ssize_t begin, Py_ssize_t end, int thread,
+                               int n_threads) noexcept nogil
     cdef int forward_packed(self, char *weights, char *statistics, Rows rows, char *result, int n_threads) except -1
     cdef void forward_chunks(self, fm_layer *layers, Rows rows, char *result, Py_ssize_t chunk, Py_ssize_t stride,
                              Py_ssize_t begin, Py_ssize_t end, int thread, int n_threads) noexcept nogil

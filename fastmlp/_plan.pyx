@@ -26,6 +26,10 @@ cdef Py_ssize_t SINGLE_ROWS = 4
 cdef Py_ssize_t FEW_ROWS = 1024
 # Multiply-adds of a thread between two looks for signals: some 10 ms, and less than 0.1 s in the plainest build.
 cdef double SLICE_OPERATIONS = 5e8
+# The most for rows that go through the network together, where weights are read once for all of them; LEAST_TOGETHER rows, less than
+# which would wait for the weights, may take longer.
+cdef double MOST_OPERATIONS = 2e9
+cdef Py_ssize_t LEAST_TOGETHER = 24
 
 cdef class Plan:
     """An architecture without weights: sizes, activations, element type. Immutable.
@@ -190,9 +194,12 @@ cdef class Plan:
         self.k.gather(x, rows, NULL, row, 1, self.k.panel)
 
     cdef int forward_few(self, char *weights, char *statistics, Rows rows, char *result, int n_threads) except -1:
-        """Chunks of rows one after the other, each layer's columns over the threads, from the weights where they are."""
+        """Chunks of rows one after the other, each layer's columns over the threads, from the weights where they are; now and
+        then Python looks for signals."""
         cdef Py_ssize_t size = self.k.element_size, panel = self.k.panel, l, scratch = (self.k.chunk * size + 63) // 64 * 64
-        cdef Py_ssize_t chunk = min(FM_CHUNK_ROWS, rows.n), stride = (chunk | 1) * panel
+        cdef Py_ssize_t most = <Py_ssize_t> max(LEAST_TOGETHER, min(FM_CHUNK_ROWS, MOST_OPERATIONS / self.n_weights))
+        cdef Py_ssize_t chunk = min(most, rows.n), stride = (chunk | 1) * panel, begin, end
+        cdef Py_ssize_t slice = chunk * n_threads * <Py_ssize_t> max(1, SLICE_OPERATIONS / (<double> self.n_weights * chunk))
         cdef Py_ssize_t width = self.padded(self.widest) // panel * stride * size
         cdef Buffer memory = Buffer(2 * width + n_threads * scratch, False)
         cdef Buffer affine = Buffer(self.affine_bytes(), False), layers = Buffer(self.n_layers * sizeof(fm_layer))
@@ -204,26 +211,30 @@ cdef class Plan:
         for l in range(self.n_layers):
             layer[l].x = <char *> memory.at + l % 2 * width
             layer[l].y = <char *> memory.at + (1 - l % 2) * width
-        if n_threads == 1:
-            with nogil:
-                self.forward_together(layer, rows, result, scratches, chunk, stride, &barrier, 0, 1)
-        else:
-            region_begins()
-            with nogil, parallel(num_threads=n_threads):
-                self.forward_together(layer, rows, result, scratches + threadid() * scratch, chunk, stride, &barrier,
-                                      threadid(), omp_get_num_threads())
-            region_ends()
+        for begin in range(0, rows.n, slice):
+            end = min(begin + slice, rows.n)
+            if n_threads == 1:
+                with nogil:
+                    self.forward_together(layer, rows, result, scratches, chunk, stride, &barrier, begin, end, 0, 1)
+            else:
+                region_begins()
+                with nogil, parallel(num_threads=n_threads):
+                    self.forward_together(layer, rows, result, scratches + threadid() * scratch, chunk, stride, &barrier,
+                                          begin, end, threadid(), omp_get_num_threads())
+                region_ends()
+            PyErr_CheckSignals()
         return 0
 
     cdef void forward_together(self, fm_layer *layers, Rows rows, char *result, char *scratch, Py_ssize_t chunk,
-                               Py_ssize_t stride, fm_barrier *barrier, int thread, int n_threads) noexcept nogil:
-        """One thread's part: its rows of the chunk while data come and go, its panels of each layer in between."""
-        cdef Py_ssize_t first = 0, count, row, n, panels, O = self.sizes[self.n_layers], size = self.k.element_size
+                               Py_ssize_t stride, fm_barrier *barrier, Py_ssize_t begin, Py_ssize_t end, int thread,
+                               int n_threads) noexcept nogil:
+        """One thread's part of rows begin .. end: its rows of a chunk while data come and go, its panels of each layer between."""
+        cdef Py_ssize_t first = begin, count, row, n, panels, O = self.sizes[self.n_layers], size = self.k.element_size
         cdef Py_ssize_t skip
         cdef char *out
         cdef int l
-        while first < rows.n:
-            count = min(chunk, rows.n - first)
+        while first < end:
+            count = min(chunk, end - first)
             row = count * thread // n_threads
             n = count * (thread + 1) // n_threads - row
             skip = row * self.k.panel * size

@@ -252,6 +252,26 @@ if __name__ == "__main__":
 }
 
 
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a timer that sends signals")
+def test_large_network_looks_for_signals_between_few_rows():
+    """Of 1,000 rows at 16 million weights: a handler that raises ends the prediction before its last rows."""
+    network = Network((4, 4000, 4000, 2), "relu", random_state=0)
+    X, out = np.ones((1000, 4), dtype=np.float32), np.full((1000, 2), np.nan, dtype=np.float32)
+
+    def refuse(number, frame):
+        raise Unhappy
+
+    before = signal.signal(signal.SIGALRM, refuse)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.001)
+        with pytest.raises(Unhappy):
+            network.plan.forward(network.parameters, X, out)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert np.isnan(out[-1]).all()
+
+
 @pytest.mark.skipif(os.name != "posix", reason="needs process groups and SIGINT")
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_interrupt_of_a_script(name, tmp_path):
