@@ -1,6 +1,6 @@
 """Stub of _machine.pyx: names of the C tables, the machine. Its memory and arrays are for the other compiled modules only."""
 
-from typing import Any
+from typing import Any, final
 
 __all__ = ["ACTIVATIONS", "LOSSES", "NORM_EPSILON", "OPTIMIZERS", "OUTPUTS", "Call", "info", "max_threads", "peak_gflops", "usable_threads"]
 
@@ -10,6 +10,7 @@ LOSSES: dict[str, str]
 OPTIMIZERS: dict[str, int]
 NORM_EPSILON: float
 
+@final
 class Call: ...
 
 def usable_threads(wanted: int) -> int: ...
