@@ -94,7 +94,10 @@ def has_partial_fit(estimator: BaseMLP) -> bool:
 class BaseMLP(CallbackSupportMixin, DocumentationLink, Representation, Saved, Convertible, Adaptable, ABC):
     """What the classifier and the regressor share: fit, and the way down to the network."""
 
-    # Fitted attributes that the next call of fit or partial_fit reads.
+    # Fitted attributes, for whoever checks types.
+    loss_curve_: list[float]
+    n_iter_: int
+    # And those that the next call of fit or partial_fit reads.
     network_: Network
     n_outputs_: int
     t_: int
@@ -470,6 +473,7 @@ class BaseMLP(CallbackSupportMixin, DocumentationLink, Representation, Saved, Co
                 verbose=int(self.verbose),
                 single_epoch=incremental,
                 name=self._run_name,
+                draws_alone=isinstance(self.random_state, Integral),
             ),
             self._hyperparameters(),
             schedule,

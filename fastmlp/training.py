@@ -208,6 +208,8 @@ class Settings:
         ``partial_fit``: one epoch, and no complaint that it did not converge.
     name : str
         What the run is called in its lines, where several speak at once.
+    draws_alone : bool
+        Nobody but this run draws from its generator.
     """
 
     max_epochs: int
@@ -218,6 +220,7 @@ class Settings:
     verbose: int = 0
     single_epoch: bool = False
     name: str = ""
+    draws_alone: bool = False
 
     def progress(self) -> Progress | None:
         """What tells of the run, None in silence."""
@@ -467,7 +470,7 @@ def run_epochs(
                 observer.epoch_begins()
             started = time.perf_counter()
             if settings.shuffle and order is not None:
-                shuffle(order, rng)
+                shuffle(order, rng, settings.draws_alone)
             rate, rates = schedule.rate, schedule.rates(optimizer.n_updates, n_steps)
             epoch_loss = trainer.epoch(
                 data.X,
