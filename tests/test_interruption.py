@@ -239,9 +239,16 @@ except KeyboardInterrupt:
     pass
 """,
     "search": """
+import os, pathlib
 from sklearn.model_selection import GridSearchCV
+
+def rate(step, n_steps):
+    pathlib.Path(__file__).with_name(f"{os.getpid()}.begun").touch()
+    return 1.0
+
 if __name__ == "__main__":
-    search = GridSearchCV(MLPClassifier((200,), **endless), {"alpha": [1e-4, 1e-3, 1e-2]}, n_jobs=2, cv=2)
+    learner = MLPClassifier((200,), learning_rate=rate, **endless)
+    search = GridSearchCV(learner, {"alpha": [1e-4, 1e-3, 1e-2]}, n_jobs=2, cv=2)
     try:
         print("begun", flush=True)
         search.fit(X, y)
@@ -284,7 +291,11 @@ def test_interrupt_of_a_script(name, tmp_path):
     )  # fmt: skip
     try:
         assert process.stdout.readline() == "begun\n"
-        time.sleep(4 if name == "search" else 1)  # for workers to start
+        time.sleep(1)
+        deadline = time.monotonic() + LIMIT
+        while name == "search" and len(list(tmp_path.glob("*.begun"))) < 2:  # both workers are at it
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
         os.killpg(process.pid, signal.SIGINT)
         printed, errors = process.communicate(timeout=LIMIT)
         assert printed == "ended\n", errors
