@@ -49,6 +49,12 @@ cdef class Change:
         return self.subject
 
     def __exit__(self, kind, error, traceback):
-        if kind is not None:
+        if kind is not None and self.before is not None:
             self.subject.__dict__ = self.before
         blocks.pop(id(self.subject), None)
+
+
+def settle(subject):
+    """What the block that is being executed for `subject` has done to it stays, whatever is raised after this."""
+    cdef Change block = blocks[id(subject)]
+    block.before = None

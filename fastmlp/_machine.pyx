@@ -23,7 +23,9 @@ from fastmlp._csrc cimport *
 
 from fastmlp._openmp cimport *
 
-__all__ = ["ACTIVATIONS", "LOSSES", "NORM_EPSILON", "OPTIMIZERS", "OUTPUTS", "Call", "info", "max_threads", "peak_gflops", "usable_threads"]
+__all__ = [
+    "ACTIVATIONS", "LOSSES", "NORM_EPSILON", "OPTIMIZERS", "OUTPUTS", "Call", "info", "max_threads", "peak_gflops", "usable_threads",
+]
 
 # CSR input whose share of stored elements is at most this is multiplied element by element, else as dense rows. Measured on
 # Zen 4: 4,000 rows of 5,000 columns, 256 units, an epoch takes 0.04 of the dense way's time at a share of 0.002, 0.06 at

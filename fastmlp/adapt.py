@@ -1,13 +1,14 @@
-"""What can be done to a fitted estimator before it trains on: grow it, freeze layers, take hidden layers from another network.
+"""What changes an estimator, one change at a time: growing it, freezing layers, hidden layers from another network.
 
 It refuses to train and to see data. Imported by ``base`` only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import functools
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral
-from typing import Any, Self
+from typing import Any, Self, TypeVar, cast
 
 import numpy as np
 from sklearn.utils import check_random_state
@@ -17,6 +18,23 @@ from fastmlp._change import Change
 from fastmlp.network import Network
 from fastmlp.parameters import Parameters, whole_sizes
 from fastmlp.progressive import grow_network, grow_sequence
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def changing(method: Method) -> Method:
+    """Decorator of a method that is one ``Change`` of its object, from its first line to its last.
+
+    Outermost on what fits: a second fit must be refused before scikit-learn's callbacks hear of it, as they would take it for
+    the one that is running; and they are torn down before attributes are put back.
+    """
+
+    @functools.wraps(method)
+    def changed(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with Change(self):
+            return method(self, *args, **kwargs)
+
+    return cast(Method, changed)
 
 
 class Adaptable(Parameters):

@@ -22,8 +22,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils.optimize import _check_optimize_result
 from sklearn.utils.validation import check_is_fitted
 
-from fastmlp._change import Change
-from fastmlp.adapt import Adaptable, take_body
+from fastmlp._change import Change, settle
+from fastmlp.adapt import Adaptable, changing, take_body
 from fastmlp.callbacks import CallbackSupportMixin, FitTasks, fit_tasks, with_callbacks
 from fastmlp.conversion import Convertible
 from fastmlp.doclink import DocumentationLink
@@ -149,7 +149,7 @@ class BaseMLP(CallbackSupportMixin, DocumentationLink, Representation, Saved, Co
     @property
     def coefs_(self) -> list[np.ndarray]:
         """Weights (fan_in, fan_out), one array per layer; writing into them, or replacing them, changes the model."""
-        return self.network_.coefs
+        return self._of_network("coefs")
 
     @coefs_.setter
     def coefs_(self, arrays: list[Any]) -> None:
@@ -158,11 +158,17 @@ class BaseMLP(CallbackSupportMixin, DocumentationLink, Representation, Saved, Co
     @property
     def intercepts_(self) -> list[np.ndarray]:
         """Biases (fan_out,), one array per layer; as ``coefs_``."""
-        return self.network_.intercepts
+        return self._of_network("intercepts")
 
     @intercepts_.setter
     def intercepts_(self, arrays: list[Any]) -> None:
         self._replace("intercepts", arrays)
+
+    def _of_network(self, name: str) -> list[np.ndarray]:
+        if not hasattr(self, "network_"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute '{name}_'")
+        arrays: list[np.ndarray] = getattr(self.network_, name)
+        return arrays
 
     def _replace(self, name: str, arrays: list[Any]) -> None:
         """Put arrays in place of the network's; if they do not fit, the model stays as it is."""
@@ -174,6 +180,7 @@ class BaseMLP(CallbackSupportMixin, DocumentationLink, Representation, Saved, Co
 
     # --- fit -------------------------------------------------------------------------------------------------------
 
+    @changing
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(
         self,
@@ -217,10 +224,10 @@ class BaseMLP(CallbackSupportMixin, DocumentationLink, Representation, Saved, Co
         RuntimeError
             If another thread is fitting or changing this estimator.
         """
-        with fit_tasks(self, X, y, sample_weight, self.max_iter) as tasks:  # noqa: SIM117 (test_interruption goes by the line)
-            with Change(self):
-                held_out = one_pair(eval_set, X_val, y_val)
-                self._fit(X, y, sample_weight, held_out, sample_weight_eval, incremental=False, tasks=tasks)
+        with fit_tasks(self, X, y, sample_weight, self.max_iter) as tasks:
+            held_out = one_pair(eval_set, X_val, y_val)
+            self._fit(X, y, sample_weight, held_out, sample_weight_eval, incremental=False, tasks=tasks)
+            settle(self)  # what callbacks do with the end of the fit does not undo it
         return self
 
     def _fit(
@@ -241,6 +248,7 @@ class BaseMLP(CallbackSupportMixin, DocumentationLink, Representation, Saved, Co
         held_out = None if eval_set is None else self._take_eval_set(run, eval_set, sample_weight_eval)
         self._train(run, held_out, incremental, tasks)
 
+    @changing
     @with_callbacks
     def _fit_checked(self, X: Any, y: Any, sample_weight: np.ndarray | None) -> None:
         """``fit`` on rows that were checked, with what y has taught another estimator already in place (``classes_`` ...)."""
@@ -305,6 +313,8 @@ class BaseMLP(CallbackSupportMixin, DocumentationLink, Representation, Saved, Co
     def _target(self, network: Network, loss: str, y: Any) -> np.ndarray:
         """y as the core reads it."""
         encoded = self._encode(y)
+        if encoded.dtype.kind == "f" and not np.isfinite(encoded).all():  # of objects, scikit-learn sees only what is not itself
+            raise ValueError(f"Input y contains {'NaN' if np.isnan(encoded).any() else 'infinity'}.")
         check_range("y", encoded, network.dtype)
         return network.check_targets(encoded, loss, y.shape[0])
 
@@ -405,7 +415,7 @@ class BaseMLP(CallbackSupportMixin, DocumentationLink, Representation, Saved, Co
         )
         self.__dict__.update(published_lbfgs(record))
         if result is None:
-            warnings.warn("Training interrupted by user.", stacklevel=6)
+            warnings.warn("Training interrupted by user.", stacklevel=7)
         elif record.ended != "stopped":
             self.n_iter_ = _check_optimize_result("lbfgs", result, self.max_iter)
 
@@ -514,7 +524,7 @@ class BaseMLP(CallbackSupportMixin, DocumentationLink, Representation, Saved, Co
 
         return score
 
-    def _batch_size(self, n_rows: int, stacklevel: int = 7) -> int:
+    def _batch_size(self, n_rows: int, stacklevel: int = 8) -> int:
         if isinstance(self.batch_size, str):  # 'auto', the only word that validation lets pass
             return min(200, n_rows)
         if self.batch_size > n_rows:
@@ -533,7 +543,7 @@ class BaseMLP(CallbackSupportMixin, DocumentationLink, Representation, Saved, Co
             warnings.warn(
                 "Too few rows of some class to stratify the validation split of early_stopping; it is drawn "
                 "without regard to classes.",
-                stacklevel=7,
+                stacklevel=8,
             )
             stratify = None
         train, test = train_test_split(rows, random_state=rng, test_size=self.validation_fraction, stratify=stratify)
@@ -552,23 +562,23 @@ class BaseMLP(CallbackSupportMixin, DocumentationLink, Representation, Saved, Co
                 f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the optimization hasn't "
                 "converged yet.",
                 ConvergenceWarning,
-                stacklevel=7,
+                stacklevel=8,
             )
         elif record.ended == "interrupted":
-            warnings.warn("Training interrupted by user.", stacklevel=7)
+            warnings.warn("Training interrupted by user.", stacklevel=8)
         elif record.ended == "diverged":
             warnings.warn(
                 f"Parameters were no longer finite after epoch {record.n_epochs} ({record.divergence}); training ended with "
                 "the parameters of the best validation score. Scale the input, or lower learning_rate_init.",
                 ConvergenceWarning,
-                stacklevel=8,
+                stacklevel=9,
             )
         if record.optimizer_overflowed:
             warnings.warn(
                 f"Gradients overflowed in the averages of solver={self.solver!r}: some weights have stopped learning. Scale the "
                 "input, or take dtype='float64'.",
                 ConvergenceWarning,
-                stacklevel=7,
+                stacklevel=8,
             )
 
     # --- predict -------------------------------------------------------------------------------------------------

@@ -83,8 +83,7 @@ def fit_tasks(
 ) -> Iterator[FitTasks | None]:
     """Around all that a fit does: the root of its tasks; None if nobody listens, which then costs nothing.
 
-    It must be entered before the estimator's attributes are put aside for the case of an error, and left after they are
-    restored: callbacks are torn down by what stands in them.
+    Within the fit's ``Change``, not around it: callbacks are torn down by what stands in the estimator's attributes.
 
     Parameters
     ----------

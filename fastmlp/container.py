@@ -8,6 +8,7 @@ taken as what it must be or refused, and no array is made that the file does not
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import reprlib
@@ -44,12 +45,16 @@ class FileFormatError(ValueError):
 def replaced(path: str | os.PathLike[str]) -> Iterator[str]:
     """The name of a new, empty file to write; at the end of the block it takes the place of ``path``, at once and durably.
 
-    It lies in the folder of ``path``, is called like that with a dot before and ``.<random>.tmp`` behind, and is removed if
-    the block raises; a process that is killed leaves it. A link is followed, and an existing file's permissions stay.
+    It lies in the folder of ``path``, is called like the beginning of that with a dot before and ``.<random>.tmp`` behind, and is
+    removed if the block raises; a process that is killed leaves it. A link is followed, and an existing file's permissions stay.
     """
+    if os.fsdecode(path).endswith(("/", os.sep)):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     target = os.path.realpath(os.fsdecode(path))
     folder, name = os.path.split(target)
-    temporary = os.path.join(folder, f".{name}.{secrets.token_hex(8)}.tmp")
+    if os.path.exists(target) and not os.path.isfile(target):  # a folder, a device, a pipe
+        raise OSError(errno.EINVAL, "Only a regular file can be replaced", target)
+    temporary = os.path.join(folder, f".{name[:50]}.{secrets.token_hex(8)}.tmp")
     # Made here for its permissions, which the umask decides; the writer may put a file of its own in its place.
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
@@ -61,14 +66,36 @@ def replaced(path: str | os.PathLike[str]) -> Iterator[str]:
         with _opened(temporary, os.O_RDWR) as descriptor:
             os.chmod(temporary, stat.S_IMODE(mode))
             os.fsync(descriptor)
-        os.replace(temporary, target)
+        with _folder(folder) as durable:
+            os.replace(temporary, target)
+            durable()
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
-    if os.name == "posix":  # elsewhere, a folder cannot be opened
-        with _opened(folder, os.O_RDONLY) as descriptor:
+
+
+@contextlib.contextmanager
+def _folder(path: str) -> Iterator[Callable[[], None]]:
+    """A function that makes what was renamed in a folder durable, as far as the system can: it is told before anything is replaced
+    whether the folder opens."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except PermissionError:  # Windows; a folder that may be written, but not read
+        yield lambda: None
+        return
+
+    def sync() -> None:
+        try:
             os.fsync(descriptor)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that does not do that
+                raise
+
+    try:
+        yield sync
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager

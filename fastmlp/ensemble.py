@@ -30,7 +30,8 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
-from fastmlp._change import Change
+from fastmlp._change import Change, settle
+from fastmlp.adapt import changing
 from fastmlp.base import BaseMLP
 from fastmlp.callbacks import CallbackSupportMixin, FitTasks, fit_tasks
 from fastmlp.doclink import DocumentationLink
@@ -167,12 +168,36 @@ class BaseMLPEnsemble(CallbackSupportMixin, DocumentationLink, Saved, MetaEstima
     estimators_: list[Any]
     n_outputs_: int
 
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters of the ensemble or, as ``estimator__...``, of its estimator, all of them or, on an error, none.
+
+        Parameters
+        ----------
+        **params : dict
+            By name.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            For a name that is no parameter's.
+        RuntimeError
+            While a fit is running, which would go by a mixture of them.
+        """
+        with Change(self):
+            super().set_params(**params)
+        return self
+
     @abstractmethod
     def _share_target(self, member: BaseMLP, source: BaseMLP | BaseMLPEnsemble) -> None:
         """Give a member, or the ensemble itself, what ``source`` knows of y."""
 
     # --- fit -------------------------------------------------------------------------------------------------------
 
+    @changing
     @_fit_context(prefer_skip_nested_validation=False)
     def fit(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> Self:
         """Fit the members.
@@ -203,11 +228,9 @@ class BaseMLPEnsemble(CallbackSupportMixin, DocumentationLink, Saved, MetaEstima
         In each case the ensemble is then as it was before the call.
         """
         n, in_order = self.n_estimators, self.members == _SNAPSHOTS
-        with (
-            fit_tasks(self, X, y, sample_weight, n, in_order=in_order, inner=self.estimator) as tasks,
-            Change(self),
-        ):
+        with fit_tasks(self, X, y, sample_weight, n, in_order=in_order, inner=self.estimator) as tasks:
             self._fit(X, y, sample_weight, tasks)
+            settle(self)
         return self
 
     def _fit(self, X: Any, y: Any, sample_weight: ArrayLike | None, tasks: FitTasks | None) -> None:
@@ -347,7 +370,7 @@ def _warn_of(endings: list[list[str]], max_iter: int) -> None:
             warnings.warn(
                 f"{told}. It happened in {len(numbers)} of {len(endings)} members: {numbers}.",
                 ConvergenceWarning,
-                stacklevel=5,
+                stacklevel=6,
             )
 
 

@@ -20,7 +20,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_target, unique_labels
 
 from fastmlp import _core
-from fastmlp._change import Change
+from fastmlp.adapt import changing
 from fastmlp.base import BaseMLP, has_partial_fit
 from fastmlp.network import Network
 from fastmlp.typed import (
@@ -300,6 +300,8 @@ callable, default='constant'
     def _check_target(self, y: Any) -> None:
         if (y.ndim == 2) != self._target_type.startswith("multilabel") or (y.ndim == 2 and y.shape[1] != self.n_outputs_):
             raise ValueError(f"y must be of the same type as before, {self._target_type}, got shape {y.shape}.")
+        if y.ndim == 2 and not np.isin(y.data if issparse(y) else y, (0, 1)).all():
+            raise ValueError("y must be an indicator matrix, of 0 and 1 only.")
         if y.ndim == 1:
             unknown = np.setdiff1d(y, self.classes_)
             if len(unknown):
@@ -313,13 +315,20 @@ callable, default='constant'
                 "class_weight 'balanced' is not supported for partial_fit, which does not see all rows. Give the weights as a "
                 "dict: sklearn.utils.compute_class_weight finds them."
             )
+        balanced = self.class_weight == "balanced"
+        counted = None if weight is None or not balanced else np.flatnonzero(weight)  # rows of weight 0 change nothing
         if y.ndim == 1:  # by all classes: a batch of partial_fit need not have them
-            own = compute_class_weight(self.class_weight, classes=self.classes_, y=y)[np.searchsorted(self.classes_, y)]
+            labels = y if counted is None else y[counted]
+            classes = np.unique(labels) if balanced else self.classes_
+            factors = np.zeros(len(self.classes_))
+            factors[np.searchsorted(self.classes_, classes)] = compute_class_weight(self.class_weight, classes=classes, y=labels)
+            own = factors[np.searchsorted(self.classes_, y)]
         else:
-            own = compute_sample_weight(self.class_weight, y.toarray() if issparse(y) else y)
+            own = compute_sample_weight(self.class_weight, y.toarray() if issparse(y) else y, indices=counted)
         weight = own if weight is None else weight * own
-        if not (np.isfinite(weight).all() and weight.any()):
-            raise ValueError(f"class_weight must leave finite weights, not all of them 0, got {self.class_weight!r}.")
+        total = weight.sum()
+        if not (np.isfinite(weight).all() and np.isfinite(total) and total != 0):
+            raise ValueError(f"class_weight must leave finite weights whose sum is finite and not 0, got {self.class_weight!r}.")
         return weight
 
     def _encode(self, y: Any) -> np.ndarray:
@@ -350,6 +359,7 @@ callable, default='constant'
         return float(np.average(correct, weights=sample_weight))
 
     @available_if(has_partial_fit)
+    @changing
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(
         self, X: Any, y: Any, sample_weight: ArrayLike | None = None, classes: ArrayLike | None = None
@@ -379,10 +389,9 @@ callable, default='constant'
         AttributeError
             If the solver is 'lbfgs'.
         """
-        with Change(self):
-            if _check_partial_fit_first_call(self, classes):
-                self._learn_classes(y if type_of_target(y).startswith("multilabel") else classes)
-            self._fit(X, y, sample_weight, incremental=True)
+        if _check_partial_fit_first_call(self, classes):
+            self._learn_classes(y if type_of_target(y).startswith("multilabel") else classes)
+        self._fit(X, y, sample_weight, incremental=True)
         return self
 
     def predict(self, X: Any) -> np.ndarray:
@@ -584,6 +593,7 @@ validation_loss_curve_, layer_rates_, history_, n_iter_, t_, n_layers_, n_output
         return float(r2_score(target, output, sample_weight=sample_weight))
 
     @available_if(has_partial_fit)
+    @changing
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> Self:
         """Train for one epoch on these rows, from where the last call ended.
@@ -609,8 +619,7 @@ validation_loss_curve_, layer_rates_, history_, n_iter_, t_, n_layers_, n_output
         AttributeError
             If the solver is 'lbfgs'.
         """
-        with Change(self):
-            self._fit(X, y, sample_weight, incremental=True)
+        self._fit(X, y, sample_weight, incremental=True)
         return self
 
     def predict(self, X: Any) -> np.ndarray:

@@ -35,7 +35,7 @@ class Progress:
     def __init__(self, verbose: int, n_epochs: int, name: str = "") -> None:
         self._n_epochs = n_epochs
         self._prefix = f"{name}: " if name else ""
-        self._bar = verbose >= BAR and not name and sys.stdout.isatty()
+        self._bar = verbose >= BAR and not name and getattr(sys.stdout, "isatty", bool)()
         self._begun = time.perf_counter()
         self._done = 0
         self._drawn_at = -float("inf")
@@ -85,8 +85,11 @@ class Progress:
     @staticmethod
     def _write(text: str) -> None:
         # In one call: print would write the end of the line apart, where another thread's line may come between.
+        if sys.stdout is None:  # a program without a console
+            return
         sys.stdout.write(text)
-        sys.stdout.flush()
+        if hasattr(sys.stdout, "flush"):
+            sys.stdout.flush()
 
 
 def duration(seconds: float) -> str:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from fastmlp.training import Record
 
 
@@ -15,7 +17,7 @@ def published(record: Record, scored: bool, by_score: bool) -> dict[str, Any]:
 
     scored: whether there were rows to score on; by_score: whether the score steered.
     """
-    attributes = {
+    return {
         "history_": list(record.epochs),
         "loss_curve_": list(record.loss_curve),
         "n_iter_": record.n_epochs,
@@ -25,8 +27,8 @@ def published(record: Record, scored: bool, by_score: bool) -> dict[str, Any]:
         "validation_scores_": list(record.validation_scores) if scored else None,
         "validation_loss_curve_": list(record.validation_loss_curve) if scored else None,
         "best_validation_score_": record.best_score if scored else None,
+        "loss_": record.loss_curve[-1] if record.loss_curve else np.nan,  # interrupted in the first epoch
     }
-    return attributes | ({"loss_": record.loss_curve[-1]} if record.loss_curve else {})
 
 
 def published_lbfgs(record: Record) -> dict[str, Any]:

@@ -79,6 +79,11 @@ _KNOWN = {
     "_by_partial_fit",
 }  # fmt: skip
 
+# What a running fit has in its estimator; neither a copy that a callback keeps nor a file has it.
+_OF_A_RUN = {
+    "_callback_fit_ctx", "_skl_callbacks_to_teardown", "_callbacks_set_up", "_parent_callback_ctx", "_warn_of_end", "_run_name",
+}  # fmt: skip
+
 
 class InconsistentVersionWarning(UserWarning):
     """A pickle was made by another version of fastmlp.
@@ -114,6 +119,10 @@ def _data_of_terms(run_terms: dict[str, dict[str, Any]], estimator: Any = None) 
     return {group: {name: data(name, term) for name, term in terms.items()} for group, terms in run_terms.items()}
 
 
+def _without_run(attributes: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in attributes.items() if name not in _OF_A_RUN}
+
+
 def _defaults(cls: type) -> dict[str, Any]:
     """The parameters of an estimator's constructor, with their defaults."""
     return {name: p.default for name, p in inspect.signature(cls).parameters.items()}
@@ -128,7 +137,7 @@ class Saved(BaseEstimator):
             MODELS[cls.__name__] = cls
 
     def save(self, path: str | os.PathLike[str], *, optimizer_state: bool = False) -> None:
-        """Write the fitted estimator to a safetensors file, for :func:`fastmlp.load`.
+        """Write the fitted estimator to a safetensors file, for :func:`fastmlp.load`. Callbacks stay behind.
 
         Parameters
         ----------
@@ -159,7 +168,7 @@ class Saved(BaseEstimator):
         container.write(path, description, arrays, build)
 
     def __getstate__(self) -> dict[str, Any]:
-        state = dict(super().__getstate__())
+        state = _without_run(super().__getstate__())
         if not state.get("_by_partial_fit", False):
             state.pop("_optimizer_state", None)
         if "_run_terms" in state:
@@ -182,13 +191,13 @@ class Saved(BaseEstimator):
     # Copies within a process keep the optimizer's memory, whatever pickles do.
     def __copy__(self) -> Self:
         other = type(self).__new__(type(self))
-        other.__dict__.update(self.__dict__)
+        other.__dict__.update(_without_run(self.__dict__))
         return other
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         other = type(self).__new__(type(self))
         memo[id(self)] = other
-        other.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        other.__dict__.update(copy.deepcopy(_without_run(self.__dict__), memo))
         return other
 
 
@@ -209,7 +218,7 @@ def describe(estimator: Any, arrays: dict[str, np.ndarray], prefix: str, optimiz
             raise TypeError(
                 f"{name} cannot be saved with {parameter}={error}: a file holds data only. Set another value with set_params, or use pickle."
             ) from None
-    strange = sorted(set(vars(estimator)) - set(parameters) - _KNOWN)
+    strange = sorted(set(vars(estimator)) - set(parameters) - _KNOWN - _OF_A_RUN - {"_skl_callbacks"})
     if strange:
         raise TypeError(f"{name} cannot be saved with the attribute {strange[0]!r}, for which the file has no place.")
     fitted = None

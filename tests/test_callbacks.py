@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import re
 import sys
 import warnings
@@ -24,6 +25,7 @@ from fastmlp import (
     MLPRegressor,
     callbacks,
     callbacks_fallback,
+    load,
 )
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -498,3 +500,84 @@ def test_page_runs(capsys):
         exec(compile(block, "callbacks.md", "exec"), session)
     assert len(blocks) >= 4
     assert capsys.readouterr().out
+
+
+# --- one fit at a time -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("call", ["fit", "partial_fit"])
+def test_refused_fit_leaves_the_callbacks_of_the_one_that_runs(call, flavour):
+    """In a hook, as from another thread: the refusal comes before anything is set up or torn down."""
+    X, y = classification(2)
+    refused = []
+
+    class Again(Recorder):
+        def on_fit_task_end(self, estimator, context):
+            if context.task_name == "epoch":
+                with pytest.raises(RuntimeError, match="being fitted or changed"):
+                    getattr(estimator, call)(X, y)
+                refused.append(context.task_id)
+            return super().on_fit_task_end(estimator, context)
+
+    again, other = Again(), Recorder()
+    model = flavour(MLPClassifier)(**SMALL).set_callbacks(again, other).fit(X, y)
+    assert refused == list(range(5))
+    for one in (again, other):
+        assert [hook for hook, *_ in one.calls].count("setup") == [hook for hook, *_ in one.calls].count("teardown") == 1
+        assert one.calls[-1][0] == "teardown"
+    same_state(model, MLPClassifier(**SMALL).fit(X, y))
+
+
+def test_members_of_a_fitting_ensemble_are_not_fitted_or_changed(flavour):
+    """Nor is the ensemble itself."""
+    X, y = classification(2)
+    refused = []
+
+    class Meddler(Recorder):
+        def on_fit_task_end(self, estimator, context):
+            if context.task_name == "epoch":
+                for change in (lambda: estimator.fit(X, y), lambda: estimator.set_params(alpha=3.0), lambda: ensemble.set_params(n_estimators=3)):
+                    with pytest.raises(RuntimeError, match="being fitted or changed"):
+                        change()
+                refused.append(1)
+
+    member = flavour(MLPClassifier)(**SMALL).set_callbacks(Meddler())
+    ensemble = flavour(MLPEnsembleClassifier)(member, 2, n_jobs=1, random_state=0)
+    ensemble.fit(X, y)
+    assert len(refused) == 10
+
+
+class Keeper(Recorder):
+    """Keeps what a fit would leave after each epoch, pickled and in a file too."""
+
+    folder: Path
+
+    def on_fit_task_end(self, estimator, context, *, fitted_estimator):
+        if context.task_name == "epoch":
+            kept.append(fitted_estimator)
+            pickle.dumps(fitted_estimator)
+            fitted_estimator.save(self.folder / "checkpoint.safetensors")
+
+
+kept: list = []
+
+
+@pytest.mark.parametrize("ensemble", [False, True])
+def test_checkpoints_are_models_of_their_own(ensemble, tmp_path):
+    """They can be saved, pickled and trained on, in the hook and later, and nobody's callbacks are torn down by it."""
+    X, y = classification(2)
+    kept.clear()
+    keeper = Keeper()
+    keeper.folder = tmp_path
+    model = MLPClassifier(**SMALL).set_callbacks(keeper)
+    fitted = MLPEnsembleClassifier(model, 2, n_jobs=1, random_state=0).fit(X, y) if ensemble else model.fit(X, y)
+    calls = list(keeper.calls)
+    assert len(kept) == (10 if ensemble else 5)
+    for one in kept:
+        assert not set(vars(one)) & {"_callback_fit_ctx", "_parent_callback_ctx", "_warn_of_end", "_run_name"}
+        one.partial_fit(X, y)
+    assert keeper.calls == calls
+    fitted.save(tmp_path / "all.safetensors")
+    loaded = load(tmp_path / "all.safetensors")
+    np.testing.assert_array_equal(loaded.predict_proba(X), fitted.predict_proba(X))
+    assert not hasattr(loaded, "_skl_callbacks")

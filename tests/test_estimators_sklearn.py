@@ -337,12 +337,15 @@ def test_difference_partial_fit_orders():
 
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
 @pytest.mark.parametrize("early_stopping", [False, True])
-def test_difference_weightless_rows(early_stopping, solver):
-    """Rows of weight 0 change nothing: not the batches, not the split, not the result."""
+@pytest.mark.parametrize("class_weight", [None, "balanced"])
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_difference_weightless_rows(early_stopping, solver, class_weight, multilabel):
+    """Rows of weight 0 change nothing: not the batches, not the split, not what is balanced, not the result."""
     X, y = classification(2)
+    y = np.column_stack([y, X[:, 0] > 0.5]).astype(int) if multilabel else y
     kept = np.random.RandomState(1).uniform(size=len(X)) < 0.7
     X_more = np.where(kept[:, np.newaxis], X, 1e3)
-    settings = {**SMALL, "early_stopping": early_stopping, "solver": solver}
+    settings = {**SMALL, "early_stopping": early_stopping, "solver": solver, "class_weight": class_weight}
     without = fastmlp.MLPClassifier(**settings).fit(X[kept], y[kept], np.ones(kept.sum()))
     with_them = fastmlp.MLPClassifier(**settings).fit(X_more, y, kept.astype(float))
     assert all(map(np.array_equal, with_them.coefs_, without.coefs_))

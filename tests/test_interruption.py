@@ -10,6 +10,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import warnings
@@ -73,10 +74,15 @@ def assert_valid(estimator, X) -> None:
     if estimator.solver != "lbfgs":
         assert len(estimator.history_) == len(estimator.loss_curve_)
         assert estimator.t_ % len(X) == 0 or estimator.early_stopping
+        assert estimator.loss_ == estimator.loss_curve_[-1] if estimator.loss_curve_ else np.isnan(estimator.loss_)
     if estimator.early_stopping:
         assert len(estimator.validation_scores_) == len(estimator.validation_loss_curve_) == len(estimator.loss_curve_)
         assert all("validation_loss" in entry for entry in estimator.history_)
     pickle.loads(pickle.dumps(estimator))
+    with tempfile.TemporaryDirectory() as folder:
+        estimator.save(Path(folder) / "model")
+        again = fastmlp.load(Path(folder) / "model")
+    np.testing.assert_array_equal(again.network_.parameters, estimator.network_.parameters)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])

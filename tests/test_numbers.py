@@ -492,3 +492,27 @@ def test_lbfgs_names_a_loss_that_is_no_number():
     with pytest.raises(ValueError, match=r"Solver produced non-finite.*in the loss, after 0 iterations: scale the input\."):
         fitted.fit(X * 1e300, REAL * 1e300)
     assert_same_state(fitted, before)
+
+
+@pytest.mark.parametrize("loss", ["squared_error", "absolute_error", "huber", "quantile"])
+@pytest.mark.parametrize(("value", "word"), [(np.inf, "infinity"), (None, "NaN"), (np.nan, "NaN")])
+def test_targets_among_objects_are_looked_at(loss, value, word):
+    """scikit-learn looks at objects before they are numbers. In ``eval_set`` too."""
+    X, y = np.random.RandomState(0).randn(40, 3), np.arange(40.0)
+    odd = y.astype(object)
+    odd[7] = value
+    estimator = MLPRegressor(loss, (4,), max_iter=3)
+    with pytest.raises(ValueError, match=f"contains {word}"):
+        estimator.fit(X, odd)
+    assert not hasattr(estimator, "network_")
+    with pytest.raises(ValueError, match=rf"eval_set .* contains {word}"):
+        estimator.fit(X, y, eval_set=(X, odd))
+
+
+@pytest.mark.parametrize("value", [7, 0.5, -1])
+def test_multilabel_eval_set_is_an_indicator(value):
+    """Other numbers would make a loss of no meaning."""
+    X = np.random.RandomState(0).randn(40, 3)
+    y = (X[:, :2] > 0).astype(int)
+    with pytest.raises(ValueError, match=r"eval_set .* indicator matrix"):
+        MLPClassifier((4,), max_iter=3).fit(X, y, eval_set=(X, y * value))

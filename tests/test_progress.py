@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -233,3 +234,15 @@ def test_bar_is_no_wider_than_the_terminal(clock, monkeypatch):
 )  # fmt: skip
 def test_duration_in_words(seconds, words):
     assert duration(seconds) == words
+
+
+@pytest.mark.parametrize("verbose", [1, 2])
+def test_program_without_a_console(verbose, monkeypatch):
+    """sys.stdout is None there, or an object that can write and no more."""
+    X, y = classification(2)
+    monkeypatch.setattr(sys, "stdout", None)
+    MLPClassifier((4,), max_iter=2, verbose=verbose).fit(X, y)
+    written = []
+    monkeypatch.setattr(sys, "stdout", SimpleNamespace(write=written.append))
+    MLPClassifier((4,), max_iter=2, verbose=verbose).fit(X, y)
+    assert len(written) >= 2

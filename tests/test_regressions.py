@@ -342,3 +342,9 @@ def test_clipping_of_gradients_whose_squares_overflow():
     assert losses[-1] < 0.5 * losses[0]
     with pytest.raises(ValueError, match=r"in epoch 1 \(.*\): scale the input"):
         estimator.fit(X.astype(np.float64) * 1e200, y)
+
+
+def test_coefs_of_an_unfitted_estimator_are_missing_by_name():
+    for name in ("coefs_", "intercepts_"):
+        with pytest.raises(AttributeError, match=f"'MLPClassifier' object has no attribute '{name}'"):
+            getattr(MLPClassifier(), name)

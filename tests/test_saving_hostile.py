@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickle
 import random
+import stat
 import subprocess
 import sys
 import time
@@ -254,3 +256,46 @@ def test_kill_leaves_the_old_file_or_the_new(tmp_path):
             (tmp_path / name).unlink()
     assert found == {0, 1}
     assert left  # some were killed in the middle
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_only_regular_files_are_replaced(tmp_path):
+    """Not pipes, sockets, devices or folders; a name that ends like a folder's is one."""
+    model = MLPClassifier((3,), max_iter=2).fit(np.eye(4), [0, 1, 0, 1])
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    (tmp_path / "link").symlink_to(pipe)
+    for path in (pipe, tmp_path / "link", tmp_path, f"{tmp_path}/new/"):
+        with pytest.raises(OSError, match=r"regular file|directory"):
+            model.save(path)
+    assert stat.S_ISFIFO(os.stat(pipe).st_mode)
+    assert sorted(os.listdir(tmp_path)) == ["link", "pipe"]
+
+
+def test_longest_names_can_be_written(tmp_path):
+    """Up to what the file system takes, although the temporary file's name is longer than a short one."""
+    model = MLPClassifier((3,), max_iter=2).fit(np.eye(4), [0, 1, 0, 1])
+    for name in ("n" * 255, "\u03bb" * 127):
+        model.save(tmp_path / name)
+        assert fastmlp.load(tmp_path / name).n_iter_ == 2
+
+
+@pytest.mark.skipif(os.name != "posix", reason="folders are synced on POSIX systems only")
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.EIO])
+def test_folder_that_cannot_be_synced(number, tmp_path, monkeypatch):
+    """A file system that does not do that is no failure; one that fails is."""
+    model = MLPClassifier((3,), max_iter=2).fit(np.eye(4), [0, 1, 0, 1])
+    flush = os.fsync
+
+    def refuse(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    if number == errno.EIO:
+        with pytest.raises(OSError, match=os.strerror(number)):
+            model.save(tmp_path / "model")
+    else:
+        model.save(tmp_path / "model")
+    assert fastmlp.load(tmp_path / "model").n_iter_ == 2
