@@ -256,8 +256,8 @@ class LossCurveDisplay:
         Parameters
         ----------
         estimator : MLPClassifier, MLPRegressor, or a Pipeline that ends in one
-            Fitted. The best epoch is the one with the highest score, of which ``early_stopping`` keeps the parameters;
-            without scores, none is marked.
+            Fitted. The best epoch is the first with ``best_validation_score_``, of which ``early_stopping`` keeps the
+            parameters; without scores, none is marked.
         ax : matplotlib Axes, default=None
             As for ``plot``.
         **kwargs : dict
@@ -283,6 +283,7 @@ class LossCurveDisplay:
             return None if np.isnan(values).all() else values
 
         score = column("validation_score")
+        best = fitted.best_validation_score_ if score is not None else np.nan  # of earlier fits by another metric, none is
         metric = fitted.validation_metric
         display = cls(
             epochs=np.array([epoch["epoch"] for epoch in history], dtype=np.intp),
@@ -290,7 +291,7 @@ class LossCurveDisplay:
             validation_loss=column("validation_loss"),
             validation_score=score,
             learning_rate=column("learning_rate"),
-            best_epoch=None if score is None else history[int(np.nanargmax(score))]["epoch"],
+            best_epoch=next((epoch["epoch"] for epoch in history if epoch.get("validation_score") == best), None),
             score_name=f"Validation score ({metric})" if isinstance(metric, str) else "Validation score",
         )
         return display.plot(ax=ax, **kwargs)

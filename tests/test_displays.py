@@ -259,3 +259,14 @@ def test_history_is_a_data_frame_in_one_line():
 
 def test_displays_are_public():
     assert {"LossCurveDisplay", "WeightsDisplay"} <= set(fastmlp.__all__)
+
+
+def test_best_epoch_is_of_the_metric_that_steers_now():
+    """After another metric in an earlier fit, whose scores are no measure for this one's."""
+    X, y = classification(2, n=200)
+    model = MLPClassifier((8,), early_stopping=True, warm_start=True, max_iter=8, n_iter_no_change=50, random_state=0).fit(X, y)
+    model.set_params(validation_metric="neg_log_loss").fit(X, y)
+    scores = [entry["validation_score"] for entry in model.history_]
+    display = LossCurveDisplay.from_estimator(model)
+    assert display.best_epoch == 1 + scores.index(model.best_validation_score_) > 8
+    assert model.best_validation_score_ < max(scores)
