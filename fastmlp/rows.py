@@ -28,6 +28,7 @@ _NAMED = 3
 def check_rows(estimator: BaseEstimator, X: Any, y: Any, reset: bool = True) -> tuple[Any, Any]:
     """X and y by scikit-learn's rules; ``reset``: learn the features' number and names, instead of holding X to them."""
     with _naming_columns(X), naming_labels(y):
+        given = X, y
         X, y = validate_data(
             estimator,
             X,
@@ -38,6 +39,9 @@ def check_rows(estimator: BaseEstimator, X: Any, y: Any, reset: bool = True) -> 
             dtype=FLOATS,
             reset=reset,
         )
+        _refuse_dates("X", given[0])
+        if not is_classifier(estimator):
+            _refuse_dates("y", given[1], also="US")
     if y.ndim == 2 and y.shape[1] == 1:
         y = column_or_1d(y, warn=True)
     return _aligned(X), y
@@ -46,8 +50,19 @@ def check_rows(estimator: BaseEstimator, X: Any, y: Any, reset: bool = True) -> 
 def check_input(estimator: BaseEstimator, X: Any) -> Any:
     """X of a prediction, held to the number and the names of the features that were learnt."""
     with _naming_columns(X):
+        given = X
         X = validate_data(estimator, X, accept_sparse="csr", dtype=FLOATS, reset=False)
+        _refuse_dates("X", given)
     return _aligned(X)
+
+
+def _refuse_dates(argument: str, values: Any, also: str = "") -> None:
+    """Dates and durations, which scikit-learn lets pass where there is nothing else, as numbers of any unit; with ``also``, arrays of such kinds (words)."""
+    dtypes: Any = values.dtypes if hasattr(values, "columns") else [getattr(values, "dtype", None)]
+    for dtype in dtypes:
+        temporal = hasattr(dtype, "is_temporal") and dtype.is_temporal()  # polars'
+        if temporal or getattr(dtype, "kind", "") in ("m", "M", *also):
+            raise TypeError(f"Input {argument} must be numbers, got {dtype}.")
 
 
 def check_weight(sample_weight: ArrayLike | None, X: Any) -> np.ndarray | None:

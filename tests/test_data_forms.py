@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from conftest import varied
+from conftest import classification, varied
 from scipy import sparse
 from sklearn import neural_network as sklearn_mlp
 from sklearn.exceptions import ConvergenceWarning, DataConversionWarning
@@ -375,3 +375,20 @@ def test_names_of_a_further_partial_fit_are_held_to_the_first():
         fitted.partial_fit(frame()[NAMES[::-1]], Y)
     with pytest.warns(UserWarning, match="X does not have valid feature names"):
         fitted.partial_fit(X, Y)
+
+
+@pytest.mark.parametrize("dtype", ["datetime64[D]", "timedelta64[s]"])
+def test_dates_are_no_numbers(dtype):
+    """NumPy would take days or nanoseconds for them. In X, when predicting too, and in a regressor's y; classes they may be."""
+    X, y = classification(2, n=40)
+    dates = np.arange(40).astype("int64").astype(dtype)
+    for odd in (dates[:, np.newaxis], pd.DataFrame({"when": dates}), pl.DataFrame({"when": dates.astype(dtype[:-2] + "ms]")})):
+        with pytest.raises(TypeError, match="X must be numbers, got "):
+            MLPClassifier((4,), max_iter=2).fit(odd, y)
+    one = MLPClassifier((4,), max_iter=2).fit(X[:, :1], y)
+    with pytest.raises(TypeError, match="X must be numbers"):
+        one.predict(dates[:, np.newaxis])
+    for values in (dates, np.array(["1", "2"] * 20)):
+        with pytest.raises(TypeError, match="y must be numbers"):
+            MLPRegressor(hidden_layer_sizes=(4,), max_iter=2).fit(X, values)
+    assert MLPClassifier((4,), max_iter=2).fit(X, np.where(y == 1, dates[0], dates[1])).classes_.dtype.kind in "mM"
