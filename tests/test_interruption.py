@@ -331,7 +331,9 @@ def test_interrupt_of_a_notebook_kernel(tmp_path):
             pytest.skip(f"{module} is not installed")
     from jupyter_client.manager import start_new_kernel
 
-    manager, client = start_new_kernel(kernel_name="python3", env=ENVIRONMENT, extra_arguments=["--IPKernelApp.log_level=CRITICAL"])
+    arguments = ["--IPKernelApp.log_level=CRITICAL"]
+    # In a folder of its own: in a checkout it would find the sources.
+    manager, client = start_new_kernel(kernel_name="python3", env=ENVIRONMENT, cwd=str(tmp_path), extra_arguments=arguments)
     try:
         begun = tmp_path / "begun"
         first = client.execute_interactive(KERNEL.replace("{begun!r}", repr(str(begun))), timeout=LIMIT)
