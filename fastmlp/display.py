@@ -27,6 +27,15 @@ def _pyplot() -> Any:
     return pyplot
 
 
+def _line_style(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """A line's properties under their full names: ``c`` is ``color``."""
+    from matplotlib.cbook import normalize_kwargs
+    from matplotlib.lines import Line2D
+
+    style: dict[str, Any] = normalize_kwargs(kwargs, Line2D)
+    return style
+
+
 def _fitted(estimator: Any) -> BaseMLP:
     """The fitted network's estimator, which may be the last step of a pipeline."""
     last = estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
@@ -150,6 +159,7 @@ class LearningRateRangeDisplay:
             ax = pyplot.subplots()[1]
         self.ax_ = ax
         self.figure_ = ax.figure
+        kwargs = _line_style(kwargs)
         (self.line_,) = ax.plot(self.rates, self.smoothed_losses, **kwargs)
         colour = self.line_.get_color()
         faint = {"color": colour, "alpha": 0.3, "linewidth": 0.8, "zorder": self.line_.get_zorder() - 0.5}
@@ -326,6 +336,7 @@ class LossCurveDisplay:
             ax = pyplot.subplots()[1]
         self.ax_ = ax
         self.figure_ = ax.figure
+        kwargs = _line_style(kwargs)
         (self.line_,) = ax.plot(self.epochs, self.loss, **{"label": "Training loss", "color": "C0", **kwargs})
         self.validation_line_ = self.score_line_ = self.rate_line_ = self.best_line_ = None
         self.score_ax_ = self.rate_ax_ = None
@@ -507,11 +518,11 @@ class WeightsDisplay:
             ax = pyplot.subplots()[1]
         self.ax_ = ax
         self.figure_ = ax.figure
-        limit = kwargs.pop("vmax", None) or float(np.abs(weights).max()) or 1.0
-        aspect = "auto" if self.image_shape is None else "equal"
-        self.image_ = ax.imshow(
-            shown, **{"cmap": "RdBu_r", "vmin": -limit, "vmax": limit, "aspect": aspect, "interpolation": "nearest", **kwargs}
-        )
+        style: dict[str, Any] = {"cmap": "RdBu_r", "aspect": "auto" if self.image_shape is None else "equal", "interpolation": "nearest"}
+        if kwargs.get("norm") is None:  # which has limits of its own
+            limit = kwargs.pop("vmax", None) or float(np.abs(weights).max()) or 1.0
+            style |= {"vmin": -limit, "vmax": limit}
+        self.image_ = ax.imshow(shown, **{**style, **kwargs})
         self.colorbar_ = self.figure_.colorbar(self.image_, ax=ax, label="Weight") if colorbar else None
         if self.image_shape is not None:
             ax.set(xticks=[], yticks=[])
@@ -523,9 +534,10 @@ class WeightsDisplay:
 
     def _side_by_side(self, weights: np.ndarray) -> np.ndarray:
         """(rows (height + 1) - 1, columns (width + 1) - 1): about as many images in a row as there are rows; NaN between them."""
-        height, width = self.image_shape or (0, 0)
         fan_in, n = weights.shape
-        if height * width != fan_in:
+        shape = np.ravel(np.asarray(self.image_shape)).tolist()
+        height, width = shape if len(shape) == 2 else (0, 0)
+        if height * width != fan_in or height < 0:
             raise ValueError(f"image_shape must have height * width = {fan_in}, the number of weights into a unit, got {self.image_shape}.")
         columns = int(np.ceil(np.sqrt(n)))
         rows = -(-n // columns)

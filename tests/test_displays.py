@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import matplotlib
+import matplotlib.colors
 import numpy as np
 import pandas as pd
 import pytest
@@ -270,3 +271,19 @@ def test_best_epoch_is_of_the_metric_that_steers_now():
     display = LossCurveDisplay.from_estimator(model)
     assert display.best_epoch == 1 + scores.index(model.best_validation_score_) > 8
     assert model.best_validation_score_ < max(scores)
+
+
+def test_short_names_of_styles_and_norms():
+    """What matplotlib takes: ``c`` for color, a norm with limits of its own."""
+    X, y = classification(2)
+    model = MLPClassifier((6,), max_iter=3, early_stopping=True, random_state=0).fit(X, y)
+    display = LossCurveDisplay.from_estimator(model, c="red", lw=3)
+    assert (display.line_.get_color(), display.validation_line_.get_linewidth()) == ("red", 3)
+    norm = matplotlib.colors.SymLogNorm(0.1)
+    assert WeightsDisplay.from_estimator(model, norm=norm).image_.norm is norm
+
+
+@pytest.mark.parametrize("shape", [4, (2, 2, 1), (-2, -2), (2, 3)])
+def test_image_shapes_of_wrong_form(shape):
+    with pytest.raises(ValueError, match="image_shape must have height"):
+        WeightsDisplay(weights=np.ones((4, 3)), image_shape=shape).plot()
