@@ -17,8 +17,8 @@ if hasattr(os, "register_at_fork"):
 cdef class Change:
     """Context manager: the block may change the attributes of `subject`; if it raises, they are what they were.
 
-    Arrays must not be changed in place in the block. Nothing of this is left in the object, so that it can be pickled and copied in
-    the block; what other threads see of it meanwhile is neither the old nor the new.
+    Arrays must not be changed in place in the block. Nothing of this is left in the object, so that it can be pickled and
+    copied in the block; what other threads see of it meanwhile is neither the old nor the new.
 
     Parameters
     ----------

@@ -110,8 +110,8 @@ cdef class Trainer(Workspace):
     Attributes
     ----------
     cancel : threading.Event or None
-        Set from any thread, it ends an epoch within about 0.1 s, as Ctrl-C does in the main thread; where the rows of one slab take
-        longer, after them: 128 rows of a network of more than 20 million weights, or a large batch with batch normalisation.
+        Set from any thread, it ends an epoch within about 0.1 s, as Ctrl-C does in the main thread; where the rows of one slab
+        take longer, after them: 128 rows of a network of more than 20 million weights, or a large batch with batch normalisation.
     """
 
     cdef fm_barrier barrier

@@ -24,7 +24,8 @@ from fastmlp._csrc cimport *
 from fastmlp._openmp cimport *
 
 __all__ = [
-    "ACTIVATIONS", "LOSSES", "NORM_EPSILON", "OPTIMIZERS", "OUTPUTS", "Call", "info", "max_threads", "peak_gflops", "usable_threads",
+    "ACTIVATIONS", "LOSSES", "NORM_EPSILON", "OPTIMIZERS", "OUTPUTS", "Call", "info", "max_threads", "peak_gflops",
+    "usable_threads",
 ]
 
 # CSR input whose share of stored elements is at most this is multiplied element by element, else as dense rows. Measured on

@@ -26,8 +26,8 @@ cdef Py_ssize_t SINGLE_ROWS = 4
 cdef Py_ssize_t FEW_ROWS = 1024
 # Multiply-adds of a thread between two looks for signals: some 10 ms, and less than 0.1 s in the plainest build.
 cdef double SLICE_OPERATIONS = 5e8
-# The most for rows that go through the network together, where weights are read once for all of them; LEAST_TOGETHER rows, less than
-# which would wait for the weights, may take longer.
+# The most for rows that go through the network together, where weights are read once for all of them; LEAST_TOGETHER rows, less
+# than which would wait for the weights, may take longer.
 cdef double MOST_OPERATIONS = 2e9
 cdef Py_ssize_t LEAST_TOGETHER = 24
 
@@ -228,7 +228,7 @@ cdef class Plan:
     cdef void forward_together(self, fm_layer *layers, Rows rows, char *result, char *scratch, Py_ssize_t chunk,
                                Py_ssize_t stride, fm_barrier *barrier, Py_ssize_t begin, Py_ssize_t end, int thread,
                                int n_threads) noexcept nogil:
-        """One thread's part of rows begin .. end: its rows of a chunk while data come and go, its panels of each layer between."""
+        """One thread's part of rows begin .. end: its rows of a chunk while data come and go, its panels of each layer then."""
         cdef Py_ssize_t first = begin, count, row, n, panels, O = self.sizes[self.n_layers], size = self.k.element_size
         cdef Py_ssize_t skip
         cdef char *out
