@@ -36,7 +36,7 @@ from fastmlp.base import BaseMLP
 from fastmlp.callbacks import CallbackSupportMixin, FitTasks, fit_tasks
 from fastmlp.doclink import DocumentationLink
 from fastmlp.estimators import MLPClassifier, MLPRegressor
-from fastmlp.rows import check_input, check_range, check_rows, check_weight
+from fastmlp.rows import check_input, check_range, check_rows, check_weight, naming_labels
 from fastmlp.saving import Saved
 from fastmlp.training import CANCEL, Record, choose_threads, forward_flops
 from fastmlp.typed import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, RandomState, RegressorMixin, _fit_context
@@ -236,7 +236,8 @@ class BaseMLPEnsemble(CallbackSupportMixin, DocumentationLink, Saved, MetaEstima
     def _fit(self, X: Any, y: Any, sample_weight: ArrayLike | None, tasks: FitTasks | None) -> None:
         prototype = self._prototype()
         X, y = check_rows(self, X, y)
-        prototype._learn_target(y, incremental=False)
+        with naming_labels(y):
+            prototype._learn_target(y, incremental=False)
         self._share_target(self, prototype)
         if sample_weight is not None:
             sample_weight = np.ascontiguousarray(check_weight(sample_weight, X), dtype=np.float64)
