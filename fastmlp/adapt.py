@@ -1,6 +1,6 @@
 """What changes an estimator, one change at a time: growing it, freezing layers, hidden layers from another network.
 
-It refuses to train and to see data. Imported by ``base`` only.
+It refuses to train and to see data. Imported by ``base``, ``estimators`` and ``ensemble``.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from fastmlp._change import Change
 from fastmlp.network import Network
 from fastmlp.parameters import Parameters, whole_sizes
 from fastmlp.progressive import grow_network, grow_sequence
+from fastmlp.typed import BaseEstimator
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -37,12 +38,8 @@ def changing(method: Method) -> Method:
     return cast(Method, changed)
 
 
-class Adaptable(Parameters):
-    """An estimator whose fitted network can be changed."""
-
-    network_: Network
-    n_layers_: int
-    layer_rates_: tuple[float, ...]
+class Exclusive(BaseEstimator):
+    """An estimator, or an ensemble, that is changed by one caller at a time."""
 
     def set_params(self, **params: Any) -> Self:
         """Set parameters of the estimator, all of them or, on an error, none.
@@ -66,6 +63,14 @@ class Adaptable(Parameters):
         with Change(self):
             super().set_params(**params)
         return self
+
+
+class Adaptable(Exclusive, Parameters):
+    """An estimator whose fitted network can be changed."""
+
+    network_: Network
+    n_layers_: int
+    layer_rates_: tuple[float, ...]
 
     def grow(self, hidden_layer_sizes: int | Sequence[int], random_state: Any = None) -> Self:
         """Widen or deepen the fitted network; its predictions stay what they are, to rounding.

@@ -30,8 +30,8 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
-from fastmlp._change import Change, settle
-from fastmlp.adapt import changing
+from fastmlp._change import settle
+from fastmlp.adapt import Exclusive, changing
 from fastmlp.base import BaseMLP
 from fastmlp.callbacks import CallbackSupportMixin, FitTasks, fit_tasks
 from fastmlp.doclink import DocumentationLink
@@ -139,7 +139,7 @@ def _as_member(member: BaseMLP, number: int, tasks: FitTasks | None) -> Iterator
 # --- what the two ensembles share ------------------------------------------------------------------------------
 
 
-class BaseMLPEnsemble(CallbackSupportMixin, DocumentationLink, Saved, MetaEstimatorMixin, BaseEstimator, ABC):
+class BaseMLPEnsemble(CallbackSupportMixin, DocumentationLink, Saved, Exclusive, MetaEstimatorMixin, BaseEstimator, ABC):
     """What the classifier and the regressor share."""
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
@@ -167,29 +167,6 @@ class BaseMLPEnsemble(CallbackSupportMixin, DocumentationLink, Saved, MetaEstima
 
     estimators_: list[Any]
     n_outputs_: int
-
-    def set_params(self, **params: Any) -> Self:
-        """Set parameters of the ensemble or, as ``estimator__...``, of its estimator, all of them or, on an error, none.
-
-        Parameters
-        ----------
-        **params : dict
-            By name.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        ValueError
-            For a name that is no parameter's.
-        RuntimeError
-            While a fit is running, which would go by a mixture of them.
-        """
-        with Change(self):
-            super().set_params(**params)
-        return self
 
     @abstractmethod
     def _share_target(self, member: BaseMLP, source: BaseMLP | BaseMLPEnsemble) -> None:
