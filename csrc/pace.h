@@ -24,7 +24,6 @@ typedef struct fm_pace {
     int way;                                     /* 0: one thread, 1: all; the way that was found faster */
     int trial;                                   /* the way of the slice that runs now */
     int slices;                                  /* that ended so in a row, at most 2 */
-    int known;                                   /* whether both ways have been measured */
     double start, rate[2], measured[2], wait[2]; /* of the slice; rows per second; when; until the other way is tried */
 } fm_pace;
 
@@ -35,18 +34,19 @@ static inline double fm_pace_begin(fm_pace *pace, int n_threads, double now) {
     const int before = pace->trial, other = 1 - pace->way;
     const double age = now - pace->measured[other];
     const double wait = pace->wait[pace->way] > 0 ? pace->wait[pace->way] : fm_pace_waits[pace->way];
+    const int known = pace->measured[1] > 0; /* both ways have been measured: one thread comes first */
     pace->start = now;
     if (n_threads == 1) {
         pace->trial = 0;
         return now + FM_SLICE;
     }
     if (pace->slices < 2)
-        return now + (pace->slices == 1 && !pace->known && pace->trial == 0 ? FM_FIRST : FM_TRIAL);
-    const int promising = pace->known && pace->rate[other] > pace->rate[pace->way];
+        return now + (pace->slices == 1 && !known && pace->trial == 0 ? FM_FIRST : FM_TRIAL);
+    const int promising = known && pace->rate[other] > pace->rate[pace->way];
     if (promising && age < FM_FRESH)
         pace->way = pace->trial = other;
     else
-        pace->trial = promising || !pace->known || age > wait ? other : pace->way;
+        pace->trial = promising || !known || age > wait ? other : pace->way;
     if (pace->trial == before)
         return now + FM_SLICE;
     pace->slices = 0;
@@ -56,17 +56,16 @@ static inline double fm_pace_begin(fm_pace *pace, int n_threads, double now) {
 /* The slice is over: so many rows went through. */
 static inline void fm_pace_end(fm_pace *pace, ptrdiff_t rows, double now) {
     const double seconds = now - pace->start;
-    if (pace->slices > 0) {
-        pace->rate[pace->trial] = (double)rows / (seconds > 1e-9 ? seconds : 1e-9);
-        pace->measured[pace->trial] = now;
-        pace->known |= pace->trial == 1;
-    }
-    if (pace->slices > 0 && pace->trial != pace->way) {
+    pace->slices += pace->slices < 2;
+    if (pace->slices < 2)
+        return;
+    pace->rate[pace->trial] = (double)rows / (seconds > 1e-9 ? seconds : 1e-9);
+    pace->measured[pace->trial] = now;
+    if (pace->trial != pace->way) {
         double *wait = &pace->wait[pace->way];
         const double least = fm_pace_waits[pace->way], longest = least > FM_LONGEST ? least : FM_LONGEST;
         const int failed = pace->rate[pace->trial] < pace->rate[pace->way];
         *wait = !failed || *wait < least ? least : 2 * *wait < longest ? 2 * *wait : longest;
     }
-    pace->slices += pace->slices < 2;
 }
 #endif
