@@ -313,8 +313,6 @@ class BaseMLP(CallbackSupportMixin, DocumentationLink, Representation, Saved, Co
     def _target(self, network: Network, loss: str, y: Any) -> np.ndarray:
         """y as the core reads it."""
         encoded = self._encode(y)
-        if encoded.dtype.kind == "f" and not np.isfinite(encoded).all():  # of objects, scikit-learn sees only what is not itself
-            raise ValueError(f"Input y contains {'NaN' if np.isnan(encoded).any() else 'infinity'}.")
         check_range("y", encoded, network.dtype)
         return network.check_targets(encoded, loss, y.shape[0])
 

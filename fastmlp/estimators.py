@@ -23,6 +23,7 @@ from fastmlp import _core
 from fastmlp.adapt import changing
 from fastmlp.base import BaseMLP, has_partial_fit
 from fastmlp.network import Network
+from fastmlp.rows import weight_sum
 from fastmlp.typed import (
     ClassifierMixin,
     ClassWeight,
@@ -315,19 +316,14 @@ callable, default='constant'
                 "class_weight 'balanced' is not supported for partial_fit, which does not see all rows. Give the weights as a "
                 "dict: sklearn.utils.compute_class_weight finds them."
             )
-        balanced = self.class_weight == "balanced"
-        counted = None if weight is None or not balanced else np.flatnonzero(weight)  # rows of weight 0 change nothing
-        if y.ndim == 1:  # by all classes: a batch of partial_fit need not have them
-            labels = y if counted is None else y[counted]
-            classes = np.unique(labels) if balanced else self.classes_
-            factors = np.zeros(len(self.classes_))
-            factors[np.searchsorted(self.classes_, classes)] = compute_class_weight(self.class_weight, classes=classes, y=labels)
-            own = factors[np.searchsorted(self.classes_, y)]
-        else:
+        if y.ndim == 1 and self.class_weight != "balanced":  # by all classes: a batch of partial_fit need not have them
+            own = compute_class_weight(self.class_weight, classes=self.classes_, y=y)[np.searchsorted(self.classes_, y)]
+        else:  # rows of weight 0 change nothing, so they are not counted
+            counted = None if weight is None or self.class_weight != "balanced" else np.flatnonzero(weight)
             own = compute_sample_weight(self.class_weight, y.toarray() if issparse(y) else y, indices=counted)
         weight = own if weight is None else weight * own
-        total = weight.sum()
-        if not (np.isfinite(weight).all() and np.isfinite(total) and total != 0):
+        total = weight_sum(weight)
+        if total == 0 or not np.isfinite(total):
             raise ValueError(f"class_weight must leave finite weights whose sum is finite and not 0, got {self.class_weight!r}.")
         return weight
 

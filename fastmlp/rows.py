@@ -2,7 +2,7 @@
 
 What scikit-learn refuses is refused in its words; a sentence about X's columns may follow. What it lets pass and an element
 type cannot hold is refused here too. It refuses to know networks, and to copy what can be read where it is. Imported by
-``base`` and ``ensemble`` only.
+``base``, ``estimators`` and ``ensemble``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, is_classifier
-from sklearn.utils import column_or_1d
+from sklearn.utils import assert_all_finite, column_or_1d
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
 FLOATS = (np.float64, np.float32)
@@ -28,8 +28,7 @@ _NAMED = 3
 def check_rows(estimator: BaseEstimator, X: Any, y: Any, reset: bool = True) -> tuple[Any, Any]:
     """X and y by scikit-learn's rules; ``reset``: learn the features' number and names, instead of holding X to them."""
     with _naming_columns(X), naming_labels(y):
-        given = X, y
-        X, y = validate_data(
+        rows, target = validate_data(
             estimator,
             X,
             y,
@@ -39,25 +38,25 @@ def check_rows(estimator: BaseEstimator, X: Any, y: Any, reset: bool = True) -> 
             dtype=FLOATS,
             reset=reset,
         )
-        _refuse_dates("X", given[0])
+        _refuse_dates("X", X)
         if not is_classifier(estimator):
-            _refuse_dates("y", given[1], also="US")
-    if y.ndim == 2 and y.shape[1] == 1:
-        y = column_or_1d(y, warn=True)
-    return _aligned(X), y
+            _refuse_dates("y", y, also="US")
+            assert_all_finite(target, input_name="y")  # objects were looked at before they were numbers
+    if target.ndim == 2 and target.shape[1] == 1:
+        target = column_or_1d(target, warn=True)
+    return _aligned(rows), target
 
 
 def check_input(estimator: BaseEstimator, X: Any) -> Any:
     """X of a prediction, held to the number and the names of the features that were learnt."""
     with _naming_columns(X):
-        given = X
-        X = validate_data(estimator, X, accept_sparse="csr", dtype=FLOATS, reset=False)
-        _refuse_dates("X", given)
-    return _aligned(X)
+        rows = validate_data(estimator, X, accept_sparse="csr", dtype=FLOATS, reset=False)
+        _refuse_dates("X", X)
+    return _aligned(rows)
 
 
 def _refuse_dates(argument: str, values: Any, also: str = "") -> None:
-    """Dates and durations, which scikit-learn lets pass where there is nothing else, as numbers of any unit; with ``also``, arrays of such kinds (words)."""
+    """Dates and durations, which scikit-learn takes for numbers where there is nothing else; ``also``: NumPy's kinds of words."""
     dtypes: Any = values.dtypes if hasattr(values, "columns") else [getattr(values, "dtype", None)]
     for dtype in dtypes:
         temporal = hasattr(dtype, "is_temporal") and dtype.is_temporal()  # polars'
@@ -75,11 +74,16 @@ def check_weight(sample_weight: ArrayLike | None, X: Any) -> np.ndarray | None:
     weight: np.ndarray = _check_sample_weight(sample_weight, X)
     if not weight.any():
         raise ValueError("Sample weights must contain at least one non-zero number.")
-    with np.errstate(over="ignore"):
-        total = float(weight.sum(dtype=np.float64))
+    total = weight_sum(weight)
     if total == 0 or not np.isfinite(total):
         raise ValueError(f"sample_weight must have a sum that is finite and not 0, got {total}.")
     return weight
+
+
+def weight_sum(weight: np.ndarray) -> float:
+    """Sum of the rows' weights, infinite or NaN without a warning; a run divides by it."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return float(weight.sum(dtype=np.float64))
 
 
 def rows_that_count(weight: np.ndarray) -> np.ndarray | None:
