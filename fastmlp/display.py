@@ -293,7 +293,7 @@ class LossCurveDisplay:
             return None if np.isnan(values).all() else values
 
         score = column("validation_score")
-        best = None if score is None else fitted.best_validation_score_  # of earlier fits by another metric, none is
+        best = getattr(fitted, "best_validation_score_", None)  # of earlier fits by another metric, none is
         metric = fitted.validation_metric
         display = cls(
             epochs=np.array([epoch["epoch"] for epoch in history], dtype=np.intp),
@@ -301,7 +301,7 @@ class LossCurveDisplay:
             validation_loss=column("validation_loss"),
             validation_score=score,
             learning_rate=column("learning_rate"),
-            best_epoch=next((epoch["epoch"] for epoch in history if best is not None and epoch.get("validation_score") == best), None),
+            best_epoch=next((epoch["epoch"] for epoch in history if epoch.get("validation_score", np.nan) == best), None),
             score_name=f"Validation score ({metric})" if isinstance(metric, str) else "Validation score",
         )
         return display.plot(ax=ax, **kwargs)

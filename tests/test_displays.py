@@ -271,6 +271,9 @@ def test_best_epoch_is_of_the_metric_that_steers_now():
     display = LossCurveDisplay.from_estimator(model)
     assert display.best_epoch == 1 + scores.index(model.best_validation_score_) > 8
     assert model.best_validation_score_ < max(scores)
+    model.set_params(early_stopping=False, max_iter=3).fit(X, y)
+    assert model.best_validation_score_ is None
+    assert LossCurveDisplay.from_estimator(model).best_epoch is None
 
 
 def test_short_names_of_styles_and_norms():
