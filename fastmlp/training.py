@@ -53,7 +53,8 @@ def choose_threads(n_jobs: int | None, flops: int) -> int:
     """Threads for work of ``flops`` operations between barriers.
 
     None or -1: as many as pay, within what OpenMP (and through it threadpoolctl), the CPU affinity and the
-    cgroup quota of the process allow, and the other workers of a pool. An integer: at most that many. Never more than OpenMP's own limit.
+    cgroup quota of the process allow, and the other workers of a pool. An integer: at most that many. Never more than
+    OpenMP's own limit.
     """
     if n_jobs is not None and n_jobs > 0:
         return min(n_jobs, _core.max_threads())
