@@ -27,7 +27,7 @@ from benchmarks.machine import describe_machine
 
 HERE = Path(__file__).parent
 FLOAT = 4  # bytes: all is float32
-SLAB_ROWS = 2048  # of a batch whose activations are kept at once: _core.pyx
+SLAB_ROWS = 512  # of a batch whose activations are kept at once: _workspace.pyx
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ A step has two phases, with a barrier after each:
     2. across the batch, each thread its blocks of weights: gradient and update in one
 Batch normalisation cuts phase 1 into segments: its statistics are taken by columns, with a barrier before and after. Clipping
 cuts phase 2: all gradients first, then, when their norm is known, all updates.
-A batch of more than 2048 rows (fewer in very large networks) is taken in slabs, the sums of phase 2 carried from slab to
+A batch of more than 512 rows (fewer in very large networks) is taken in slabs, the sums of phase 2 carried from slab to
 slab, which keeps both their order and the memory small. No result depends on the number of threads: a sum is always one
 kernel's, in the order of the rows, and random numbers are drawn by position.
 """
