@@ -184,6 +184,7 @@ cdef class Rows:
 
     def __cinit__(self, X, Py_ssize_t columns):
         cdef Py_buffer *view = &self.buffers[0]
+        cdef int axis
         self.n_buffers = 0
         self.owner = X
         if not isinstance(X, ndarray) and hasattr(X, "indptr"):
@@ -195,8 +196,9 @@ cdef class Rows:
         if view.shape[1] != columns:
             raise ValueError(f"X has {view.shape[1]} columns, the network takes {columns}")
         self.rows.is_double = self.is_double(view, "X")
-        if view.strides[0] % view.itemsize or view.strides[1] % view.itemsize or <uintptr_t> view.buf % view.itemsize:
-            raise ValueError("X must be aligned to its element size")
+        for axis in range(2):  # where there is one place only, NumPy's stride may be anything
+            if <uintptr_t> view.buf % view.itemsize or (view.shape[axis] > 1 and view.strides[axis] % view.itemsize):
+                raise ValueError("X must be aligned to its element size")
         self.n = view.shape[0]
         self.rows.data = view.buf
         self.rows.columns = columns

@@ -130,7 +130,10 @@ class InverseScaling(Schedule):
 
     def epoch_ends(self, samples_seen: int) -> None:
         """rate = initial / (samples_seen + 1)^power_t."""
-        self.rate = self.initial / (samples_seen + 1) ** self.power_t
+        try:
+            self.rate = self.initial / (samples_seen + 1) ** self.power_t
+        except OverflowError:  # the power lies beyond float64
+            self.rate = 0.0
 
 
 class Adaptive(Schedule):

@@ -124,12 +124,12 @@ def _naming_columns(X: Any) -> Iterator[None]:
     """Errors of the block also say which columns of X are not finite numbers. Nothing is looked at unless there is one."""
     try:
         yield
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         faults = [fault for name, column in _columns(X) if (fault := _fault(name, column))]
         if not faults:
             raise
         rest = f" So it is with {len(faults) - _NAMED} more." if len(faults) > _NAMED else ""
-        kind = ValueError if isinstance(error, ValueError) else TypeError
+        kind = next(kind for kind in (ValueError, TypeError, OverflowError) if isinstance(error, kind))
         raise kind(f"{str(error).rstrip()}\n{' '.join(faults[:_NAMED])}{rest}") from error
 
 
@@ -155,7 +155,7 @@ def _fault(name: Any, column: Any) -> str:
         try:
             if np.isfinite(float(value)):
                 continue
-        except (TypeError, ValueError):  # what is not a number: the very thing that is looked for
+        except (TypeError, ValueError, OverflowError):  # what is not a number: the very thing that is looked for
             pass
         return f"Column {name!r} holds {reprlib.repr(value)}."
     return ""

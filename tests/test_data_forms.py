@@ -13,7 +13,7 @@ from scipy import sparse
 from sklearn import neural_network as sklearn_mlp
 from sklearn.exceptions import ConvergenceWarning, DataConversionWarning
 
-from fastmlp import MLPClassifier, MLPRegressor, rows
+from fastmlp import MLPClassifier, MLPRegressor, Network, rows
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -236,7 +236,7 @@ def replaced(array, value):
     return array
 
 
-MIXED = replaced(X.astype(object), "low")
+MIXED, HUGE = replaced(X.astype(object), "low"), np.full((len(X), 1), 10**400, object)
 # X, y, scikit-learn's type of error, and what ours also says.
 REFUSED = {
     "words": (frame(size="Rome"), Y, ValueError, "Column 'size' holds 'Rome'."),
@@ -252,6 +252,8 @@ REFUSED = {
     "a word in an array": (MIXED, Y, ValueError, "Column 2 holds 'low'."),
     "None": (replaced(X.astype(object), None), Y, ValueError, "Column 2 holds None."),
     "a list in an array": (replaced(X.astype(object), [1, 2]), Y, (ValueError, TypeError), "Column 2 holds [1, 2]."),
+    "an integer beyond float64": (replaced(X.astype(object), 10**400), Y, OverflowError, "Column 2 holds 1000"),
+    "a word and such an integer": (np.hstack([MIXED[:, :3], HUGE]), Y, (ValueError, OverflowError), "'low'. Column 3 holds 1000"),
     "all columns words": (np.full(X.shape, "low", object), Y, ValueError, "Column 2 holds 'low'. So it is with 1 more."),
     "matrix": (np.matrix(X), Y, TypeError, ""),
     "0-d": (np.float64(3), Y, ValueError, ""),
@@ -375,6 +377,21 @@ def test_names_of_a_further_partial_fit_are_held_to_the_first():
         fitted.partial_fit(frame()[NAMES[::-1]], Y)
     with pytest.warns(UserWarning, match="X does not have valid feature names"):
         fitted.partial_fit(X, Y)
+
+
+def test_one_row_has_no_stride():
+    """What stands between its numbers and a next row's is nobody's business; between its own numbers it must be theirs."""
+    records = np.zeros(5, dtype=[("name", "S3"), ("x", "f8", 4)])
+    records["x"] = np.arange(20).reshape(5, 4)
+    unaligned = np.frombuffer(bytes(33), dtype=np.uint8)[1:].view(np.float64).reshape(1, 4)
+    aligned = np.ndarray((1, 4), np.float64, np.zeros(8), strides=(35, 8))
+    network = Network((4, 3, 2), dtype="float64", random_state=0)
+    assert network.forward(aligned).tobytes() == network.forward(np.zeros((1, 4))).tobytes()
+    one = np.ndarray((3, 1), np.float64, np.arange(8.0), strides=(8, 3))
+    assert Network((1, 2), dtype="float64", random_state=0).forward(one).shape == (3, 2)
+    for bad in (records["x"], unaligned):
+        with pytest.raises(ValueError, match="aligned"):
+            network.forward(bad)
 
 
 @pytest.mark.parametrize("dtype", ["datetime64[D]", "timedelta64[s]"])

@@ -249,6 +249,15 @@ def test_scikit_learns_schedules_need_no_plan():
         assert type(make_schedule(name, "adam", 0.1, 0.5)) is Constant
 
 
+def test_inverse_scaling_ends_at_0():
+    """Where the power lies beyond float64, the rate is what it tends to."""
+    schedule = make_schedule("invscaling", "sgd", 0.1, 1e4)
+    schedule.epoch_ends(0)
+    assert schedule.rate == 0.1
+    schedule.epoch_ends(100)
+    assert schedule.rate == 0
+
+
 def test_a_plan_carried_out_is_no_failure_to_converge():
     """max_iter epochs without a plateau warn; where the rate was planned for max_iter epochs, they are what was asked for."""
     X, y = classification(3)
