@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import check_scoring
-from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils.optimize import _check_optimize_result
 from sklearn.utils.validation import check_is_fitted
@@ -27,7 +26,7 @@ from fastmlp.adapt import Adaptable, changing, take_body
 from fastmlp.callbacks import CallbackSupportMixin, FitTasks, fit_tasks, with_callbacks
 from fastmlp.conversion import Convertible
 from fastmlp.doclink import DocumentationLink
-from fastmlp.held_out import HeldOut, can_stratify, one_pair, takes_weights
+from fastmlp.held_out import HeldOut, one_pair, split_off, takes_weights
 from fastmlp.lbfgs import run_lbfgs
 from fastmlp.network import Network
 from fastmlp.optimizers import make_schedule, update_rule
@@ -421,7 +420,9 @@ class BaseMLP(CallbackSupportMixin, DocumentationLink, Representation, Saved, Co
         network, data = run.network, run.data
         terms = self._terms(scored_apart=held_out is not None)
         if self.early_stopping and held_out is None:
-            data, held_out = self._split(data, run.y, run.rng)
+            # Two classes that cannot be split are an error, as in scikit-learn; more are not, as it never tries.
+            must_stratify = self.n_outputs_ == 1
+            data, held_out = split_off(data, run.y, self.validation_fraction, self._strata, must_stratify, run.rng)
         watch = None if held_out is None else Watch(self._scorer(held_out, run.loss), steers=self.early_stopping)
         batch_size = self._batch_size(data.n_rows)
         if self.batch_norm and batch_size == 1 and any(self.layer_rates_[:-1]):
@@ -531,27 +532,6 @@ class BaseMLP(CallbackSupportMixin, DocumentationLink, Representation, Saved, Co
                 stacklevel=stacklevel,
             )
         return int(min(self.batch_size, n_rows))
-
-    def _split(self, data: TrainingData, y: Any, rng: np.random.RandomState) -> tuple[TrainingData, HeldOut]:
-        """Set rows aside for early stopping, stratified by class, with ``train_test_split``'s draws."""
-        rows = np.arange(data.X.shape[0], dtype=np.intp) if data.rows is None else data.rows
-        stratify = self._strata(data.y[rows])
-        # Two classes that cannot be split are an error, as in scikit-learn; more are not, as it never tries.
-        if stratify is not None and self.n_outputs_ > 1 and not can_stratify(stratify, self.validation_fraction):
-            warnings.warn(
-                "Too few rows of some class to stratify the validation split of early_stopping; it is drawn "
-                "without regard to classes.",
-                stacklevel=8,
-            )
-            stratify = None
-        train, test = train_test_split(rows, random_state=rng, test_size=self.validation_fraction, stratify=stratify)
-        if len(test) < 2:
-            raise ValueError(
-                "The validation set is too small. Increase 'validation_fraction' or the size of your dataset."
-            )
-        weight = data.sample_weight
-        held_out = HeldOut(data.X[test], data.y[test], y[test], None if weight is None else weight[test])
-        return TrainingData(data.X, data.y, weight, np.ascontiguousarray(train, dtype=np.intp)), held_out
 
     def _warn_of_end(self, record: Record) -> None:
         """Say how the run ended if that is worth a warning."""

@@ -1,4 +1,4 @@
-"""Rows that are not trained on: what they are, whether they can be split off by class, what scores them.
+"""Rows that are not trained on: what they are, how they are split off, what scores them.
 
 It refuses to train and to predict. Imported by ``base`` only.
 """
@@ -6,9 +6,14 @@ It refuses to train and to predict. Imported by ``base`` only.
 from __future__ import annotations
 
 import inspect
+import warnings
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+from sklearn.model_selection import train_test_split
+
+from fastmlp.training import TrainingData
 
 
 class HeldOut(NamedTuple):
@@ -29,6 +34,35 @@ def one_pair(eval_set: Any, X_val: Any, y_val: Any) -> Any:
     if eval_set is not None:
         raise ValueError("Rows to score on must be given as eval_set or as X_val and y_val, not as both.")
     return X_val, y_val
+
+
+def split_off(
+    data: TrainingData,
+    y: Any,
+    fraction: float,
+    strata: Callable[[np.ndarray], np.ndarray | None],
+    must_stratify: bool,
+    rng: np.random.RandomState,
+) -> tuple[TrainingData, HeldOut]:
+    """A fraction of the rows for early stopping, and the others to train on, with ``train_test_split``'s draws.
+
+    strata: labels to stratify by, from targets, None if there are none; must_stratify: it is an error if that is not possible.
+    """
+    rows = np.arange(data.X.shape[0], dtype=np.intp) if data.rows is None else data.rows
+    labels = strata(data.y[rows])
+    if labels is not None and not must_stratify and not can_stratify(labels, fraction):
+        warnings.warn(
+            "Too few rows of some class to stratify the validation split of early_stopping; it is drawn "
+            "without regard to classes.",
+            stacklevel=8,
+        )
+        labels = None
+    train, test = train_test_split(rows, random_state=rng, test_size=fraction, stratify=labels)
+    if len(test) < 2:
+        raise ValueError("The validation set is too small. Increase 'validation_fraction' or the size of your dataset.")
+    weight = data.sample_weight
+    held_out = HeldOut(data.X[test], data.y[test], y[test], None if weight is None else weight[test])
+    return TrainingData(data.X, data.y, weight, np.ascontiguousarray(train, dtype=np.intp)), held_out
 
 
 def can_stratify(labels: np.ndarray, test_fraction: float) -> bool:
