@@ -446,7 +446,7 @@ static void forward_row_wide(real *y, const real *x, const real *W, const real *
     }
 }
 
-/* Rows of W that are fetched ahead: its columns' way takes pieces of each row, which a prefetcher follows less well than all of it. */
+/* Rows of W that are fetched ahead: the columns' way takes a piece of each row, which prefetchers follow less well. */
 #define ROW_AHEAD 12
 
 /* Eight vectors of outputs at a time; where W's row ends inside a vector, the load runs on into the next row, except in W's

@@ -30,8 +30,8 @@ typedef struct fm_pace {
 
 /* Choose the way of the slice that begins now; returns when it ends. One thread begins, so that a short fit wakes no other. The
  * first slice after a change is with cold caches, or wakes the threads: it teaches nothing. (Without it two threads that take 50
- * us for a step of 76 on one passed for slower, and such runs spent half of their time on one.) A slice that outlasts FM_FIRST, as
- * of a step that takes so long, has outlasted that too. */
+ * us for a step of 76 on one passed for slower, and such runs spent half of their time on one.) A slice that outlasts FM_FIRST,
+ * as of a step that takes so long, has outlasted that too. */
 static inline double fm_pace_begin(fm_pace *pace, int n_threads, double now) {
     const int before = pace->trial, other = 1 - pace->way;
     const double age = now - pace->measured[other];

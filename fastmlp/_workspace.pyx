@@ -14,8 +14,8 @@ from fastmlp._machine import LOSSES, OPTIMIZERS
 
 __all__ = ["Workspace"]
 
-# Rows of a batch whose activations are kept at once: with more, what a layer has written has left L2 when the next reads it; fewer
-# where so many would take longer than a slice.
+# Rows of a batch whose activations are kept at once: with more, what a layer has written has left L2 when the next reads it.
+# Fewer where so many would take longer than a slice.
 cdef Py_ssize_t SLAB_ROWS = 512
 cdef Py_ssize_t SLAB_ROWS_LEAST = 128
 cdef double SLAB_OPERATIONS = 5e9
