@@ -130,14 +130,16 @@ ubsan: .venv-ubsan/installed       ## the tests under the undefined-behaviour sa
 
 # libgomp's fork and join of a parallel region are futexes that the sanitizer cannot see. LLVM's OpenMP runtime, which answers to
 # libgomp's names, stands in for it and tells the sanitizer of them through Archer; barrier.h it understands by itself.
-# Without address randomisation: the sanitizer wants its memory at fixed places.
+# It forgets Archer where it lets its threads go before a fork, so in this build it does not (csrc/fork.h): forked children work on
+# one thread, and the test that counts theirs is left out. Without address randomisation: the sanitizer wants its memory at fixed places.
 LIBOMP ?= $(firstword $(wildcard /usr/lib/llvm-*/lib/libomp.so.5))
 TSAN_TESTS := $(wildcard tests/test_bits.py tests/test_threads.py)
 tsan: .venv-tsan/installed         ## the tests of threads under the thread sanitizer (needs Debian's libomp-dev)
 	test -e "$(LIBOMP)" || { echo "no libomp.so.5 with libarcher.so beside it: apt-get install libomp-dev, or LIBOMP=path" >&2; exit 1; }
 	LD_PRELOAD="$$($(CC) -print-file-name=libtsan.so) $(LIBOMP)" OMP_TOOL_LIBRARIES=$(dir $(LIBOMP))libarcher.so \
 	  TSAN_OPTIONS="ignore_noninstrumented_modules=1 halt_on_error=1" setarch -R \
-	  .venv-tsan/bin/pytest -p no:faulthandler -s $(or $(TESTS),$(TSAN_TESTS))
+	  .venv-tsan/bin/pytest -p no:faulthandler -s $(or $(TESTS),$(TSAN_TESTS)) \
+	  --deselect tests/test_threads.py::test_worker_of_a_pool_works_on_one_thread
 
 # Valgrind has no extended precision: some errors in ulps that check prints are its own, so a status of 1 with check's last line is well.
 valgrind: $(VENV)/installed        ## every kernel but AVX-512's under valgrind's memory check, some minutes

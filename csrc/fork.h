@@ -47,7 +47,12 @@ static inline int fm_share(int threads) {
 static _Thread_local int fm_threads_remain; /* of the thread that forks, between the two handlers */
 
 static void fm_before_fork(void) {
+#ifdef __SANITIZE_THREAD__
+    /* The sanitizer forks where others vfork; LLVM's runtime, when it lets its threads go, lets go of Archer too. */
+    fm_threads_remain = 1;
+#else
     fm_threads_remain = atomic_load_explicit(&fm_regions, memory_order_acquire) != 0 || !fm_let_threads_go();
+#endif
 }
 
 static void fm_after_fork_in_child(void) {
