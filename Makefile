@@ -131,7 +131,8 @@ ubsan: .venv-ubsan/installed       ## the tests under the undefined-behaviour sa
 # libgomp's fork and join of a parallel region are futexes that the sanitizer cannot see. LLVM's OpenMP runtime, which answers to
 # libgomp's names, stands in for it and tells the sanitizer of them through Archer; barrier.h it understands by itself.
 # It forgets Archer where it lets its threads go before a fork, so in this build it does not (csrc/fork.h): forked children work on
-# one thread, and the test that counts theirs is left out. Without address randomisation: the sanitizer wants its memory at fixed places.
+# one thread, and the test that counts theirs is left out.
+# Without address randomisation: the sanitizer wants its memory at fixed places.
 LIBOMP ?= $(firstword $(wildcard /usr/lib/llvm-*/lib/libomp.so.5))
 TSAN_TESTS := $(wildcard tests/test_bits.py tests/test_threads.py)
 tsan: .venv-tsan/installed         ## the tests of threads under the thread sanitizer (needs Debian's libomp-dev)

@@ -1,8 +1,8 @@
 """`python -m benchmarks.peers`: fastmlp and the other libraries, in turn, in one run.
 
 Each contender is a process (worker.py) that prepares and warms up, then is measured in turn with the others, A B C A B C
-..., with a pause between them, so that all see the same machine; the FMA peak is probed after every line-up. Prints the tables and writes
-results/peers.md, peers.json and peers.png. Asserts nothing: whether targets are met is in the table.
+..., with a pause between them, so that all see the same machine; the FMA peak is probed after every line-up. Prints the
+tables and writes results/peers.md, peers.json and peers.png. Asserts nothing: whether targets are met is in the table.
 """
 
 from __future__ import annotations
