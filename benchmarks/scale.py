@@ -52,13 +52,13 @@ class Point:
 
     @property
     def law_bytes(self) -> float:
-        """Parameters, two moments and the caller's copy; W transposed from the second layer on; a slab's activations and
-        deltas; and for a fit, 8 bytes per row for the encoded y and 8 for the order."""
+        """Parameters, two moments and the caller's copy; a slab's activations and deltas; and for a fit, 8 bytes
+        per row for the encoded y and 8 for the order."""
         products = [i * o for i, o in pairwise(self.layer_sizes)]
         units = self.layer_sizes[0] + 2 * sum(self.layer_sizes[1:-1]) + self.layer_sizes[-1]
         slab = min(self.batch_size, self.n_rows, SLAB_ROWS)
         rows = 16 * self.n_rows if self.axis == "rows" else 0
-        return FLOAT * (5 * sum(products) - products[0] + slab * units) + rows
+        return FLOAT * (4 * sum(products) + slab * units) + rows
 
 
 def points(quick: bool) -> list[Point]:

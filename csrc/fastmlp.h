@@ -78,13 +78,12 @@ typedef struct fm_norm {
 } fm_norm;
 
 /* One dense layer, y = f(u), u = x W + b. Matrices over the batch lie in panels `stride` apart, W and the state in panels of I
- * rows, WT in panels of O rows, without gaps. What is NULL or 0 is not there. */
+ * rows, without gaps. What is NULL or 0 is not there. */
 typedef struct fm_layer {
     ptrdiff_t fan_in, fan_out;
     int activation;              /* f; identity for the output layer, whose output activation belongs to the loss */
     int residual;                /* what leaves the layer is f(u) + x; I = O */
     void *W, *b;                 /* (I, O) and (O,), columns padded to whole panels */
-    void *WT;                    /* (O, I): W transposed, kept in step by the update; NULL in the first layer */
     void *W_state[FM_MAX_STATE]; /* like W */
     void *b_state[FM_MAX_STATE]; /* like b */
     fm_norm *norm;               /* u = batch normalisation of x W; z then holds xhat */
@@ -221,9 +220,10 @@ typedef struct fm_kernels {
     void (*normalise)(const fm_layer *layer, ptrdiff_t p, ptrdiff_t batch, ptrdiff_t stride);
 
     /* backward: below.dz[r] = (layer.dz[r] W^T) * f'(below)[r], f' from below's y or z; before f', what residual and dropout
-     * make of it. With below.norm: without f', the rest is denormalise's. numerics: one chain in the order of O. oracle: backward
-     */
-    void (*backward)(const fm_layer *layer, const fm_layer *below, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t stride);
+     * make of it. With below.norm: without f', the rest is denormalise's. chunk: scratch of `chunk` reals, aligned.
+     * numerics: one chain in the order of O. oracle: backward */
+    void (*backward)(const fm_layer *layer, const fm_layer *below, void *chunk, ptrdiff_t first, ptrdiff_t rows,
+                     ptrdiff_t stride);
 
     /* denormalise: panel p of dz, gradient of y, becomes that of z; d_scale and d_b are its sums. oracle: normalise_gradient */
     void (*denormalise)(const fm_layer *layer, ptrdiff_t p, ptrdiff_t batch, ptrdiff_t stride);
@@ -231,7 +231,7 @@ typedef struct fm_kernels {
     /* update: one block of weights, rows i0 <= i < i0 + n (i0 a multiple of FM_BLOCK_ROWS, n <= FM_BLOCK_ROWS), panel p
      *     G  = (accumulate ? G : 0) + x[:, i]^T dz[:, p]         over all `batch` rows
      *     g  = (G + l2 W + l1 sign(W)) clip / weight_sum
-     *     W, state = rule(W, state, g);  WT follows;  penalty[column] += penalty_scale * column's penalty, before the update
+     *     W, state = rule(W, state, g);  penalty[column] += penalty_scale * column's penalty, before the update
      * rule < 0: stops after G (a batch taken in slabs). G: FM_BLOCK_ROWS * panel reals, the caller's.
      * numerics: G is one chain in the order of the batch. oracle: gradient, OPTIMIZERS */
     void (*update)(const fm_layer *layer, void *G, double *penalty, ptrdiff_t i0, ptrdiff_t n, ptrdiff_t p, ptrdiff_t batch,
@@ -262,7 +262,7 @@ typedef struct fm_kernels {
     /* forward_unpacked: panels p0 <= p < p1 of what leaves the layer, x and y in panels, from row-major W and b without gaps
      * scratch: `chunk` reals, aligned. numerics: the same bits as forward */
     void (*forward_unpacked)(const fm_layer *layer, void *chunk, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t rows, ptrdiff_t stride);
-    ptrdiff_t chunk;
+    ptrdiff_t chunk; /* reals of scratch that backward and forward_unpacked want */
 
     fm_activation_row activations[FM_N_ACTIVATIONS];
     fm_output_row outputs[FM_N_OUTPUTS];

@@ -5,10 +5,10 @@
  *     element (r, c) stands at  panels[(c / NR) * stride + r * NR + c % NR],   stride >= rows * NR
  *
  * Everything a training run touches lies in panels: weights (fan-in rows), optimizer state, activations and deltas (a
- * row per sample). One layout serves every product, so nothing is packed during a step:
+ * row per sample). One layout serves every product, so nothing is packed during a step but W^T:
  *
  *     forward           z = x W       x by single elements along its rows,    W by vectors
- *     backward          dx = dz W^T   dz likewise,                            W^T by vectors (kept beside W, see kernels.c)
+ *     backward          dx = dz W^T   dz likewise,                            W^T by vectors (transposed a chunk at a time)
  *     weight gradient   dW = x^T dz   x by single elements down its columns,  dz by vectors
  *
  * and a block of 32 rows of a weight panel is contiguous, which is what the update rule then streams through.

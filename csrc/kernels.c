@@ -210,12 +210,35 @@ static void descend(const fm_layer *l, real *dz, ptrdiff_t at, ptrdiff_t rows) {
         activation[l->activation].derivative(dz, (const real *)(l->z ? l->z : l->y) + at, rows * NR);
 }
 
-static void backward(const fm_layer *l, const fm_layer *below, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t stride) {
+/* chunk[o - o0, i - i0] = W[i, o] for kc outputs from o0 on, a multiple of NR, and `width` <= NR inputs from i0 on, likewise:
+ * squares of NR x NR, each in one piece. */
+static void transpose_chunk(real *chunk, const fm_layer *l, ptrdiff_t i0, ptrdiff_t width, ptrdiff_t o0, ptrdiff_t kc) {
+    const real *W = (const real *)l->W + o0 * l->fan_in + i0 * NR;
+    const ptrdiff_t even = width / FM_SQUARE * FM_SQUARE;
+    if (width < NR)
+        memset(chunk, 0, (size_t)(kc * NR) * sizeof(real));
+    for (ptrdiff_t o = 0; o < kc; o += NR, W += l->fan_in * NR, chunk += NR * NR) {
+        const ptrdiff_t columns = smaller(NR, kc - o);
+        for (ptrdiff_t i = 0; i < even; i += FM_SQUARE)
+            for (ptrdiff_t c = 0; c < columns; c += FM_SQUARE) /* the last ones run on into the padding of both */
+                transpose_square(chunk + c * NR + i, NR, W + i * NR + c, NR);
+        for (ptrdiff_t i = even; i < width; i++)
+            for (ptrdiff_t c = 0; c < columns; c++)
+                chunk[c * NR + i] = W[i * NR + c];
+    }
+}
+
+/* W is transposed where it is used, a chunk at a time. */
+static void backward(const fm_layer *l, const fm_layer *below, void *chunk, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t stride) {
     for (ptrdiff_t p = 0; p * NR < l->fan_in; p++) {
-        const ptrdiff_t at = p * stride + first * NR;
+        const ptrdiff_t at = p * stride + first * NR, width = smaller(NR, l->fan_in - p * NR);
         real *dz = (real *)below->dz + at;
-        product(dz, (const real *)l->dz + first * NR, (const real *)l->WT + p * l->fan_out * NR, NULL, rows, l->fan_out, stride,
-                panel_vectors(l->fan_in - p * NR));
+        for (ptrdiff_t o0 = 0; o0 < l->fan_out || o0 == 0; o0 += KC) {
+            const ptrdiff_t kc = smaller(KC, l->fan_out - o0);
+            transpose_chunk(chunk, l, p * NR, width, o0, kc);
+            product_chunk(dz, (const real *)l->dz + o0 / NR * stride + first * NR, chunk, NULL, rows, o0 > 0, kc, stride,
+                          panel_vectors(width));
+        }
         if (l->residual)
             for (ptrdiff_t i = 0; i < rows * NR; i += V)
                 v_store(dz + i, v_load(dz + i) + v_load((const real *)l->dout + at + i));
@@ -328,24 +351,6 @@ static void affine(void *scale, void *shift, const void *gamma, const void *b, c
 
 /* ---- Weights ---------------------------------------------------------------------------------------------------- */
 
-/* WT's block for rows i0..i0+n of panel p of W. */
-static void transpose_block(const fm_layer *l, const real *W, ptrdiff_t i0, ptrdiff_t n, ptrdiff_t p) {
-    const ptrdiff_t columns = smaller(NR, l->fan_out - p * NR);
-    for (ptrdiff_t i = 0; i < n; i += NR) {
-        real *wt = (real *)l->WT + ((i0 + i) / NR * l->fan_out + p * NR) * NR;
-        const real *w = W + i * NR;
-        const ptrdiff_t rows = smaller(NR, n - i), even = rows / FM_SQUARE * FM_SQUARE;
-        ptrdiff_t o = 0;
-        for (; o + FM_SQUARE <= columns; o += FM_SQUARE)
-            for (ptrdiff_t j = 0; j < even; j += FM_SQUARE)
-                transpose_square(wt + o * NR + j, NR, w + j * NR + o, NR);
-        const ptrdiff_t squared = o;
-        for (o = 0; o < columns; o++)
-            for (ptrdiff_t j = o < squared ? even : 0; j < rows; j++)
-                wt[o * NR + j] = w[j * NR + o];
-    }
-}
-
 static void update(const fm_layer *l, void *G, double *penalty, ptrdiff_t i0, ptrdiff_t n, ptrdiff_t p, ptrdiff_t batch,
                    ptrdiff_t stride, int accumulate, int rule, const fm_hyper *hyper) {
     const ptrdiff_t at = (p * l->fan_in + i0) * NR;
@@ -361,8 +366,6 @@ static void update(const fm_layer *l, void *G, double *penalty, ptrdiff_t i0, pt
     if (rule < 0)
         return;
     rules[rule](W, state, G, penalty, n, nv, hyper->l1, hyper->l2, hyper);
-    if (l->WT)
-        transpose_block(l, W, i0, n, p);
 }
 
 /* The rule for one row of a panel: a vector, which has no penalty. */

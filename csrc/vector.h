@@ -86,7 +86,7 @@ static inline void v_store_n(real *p, vec v, ptrdiff_t n) { memcpy(p, &v, (size_
 #endif
 
 /* to[j * to_stride + i] = from[i * from_stride + j] for i, j < FM_SQUARE: the squares that 16-byte registers turn over. Measured
- * on Zen 4 for the transposed weights, against element by element: 2 % of a deep or wide step on one thread, 7 % of deep on two.
+ * on Zen 4 for transposed weights, against element by element: 2 % of a deep or wide step on one thread, 7 % of deep on two.
  */
 #define FM_SQUARE (FM_DOUBLE ? 2 : 4)
 static inline void transpose_square(real *to, ptrdiff_t to_stride, const real *from, ptrdiff_t from_stride) {

@@ -358,7 +358,8 @@ cdef class Trainer(Workspace):
         for n_chunks in range(n_chunks, 0, -1):
             n = (end - row) // n_chunks
             for l in range(self.ends[s], bottom, -1):
-                self.k.backward(&self.layers[l], &self.layers[l - 1], row, n, self.stride)
+                self.k.backward(&self.layers[l], &self.layers[l - 1], self.scratch + thread * self.scratch_bytes, row, n,
+                                self.stride)
                 fm_profile_mark(&self.profiles[thread], self.n_layers, FM_SECTION_backward, l)
             row += n
 

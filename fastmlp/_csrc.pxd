@@ -38,7 +38,6 @@ cdef extern from "fastmlp.h" nogil:
         int activation, residual
         void *W
         void *b
-        void *WT
         void *W_state[3]
         void *b_state[3]
         fm_norm *norm
@@ -127,7 +126,7 @@ cdef extern from "fastmlp.h" nogil:
         void (*gradient_csr)(void *G, const fm_columns *C, const void *dz, Py_ssize_t i0, Py_ssize_t n,
                              int accumulate) noexcept nogil
         void (*normalise)(const fm_layer *layer, Py_ssize_t p, Py_ssize_t batch, Py_ssize_t stride) noexcept nogil
-        void (*backward)(const fm_layer *layer, const fm_layer *below, Py_ssize_t first, Py_ssize_t rows,
+        void (*backward)(const fm_layer *layer, const fm_layer *below, void *chunk, Py_ssize_t first, Py_ssize_t rows,
                          Py_ssize_t stride) noexcept nogil
         void (*denormalise)(const fm_layer *layer, Py_ssize_t p, Py_ssize_t batch, Py_ssize_t stride) noexcept nogil
         void (*update)(const fm_layer *layer, void *G, double *penalty, Py_ssize_t i0, Py_ssize_t n, Py_ssize_t p,

@@ -85,7 +85,7 @@ class Kernels:
         rho: float = 0.9,
         weight_decay: float = 0.0,
         slabs: int = 1,
-    ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray], list[np.ndarray], np.ndarray, np.ndarray]: ...
+    ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray], list[np.ndarray], np.ndarray]: ...
     def leaving(
         self,
         x: np.ndarray,

@@ -83,6 +83,14 @@ cdef class Panels:
             raise AssertionError(f"{what} wrote outside its output")
         return self
 
+    def check_padding(self, str what):
+        """What fills up the last vector of the columns is 0, so that weights' padding stays 0 in an update."""
+        cdef Py_ssize_t filled = (self.columns + self.k.vector - 1) // self.k.vector * self.k.vector
+        rows = self.grid[:, self.first:self.first + self.rows].transpose(1, 0, 2).reshape(self.rows, self.panels * self.k.panel)
+        if rows[:, self.columns:filled].any():
+            raise AssertionError(f"{what} left padding that is not 0")
+        return self
+
 
 def guarded(Py_ssize_t n, dtype, Py_ssize_t offset=0):
     """(array of n NaN at `offset` elements from alignment, function that raises if its surroundings changed)."""
@@ -322,26 +330,29 @@ cdef class Kernels:
         """Gradient at the input of the activation below, whose input was x: (dz W^T) * f'(x)."""
         cdef fm_layer layer, below
         cdef Py_ssize_t rows = dz.shape[0], I = W.shape[0], O = W.shape[1]
-        cdef Panels D = Panels(self, rows, O, first).set(dz), T = Panels(self, O, I, 0, True).set(W.T)
+        cdef Panels D = Panels(self, rows, O, first).set(dz), P = Panels(self, I, O, 0, True).set(W)
         cdef Panels out = Panels(self, rows, I, first), Y = Panels(self, rows, I, first), Z = Panels(self, rows, I, first).set(x)
         memset(&layer, 0, sizeof(layer))
         memset(&below, 0, sizeof(below))
+        chunk, check = guarded(self.k.chunk, self.dtype)
+        cdef void *chunk_at = address(chunk)
         y = numpy.array(x, self.dtype)
         self.k.activations[ACTIVATIONS.index(activation)].forward(address(y), address(y), y.size)
         Y.set(y)
-        layer.fan_in, layer.fan_out, layer.dz, layer.WT = I, O, D.at, T.at
+        layer.fan_in, layer.fan_out, layer.dz, layer.W = I, O, D.at, P.at
         below.activation, below.fan_out, below.dz, below.y = ACTIVATIONS.index(activation), I, out.at, Y.at
         if self.k.activations[below.activation].from_input:
             below.z = Z.at
         start()
-        self.k.backward(&layer, &below, first, rows, D.stride)
+        self.k.backward(&layer, &below, chunk_at, first, rows, D.stride)
         stop()
-        return out.check("backward").get()
+        check("backward")
+        return out.check("backward").check_padding("backward").get()
 
     def update(self, str optimizer, x, dz, W, b, state_W, state_b, *, int t=1, double weight_sum=1, double l1=0, double l2=0,
                double learning_rate=0.1, double momentum=0.9, double beta_1=0.9, double beta_2=0.999, double epsilon=1e-8,
                double rho=0.9, double weight_decay=0, slabs=1):
-        """One update of a layer: (W, b, state_W, state_b, W transposed, penalty per column)."""
+        """One update of a layer: (W, b, state_W, state_b, penalty per column)."""
         cdef fm_layer layer
         cdef fm_hyper h
         cdef Py_ssize_t rows = x.shape[0], I = W.shape[0], O = W.shape[1], i, p, n, n_state = OPTIMIZERS[optimizer], s, at
@@ -350,10 +361,10 @@ cdef class Kernels:
         # One slab needs its sums no longer than a block takes, as in training; more slabs keep all of them.
         cdef Py_ssize_t size = FM_BLOCK_ROWS * self.panel * self.k.element_size, step = size if slabs > 1 else 0
         cdef Panels X = Panels(self, rows, I).set(x), D = Panels(self, rows, O).set(dz), PW = Panels(self, I, O, 0, True).set(W)
-        cdef Panels PT = Panels(self, O, I, 0, True).set(numpy.transpose(W)), PB = Panels(self, 1, O, 0, True).set(b), panels
+        cdef Panels PB = Panels(self, 1, O, 0, True).set(b), panels
         memset(&layer, 0, sizeof(layer))
         memset(&h, 0, sizeof(h))
-        layer.fan_in, layer.fan_out, layer.W, layer.b, layer.WT = I, O, PW.at, PB.at, PT.at
+        layer.fan_in, layer.fan_out, layer.W, layer.b = I, O, PW.at, PB.at
         states = [[Panels(self, I, O, 0, True).set(state_W[s]) for s in range(n_state)],
                   [Panels(self, 1, O, 0, True).set(state_b[s]) for s in range(n_state)]]
         for s in range(n_state):
@@ -387,10 +398,10 @@ cdef class Kernels:
             for p in range(PW.panels):
                 self.k.update_bias(&layer, G + (n_blocks * PW.panels + p) * step, p, n, X.stride, accumulate, rule, &h)
             stop()
-        for panels in [PW, PT, PB, *states[0], *states[1]]:
+        for panels in [PW, PB, *states[0], *states[1]]:
             panels.check(optimizer)
         return (PW.get(), PB.get()[0], [panels.get() for panels in states[0]], [panels.get()[0] for panels in states[1]],
-                PT.get().T, penalty[:O])
+                penalty[:O])
 
     def leaving(self, x, W, b, str activation="identity", *, scale=None, shift=None, bint residual=False, double rate=0.0,
                 seed=0, int stream=1, int step=1, Py_ssize_t row=0, Py_ssize_t first=0):

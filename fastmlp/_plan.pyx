@@ -332,9 +332,6 @@ cdef class Plan:
             matrix.row_stride, matrix.column_stride = layer.fan_out, 1
             self.k.gather(layer.W if state < 0 else layer.W_state[state], &matrix, NULL, 0, layer.fan_in,
                           layer.fan_in * self.k.panel)
-            if state < 0 and layer.WT != NULL:
-                matrix.columns, matrix.row_stride, matrix.column_stride = layer.fan_in, 1, layer.fan_out
-                self.k.gather(layer.WT, &matrix, NULL, 0, layer.fan_out, layer.fan_out * self.k.panel)
             self.pack_vector(layer.b if state < 0 else layer.b_state[state], b, layer.fan_out)
             if layer.norm != NULL:
                 self.pack_vector(layer.norm.scale if state < 0 else layer.norm.scale_state[state], scale, layer.fan_out)

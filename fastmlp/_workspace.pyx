@@ -66,8 +66,9 @@ cdef class Workspace:
         self.allocate_layers(dropout)
         self.list_segments()
         self.list_units()
-        # Of a thread: a chunk's targets and outputs in phase 1, a unit's gradient in phase 2; rounded to cache lines.
-        self.scratch_bytes = max(2 * FM_CHUNK_ROWS * (plan.sizes[self.n_layers] + 1), FM_BLOCK_ROWS * self.k.panel)
+        # Of a thread: a chunk's targets and outputs, or a chunk of weights, in phase 1, a unit's gradient in phase 2; rounded to
+        # cache lines.
+        self.scratch_bytes = max(2 * FM_CHUNK_ROWS * (plan.sizes[self.n_layers] + 1), FM_BLOCK_ROWS * self.k.panel, self.k.chunk)
         self.scratch_bytes = (self.scratch_bytes * self.k.element_size + 127) // 64 * 64
         self.scratch = <char *> self.buffer(self.n_threads * self.scratch_bytes)
         self.allocate_profiles()
@@ -99,7 +100,7 @@ cdef class Workspace:
 
         An odd number of rows between panels, so that a row's pieces do not fall into one cache set.
         """
-        cdef Py_ssize_t size = self.k.element_size, rows = min(self.batch_size, self.slab_rows) | 1, O, I, batch
+        cdef Py_ssize_t size = self.k.element_size, rows = min(self.batch_size, self.slab_rows) | 1, O, batch
         cdef fm_layer *layer
         cdef bint learns, hidden
         cdef int l, s
@@ -110,7 +111,7 @@ cdef class Workspace:
             layer = &self.layers[l]
             layer.fan_in, layer.fan_out, layer.activation = self.plan.sizes[l], self.plan.sizes[l + 1], self.plan.hidden[l]
             learns, hidden = self.rates[l] > 0, l < self.n_layers - 1
-            I, O = self.plan.padded(layer.fan_in), self.plan.padded(layer.fan_out)
+            O = self.plan.padded(layer.fan_out)
             batch = O // self.k.panel * self.stride * size
             layer.W = self.buffer(layer.fan_in * O * size)
             layer.b = self.buffer(O * size)
@@ -120,8 +121,6 @@ cdef class Workspace:
             layer.x = self.layers[l - 1].out if l > 0 else NULL  # of the first: see make_room_for_input
             layer.dz = self.buffer(batch)
             layer.y = layer.dz
-            if l > 0:
-                layer.WT = self.buffer(layer.fan_out * I * size)
             if self.plan.normalises(l):
                 self.allocate_norm(layer, O * size, learns)
             if hidden:
