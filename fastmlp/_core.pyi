@@ -52,6 +52,9 @@ class Trainer(Workspace):
         seed: int = 0,
         step_losses: np.ndarray | None = None,
     ) -> float: ...
+    def finish(
+        self, parameters: np.ndarray, state: np.ndarray | None = None, statistics: np.ndarray | None = None
+    ) -> None: ...
     def loss_gradient(
         self,
         parameters: np.ndarray,

@@ -75,6 +75,7 @@ cdef class Turn:
     cdef fm_turn *turn
 
     def __cinit__(self, Trainer trainer):
+        trainer.refuse_finished()
         if not fm_take(&trainer.turn):
             raise RuntimeError("this Trainer is in use in another thread")
         self.turn = &trainer.turn
@@ -198,6 +199,26 @@ cdef class Trainer(Workspace):
         self.draws.key[0], self.draws.key[1] = <uint32_t> (seed & 0xffffffff), <uint32_t> (seed >> 32 & 0xffffffff)
         self.run(&e)
         return (self.position.loss + self.in_order(self.penalties)) / m if m else 0.0
+
+    def finish(self, parameters, state=None, statistics=None):
+        """store for the last time: what has been copied is let go before the next is, so that training never takes more memory
+        than it did in its epochs. The Trainer is of no use then."""
+        cdef Turn _turn = Turn(self)
+        cdef int l, s
+        cdef char *at = NULL
+        cdef Py_ssize_t n = self.plan.n_parameters, size = self.k.element_size
+        if state is not None:
+            at = <char *> flat(state, n * self.n_state, self.plan.kind, "state", True)
+        self.store(parameters, None, statistics)
+        self.finished = True
+        for l in range(self.n_layers):
+            self.release(self.layers[l].W)
+        for s in range(self.n_state):
+            if at != NULL:
+                with nogil:
+                    self.plan.unpack(at + s * n * size, self.layers, s)
+            for l in range(self.n_layers):
+                self.release(self.layers[l].W_state[s])
 
     def loss_gradient(self, parameters, X, y, sample_weight, out, *, statistics=None, **constants):
         """Loss of all rows of X at `parameters`, and its gradient into the flat array `out`; `constants` as in epoch."""

@@ -43,6 +43,9 @@ cdef class Workspace:
     cdef fm_columns *columns       # of each thread: a slab's stored elements in the thread's part of the first layer
     cdef fm_draws draws
     cdef list buffers
+    cdef bint finished             # the memory of weights and state is gone
+    cdef int release(self, void *memory) except -1
+    cdef int refuse_finished(self) except -1
     cdef int refuse_absurd(self) except -1
     cdef void *buffer(self, Py_ssize_t n_bytes) except NULL
     cdef int allocate_layers(self, dropout) except -1

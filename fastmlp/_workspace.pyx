@@ -78,6 +78,16 @@ cdef class Workspace:
         if max_grad_norm > 0:
             self.squares = <double *> self.buffer(self.n_units * self.k.panel * sizeof(double))
 
+    cdef int release(self, void *memory) except -1:
+        """Give a buffer back; who still points to it must not look."""
+        self.buffers = [buffer for buffer in self.buffers if (<Buffer> buffer).at != memory]
+        return 0
+
+    cdef int refuse_finished(self) except -1:
+        if self.finished:
+            raise RuntimeError("this Trainer has finished: its memory is gone")
+        return 0
+
     cdef int refuse_absurd(self) except -1:
         """MemoryError where sizes in bytes, of a batch or of threads, could overflow further down; a Plan's own cannot."""
         rows, threads, size = min(self.batch_size, self.slab_rows), self.n_threads, self.k.element_size  # Python numbers
@@ -252,6 +262,7 @@ cdef class Workspace:
         cdef Py_ssize_t between = n * size if state is not None else 0  # the same zeros for each array
         cdef fm_layer *layer
         cdef int s, l
+        self.refuse_finished()
         if state is None and self.n_state:
             state_at = <char *> zeros.at
         with nogil:
@@ -274,6 +285,7 @@ cdef class Workspace:
         cdef char *at = <char *> flat(parameters, n, self.plan.kind, "parameters", True)
         cdef char *state_at = <char *> flat(state, n * self.n_state, self.plan.kind, "state", True) if state is not None else NULL
         cdef int s
+        self.refuse_finished()
         with nogil:
             self.plan.unpack(at, self.layers, -1)
             for s in range(self.n_state if state_at != NULL else 0):

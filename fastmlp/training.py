@@ -137,8 +137,8 @@ def _quota_v1(folder: Path) -> Iterator[float]:
 # --- memory --------------------------------------------------------------------------------------------------
 
 # Arrays of doubles, as long as the parameters, that L-BFGS-B holds with its 10 corrections (SciPy: 2 m n + 5 n), and ours
-# around it: parameters, gradient, best; W, transposed W and gradient in panels.
-_LBFGS_ARRAYS = 31
+# around it: parameters, gradient, best; W and gradient in panels.
+_LBFGS_ARRAYS = 30
 
 
 def claim_training_memory(layer_sizes: tuple[int, ...], dtype: np.dtype, rule: str | None) -> None:
@@ -149,7 +149,7 @@ def claim_training_memory(layer_sizes: tuple[int, ...], dtype: np.dtype, rule: s
     layer_sizes : tuple of int
     dtype : numpy.dtype
     rule : str or None
-        The core's update rule: parameters and its state, flat and in panels, and transposed weights. None: L-BFGS.
+        The core's update rule: parameters and its state, flat and in panels. None: L-BFGS.
 
     Raises
     ------
@@ -157,7 +157,7 @@ def claim_training_memory(layer_sizes: tuple[int, ...], dtype: np.dtype, rule: s
         With the figure, if the system refuses.
     """
     n_parameters = sum(fan_in * fan_out + fan_out for fan_in, fan_out in pairwise(layer_sizes))
-    n_bytes = 8 * _LBFGS_ARRAYS if rule is None else dtype.itemsize * (3 + 2 * _core.OPTIMIZERS[rule])
+    n_bytes = 8 * _LBFGS_ARRAYS if rule is None else dtype.itemsize * 2 * (1 + _core.OPTIMIZERS[rule])
     claim_memory(n_parameters * n_bytes, f"Training layers {layer_sizes} in {dtype.name} with {rule or 'lbfgs'}")
 
 
@@ -333,6 +333,8 @@ class Record:
     validation_loss_curve: list[float] = field(default_factory=list)
     best_loss: float = np.inf
     best_score: float = -np.inf
+    #: the run's epoch that gave best_score; 0: an earlier run
+    best_epoch: int = 0
     no_improvement: int = 0
     samples_seen: int = 0
     n_epochs: int = 0
@@ -450,17 +452,29 @@ def run_epochs(
     trainer = method.trainer(network, loss, optimizer.rule, settings.batch_size, n_threads)
     trainer.load(network.parameters, optimizer.arrays, network.statistics)
     current = network.parameters, network.statistics
-    best = None if watch is None else (aligned_copy(network.parameters), network.statistics.copy())
-    fallback = False  # whether ``best`` has a score, and this run did not diverge at once
+    best: tuple[np.ndarray, np.ndarray] | None = None
+    held = -1  # the epoch that ``best`` is of
+    fallback = False  # whether there is a best score, and this run did not diverge at once
     order = data.rows
     if settings.shuffle:
         order = np.arange(n_rows, dtype=np.intp) if order is None else order.copy()
-    record.n_epochs, record.ended = 0, ""
+    record.n_epochs, record.best_epoch, record.ended = 0, 0, ""
     progress = settings.progress()
+
+    def hold() -> None:
+        """Copy the parameters, which are about to be overwritten, if they are the best ones: a copy that lives no earlier."""
+        nonlocal best, held
+        if watch is None or not record.best_epoch == record.n_epochs != held:
+            return
+        if best is None:
+            best = aligned_copy(network.parameters), network.statistics.copy()
+        else:
+            best[0][:], best[1][:] = current
+        held = record.best_epoch
 
     def kept() -> tuple[np.ndarray, np.ndarray]:
         """What the run leaves if it ends now."""
-        if watch is None or best is None or record.best_score == -np.inf:
+        if watch is None or best is None or record.best_score == -np.inf or record.best_epoch != held:
             return current
         return best if watch.steers or record.ended == "diverged" else current
 
@@ -484,6 +498,7 @@ def run_epochs(
                 **constants,
             )
             optimizer.n_updates += n_steps
+            hold()
             trainer.store(network.parameters, None if observer is None else optimizer.arrays, network.statistics)
             record.n_epochs += 1
             record.samples_seen += n_rows
@@ -504,10 +519,9 @@ def run_epochs(
                 record.ended = "diverged"
                 optimizer.arrays[...], optimizer.n_updates = 0, 0  # what it remembers is not finite either
             else:
-                if watch is not None and best is not None:
+                if watch is not None:
                     entry["validation_score"], entry["validation_loss"] = watch.score(network)
-                    if _judge_score(record, settings, entry, watch.steers):
-                        best = aligned_copy(network.parameters), network.statistics.copy()
+                    _judge_score(record, settings, entry, watch.steers)
                     fallback = record.best_score > -np.inf
                 if watch is None or not watch.steers:
                     _judge_loss(record, settings)
@@ -525,7 +539,8 @@ def run_epochs(
     finally:
         if progress is not None:
             progress.close()
-    trainer.store(network.parameters, None if record.ended == "diverged" else optimizer.arrays, network.statistics)
+    hold()
+    trainer.finish(network.parameters, None if record.ended == "diverged" else optimizer.arrays, network.statistics)
     if record.ended == "interrupted" and not _is_finite(network):  # it was diverging
         record.divergence = _divergence(network, rates)
         if not fallback:
@@ -541,11 +556,11 @@ def run_epochs(
 
 def _is_finite(network: Network) -> bool:
     """Whether all numbers that make up its function are."""
-    return bool(np.isfinite(network.parameters).all() and np.isfinite(network.statistics).all())
+    return _all_finite(network.parameters) and _all_finite(network.statistics)
 
 
 def _all_finite(array: np.ndarray) -> bool:
-    """Whether all numbers are finite; a sum says so faster, unless it overflows itself."""
+    """Whether all numbers are finite; a sum says so faster and without memory, unless it overflows itself."""
     with np.errstate(over="ignore", invalid="ignore"):
         return bool(np.isfinite(array.sum()) or np.isfinite(array).all())
 
@@ -558,17 +573,15 @@ def _judge_loss(record: Record, settings: Settings) -> None:
         record.best_loss = loss
 
 
-def _judge_score(record: Record, settings: Settings, entry: dict[str, Any], steers: bool) -> bool:
-    """Count the epoch as one without improvement if it scores below best + tol; whether it is the best one."""
+def _judge_score(record: Record, settings: Settings, entry: dict[str, Any], steers: bool) -> None:
+    """Count the epoch as one without improvement if it scores below best + tol; note it if it is the best one."""
     value = entry["validation_score"]
     record.validation_scores.append(value)
     record.validation_loss_curve.append(entry["validation_loss"])
     if steers:
         record.no_improvement = record.no_improvement + 1 if value < record.best_score + settings.tol else 0
-    is_best = bool(value > record.best_score)
-    if is_best:
-        record.best_score = value
-    return is_best
+    if value > record.best_score:
+        record.best_score, record.best_epoch = value, record.n_epochs
 
 
 def _verdict(record: Record, settings: Settings, schedule: Schedule, by_score: bool, progress: Progress | None) -> str:

@@ -22,6 +22,7 @@ from conftest import classification, regression
 
 import fastmlp
 from fastmlp import MLPClassifier, MLPEnsembleClassifier, MLPRegressor, Network, _core, training
+from fastmlp.optimizers import Hyperparameters, make_schedule
 
 PACKAGE = Path(fastmlp.__file__).parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
@@ -120,6 +121,43 @@ def test_raised_at_every_line(kind, error):
         assert kept > 10 * late
         assert (done > 0) == (error is KeyboardInterrupt)  # it keeps what a run has found
         estimator.fit(X, y)  # and no lock is left
+
+
+def test_interrupted_at_every_line_leaves_the_best_parameters():
+    """A run that goes by its score ends on what the record calls the best, also where the best epoch is the one just over."""
+    X, y = classification(3, n=90)
+    curve, rule = (0.1, 0.3, 0.2, 0.4, 0.0), "adam"
+    settings = training.Settings(max_epochs=len(curve), batch_size=32, shuffle=True, tol=0, patience=9)
+    line = checked = 0
+    while True:
+        line += 1
+        network, record = Network((X.shape[1], 8, 3), batch_norm=True, random_state=0), training.Record()
+        seen: dict[float, tuple[np.ndarray, np.ndarray]] = {}
+
+        def score(net, seen=seen):
+            value = curve[len(seen)]
+            seen[value] = net.parameters.copy(), net.statistics.copy()
+            return value, 1.0
+
+        try:
+            n_lines = raise_at(
+                line,
+                KeyboardInterrupt,
+                lambda network=network, record=record, score=score: training.run_epochs(
+                    network, "log_loss", training.TrainingData(X.astype(np.float32), y), settings, Hyperparameters(),
+                    make_schedule("constant", rule, 0.01, 0.5), training.OptimizerState.new(rule, network), np.random.RandomState(0),
+                    record, training.Watch(score),
+                ),
+            )  # fmt: skip
+        except KeyboardInterrupt:  # before the epochs, or when they were over
+            continue
+        if record.best_score > -np.inf:
+            checked += 1
+            assert np.array_equal(network.parameters, seen[record.best_score][0]), line
+            assert np.array_equal(network.statistics, seen[record.best_score][1]), line
+        if n_lines < line:
+            break
+    assert checked > 50
 
 
 # --- callables that raise ---------------------------------------------------------------------------------------------
