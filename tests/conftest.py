@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import sklearn
@@ -12,6 +14,9 @@ SKLEARN_CURVE_RTOL = 1e-9
 SKLEARN_LBFGS_RTOL = 1e-6
 SKLEARN_FLOAT32_RTOL = 1e-3
 CURVE_EPOCHS = 20
+
+# Whether a sanitizer's runtime is loaded before everything else: it takes address space, and keeps what is freed.
+SANITIZED = "san" in os.environ.get("LD_PRELOAD", "")
 
 # Central differences in float64 with step h: truncation h^2, rounding eps / h; h = eps^(1/3) balances them.
 DIFFERENCE_STEP = np.finfo(np.float64).eps ** (1 / 3)

@@ -126,29 +126,31 @@ def test_raised_at_every_line(kind, error):
 def test_interrupted_at_every_line_leaves_the_best_parameters():
     """A run that goes by its score ends on what the record calls the best, also where the best epoch is the one just over."""
     X, y = classification(3, n=90)
-    curve, rule = (0.1, 0.3, 0.2, 0.4, 0.0), "adam"
+    data, curve = training.TrainingData(X.astype(np.float32), y), (0.1, 0.3, 0.2, 0.4, 0.0)
     settings = training.Settings(max_epochs=len(curve), batch_size=32, shuffle=True, tol=0, patience=9)
-    line = checked = 0
-    while True:
-        line += 1
-        network, record = Network((X.shape[1], 8, 3), batch_norm=True, random_state=0), training.Record()
-        seen: dict[float, tuple[np.ndarray, np.ndarray]] = {}
 
-        def score(net, seen=seen):
+    def interrupted(line: int) -> tuple[int, Network, training.Record, dict[float, tuple[np.ndarray, np.ndarray]]]:
+        """A run that is interrupted before this line: how many it had, what it left, what each score was given for."""
+        network, record, seen = Network((X.shape[1], 8, 3), batch_norm=True, random_state=0), training.Record(), {}
+        schedule, state = make_schedule("constant", "adam", 0.01, 0.5), training.OptimizerState.new("adam", network)
+        rng = np.random.RandomState(0)
+
+        def score(net: Network) -> tuple[float, float]:
             value = curve[len(seen)]
             seen[value] = net.parameters.copy(), net.statistics.copy()
             return value, 1.0
 
+        def run() -> None:
+            watch = training.Watch(score)
+            training.run_epochs(network, "log_loss", data, settings, Hyperparameters(), schedule, state, rng, record, watch)
+
+        return raise_at(line, KeyboardInterrupt, run), network, record, seen
+
+    line = checked = 0
+    while True:
+        line += 1
         try:
-            n_lines = raise_at(
-                line,
-                KeyboardInterrupt,
-                lambda network=network, record=record, score=score: training.run_epochs(
-                    network, "log_loss", training.TrainingData(X.astype(np.float32), y), settings, Hyperparameters(),
-                    make_schedule("constant", rule, 0.01, 0.5), training.OptimizerState.new(rule, network), np.random.RandomState(0),
-                    record, training.Watch(score),
-                ),
-            )  # fmt: skip
+            n_lines, network, record, seen = interrupted(line)
         except KeyboardInterrupt:  # before the epochs, or when they were over
             continue
         if record.best_score > -np.inf:

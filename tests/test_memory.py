@@ -1,11 +1,11 @@
 """How much memory training takes, counted in copies of the parameters; that a Trainer which has let go of its memory says so."""
 
-import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from conftest import SANITIZED
 
 from fastmlp import Network, _core
 
@@ -30,9 +30,7 @@ print(peak() - before)
 """
 
 
-@pytest.mark.skipif(
-    sys.platform != "linux" or "san" in os.environ.get("LD_PRELOAD", ""), reason="reads /proc; sanitizers keep what is freed"
-)
+@pytest.mark.skipif(sys.platform != "linux" or SANITIZED, reason="reads Linux's /proc, and sanitizers keep what is freed")
 @pytest.mark.parametrize(("early_stopping", "copies"), [(False, 4), (True, 5)])
 def test_training_takes_few_copies_of_the_parameters(early_stopping, copies):
     """The estimator's, the weights in panels and Adam's moments, and the best ones; what comes after the epochs takes no more."""

@@ -9,7 +9,7 @@ import warnings
 
 import numpy as np
 import pytest
-from conftest import classification, counts, regression, tolerance, varied
+from conftest import SANITIZED, classification, counts, regression, tolerance, varied
 from scipy import sparse
 from sklearn import neural_network as sklearn_mlp
 from sklearn.exceptions import ConvergenceWarning
@@ -337,7 +337,7 @@ for sizes in [(70000, 70000), (2**31,), (2**62,), (2**63, 2), (10**30,)]:
 
 
 @pytest.mark.skipif(
-    sys.platform != "linux" or "san" in os.environ.get("LD_PRELOAD", ""),
+    sys.platform != "linux" or SANITIZED,
     reason="a limit on the address space is Linux's, and sanitizers need more of it",
 )
 def test_layers_that_memory_cannot_hold_are_refused_with_the_figure():
