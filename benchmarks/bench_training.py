@@ -19,7 +19,8 @@ from benchmarks.methods import PLAIN, Case, cases
 from benchmarks.workloads import OTHER_SHAPES, WORKLOADS, Workload
 from fastmlp import Network, _core, reference
 from fastmlp.check import Outcome, targets_for
-from fastmlp.training import Method, choose_threads
+from fastmlp.threads import choose_threads
+from fastmlp.training import Method
 
 # Floating-point operations of a round: long enough to time, with as many steps as that takes.
 ROUND_FLOPS = 2e9

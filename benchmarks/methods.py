@@ -20,7 +20,8 @@ from benchmarks.machine import describe_machine
 from benchmarks.workloads import WORKLOADS, Workload
 from fastmlp import Network, _core
 from fastmlp.optimizers import STOCHASTIC_SOLVERS
-from fastmlp.training import Method, choose_threads
+from fastmlp.threads import choose_threads
+from fastmlp.training import Method
 
 RESULTS = Path(__file__).parent / "results" / "methods.md"
 # Seconds that a case runs in a turn.

@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks.workloads import Workload, named
 from fastmlp import Network, _core
-from fastmlp.training import choose_threads
+from fastmlp.threads import choose_threads
 
 
 def flops_of(section: str, layer: int, workload: Workload) -> int:

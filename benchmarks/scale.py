@@ -103,7 +103,7 @@ class Peak:
 def run(point: Point) -> dict[str, Any]:
     """Seconds per step, peak memory, FMA peak of one point, in this process."""
     from fastmlp import Network, _core
-    from fastmlp.training import choose_threads
+    from fastmlp.threads import choose_threads
 
     threads = choose_threads(None, int(point.flops))
     peak = _core.peak_gflops(0.2, "float32", threads)

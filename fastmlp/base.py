@@ -44,17 +44,15 @@ from fastmlp.rows import (
     rows_that_count,
 )
 from fastmlp.saving import Saved
+from fastmlp.threads import choose_threads, forward_flops, step_flops
 from fastmlp.training import (
     OptimizerState,
     Record,
     Settings,
     TrainingData,
     Watch,
-    choose_threads,
     claim_training_memory,
-    forward_flops,
     run_epochs,
-    step_flops,
 )
 from fastmlp.typed import _fit_context
 

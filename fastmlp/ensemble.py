@@ -38,7 +38,8 @@ from fastmlp.doclink import DocumentationLink
 from fastmlp.estimators import MLPClassifier, MLPRegressor
 from fastmlp.rows import check_input, check_range, check_rows, check_weight, naming_labels
 from fastmlp.saving import Saved
-from fastmlp.training import CANCEL, Record, choose_threads, forward_flops
+from fastmlp.threads import choose_threads, forward_flops
+from fastmlp.training import CANCEL, Record
 from fastmlp.typed import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, RandomState, RegressorMixin, _fit_context
 
 _SEEDS, _BOOTSTRAP, _SNAPSHOTS = "seeds", "bootstrap", "snapshots"

@@ -18,7 +18,8 @@ from sklearn.base import clone
 from fastmlp._shuffle import shuffle
 from fastmlp.base import BaseMLP, Run
 from fastmlp.optimizers import STOCHASTIC_SOLVERS, _power, update_rule
-from fastmlp.training import OptimizerState, choose_threads, non_finite_message, step_flops
+from fastmlp.threads import choose_threads, step_flops
+from fastmlp.training import OptimizerState, non_finite_message
 
 # Defaults of the test.
 LOW, HIGH, N_STEPS, FACTOR = 1e-6, 10.0, 200, 4.0

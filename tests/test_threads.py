@@ -19,7 +19,7 @@ from scipy.sparse import csr_array
 from sklearn.base import clone
 
 import fastmlp
-from fastmlp import MLPClassifier, MLPEnsembleClassifier, MLPRegressor, Network, _core, training
+from fastmlp import MLPClassifier, MLPEnsembleClassifier, MLPRegressor, Network, _core, threads, training
 from fastmlp._change import Change
 
 SETTINGS = {"hidden_layer_sizes": (40, 20), "max_iter": 5, "random_state": 0}
@@ -258,7 +258,7 @@ def test_refused_set_params_sets_nothing():
 
 def limits_of(code: str, **environment: str) -> str:
     """What the code prints in a process with that environment."""
-    head = "from fastmlp import _core\nfrom fastmlp.training import available_cpus, choose_threads\nmuch = 10**15\n"
+    head = "from fastmlp import _core\nfrom fastmlp.threads import available_cpus, choose_threads\nmuch = 10**15\n"
     done = subprocess.run(
         [sys.executable, "-P", "-c", head + code], env={**ENVIRONMENT, **environment}, capture_output=True, text=True, timeout=LIMIT
     )
@@ -309,7 +309,7 @@ def test_threadpoolctl_limits_what_is_computed(monkeypatch):
 
     monkeypatch.setattr(training._core, "Trainer", Watched)
     monkeypatch.setattr(Network, "forward", watch)
-    monkeypatch.setattr(training, "available_cpus", lambda: 2)
+    monkeypatch.setattr(threads, "available_cpus", lambda: 2)
     for limit in (1, 2):
         with threadpoolctl.threadpool_limits(limit):
             estimator = MLPClassifier((300, 300), max_iter=1, random_state=0).fit(X, y)
@@ -355,7 +355,7 @@ def test_quota_of_cgroup_2(limits, expected, tmp_path):
     write(tmp_path, cpu_max="1000 100000\n")  # above the mount point: nobody's
     for folder, text in limits.items():
         write(mount / folder, cpu_max=text + "\n")
-    assert training._read_quota(membership, mount) == expected
+    assert threads._read_quota(membership, mount) == expected
 
 
 @pytest.mark.parametrize(
@@ -381,7 +381,7 @@ def test_quota_of_cgroup_1(limits, expected, tmp_path):
         write(mount / "cpu" / other)
         (mount / "cpu" / other / "cpu.cfs_quota_us").write_text("1000\n")
         (mount / "cpu" / other / "cpu.cfs_period_us").write_text("100000\n")
-    assert training._read_quota(membership, mount) == expected
+    assert threads._read_quota(membership, mount) == expected
 
 
 def test_both_versions_of_cgroups_at_once(tmp_path):
@@ -392,21 +392,21 @@ def test_both_versions_of_cgroups_at_once(tmp_path):
     write(mount / "cpu" / "x")
     (mount / "cpu" / "x" / "cpu.cfs_quota_us").write_text("200000\n")
     (mount / "cpu" / "x" / "cpu.cfs_period_us").write_text("100000\n")
-    assert training._read_quota(membership, mount) == 2.0
+    assert threads._read_quota(membership, mount) == 2.0
     membership.write_text("0::/pod:1/b\n")
-    assert training._read_quota(membership, mount) == 3.0
-    assert training._read_quota(tmp_path / "absent", mount) is None
+    assert threads._read_quota(membership, mount) == 3.0
+    assert threads._read_quota(tmp_path / "absent", mount) is None
 
 
 @pytest.mark.parametrize(("quota", "cpus"), [(None, 4), (0.2, 1), (1.0, 1), (1.5, 2), (3.01, 4), (64.0, 4)])
 def test_quota_bounds_cpus(quota, cpus, monkeypatch):
     """Rounded up, at least one, at most the affinity."""
-    monkeypatch.setattr(training, "_cgroup_quota", lambda pid: quota)
-    monkeypatch.setattr(training.os, "sched_getaffinity", lambda pid: range(4), raising=False)
-    assert training.available_cpus() == cpus
+    monkeypatch.setattr(threads, "_cgroup_quota", lambda pid: quota)
+    monkeypatch.setattr(threads.os, "sched_getaffinity", lambda pid: range(4), raising=False)
+    assert threads.available_cpus() == cpus
 
 
-INSIDE = "def threads(_):\n    import os\n    from fastmlp.training import choose_threads\n    return choose_threads({n_jobs}, 10**15), os.getpid()\n"
+INSIDE = "def threads(_):\n    import os\n    from fastmlp.threads import choose_threads\n    return choose_threads({n_jobs}, 10**15), os.getpid()\n"
 
 
 @needs_threads
@@ -432,7 +432,7 @@ print(sorted({n for n, _ in found}), sorted(inner), available_cpus())
 
 POOL = """
 import multiprocessing, sys
-from fastmlp.training import choose_threads
+from fastmlp.threads import choose_threads
 if __name__ == "__main__":
     found = []
     for method in ("fork", "spawn"):
@@ -453,7 +453,7 @@ def test_worker_of_a_pool_works_on_one_thread(tmp_path):
         [sys.executable, tmp_path / "pool.py"], env=environment, capture_output=True, text=True, timeout=LIMIT, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == f"[[1, 1, 3], [1, 1, 3]] {min(3, training.available_cpus())}"
+    assert done.stdout.strip() == f"[[1, 1, 3], [1, 1, 3]] {min(3, threads.available_cpus())}"
 
 
 # --- what is shared between threads ---------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import pytest
 from conftest import classification, regression, tolerance, varied
 from scipy.sparse import csr_array
 
-from fastmlp import MLPClassifier, MLPRegressor, Network, _core, reference, training
+from fastmlp import MLPClassifier, MLPRegressor, Network, _core, reference, threads, training
 from fastmlp._shuffle import shuffle
 from fastmlp.optimizers import Hyperparameters, make_schedule, update_rule
 
@@ -298,39 +298,39 @@ def test_threads_follow_the_work(monkeypatch):
     """One for little, as many as pay up to every limit for much; an integer is a limit, not a wish."""
     limits = {"openmp": 64, "affinity": 16, "quota": None}
     monkeypatch.setattr(_core, "max_threads", lambda: limits["openmp"], raising=True)
-    monkeypatch.setattr(training.os, "sched_getaffinity", lambda pid: range(limits["affinity"]), raising=False)
-    monkeypatch.setattr(training, "_cgroup_quota", lambda pid: limits["quota"])
-    per_thread = training.FLOPS_PER_THREAD
+    monkeypatch.setattr(threads.os, "sched_getaffinity", lambda pid: range(limits["affinity"]), raising=False)
+    monkeypatch.setattr(threads, "_cgroup_quota", lambda pid: limits["quota"])
+    per_thread = threads.FLOPS_PER_THREAD
     for n_jobs in (None, -1):
-        assert training.choose_threads(n_jobs, 0) == 1
-        assert training.choose_threads(n_jobs, 3 * per_thread) == 3
-        assert training.choose_threads(n_jobs, 1000 * per_thread) == 16
+        assert threads.choose_threads(n_jobs, 0) == 1
+        assert threads.choose_threads(n_jobs, 3 * per_thread) == 3
+        assert threads.choose_threads(n_jobs, 1000 * per_thread) == 16
     limits["quota"] = 2.5
-    assert training.choose_threads(None, 1000 * per_thread) == 3
+    assert threads.choose_threads(None, 1000 * per_thread) == 3
     limits["openmp"] = 2
-    assert training.choose_threads(None, 1000 * per_thread) == 2
-    assert training.choose_threads(7, 0) == 2
-    assert training.choose_threads(1, 1000 * per_thread) == 1
+    assert threads.choose_threads(None, 1000 * per_thread) == 2
+    assert threads.choose_threads(7, 0) == 2
+    assert threads.choose_threads(1, 1000 * per_thread) == 1
 
 
 def test_flops_are_those_of_the_table():
     """seed of performance.md: 784-256-128-10, batch 128, 304 microseconds at 425 GFLOP/s."""
     sizes = (784, 256, 128, 10)
-    assert training.step_flops(sizes, 128) == 2 * 128 * (2 * 784 * 256 + 3 * 256 * 128 + 3 * 128 * 10)
-    assert training.forward_flops(sizes, 1) == 2 * (784 * 256 + 256 * 128 + 128 * 10)
+    assert threads.step_flops(sizes, 128) == 2 * 128 * (2 * 784 * 256 + 3 * 256 * 128 + 3 * 128 * 10)
+    assert threads.forward_flops(sizes, 1) == 2 * (784 * 256 + 256 * 128 + 128 * 10)
 
 
 def test_cgroup_quota_reads_files(tmp_path):
     """Both versions' files, with and without a limit."""
     (tmp_path / "cpu.max").write_text("150000 100000\n")
-    assert list(training._quota_v2(tmp_path)) == [1.5]
+    assert list(threads._quota_v2(tmp_path)) == [1.5]
     (tmp_path / "cpu.max").write_text("max 100000\n")
-    assert list(training._quota_v2(tmp_path)) == []
+    assert list(threads._quota_v2(tmp_path)) == []
     (tmp_path / "cpu.cfs_quota_us").write_text("-1\n")
     (tmp_path / "cpu.cfs_period_us").write_text("100000\n")
-    assert list(training._quota_v1(tmp_path)) == []
+    assert list(threads._quota_v1(tmp_path)) == []
     (tmp_path / "cpu.cfs_quota_us").write_text("50000\n")
-    assert list(training._quota_v1(tmp_path)) == [0.5]
+    assert list(threads._quota_v1(tmp_path)) == [0.5]
 
 
 def test_settings_survive_deepcopy():

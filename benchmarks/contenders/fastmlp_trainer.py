@@ -20,7 +20,7 @@ def available() -> str | None:
 
 def train(workload: Workload) -> Epochs:
     from fastmlp import Network, _core
-    from fastmlp.training import choose_threads
+    from fastmlp.threads import choose_threads
 
     X, y = workload.data()
     network = Network(workload.layer_sizes, workload.activation, dtype=workload.dtype, random_state=0)
@@ -40,7 +40,7 @@ def train(workload: Workload) -> Epochs:
 
 def predict(workload: Workload, rows: int) -> Predict:
     from fastmlp import Network
-    from fastmlp.training import choose_threads
+    from fastmlp.threads import choose_threads
 
     X = workload.data().X[:rows]
     network = Network(workload.layer_sizes, workload.activation, dtype=workload.dtype, random_state=0)
