@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 # Installed once per change of anything that is compiled or declared.
 SOURCES := pyproject.toml setup.py $(wildcard csrc/* fastmlp/*.py fastmlp/*/*.py fastmlp/*.pyx fastmlp/*.pxd fastmlp/*.pyi)
 
-.PHONY: help demo examples test test-oldest docs lint types wheel wheel-test bench bench-check bench-peers bench-scale bench-methods profile check \
+.PHONY: help demo examples test test-oldest docs lint types wheel wheel-test bench bench-check bench-peers bench-scale bench-start bench-methods profile check \
   debug asan ubsan tsan valgrind fuzz soak test-isa test-serial check-aarch64 thorough annotate sdist format clean
 
 help:          ## this list
@@ -62,6 +62,9 @@ bench-peers: .venv-bench/installed ## beside scikit-learn, PyTorch, JAX, Keras, 
 
 bench-scale: .venv-bench/installed ## time per step and memory as batch, width, depth or rows grow
 	.venv-bench/bin/python -m benchmarks.scale $(SCALE)
+
+bench-start: .venv-bench/installed ## what passes before a fit's first step, and an import's time beside NumPy's
+	.venv-bench/bin/python -m benchmarks.start
 
 bench-methods: .venv-bench/installed ## what each activation, solver and training method adds to a step
 	.venv-bench/bin/python -m benchmarks.methods $(METHODS)

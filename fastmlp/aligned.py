@@ -1,6 +1,6 @@
-"""Memory: arrays whose data start on a cache line, and asking for much of it beforehand.
+"""Memory: arrays whose data start on a cache line, asking for much of it beforehand, looking through it without more of it.
 
-It refuses to know what it holds. Used by ``network_file``, ``network`` and ``training``.
+It refuses to know what it holds. Used by ``network_file``, ``network``, ``training`` and ``rows``.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import numpy as np
 ALIGNMENT = 64  # bytes: one cache line, one AVX-512 vector
 # Less than this is not asked for beforehand: what allocates it says so soon enough.
 _WORTH_ASKING = 2**30
+# An array of so many numbers is looked through at once: a sum takes no memory, but longer to begin.
+_FEW = 10_000
 
 
 def aligned_empty(n: int, dtype: np.dtype | str) -> np.ndarray:
@@ -45,3 +47,11 @@ def claim_memory(n_bytes: int, purpose: str) -> None:
         np.empty(n_bytes, dtype=np.uint8)
     except MemoryError:
         raise MemoryError(f"{purpose} needs at least {n_bytes / 2**30:,.1f} GiB of memory, and could not get it.") from None
+
+
+def all_finite(array: np.ndarray) -> bool:
+    """Whether all numbers are finite; of many, their sum says so faster and without memory, unless it overflows itself."""
+    if array.size <= _FEW:
+        return bool(np.isfinite(array).all())
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(array.sum()) or np.isfinite(array).all())

@@ -34,7 +34,6 @@ from fastmlp.progress import Progress
 from fastmlp.records import continued, published, published_lbfgs
 from fastmlp.representation import Representation
 from fastmlp.rows import (
-    FLOATS,
     check_input,
     check_range,
     check_rows,
@@ -567,25 +566,11 @@ class BaseMLP(CallbackSupportMixin, DocumentationLink, Representation, Saved, Co
         return self._run(self.network_, X)
 
     def _run(self, network: Network, X: Any) -> np.ndarray:
-        if not self._is_plainly_valid(X):
-            X = check_input(self, X)
+        X = check_input(self, X)
         if X.dtype != network.dtype:
             check_range("X", X, network.dtype)
         n_threads = choose_threads(self.n_jobs, forward_flops(network.layer_sizes, X.shape[0]))
         return network.forward(X, n_threads=n_threads)
-
-    def _is_plainly_valid(self, X: Any) -> bool:
-        """Whether X is so plainly what ``validate_data`` would pass that there is no need to ask it."""
-        return (
-            type(X) is np.ndarray
-            and X.dtype in FLOATS
-            and X.ndim == 2
-            and X.flags.aligned
-            and X.shape[0] > 0
-            and X.shape[1] == self.n_features_in_
-            and not hasattr(self, "feature_names_in_")
-            and bool(np.isfinite(X).all())
-        )
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "network_")

@@ -305,8 +305,7 @@ class BaseMLPEnsemble(CallbackSupportMixin, DocumentationLink, Saved, Exclusive,
     def _outputs(self, X: Any) -> Iterator[np.ndarray]:
         """Each member's output (n_samples, n_outputs), one member after another, all threads in each."""
         check_is_fitted(self)
-        if not self.estimators_[0]._is_plainly_valid(X):
-            X = check_input(self, X)
+        X = check_input(self, X)
         check_range("X", X, self.estimators_[0].network_.dtype)
         for member in self.estimators_:
             network = member.network_

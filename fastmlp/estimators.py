@@ -50,6 +50,18 @@ _LOSS_PARAMETERS = {"huber": "huber_delta", "quantile": "quantile"}
 _NON_NEGATIVE_LOSSES = {"poisson"}
 
 
+def _classes_of(y: Any) -> tuple[np.ndarray, str]:
+    """Sorted classes, and the kind of target by scikit-learn's names, of labels."""
+    if type(y) is np.ndarray and y.ndim == 1 and y.dtype.kind in "biuU" and y.dtype.isnative:
+        classes = np.unique(y)
+        if 0 < 2 * len(classes) <= len(y):  # plainly classes; scikit-learn warns of more of them
+            if classes.dtype.kind == "U":  # no wider than they are
+                classes = np.array(classes.tolist())
+            return classes, "binary" if len(classes) <= 2 else "multiclass"
+    binarizer = LabelBinarizer().fit(y)
+    return binarizer.classes_, binarizer.y_type_
+
+
 class MLPClassifier(ClassifierMixin, BaseMLP):
     """Multilayer perceptron that minimises the log-loss.
 
@@ -276,13 +288,11 @@ callable, default='constant'
 
     def _learn_classes(self, y: Any) -> None:
         """Take the classes from labels: ``y``, or the ``classes`` of partial_fit."""
-        binarizer = LabelBinarizer().fit(y)
-        if len(binarizer.classes_) < 2:
-            raise ValueError(
-                f"A classifier needs at least 2 classes; y contains only one class, {binarizer.classes_.tolist()[0]!r}."
-            )
-        self.classes_ = binarizer.classes_
-        self._target_type = binarizer.y_type_
+        classes, target_type = _classes_of(y)
+        if len(classes) < 2:
+            raise ValueError(f"A classifier needs at least 2 classes; y contains only one class, {classes.tolist()[0]!r}.")
+        self.classes_ = classes
+        self._target_type = target_type
         self._sparse_target = bool(issparse(y))
 
     def _check_classes(self, labels: np.ndarray) -> None:

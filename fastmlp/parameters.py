@@ -6,13 +6,21 @@ Imported by ``base`` only.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
+from functools import lru_cache
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.metrics import get_scorer_names
-from sklearn.utils._param_validation import Interval, Options, StrOptions
+from sklearn.utils._param_validation import (
+    Interval,
+    InvalidParameterError,
+    Options,
+    StrOptions,
+    validate_parameter_constraints,
+)
 
 from fastmlp import _core
 from fastmlp.network import Network
@@ -48,6 +56,19 @@ def whole_sizes(hidden_layer_sizes: Any) -> tuple[int, ...]:
     if any(size <= 0 for size in sizes):
         raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
     return tuple(int(size) for size in sizes)
+
+
+@lru_cache(maxsize=32)
+def _defaults(estimator_class: type[Parameters]) -> dict[str, Any]:
+    """The parameters of a class with their defaults; ``inspect.Parameter.empty`` for those that have no valid one."""
+    signature = inspect.signature(estimator_class.__init__).parameters
+    defaults = {name: signature[name].default for name in estimator_class._get_param_names()}
+    for name, default in defaults.items():
+        try:
+            validate_parameter_constraints(estimator_class._parameter_constraints, {name: default}, "")
+        except InvalidParameterError:  # a subclass may ask for a parameter in this way
+            defaults[name] = inspect.Parameter.empty
+    return defaults
 
 
 class Parameters(BaseEstimator):
@@ -142,6 +163,12 @@ class Parameters(BaseEstimator):
         for name, value in arguments.items():
             if name not in ("self", "__class__"):
                 setattr(self, name, value)
+
+    def _validate_params(self) -> None:
+        """scikit-learn's check of all parameters, spared for those that are the very defaults: of 40, few are given."""
+        own: type = type(self)
+        given = {name: value for name, default in _defaults(own).items() if (value := getattr(self, name)) is not default}
+        validate_parameter_constraints(self._parameter_constraints, given, own.__name__)
 
     def _hidden_layer_sizes(self) -> tuple[int, ...]:
         return whole_sizes(self.hidden_layer_sizes)

@@ -20,6 +20,8 @@ from sklearn.base import BaseEstimator, is_classifier
 from sklearn.utils import assert_all_finite, column_or_1d
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
+from fastmlp.aligned import all_finite
+
 FLOATS = (np.float64, np.float32)
 # Columns that an error names; the others are counted.
 _NAMED = 3
@@ -27,6 +29,11 @@ _NAMED = 3
 
 def check_rows(estimator: BaseEstimator, X: Any, y: Any, reset: bool = True) -> tuple[Any, Any]:
     """X and y by scikit-learn's rules; ``reset``: learn the features' number and names, instead of holding X to them."""
+    if plainly_target(estimator, y) and plainly_rows(estimator, X, reset) and X.shape[0] == y.shape[0]:
+        if reset:
+            vars(estimator).pop("feature_names_in_", None)
+            estimator.n_features_in_ = X.shape[1]
+        return X, y
     with _naming_columns(X), naming_labels(y):
         rows, target = validate_data(
             estimator,
@@ -47,8 +54,30 @@ def check_rows(estimator: BaseEstimator, X: Any, y: Any, reset: bool = True) -> 
     return _aligned(rows), target
 
 
+def plainly_rows(estimator: Any, X: Any, reset: bool = False) -> bool:
+    """Whether X is so plainly what ``validate_data`` would pass as it is that there is no need to ask it."""
+    return (
+        type(X) is np.ndarray
+        and X.dtype in FLOATS
+        and X.ndim == 2
+        and X.flags.aligned
+        and X.shape[0] > 0
+        and (X.shape[1] > 0 if reset else X.shape[1] == estimator.n_features_in_ and not hasattr(estimator, "feature_names_in_"))
+        and all_finite(X)
+    )
+
+
+def plainly_target(estimator: Any, y: Any) -> bool:
+    """The same for y: labels or numbers in one dimension."""
+    if type(y) is not np.ndarray or y.ndim != 1:
+        return False
+    return y.dtype.kind in "iu" or (y.dtype in FLOATS and all_finite(y)) or (y.dtype.kind == "U" and is_classifier(estimator))
+
+
 def check_input(estimator: BaseEstimator, X: Any) -> Any:
     """X of a prediction, held to the number and the names of the features that were learnt."""
+    if plainly_rows(estimator, X):
+        return X
     with _naming_columns(X):
         rows = validate_data(estimator, X, accept_sparse="csr", dtype=FLOATS, reset=False)
         _refuse_dates("X", X)

@@ -19,7 +19,7 @@ import numpy as np
 
 from fastmlp import _core
 from fastmlp._shuffle import shuffle
-from fastmlp.aligned import aligned_copy, claim_memory
+from fastmlp.aligned import aligned_copy, all_finite, claim_memory
 from fastmlp.network import Network
 from fastmlp.optimizers import Hyperparameters, Schedule
 from fastmlp.progress import Progress
@@ -442,20 +442,14 @@ def run_epochs(
             )
         record.ended = "diverged"
         optimizer.arrays[...], optimizer.n_updates = 0, 0
-    record.optimizer_overflowed = not _all_finite(optimizer.arrays)
+    record.optimizer_overflowed = not all_finite(optimizer.arrays)
     if kept() is not current:
         network.parameters[:], network.statistics[:] = kept()
 
 
 def _is_finite(network: Network) -> bool:
     """Whether all numbers that make up its function are."""
-    return _all_finite(network.parameters) and _all_finite(network.statistics)
-
-
-def _all_finite(array: np.ndarray) -> bool:
-    """Whether all numbers are finite; a sum says so faster and without memory, unless it overflows itself."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        return bool(np.isfinite(array.sum()) or np.isfinite(array).all())
+    return all_finite(network.parameters) and all_finite(network.statistics)
 
 
 def _judge_loss(record: Record, settings: Settings) -> None:

@@ -12,8 +12,10 @@ from conftest import classification, varied
 from scipy import sparse
 from sklearn import neural_network as sklearn_mlp
 from sklearn.exceptions import ConvergenceWarning, DataConversionWarning
+from sklearn.preprocessing import LabelBinarizer
 
 from fastmlp import MLPClassifier, MLPRegressor, Network, rows
+from fastmlp.estimators import _classes_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -345,15 +347,80 @@ def test_names_in_another_order_are_refused(method):
             getattr(fitted, method)(make(frame().rename(columns={"age": "weight"})))
 
 
+PLAIN = (X, np.asfortranarray(X), X[::2], X.astype(np.float32), read_only(X))
+NOT_PLAIN = (X.astype(int), X.astype(">f8"), X.tolist(), frame(), sparse.csr_array(X), replaced(X, np.nan), X[:0], X[:, :0])
+
+
 def test_fast_path_is_fast(monkeypatch):
-    """Plain arrays do not pass through scikit-learn's validation; anything else does."""
+    """Plain arrays do not pass through scikit-learn's validation, neither of data nor of defaults; anything else does."""
     fitted = MLPClassifier(**SETTINGS).fit(X, Y)
-    monkeypatch.setattr("fastmlp.base.check_input", lambda *given: pytest.fail("validated"))
-    for plain in (X, np.asfortranarray(X), X[::2], X.astype(np.float32), read_only(X)):
+    checked = []
+    monkeypatch.setattr("fastmlp.rows.validate_data", lambda *given, **how: pytest.fail("validated"))
+    monkeypatch.setattr("fastmlp.parameters.validate_parameter_constraints", lambda how, given, name: checked.append(set(given)))
+    for plain in PLAIN:
         fitted.predict(plain)
-    for other in (X.astype(int), X.astype(">f8"), X.tolist(), frame(), sparse.csr_array(X), replaced(X, np.nan), X[:, :3], X[:0]):
+        MLPClassifier(**SETTINGS).fit(plain, Y[: len(plain)], eval_set=(plain, Y[: len(plain)]))
+        MLPRegressor(**SETTINGS).fit(plain, plain[:, 0])
+        MLPClassifier(**SETTINGS).fit(plain, Y[: len(plain)].astype(str))
+    assert checked == [set(SETTINGS)] * 3 * len(PLAIN)
+    for other in (*NOT_PLAIN, X[:, :3]):
         with pytest.raises(pytest.fail.Exception, match="validated"):
             fitted.predict(other)
+    for other in NOT_PLAIN:
+        with pytest.raises(pytest.fail.Exception, match="validated"):
+            MLPClassifier(**SETTINGS).fit(other, Y)
+    for other in (Y[:-1], Y.tolist(), Y.astype(object), Y.astype("S"), np.c_[Y, Y], np.r_[Y[1:], np.nan], pd.Series(Y)):
+        with pytest.raises(pytest.fail.Exception, match="validated"):
+            MLPClassifier(**SETTINGS).fit(X, other)
+    with pytest.raises(pytest.fail.Exception, match="validated"):
+        MLPRegressor(**SETTINGS).fit(X, Y.astype(str))
+
+
+def test_fast_path_learns_what_sklearns_learns(monkeypatch):
+    """The same attributes, also after a fit with names, and the same bits."""
+    fitted = []
+    for asked in (False, True):
+        if asked:
+            monkeypatch.setattr(rows, "plainly_rows", lambda *given: False)
+        for plain in PLAIN:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                fitted.append(MLPClassifier(**SETTINGS).fit(frame(), Y).fit(plain, Y[: len(plain)]))
+    for short, long in zip(fitted[: len(PLAIN)], fitted[len(PLAIN) :], strict=True):
+        assert vars(short).keys() == vars(long).keys()
+        assert short.n_features_in_ == long.n_features_in_ == 4
+        assert not hasattr(short, "feature_names_in_")
+        assert np.array_equal(short.network_.parameters, long.network_.parameters)
+
+
+@pytest.mark.parametrize("values", [[2, 0], [5, -3, 7], [0], range(40), range(41), range(79)], ids=len)
+@pytest.mark.parametrize("dtype", ["int64", "int8", "uint16", "bool", ">i4", "float64", "str", ">U2"])
+def test_classes_are_sklearns(values, dtype):
+    """Same labels of the same type, same kind of target, same warning where there are nearly as many as rows."""
+    y = np.resize(list(values), 80).astype(dtype)
+    heard, learnt = [], []
+    for learn in (_classes_of, lambda y: vars(LabelBinarizer().fit(y))):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            learnt.append(learn(y))
+        heard.append([str(warning.message) for warning in caught])
+    (classes, kind), theirs = learnt
+    assert (classes.dtype, classes.tolist(), kind) == (theirs["classes_"].dtype, theirs["classes_"].tolist(), theirs["y_type_"])
+    assert heard[0] == heard[1]
+
+
+def test_defaults_of_a_subclass_are_checked():
+    """Only a default that is valid is passed over."""
+
+    class Odd(MLPClassifier):
+        def __init__(self, alpha=-1, tol=1e-3):
+            super().__init__(alpha=alpha, tol=tol)
+
+    for settings, name in (({}, "alpha"), ({"alpha": -1}, "alpha"), ({"alpha": 0, "tol": -1}, "tol")):
+        with pytest.raises(ValueError, match=f"'{name}' parameter of Odd must be"):
+            Odd(**settings).fit(X, Y)
+    Odd(alpha=0).fit(X, Y)
 
 
 def test_names_of_an_eval_set_are_held_to_those_of_x():
