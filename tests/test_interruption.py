@@ -419,6 +419,120 @@ def test_cancel_ends_an_epoch():
     trainer.epoch(X, y, None, order[:10], np.full(1, 1e-3), 0)
 
 
+STEPS = {
+    "plain": {},
+    "slabs": {"batch": 1300},
+    "normalised": {"batch_norm": True},
+    "clipped": {"max_grad_norm": 0.01},
+    "clipped slabs": {"batch": 1300, "max_grad_norm": 0.01},
+    "all of it": {"batch_norm": True, "max_grad_norm": 0.01, "dropout": (0.1, 0.2, 0.1)},
+}
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.parametrize("kind", STEPS)
+def test_cancelled_at_every_pause(kind, n_threads):
+    """A step that is left in the middle, at each piece of its work in turn, and not taken up again: either the weights and running
+    averages are those of the last whole step, or the trainer says that they are of no use, and gives them to nobody."""
+    options = dict(STEPS[kind])
+    batch, normalised = options.pop("batch", 40), options.pop("batch_norm", False)
+    network = Network((40, 130, 90, 3), batch_norm=normalised, random_state=0)
+    rng = np.random.RandomState(0)
+    X, y = rng.standard_normal((2 * batch + 5, 40)).astype(np.float32), rng.randint(0, 3, 2 * batch + 5)
+
+    class At:
+        """Cancels at the look of this number."""
+
+        def __init__(self, number: float) -> None:
+            self.looks, self.number = 0, number
+
+        def is_set(self) -> bool:
+            self.looks += 1
+            return self.looks > self.number
+
+    def leave(number: float, rows: int, patience: float = -1e9) -> tuple[_core.Trainer, int]:
+        trainer = _core.Trainer(network.plan, "log_loss", "adam", batch, n_threads, **options)
+        trainer.patience, trainer.cancel = patience, At(number)
+        trainer.load(network.parameters, None, network.statistics)
+        trainer.epoch(X, y, None, np.arange(rows), np.full(-(-rows // batch), 0.01), 0)
+        return trainer, trainer.cancel.looks
+
+    def stored(trainer: _core.Trainer) -> bytes:
+        parameters, statistics = network.parameters.copy(), network.statistics.copy()
+        trainer.store(parameters, None, statistics)
+        return parameters.tobytes() + statistics.tobytes()
+
+    whole = [stored(leave(np.inf, rows, np.inf)[0]) for rows in (0, batch, 2 * batch, len(X))]
+    trainer, n_looks = leave(np.inf, len(X))
+    assert stored(trainer) == whole[-1]
+    found = {"torn": 0}
+    for number in range(n_looks):
+        trainer = _core.Trainer(network.plan, "log_loss", "adam", batch, n_threads, **options)
+        trainer.patience, trainer.cancel = -1e9, At(number)
+        trainer.load(network.parameters, None, network.statistics)
+        with pytest.raises(_core.Cancelled):
+            trainer.epoch(X, y, None, np.arange(len(X)), np.full(3, 0.01), 0)
+        if trainer.torn:
+            found["torn"] += 1
+            for use in (stored, lambda trainer: trainer.finish(network.parameters), lambda trainer: trainer.epoch(X, y, None, None, np.ones(3), 0)):
+                with pytest.raises(RuntimeError, match="in the middle of a step"):
+                    use(trainer)
+            trainer.load(network.parameters, None, network.statistics)
+            assert stored(trainer) == whole[0]
+        else:
+            step = whole.index(stored(trainer))
+            found[step] = found.get(step, 0) + 1
+    assert found.keys() == {"torn", 0, 1, 2}
+    assert found["torn"] > 2
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_interrupted_at_every_pause(early_stopping, monkeypatch):
+    """Ctrl-C in the middle of a step: the model is that of a whole step, or epoch, or the best one; a further fit goes on."""
+    X, y = classification(3, n=90)
+    looks, trainers = [0, np.inf], []
+
+    class Pausing(_core.Trainer):
+        def __init__(self, *arguments, **options):
+            trainers.append(self)
+            self.patience = -1e9
+
+        def is_set(self):
+            looks[0] += 1
+            if looks[0] > looks[1]:
+                looks[1] = np.inf
+                signal.raise_signal(signal.SIGINT)
+            return False
+
+    make = training.Method.trainer
+
+    def made(self, *arguments):
+        trainer = make(self, *arguments)
+        trainer.cancel = trainer
+        return trainer
+
+    monkeypatch.setattr(_core, "Trainer", Pausing)
+    monkeypatch.setattr(training.Method, "trainer", made)
+    settings = {**BASE, "batch_size": 45, "batch_norm": True, "early_stopping": early_stopping, "validation_fraction": 0.2}
+    epochs = [MLPClassifier(**{**settings, "max_iter": n}).fit(X, y).network_.parameters for n in (1, 2, 3)]
+    looks[0] = 0
+    MLPClassifier(**settings).fit(X, y)
+    torn = 0
+    for number in range(looks[0]):
+        looks[:] = 0, number
+        with pytest.warns(UserWarning, match="interrupted by user"):
+            estimator = MLPClassifier(**settings).fit(X, y)
+        assert_valid(estimator, X)
+        if trainers[-1].torn and not early_stopping:
+            torn += 1
+            before = epochs[estimator.n_iter_ - 1] if estimator.n_iter_ else None
+            assert before is None or np.array_equal(estimator.network_.parameters, before)
+            assert estimator._optimizer_state["n_updates"] == 0
+    assert torn > 5 or early_stopping
+    looks[1] = np.inf
+    assert np.array_equal(MLPClassifier(**settings).fit(X, y).network_.parameters, epochs[-1])
+
+
 def test_failing_member_ends_others_within_their_epoch(monkeypatch):
     """The first fails while the second is in an epoch of a million rows and 25 million operations each."""
     from fastmlp import ensemble
