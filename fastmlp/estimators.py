@@ -14,16 +14,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.sparse import csr_matrix, issparse
 from sklearn.metrics import r2_score
-from sklearn.preprocessing import LabelBinarizer
-from sklearn.utils import compute_class_weight, compute_sample_weight
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_target, unique_labels
 
 from fastmlp import _core
 from fastmlp.adapt import changing
 from fastmlp.base import BaseMLP, has_partial_fit
+from fastmlp.labels import check_labels, classes_of, weighed_by_class
 from fastmlp.network import Network
-from fastmlp.rows import weight_sum
 from fastmlp.typed import (
     ClassifierMixin,
     ClassWeight,
@@ -48,18 +46,6 @@ _UPSTREAM_LOSSES = {"squared_error", "poisson"}
 _LOSS_PARAMETERS = {"huber": "huber_delta", "quantile": "quantile"}
 # Losses that are defined for targets >= 0 only.
 _NON_NEGATIVE_LOSSES = {"poisson"}
-
-
-def _classes_of(y: Any) -> tuple[np.ndarray, str]:
-    """Sorted classes, and the kind of target by scikit-learn's names, of labels."""
-    if type(y) is np.ndarray and y.ndim == 1 and y.dtype.kind in "biuU" and y.dtype.isnative:
-        classes = np.unique(y)
-        if 0 < 2 * len(classes) <= len(y):  # plainly classes; scikit-learn warns of more of them
-            if classes.dtype.kind == "U":  # no wider than they are
-                classes = np.array(classes.tolist())
-            return classes, "binary" if len(classes) <= 2 else "multiclass"
-    binarizer = LabelBinarizer().fit(y)
-    return binarizer.classes_, binarizer.y_type_
 
 
 class MLPClassifier(ClassifierMixin, BaseMLP):
@@ -278,7 +264,7 @@ callable, default='constant'
         if not hasattr(self, "classes_") or not (self.warm_start or incremental):
             self._learn_classes(y)
         else:
-            self._check_classes(unique_labels(y))
+            check_labels(unique_labels(y), self.classes_, all_of_them=self.warm_start)
         if self._target_type.startswith("multilabel") != (y.ndim == 2):
             raise ValueError(f"y must be of the same type as before, {self._target_type}, got shape {y.shape}.")
         if y.ndim == 2:
@@ -288,25 +274,12 @@ callable, default='constant'
 
     def _learn_classes(self, y: Any) -> None:
         """Take the classes from labels: ``y``, or the ``classes`` of partial_fit."""
-        classes, target_type = _classes_of(y)
+        classes, target_type = classes_of(y)
         if len(classes) < 2:
             raise ValueError(f"A classifier needs at least 2 classes; y contains only one class, {classes.tolist()[0]!r}.")
         self.classes_ = classes
         self._target_type = target_type
         self._sparse_target = bool(issparse(y))
-
-    def _check_classes(self, labels: np.ndarray) -> None:
-        """The labels of a later call must be those of the first; in partial_fit, some of them."""
-        if self.warm_start:
-            if set(labels) != set(self.classes_):
-                raise ValueError(
-                    "warm_start can only be used where `y` has the same classes as in the previous call to fit. "
-                    f"Previously got {self.classes_}, `y` has {labels}"
-                )
-        elif len(np.setdiff1d(labels, self.classes_, assume_unique=True)):
-            raise ValueError(
-                f"`y` has classes not in `self.classes_`. `self.classes_` has {self.classes_}. 'y' has {labels}."
-            )
 
     def _check_target(self, y: Any) -> None:
         if (y.ndim == 2) != self._target_type.startswith("multilabel") or (y.ndim == 2 and y.shape[1] != self.n_outputs_):
@@ -326,16 +299,7 @@ callable, default='constant'
                 "class_weight 'balanced' is not supported for partial_fit, which does not see all rows. Give the weights as a "
                 "dict: sklearn.utils.compute_class_weight finds them."
             )
-        if y.ndim == 1 and self.class_weight != "balanced":  # by all classes: a batch of partial_fit need not have them
-            own = compute_class_weight(self.class_weight, classes=self.classes_, y=y)[np.searchsorted(self.classes_, y)]
-        else:  # rows of weight 0 change nothing, so they are not counted
-            counted = None if weight is None or self.class_weight != "balanced" else np.flatnonzero(weight)
-            own = compute_sample_weight(self.class_weight, y.toarray() if issparse(y) else y, indices=counted)
-        weight = own if weight is None else weight * own
-        total = weight_sum(weight)
-        if total == 0 or not np.isfinite(total):
-            raise ValueError(f"class_weight must leave finite weights whose sum is finite and not 0, got {self.class_weight!r}.")
-        return weight
+        return weighed_by_class(self.class_weight, self.classes_, y, weight)
 
     def _encode(self, y: Any) -> np.ndarray:
         target: np.ndarray

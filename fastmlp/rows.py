@@ -2,7 +2,7 @@
 
 What scikit-learn refuses is refused in its words; a sentence about X's columns may follow. What it lets pass and an element
 type cannot hold is refused here too. It refuses to know networks, and to copy what can be read where it is. Imported by
-``base``, ``estimators`` and ``ensemble``.
+``base``, ``labels`` and ``ensemble``.
 """
 
 from __future__ import annotations

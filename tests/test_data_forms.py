@@ -15,7 +15,7 @@ from sklearn.exceptions import ConvergenceWarning, DataConversionWarning
 from sklearn.preprocessing import LabelBinarizer
 
 from fastmlp import MLPClassifier, MLPRegressor, Network, rows
-from fastmlp.estimators import _classes_of
+from fastmlp.labels import classes_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -400,7 +400,7 @@ def test_classes_are_sklearns(values, dtype):
     """Same labels of the same type, same kind of target, same warning where there are nearly as many as rows."""
     y = np.resize(list(values), 80).astype(dtype)
     heard, learnt = [], []
-    for learn in (_classes_of, lambda y: vars(LabelBinarizer().fit(y))):
+    for learn in (classes_of, lambda y: vars(LabelBinarizer().fit(y))):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             learnt.append(learn(y))

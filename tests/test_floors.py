@@ -12,7 +12,7 @@ import fastmlp
 COMPILED = ["_change", "_machine", "_shuffle", "_kernels", "_plan", "_workspace", "_core"]
 FLOORS = [
     *COMPILED, "threads", "aligned", "container", "network_file", "initialisers", "network", "optimizers", "progress", "training", "lbfgs", "progressive",
-    "values", "typed", "held_out", "saving", "conversion", "parameters", "rows", "callbacks_fallback", "callbacks", "records", "adapt",
+    "values", "typed", "held_out", "saving", "conversion", "parameters", "rows", "labels", "callbacks_fallback", "callbacks", "records", "adapt",
     "representation", "doclink", "base", "estimators", "ensemble", "loading", "range_test", "display", "tuning", "check", "tables",
     "__main__",
 ]  # fmt: skip
