@@ -198,9 +198,9 @@ typedef struct fm_kernels {
     void (*scatter)(void *M, const void *P, ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t stride);
 
     /* forward: y[r] = f(x[r] W + b), z[r] = x[r] W + b if z is not NULL, and what leaves the layer, for rows
-     * first <= r < first + rows, panels p0 <= p < p1 of the outputs. With norm: z[r] = x[r] W only, the rest is normalise's.
+     * first <= r < first + rows. With norm: z[r] = x[r] W only, the rest is normalise's.
      * numerics: z is b followed by one chain of multiply-adds in the order of I. oracle: forward */
-    void (*forward)(const fm_layer *layer, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t stride);
+    void (*forward)(const fm_layer *layer, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t stride);
 
     /* forward_csr: forward of the first layer without gather: x[r] = X[order[r], :], or X[first_row + r, :], canonical CSR
      * numerics: the same chains without the links where x is 0. oracle: forward */
@@ -220,11 +220,10 @@ typedef struct fm_kernels {
     void (*normalise)(const fm_layer *layer, ptrdiff_t p, ptrdiff_t batch, ptrdiff_t stride);
 
     /* backward: below.dz[r] = (layer.dz[r] W^T) * f'(below)[r], f' from below's y or z; before f', what residual and dropout
-     * make of it; panels p0 <= p < p1 of below. With below.norm: without f', the rest is denormalise's. chunk: scratch of
-     * `chunk` reals, aligned.
+     * make of it. With below.norm: without f', the rest is denormalise's. chunk: scratch of `chunk` reals, aligned.
      * numerics: one chain in the order of O. oracle: backward */
-    void (*backward)(const fm_layer *layer, const fm_layer *below, void *chunk, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t first,
-                     ptrdiff_t rows, ptrdiff_t stride);
+    void (*backward)(const fm_layer *layer, const fm_layer *below, void *chunk, ptrdiff_t first, ptrdiff_t rows,
+                     ptrdiff_t stride);
 
     /* denormalise: panel p of dz, gradient of y, becomes that of z; d_scale and d_b are its sums. oracle: normalise_gradient */
     void (*denormalise)(const fm_layer *layer, ptrdiff_t p, ptrdiff_t batch, ptrdiff_t stride);

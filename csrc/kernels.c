@@ -149,9 +149,9 @@ static void activate(const fm_layer *l, ptrdiff_t p, ptrdiff_t first, ptrdiff_t 
     leave(l, p, first, rows, stride);
 }
 
-static void forward(const fm_layer *l, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t stride) {
+static void forward(const fm_layer *l, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t stride) {
     const real *b = bias_of(l);
-    for (ptrdiff_t p = p0; p < p1; p++) {
+    for (ptrdiff_t p = 0; p * NR < l->fan_out; p++) {
         real *z = (real *)(l->z ? l->z : l->y) + p * stride + first * NR;
         product(z, (const real *)l->x + first * NR, (const real *)l->W + p * l->fan_in * NR, b ? b + p * NR : NULL, rows,
                 l->fan_in, stride, panel_vectors(l->fan_out - p * NR));
@@ -229,9 +229,8 @@ static void transpose_chunk(real *chunk, const fm_layer *l, ptrdiff_t i0, ptrdif
 }
 
 /* W is transposed where it is used, a chunk at a time. */
-static void backward(const fm_layer *l, const fm_layer *below, void *chunk, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t first,
-                     ptrdiff_t rows, ptrdiff_t stride) {
-    for (ptrdiff_t p = p0; p < p1; p++) {
+static void backward(const fm_layer *l, const fm_layer *below, void *chunk, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t stride) {
+    for (ptrdiff_t p = 0; p * NR < l->fan_in; p++) {
         const ptrdiff_t at = p * stride + first * NR, width = smaller(NR, l->fan_in - p * NR);
         real *dz = (real *)below->dz + at;
         for (ptrdiff_t o0 = 0; o0 < l->fan_out || o0 == 0; o0 += KC) {

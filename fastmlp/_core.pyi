@@ -27,7 +27,6 @@ class Cancelled(Exception): ...
 @disjoint_base
 class Trainer(Workspace):
     cancel: threading.Event | None
-    patience: float
     def epoch(
         self,
         X: Any,

@@ -10,8 +10,7 @@ A step has two phases, with a barrier after each:
 Batch normalisation cuts phase 1 into segments: its statistics are taken by columns, with a barrier before and after. Clipping
 cuts phase 2: all gradients first, then, when their norm is known, all updates.
 A batch of more than 512 rows (fewer in very large networks) is taken in slabs, the sums of phase 2 carried from slab to
-slab, which keeps both their order and the memory small. A slab that takes long is left between two pieces of its work, for
-Python to look for signals, and taken up there again (pause.h). No result depends on the number of threads: a sum is always one
+slab, which keeps both their order and the memory small. No result depends on the number of threads: a sum is always one
 kernel's, in the order of the rows, and random numbers are drawn by position.
 """
 
@@ -25,7 +24,6 @@ from libc.stdint cimport uint32_t
 from libc.string cimport memset
 
 from fastmlp._csrc cimport *
-from fastmlp._epoch cimport Epoch, list_partners, row_weight, weight_sum
 from fastmlp._machine cimport Buffer, Call, Rows, first_outside, flat, region_begins, region_ends, usable_threads
 from fastmlp._openmp cimport *
 from fastmlp._plan cimport Plan
@@ -44,19 +42,30 @@ class Cancelled(Exception):
     """Someone set the event of `Trainer.cancel`."""
 
 
-# Of one slab, operations from which it may outlast its slice; of a piece of it, operations that make up for a look at the clock.
-cdef double LONG_SLAB = 1e9
-cdef double PIECE = 5e7
-cdef int UNITS = 16   # in a piece
-
-
 cdef struct Position:
     # How far an epoch has come. Written by thread 0 only, between barriers.
     Py_ssize_t step, slab, first   # first: row of the epoch's order at which the step begins
-    int section, n_threads         # of a slab that was left in the middle: where, and shared out among how many; 0, 0 else
     Py_ssize_t rows                # that went through both phases in this slice
     double step_loss, loss         # sums over rows: of this step; of the epoch, each step's mean times its rows
     int stop                       # leave the parallel region: time to look for signals, or the end
+
+
+cdef struct Epoch:
+    # What one call of Trainer.epoch works on; read by all threads.
+    const fm_rows *X
+    bint use_sparse, changes_input
+    fm_augment input
+    fm_targets *targets
+    const Py_ssize_t *order
+    const Py_ssize_t *partners     # of each row of the order: the row that is mixed into it; NULL without mixup
+    Py_ssize_t n_rows, batch_size, n_steps, t
+    const double *learning_rates
+    const double *mix              # of each step
+    const double *weight_sums
+    double *step_losses            # NULL if nobody asks
+    fm_hyper hyper
+    double slice_end
+    int rule
 
 
 @cython.final
@@ -66,7 +75,7 @@ cdef class Turn:
     cdef fm_turn *turn
 
     def __cinit__(self, Trainer trainer):
-        trainer.refuse_useless()
+        trainer.refuse_finished()
         if not fm_take(&trainer.turn):
             raise RuntimeError("this Trainer is in use in another thread")
         self.turn = &trainer.turn
@@ -102,29 +111,18 @@ cdef class Trainer(Workspace):
     Attributes
     ----------
     cancel : threading.Event or None
-        Set from any thread, it ends an epoch within about 0.1 s, as Ctrl-C does in the main thread.
-    torn : bool
-        Whether the epoch was ended so in the middle of a step that takes long: when some weights had changed and others not yet,
-        or running averages. The Trainer is then of no use, except to `load`.
-    patience : float
-        Seconds that a slab may outlast its time slice of 0.05 before it is left in the middle, to look for signals; 0.03 where
-        slabs are large, else infinite: they take less. The result does not depend on it.
+        Set from any thread, it ends an epoch within about 0.1 s, as Ctrl-C does in the main thread; where the rows of one slab
+        take longer, after them: 128 rows of a network of more than 20 million weights, or a large batch with batch normalisation.
     """
 
     cdef fm_barrier barrier
     cdef Position position
     cdef fm_pace pace
     cdef fm_turn turn
-    cdef fm_pause pause
-    cdef fm_progress *progress     # of each thread
-    cdef public double patience
     cdef public object cancel
 
     def __cinit__(self, *args, **kwargs):
-        cdef double operations = 6.0 * self.plan.n_parameters * min(self.batch_size, self.slab_rows)
         fm_barrier_init(&self.barrier)
-        self.patience = FM_PATIENCE if operations > LONG_SLAB else INFINITY
-        self.progress = <fm_progress *> self.buffer(self.n_threads * sizeof(fm_progress))
 
     def epoch(self, X, y, sample_weight, order, learning_rates, Py_ssize_t t, *, double alpha=0.0, double l1_ratio=0.0,
               double momentum=0.9, double beta_1=0.9, double beta_2=0.999, double epsilon=1e-8, double rho=0.9,
@@ -162,8 +160,7 @@ cdef class Trainer(Workspace):
 
         Raises
         ------
-        KeyboardInterrupt, or whatever a signal handler raises; Cancelled. The parameters are then those of the last whole step,
-            unless the Trainer is `torn`.
+        KeyboardInterrupt, or whatever a signal handler raises; Cancelled. The parameters are then those of the last whole step.
         """
         cdef Turn _turn = Turn(self)  # until this call ends
         cdef Rows rows = Rows(X, self.plan.sizes[0])
@@ -252,21 +249,16 @@ cdef class Trainer(Workspace):
         """The epoch's steps, in time slices between which Python looks for signals."""
         cdef Call _call = Call()  # until this one ends
         cdef Position *position = &self.position
-        cdef int n_threads = 1
+        cdef int n_threads
         memset(position, 0, sizeof(Position))
-        memset(self.progress, 0, self.n_threads * sizeof(fm_progress))
         memset(self.penalties, 0, self.n_units * self.k.panel * sizeof(double))
         self.arrive(e)
         while position.step < e.n_steps:
-            self.look(e)
-            position.stop = 0
-            fm_pause_end(&self.pause)
-            if position.n_threads == 0:
-                position.rows = 0
-                n_threads = usable_threads(self.n_threads)  # others may have come, or gone
-                e.slice_end = fm_pace_begin(&self.pace, n_threads, fm_seconds())
-            else:
-                e.slice_end = fm_seconds() + FM_SLICE
+            if self.cancel is not None and self.cancel.is_set():
+                raise Cancelled
+            position.stop, position.rows = 0, 0
+            n_threads = usable_threads(self.n_threads)  # others may have come, or gone
+            e.slice_end = fm_pace_begin(&self.pace, n_threads, fm_seconds())
             if self.pace.trial == 0:
                 with nogil:
                     self.work(e, 0, 1)
@@ -275,40 +267,19 @@ cdef class Trainer(Workspace):
                 with nogil, parallel(num_threads=n_threads):
                     self.work(e, threadid(), omp_get_num_threads())
                 region_ends()
-            if n_threads > 1 and position.n_threads == 0:
+            if n_threads > 1:
                 fm_pace_end(&self.pace, position.rows, fm_seconds())
-        PyErr_CheckSignals()
+            PyErr_CheckSignals()
         return 0
-
-    cdef int look(self, const Epoch *e) except -1:
-        """Let Python's signal handlers run, which may end the epoch, as others may."""
-        cdef Position *position = &self.position
-        cdef bint updates = position.section == self.sections(self.is_last_slab(e)) - 1 and self.is_last_slab(e)
-        cdef bint averages = self.n_segments > 1 and position.section > 0
-        self.torn = position.n_threads > 0 and (updates or averages)  # if it ends here
-        if self.cancel is not None and self.cancel.is_set():
-            raise Cancelled
-        PyErr_CheckSignals()
-        self.torn = False
-        return 0
-
-    cdef bint is_last_slab(self, const Epoch *e) noexcept nogil:
-        """Whether the slab at hand is its step's last one."""
-        cdef Py_ssize_t rows = min(e.batch_size, e.n_rows - self.position.first)
-        return self.position.slab == (rows + self.slab_rows - 1) // self.slab_rows - 1
-
-    cdef int sections(self, bint last) noexcept nogil:
-        """Pieces of a slab's work with barriers between them: segments up and down with what stands between them; gradients, with
-        the updates; or, to clip, the updates apart in the last slab."""
-        return 4 * self.n_segments - 2 + (last and self.squares != NULL)
 
     cdef void work(self, Epoch *e, int thread, int n_threads) noexcept nogil:
         """One thread's part of the steps, from the current position until the slice or the epoch ends."""
         cdef Position *position = &self.position
-        cdef Py_ssize_t step, slab, n_slabs, rows, first, count
-        cdef int section, n_sections, share, n_shares
-        cdef fm_profile *profile = &self.profiles[thread]
         cdef fm_hyper hyper = e.hyper
+        cdef Py_ssize_t begin = self.first_unit(thread, n_threads), end = self.first_unit(thread + 1, n_threads)
+        cdef Py_ssize_t step, slab, n_slabs, rows, first, count
+        cdef bint last
+        cdef fm_profile *profile = &self.profiles[thread]
         fm_profile_begin(profile)
         while not position.stop:
             step, slab = position.step, position.slab
@@ -318,23 +289,22 @@ cdef class Trainer(Workspace):
             count = rows * (slab + 1) // n_slabs - first
             first += position.first
             if e.weight_sums[step] != 0:
+                self.along_network(e, first, count, thread, n_threads)
+                fm_barrier_wait(&self.barrier, n_threads)
+                fm_profile_mark(profile, self.n_layers, FM_SECTION_barrier, 0)
                 hyper.learning_rate, hyper.t = e.learning_rates[step], e.t + step + 1
                 hyper.weight_sum, hyper.penalty_scale = e.weight_sums[step], rows / e.weight_sums[step]
-                n_sections = self.sections(slab == n_slabs - 1)
-                # What was shared out among more threads than came back is taken by those that did.
-                n_shares = position.n_threads if position.n_threads > 0 else n_threads
-                for section in range(position.section, n_sections):
-                    share = thread
-                    while share < n_shares:
-                        self.take_part(e, section, &hyper, first, count, slab > 0, slab == n_slabs - 1, share, n_shares)
-                        share += n_threads
-                    if section < n_sections - 1 or self.patience < INFINITY:
+                last = slab == n_slabs - 1
+                if self.squares == NULL:
+                    self.across_batch(e, &hyper, begin, end, first, count, slab > 0, e.rule if last else -1, thread)
+                else:
+                    self.across_batch(e, &hyper, begin, end, first, count, slab > 0, -1, thread)
+                    if last:
+                        hyper.clip = 1
+                        self.measure(&hyper, begin, end)
                         fm_barrier_wait(&self.barrier, n_threads)
-                        fm_profile_mark(profile, self.n_layers, FM_SECTION_barrier, 0)
-                    if self.patience < INFINITY and fm_pauses(&self.pause, section):
-                        if thread == 0:
-                            position.section, position.n_threads = section, n_shares
-                        return
+                        hyper.clip = self.clip_factor()
+                        self.across_batch(e, &hyper, begin, end, first, 0, 1, e.rule, thread)
             else:
                 fm_barrier_wait(&self.barrier, n_threads)
             if thread == 0:
@@ -343,50 +313,28 @@ cdef class Trainer(Workspace):
             fm_barrier_wait(&self.barrier, n_threads)
             fm_profile_mark(profile, self.n_layers, FM_SECTION_barrier, 0)
 
-    cdef void take_part(self, Epoch *e, int section, const fm_hyper *hyper, Py_ssize_t first, Py_ssize_t count, bint more,
-                        bint last, int thread, int n_threads) noexcept nogil:
-        """One thread's share of a section of the slab: rows first .. first + count of the epoch; `more` than the first one of its
-        step, `last` of it."""
-        cdef fm_progress *progress = &self.progress[thread]
-        cdef int up = 2 * self.n_segments - 1, down = 2 * up - 1, s = self.n_segments - 2 - (section - up) // 2
-        fm_section_begins(progress, section)
-        if section < up and section % 2 == 0:
-            self.through(e, section // 2, first, count, thread, n_threads)
-        elif section < up:
-            self.between(e, self.ends[section // 2], count, thread, n_threads, False)
-        elif section < down and (section - up) % 2 == 0:
-            self.between(e, self.ends[s], count, thread, n_threads, True)
-        elif section < down:
-            self.down(e, s, count * thread // n_threads, count * (thread + 1) // n_threads, thread)
-        else:
-            if progress.n_threads != n_threads:
-                progress.begin, progress.end = self.first_unit(thread, n_threads), self.first_unit(thread + 1, n_threads)
-                progress.n_threads = n_threads
-            self.across(e, section, hyper, first, count, more, last, thread)
-
-    cdef bint passes(self, const Epoch *e, int thread) noexcept nogil:
-        """Whether the thread's next piece of work is to be passed over, for now or because it was done."""
-        return self.patience < INFINITY and fm_pass_over(&self.pause, &self.progress[thread],
-                                                         fm_seconds() >= e.slice_end + self.patience)
-
-    cdef Py_ssize_t at_once(self, Py_ssize_t panels, Py_ssize_t rows, Py_ssize_t n) noexcept nogil:
-        """Panels of a product, each `rows` sums of n products for each of its columns, that make a piece."""
-        if self.patience == INFINITY:
-            return panels
-        return <Py_ssize_t> max(1, min(panels, PIECE / (2.0 * rows * n * self.k.panel + 1)))
-
     # ---- Phase 1 -----------------------------------------------------------------------------------------------------
+
+    cdef void along_network(self, Epoch *e, Py_ssize_t first, Py_ssize_t count, int thread, int n_threads) noexcept nogil:
+        """This thread's rows of the slab up the segments and down again; its columns of what stands between them."""
+        cdef int s
+        for s in range(self.n_segments):
+            self.through(e, s, first, count, thread, n_threads)
+            if s < self.n_segments - 1:
+                self.between(self.ends[s], count, thread, n_threads, False)
+        for s in range(self.n_segments - 2, -1, -1):
+            self.between(self.ends[s], count, thread, n_threads, True)
+            self.down(s, count * thread // n_threads, count * (thread + 1) // n_threads, thread)
 
     cdef void through(self, Epoch *e, int s, Py_ssize_t first, Py_ssize_t count, int thread, int n_threads) noexcept nogil:
         """This thread's rows through segment s, in chunks; through the last one down again too, while they are in the cache."""
         cdef Py_ssize_t row = count * thread // n_threads, end = count * (thread + 1) // n_threads
         cdef Py_ssize_t n_chunks = (end - row + FM_CHUNK_ROWS - 1) // FM_CHUNK_ROWS, n
-        cdef Py_ssize_t O = self.plan.sizes[self.n_layers], panels, each, p
+        cdef Py_ssize_t O = self.plan.sizes[self.n_layers]
         cdef const Py_ssize_t *order
         cdef const Py_ssize_t *partner
         cdef fm_layer *last = &self.layers[self.n_layers - 1]
         cdef fm_profile *profile = &self.profiles[thread]
-        cdef bint sparse
         cdef int l
         for n_chunks in range(n_chunks, 0, -1):
             n = (end - row) // n_chunks
@@ -395,28 +343,20 @@ cdef class Trainer(Workspace):
                 order = e.order + first + row
             if e.partners != NULL:
                 partner = e.partners + first + row
-            if s == 0 and not e.use_sparse and not self.passes(e, thread):
+            if s == 0 and not e.use_sparse:
                 self.fetch(e, order, partner, first + row, row, n)
                 fm_profile_mark(profile, self.n_layers, FM_SECTION_gather, 0)
             for l in range(self.ends[s - 1] + 1 if s > 0 else 0, self.ends[s] + 1):
-                panels = self.plan.padded(self.layers[l].fan_out) // self.k.panel
-                sparse = l == 0 and e.use_sparse
-                p, each = 0, panels if sparse else self.at_once(panels, n, self.layers[l].fan_in)
-                while p < panels:
-                    if self.passes(e, thread):
-                        pass
-                    elif sparse:
-                        self.k.forward_csr(&self.layers[0], e.X, order, first + row, row, n, self.stride)
-                    else:
-                        self.k.forward(&self.layers[l], p, min(p + each, panels), row, n, self.stride)
-                    p += each
+                if l == 0 and e.use_sparse:
+                    self.k.forward_csr(&self.layers[0], e.X, order, first + row, row, n, self.stride)
+                else:
+                    self.k.forward(&self.layers[l], row, n, self.stride)
                 fm_profile_mark(profile, self.n_layers, FM_SECTION_forward, l)
             if s == self.n_segments - 1:
-                if not self.passes(e, thread):
-                    self.k.losses[self.loss_row].gradient(last.dz, self.values + row, self.scratch + thread * self.scratch_bytes,
-                                                          e.targets, order, partner, first + row, row, n, O, self.stride)
+                self.k.losses[self.loss_row].gradient(last.dz, self.values + row, self.scratch + thread * self.scratch_bytes,
+                                                      e.targets, order, partner, first + row, row, n, O, self.stride)
                 fm_profile_mark(profile, self.n_layers, FM_SECTION_loss, 0)
-                self.down(e, s, row, row + n, thread)
+                self.down(s, row, row + n, thread)
             row += n
 
     cdef void fetch(self, Epoch *e, const Py_ssize_t *order, const Py_ssize_t *partner, Py_ssize_t first_row, Py_ssize_t row,
@@ -432,55 +372,38 @@ cdef class Trainer(Workspace):
         if e.changes_input:
             self.k.augment(x, mixed, e.targets.mix, &e.input, &self.draws, row, n, self.plan.sizes[0], self.stride)
 
-    cdef void down(self, const Epoch *e, int s, Py_ssize_t row, Py_ssize_t end, int thread) noexcept nogil:
+    cdef void down(self, int s, Py_ssize_t row, Py_ssize_t end, int thread) noexcept nogil:
         """Rows back through segment s, as far as there is a layer that learns."""
-        cdef Py_ssize_t n_chunks = (end - row + FM_CHUNK_ROWS - 1) // FM_CHUNK_ROWS, n, panels, each, p
+        cdef Py_ssize_t n_chunks = (end - row + FM_CHUNK_ROWS - 1) // FM_CHUNK_ROWS, n
         cdef int l, bottom = max(self.lowest, self.ends[s - 1] if s > 0 else 0)
         for n_chunks in range(n_chunks, 0, -1):
             n = (end - row) // n_chunks
             for l in range(self.ends[s], bottom, -1):
-                panels = self.plan.padded(self.layers[l].fan_in) // self.k.panel
-                p, each = 0, self.at_once(panels, n, self.layers[l].fan_out)
-                while p < panels:
-                    if not self.passes(e, thread):
-                        self.k.backward(&self.layers[l], &self.layers[l - 1], self.scratch + thread * self.scratch_bytes, p,
-                                        min(p + each, panels), row, n, self.stride)
-                    p += each
+                self.k.backward(&self.layers[l], &self.layers[l - 1], self.scratch + thread * self.scratch_bytes, row, n,
+                                self.stride)
                 fm_profile_mark(&self.profiles[thread], self.n_layers, FM_SECTION_backward, l)
             row += n
 
-    cdef void between(self, const Epoch *e, int l, Py_ssize_t count, int thread, int n_threads, bint back) noexcept nogil:
+    cdef void between(self, int l, Py_ssize_t count, int thread, int n_threads, bint back) noexcept nogil:
         """This thread's columns of layer l's normalisation, forth or back, while no thread touches its rows."""
         cdef Py_ssize_t panels = self.plan.padded(self.layers[l].fan_out) // self.k.panel, p
+        fm_barrier_wait(&self.barrier, n_threads)
+        fm_profile_mark(&self.profiles[thread], self.n_layers, FM_SECTION_barrier, 0)
         for p in range(panels * thread // n_threads, panels * (thread + 1) // n_threads):
-            if not self.passes(e, thread):
-                if back:
-                    self.k.denormalise(&self.layers[l], p, count, self.stride)
-                else:
-                    self.k.normalise(&self.layers[l], p, count, self.stride)
+            if back:
+                self.k.denormalise(&self.layers[l], p, count, self.stride)
+            else:
+                self.k.normalise(&self.layers[l], p, count, self.stride)
         fm_profile_mark(&self.profiles[thread], self.n_layers, FM_SECTION_backward if back else FM_SECTION_forward, l)
+        fm_barrier_wait(&self.barrier, n_threads)
+        fm_profile_mark(&self.profiles[thread], self.n_layers, FM_SECTION_barrier, 0)
 
     # ---- Phase 2 -----------------------------------------------------------------------------------------------------
 
-    cdef void across(self, Epoch *e, int section, const fm_hyper *common, Py_ssize_t first, Py_ssize_t rows, bint more,
-                     bint last, int thread) noexcept nogil:
-        """This thread's gradients, and its updates if all gradients of the step are there; to clip, these are a section apart."""
-        cdef fm_hyper hyper = common[0]
-        cdef bint apart = self.squares != NULL, gradients = section == 4 * self.n_segments - 3
-        hyper.clip = 1
-        if apart and not gradients:
-            hyper.clip = self.clip_factor()
-        self.across_batch(e, &hyper, first, rows if gradients else 0, more or not gradients,
-                          e.rule if last and not (apart and gradients) else -1, thread)
-        if apart and gradients and last and not fm_pauses(&self.pause, section):
-            self.measure(&hyper, thread)
-
-    cdef void across_batch(self, Epoch *e, const fm_hyper *common, Py_ssize_t first, Py_ssize_t rows, int accumulate, int rule,
-                           int thread) noexcept nogil:
+    cdef void across_batch(self, Epoch *e, const fm_hyper *common, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t first,
+                           Py_ssize_t rows, int accumulate, int rule, int thread) noexcept nogil:
         """This thread's blocks of weights and biases. With rows = 0 the gradients are there already."""
-        cdef Py_ssize_t begin = self.progress[thread].begin, end = self.progress[thread].end
         cdef Py_ssize_t i, size = self.k.element_size, block = FM_BLOCK_ROWS * self.k.panel * size
-        cdef bint passed = False
         cdef int layer = -1
         cdef fm_hyper hyper = common[0]
         cdef bint sparse
@@ -491,10 +414,6 @@ cdef class Trainer(Workspace):
         if e.use_sparse and rows:
             self.sort_columns(e, begin, end, first, rows, thread)
         for i in range(begin, end):
-            if (i - begin) % UNITS == 0:
-                passed = self.passes(e, thread)
-            if passed:
-                continue
             unit = &self.units[i]
             l = &self.layers[unit.layer]
             if unit.layer != layer:
@@ -517,14 +436,14 @@ cdef class Trainer(Workspace):
                 self.k.update_scale(l, G, unit.p, rule, &hyper)
             else:
                 self.k.update_bias(l, G, unit.p, rows, self.stride, accumulate, rule, &hyper)
-        if layer >= 0:
+        if begin < end:
             fm_profile_mark(profile, self.n_layers, FM_SECTION_update, layer)
 
-    cdef void measure(self, const fm_hyper *hyper, int thread) noexcept nogil:
+    cdef void measure(self, const fm_hyper *hyper, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
         """Sums of squares of this thread's gradients, by column."""
         cdef Py_ssize_t i, block = FM_BLOCK_ROWS * self.k.panel * self.k.element_size
         cdef Unit *unit
-        for i in range(self.progress[thread].begin, self.progress[thread].end):
+        for i in range(begin, end):
             unit = &self.units[i]
             self.k.square(&self.layers[unit.layer], self.sums + i * block, self.squares + i * self.k.panel, unit.i0, unit.n,
                           unit.p, hyper)
@@ -579,7 +498,6 @@ cdef class Trainer(Workspace):
                 weight = row_weight(e, first + r, e.targets.mix)
                 if weight != 0:
                     position.step_loss += weight * self.values[r]
-        position.section = position.n_threads = 0
         position.rows += count
         position.slab += 1
         if position.slab == n_slabs:
@@ -595,3 +513,38 @@ cdef class Trainer(Workspace):
         self.arrive(e)
         if position.step == e.n_steps or fm_seconds() >= e.slice_end:
             position.stop = 1
+
+
+cdef double row_weight(const Epoch *e, Py_ssize_t r, double mix) noexcept nogil:
+    """What row r of the epoch's order counts: its weight, with mixup that of its partner in proportion."""
+    cdef const double *weights = e.targets.weights
+    if weights == NULL:
+        return 1
+    if e.partners != NULL:
+        return mix * weights[r if e.order == NULL else e.order[r]] + (1 - mix) * weights[e.partners[r]]
+    return weights[r if e.order == NULL else e.order[r]]
+
+
+cdef double weight_sum(const Epoch *e, Py_ssize_t step) noexcept nogil:
+    """Sum of what a step's rows count, in their order; without weights, their number."""
+    cdef Py_ssize_t first = step * e.batch_size, last = min(first + e.batch_size, e.n_rows), r
+    cdef double total = 0
+    if e.targets.weights == NULL:
+        return <double> (last - first)
+    for r in range(first, last):
+        total += row_weight(e, r, 1 if e.mix == NULL else e.mix[step])
+    return total
+
+
+cdef const Py_ssize_t *list_partners(const Epoch *e, list memory) except NULL:
+    """Of each row of the epoch's order: the next one of its batch, the first one for the last."""
+    cdef Buffer room = Buffer((e.n_rows + 1) * sizeof(Py_ssize_t), False)
+    cdef Py_ssize_t *partners = <Py_ssize_t *> room.at
+    cdef Py_ssize_t first, last, r, next
+    memory.append(room)
+    for first in range(0, e.n_rows, e.batch_size):
+        last = min(first + e.batch_size, e.n_rows)
+        for r in range(first, last):
+            next = first if r == last - 1 else r + 1
+            partners[r] = next if e.order == NULL else e.order[next]
+    return partners

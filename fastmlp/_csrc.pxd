@@ -1,4 +1,4 @@
-# Mirror of csrc/fastmlp.h, csrc/barrier.h, csrc/pace.h, csrc/pause.h and csrc/profile.h, nothing else.
+# Mirror of csrc/fastmlp.h, csrc/barrier.h, csrc/pace.h and csrc/profile.h, nothing else.
 
 from libc.stdint cimport int32_t, uint32_t
 
@@ -118,8 +118,7 @@ cdef extern from "fastmlp.h" nogil:
         void (*augment)(void *P, const void *Q, double mix, const fm_augment *how, const fm_draws *draws, Py_ssize_t first,
                         Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t stride) noexcept nogil
         void (*scatter)(void *M, const void *P, Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t stride) noexcept nogil
-        void (*forward)(const fm_layer *layer, Py_ssize_t p0, Py_ssize_t p1, Py_ssize_t first, Py_ssize_t rows,
-                        Py_ssize_t stride) noexcept nogil
+        void (*forward)(const fm_layer *layer, Py_ssize_t first, Py_ssize_t rows, Py_ssize_t stride) noexcept nogil
         void (*forward_csr)(const fm_layer *layer, const fm_rows *X, const Py_ssize_t *order, Py_ssize_t first_row,
                             Py_ssize_t first, Py_ssize_t rows, Py_ssize_t stride) noexcept nogil
         void (*columns_csr)(fm_columns *C, const fm_rows *X, const Py_ssize_t *order, Py_ssize_t first_row, Py_ssize_t rows,
@@ -127,8 +126,8 @@ cdef extern from "fastmlp.h" nogil:
         void (*gradient_csr)(void *G, const fm_columns *C, const void *dz, Py_ssize_t i0, Py_ssize_t n,
                              int accumulate) noexcept nogil
         void (*normalise)(const fm_layer *layer, Py_ssize_t p, Py_ssize_t batch, Py_ssize_t stride) noexcept nogil
-        void (*backward)(const fm_layer *layer, const fm_layer *below, void *chunk, Py_ssize_t p0, Py_ssize_t p1,
-                         Py_ssize_t first, Py_ssize_t rows, Py_ssize_t stride) noexcept nogil
+        void (*backward)(const fm_layer *layer, const fm_layer *below, void *chunk, Py_ssize_t first, Py_ssize_t rows,
+                         Py_ssize_t stride) noexcept nogil
         void (*denormalise)(const fm_layer *layer, Py_ssize_t p, Py_ssize_t batch, Py_ssize_t stride) noexcept nogil
         void (*update)(const fm_layer *layer, void *G, double *penalty, Py_ssize_t i0, Py_ssize_t n, Py_ssize_t p,
                        Py_ssize_t batch, Py_ssize_t stride, int accumulate, int rule, const fm_hyper *hyper) noexcept nogil
@@ -165,20 +164,7 @@ cdef extern from "barrier.h" nogil:
     bint fm_take(fm_turn *turn)
     void fm_give(fm_turn *turn)
 
-cdef extern from "pause.h" nogil:
-    double FM_PATIENCE
-    ctypedef struct fm_progress:
-        Py_ssize_t now, begin, end
-        int n_threads
-    ctypedef struct fm_pause:
-        pass
-    void fm_pause_end(fm_pause *pause)
-    bint fm_pauses(fm_pause *pause, int section)
-    void fm_section_begins(fm_progress *progress, int section)
-    bint fm_pass_over(fm_pause *pause, fm_progress *progress, bint late)
-
 cdef extern from "pace.h" nogil:
-    double FM_SLICE
     ctypedef struct fm_pace:
         int trial
     double fm_pace_begin(fm_pace *pace, int n_threads, double now)

@@ -44,9 +44,8 @@ cdef class Workspace:
     cdef fm_draws draws
     cdef list buffers
     cdef bint finished             # the memory of weights and state is gone
-    cdef readonly bint torn        # the weights are of no whole step
     cdef int release(self, void *memory) except -1
-    cdef int refuse_useless(self) except -1
+    cdef int refuse_finished(self) except -1
     cdef int refuse_absurd(self) except -1
     cdef void *buffer(self, Py_ssize_t n_bytes) except NULL
     cdef int allocate_layers(self, dropout) except -1

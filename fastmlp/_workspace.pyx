@@ -83,11 +83,9 @@ cdef class Workspace:
         self.buffers = [buffer for buffer in self.buffers if (<Buffer> buffer).at != memory]
         return 0
 
-    cdef int refuse_useless(self) except -1:
+    cdef int refuse_finished(self) except -1:
         if self.finished:
             raise RuntimeError("this Trainer has finished: its memory is gone")
-        if self.torn:
-            raise RuntimeError("this Trainer was interrupted in the middle of a step: its weights are of no use, load others")
         return 0
 
     cdef int refuse_absurd(self) except -1:
@@ -264,8 +262,7 @@ cdef class Workspace:
         cdef Py_ssize_t between = n * size if state is not None else 0  # the same zeros for each array
         cdef fm_layer *layer
         cdef int s, l
-        self.torn = False
-        self.refuse_useless()
+        self.refuse_finished()
         if state is None and self.n_state:
             state_at = <char *> zeros.at
         with nogil:
@@ -288,7 +285,7 @@ cdef class Workspace:
         cdef char *at = <char *> flat(parameters, n, self.plan.kind, "parameters", True)
         cdef char *state_at = <char *> flat(state, n * self.n_state, self.plan.kind, "state", True) if state is not None else NULL
         cdef int s
-        self.refuse_useless()
+        self.refuse_finished()
         with nogil:
             self.plan.unpack(at, self.layers, -1)
             for s in range(self.n_state if state_at != NULL else 0):

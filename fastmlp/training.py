@@ -330,9 +330,8 @@ def run_epochs(
     Each epoch shuffles the order of the epoch before in place, which takes order[q] for q = shuffle(arange(m)), as
     scikit-learn's epochs do. With a ``watch`` that steers, the run goes by its score instead of by the loss, and ends on
     the parameters with the best score, if any score was a number. ``record.ended`` says why it ended; Ctrl-C ends it with
-    the parameters after the last whole step (epoch, where one step takes so long that it is left in the middle), or the best
-    ones. Whenever the ``observer`` is called, ``record``, ``schedule`` and ``optimizer`` stand where they would if the run
-    ended there.
+    the parameters after the last whole step, or the best ones. Whenever the ``observer`` is called, ``record``, ``schedule``
+    and ``optimizer`` stand where they would if the run ended there.
 
     Raises
     ------
@@ -433,11 +432,8 @@ def run_epochs(
     finally:
         if progress is not None:
             progress.close()
-    if not trainer.torn:
-        hold()
-        trainer.finish(network.parameters, None if record.ended == "diverged" else optimizer.arrays, network.statistics)
-    elif record.n_epochs and observer is None:  # else the optimizer stands where the network does
-        optimizer.arrays[...], optimizer.n_updates = 0, 0
+    hold()
+    trainer.finish(network.parameters, None if record.ended == "diverged" else optimizer.arrays, network.statistics)
     if record.ended == "interrupted" and not _is_finite(network):  # it was diverging
         record.divergence = _divergence(network, rates)
         if not fallback:

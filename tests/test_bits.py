@@ -71,31 +71,10 @@ print(json.dumps({"isa": _core.info()["isa"], "threads": _core.max_threads(), "d
 """
 
 
-# Leaves every slab in the middle, as one that takes long is left to look for signals, at each piece of work; and counts the looks.
-PAUSING = """
-from fastmlp import _core, training
-looks = [0]
-class Pausing(_core.Trainer):
-    def __init__(self, *arguments, **options):
-        self.patience = -1e9
-        self.cancel = self
-    def is_set(self):
-        looks[0] += 1
-        return False
-class Own(training.Method):
-    def trainer(self, network, loss, rule, batch_size, n_threads):
-        trainer = make(self, network, loss, rule, batch_size, n_threads)
-        trainer.cancel = trainer
-        return trainer
-make, training.Method.trainer, _core.Trainer = training.Method.trainer, Own.trainer, Pausing
-"""
-
-
-def run(isa: str, before: str = "") -> dict[str, str]:
+def run(isa: str) -> dict[str, str]:
     """The digests as a process of its own finds them on one instruction set, with room for three threads."""
     environment = {**os.environ, "OMP_NUM_THREADS": "3", "FASTMLP_ISA": isa}
-    program = [sys.executable, "-P", "-c", before + PROGRAM]
-    done = subprocess.run(program, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-P", "-c", PROGRAM], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["isa"] == isa
@@ -130,40 +109,6 @@ def test_bits_do_not_depend_on_the_run(digests):
     """A second process finds the same."""
     isa = next(iter(digests))
     assert run(isa) == digests[isa]
-
-
-def test_bits_do_not_depend_on_pauses(digests):
-    """A slab that is left and taken up again at each piece of work computes what one does that is not."""
-    isa = next(iter(digests))
-    assert run(isa, PAUSING + "import atexit; atexit.register(lambda: looks[0] > 50_000 or __import__('os')._exit(1))\n") == digests[isa]
-
-
-@pytest.mark.parametrize("n_threads", [1, 2, 3])
-@pytest.mark.parametrize("kind", ["dense", "sparse"])
-def test_bits_do_not_depend_on_pauses_in_a_product(kind, n_threads):
-    """Layers so wide that a product is several pieces; rows as they are and without their zeros."""
-    draws = np.random.RandomState(0)
-    X = np.where(draws.uniform(size=(150, 900)) < 0.05, draws.standard_normal((150, 900)), 0).astype(np.float32)
-    y = draws.randint(3, size=len(X))
-    network = Network((900, 1700, 1100, 3), random_state=0)
-    found, looks = [], []
-
-    class Counting:
-        def is_set(self):
-            looks.append(1)
-            return False
-
-    for patience in (np.inf, -1e9):
-        trainer = _core.Trainer(network.plan, "log_loss", "adam", 150, n_threads)
-        trainer.patience, trainer.cancel = patience, Counting()
-        trainer.load(network.parameters)
-        looks.clear()
-        loss = trainer.epoch(csr_array(X) if kind == "sparse" else X, y, None, None, np.full(1, 1e-3), 0)
-        parameters = network.parameters.copy()
-        trainer.store(parameters)
-        found.append((loss, parameters.tobytes()))
-    assert found[0] == found[1]
-    assert len(looks) > 100
 
 
 @pytest.mark.parametrize("settings", [
