@@ -237,7 +237,7 @@ assert in_child(digest) == [before, 1]
 assert in_child(lambda: in_child(digest)) == [[before, 1], 1]
 assert digest() == before and _core.max_threads() == 2
 """,
-        LD_PRELOAD=str(library),
+        LD_PRELOAD=f"{os.environ.get('LD_PRELOAD', '')} {library}",
     )
 
 
