@@ -124,8 +124,9 @@ debug:         ## build with bounds checks, -O1 -g, into .venv-debug, and run th
 
 # TESTS=tests/test_kernels.py, say, takes a part. Leaks are the soak's business: at exit the interpreter itself keeps memory.
 # libstdc++ is there before the first library that throws, or the sanitizer does not find the function it stands before.
+# A refused allocation is one here too: the sanitizer's own end of the process wants memory, and waits for its own lock without it.
 asan: .venv-asan/installed         ## the tests under the address sanitizer
-	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 \
+	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
 	  .venv-asan/bin/pytest -p no:faulthandler -s $(TESTS)
 
 ubsan: .venv-ubsan/installed       ## the tests under the undefined-behaviour sanitizer
