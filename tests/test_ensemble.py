@@ -495,7 +495,8 @@ def test_divergence_of_a_member_is_raised():
 @pytest.mark.parametrize(("members", "solver"), [("seeds", "adam"), ("seeds", "lbfgs"), ("snapshots", "adam")])
 def test_interrupt_by_signal(members, solver, monkeypatch):
     """A real SIGINT during fits that would take hours: KeyboardInterrupt at once, and soon nobody trains any more."""
-    X, y = classification(2, n=4000, n_features=50)
+    X, y = classification(2, n=20_000, n_features=50)
+    y = np.random.RandomState(0).permutation(y)  # nothing to learn, which L-BFGS takes longest to find
     whole = MLPEnsembleClassifier(MLPClassifier(**SMALL), 2, random_state=0).fit(X, y)
     before = dict(vars(whole))
     whole.set_params(members=members, n_jobs=1, n_estimators=5)
