@@ -71,10 +71,10 @@ enum { FM_STREAM_NOISE = 0x40000000, FM_STREAM_MASK };
  * xhat = (z - mean) / sqrt(variance + epsilon) over the batch, u = scale xhat + b. All vectors (O,), padded to whole panels. */
 typedef struct fm_norm {
     void *scale, *scale_state[FM_MAX_STATE];
-    void *mean, *variance; /* running averages, for prediction; the variance is the unbiased one */
-    void *slope;           /* 1 / sqrt(variance + epsilon) of the batch at hand */
-    void *d_scale, *d_b;   /* gradients of its loss */
-    double momentum;       /* what this batch counts in the running averages */
+    void *mean, *variance;             /* running averages, for prediction; the variance is the unbiased one */
+    void *batch_mean, *batch_variance; /* what the batch at hand adds to them */
+    void *slope;                       /* 1 / sqrt(variance + epsilon) of the batch at hand */
+    void *d_scale, *d_b;               /* gradients of its loss */
 } fm_norm;
 
 /* One dense layer, y = f(u), u = x W + b. Matrices over the batch lie in panels `stride` apart, W and the state in panels of I
@@ -136,6 +136,7 @@ typedef struct fm_hyper {
     double clip;            /* the gradient is multiplied by this; 1 without clipping */
     double weight_sum;      /* of the batch: divides the gradient and the penalty */
     double penalty_scale;   /* what the step's penalty counts in the epoch's sum */
+    double norm_momentum;   /* what the batch counts in the running averages of batch normalisation */
     ptrdiff_t t;            /* number of this update, from 1 */
     double c[FM_CONSTANTS]; /* filled by optimizers[].prepare */
 } fm_hyper;
@@ -198,9 +199,10 @@ typedef struct fm_kernels {
     void (*scatter)(void *M, const void *P, ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t stride);
 
     /* forward: y[r] = f(x[r] W + b), z[r] = x[r] W + b if z is not NULL, and what leaves the layer, for rows
-     * first <= r < first + rows. With norm: z[r] = x[r] W only, the rest is normalise's.
+     * first <= r < first + rows, panels p0 <= p < p1 of the outputs that there are. With norm: z[r] = x[r] W only, the rest is
+     * normalise's.
      * numerics: z is b followed by one chain of multiply-adds in the order of I. oracle: forward */
-    void (*forward)(const fm_layer *layer, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t stride);
+    void (*forward)(const fm_layer *layer, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t stride);
 
     /* forward_csr: forward of the first layer without gather: x[r] = X[order[r], :], or X[first_row + r, :], canonical CSR
      * numerics: the same chains without the links where x is 0. oracle: forward */
@@ -215,15 +217,18 @@ typedef struct fm_kernels {
      * and accumulate = 1 applies the rule. numerics: as in update, without the links where x is 0. oracle: gradient */
     void (*gradient_csr)(void *G, const fm_columns *C, const void *dz, ptrdiff_t i0, ptrdiff_t n, int accumulate);
 
-    /* normalise: panel p of z, all `batch` rows: xhat in z's place, y = f(scale xhat + b), what leaves, and the running averages.
+    /* normalise: panel p of z, all `batch` rows: xhat in z's place, y = f(scale xhat + b), what leaves, the batch's averages.
      * numerics: sums over rows in four chains (row % 4), (0 + 1) + (2 + 3). oracle: normalise */
     void (*normalise)(const fm_layer *layer, ptrdiff_t p, ptrdiff_t batch, ptrdiff_t stride);
 
+    /* average: panel p of the running averages moves towards the batch's. oracle: normalise */
+    void (*average)(const fm_layer *layer, ptrdiff_t p, const fm_hyper *hyper);
+
     /* backward: below.dz[r] = (layer.dz[r] W^T) * f'(below)[r], f' from below's y or z; before f', what residual and dropout
-     * make of it. With below.norm: without f', the rest is denormalise's. chunk: scratch of `chunk` reals, aligned.
-     * numerics: one chain in the order of O. oracle: backward */
-    void (*backward)(const fm_layer *layer, const fm_layer *below, void *chunk, ptrdiff_t first, ptrdiff_t rows,
-                     ptrdiff_t stride);
+     * make of it; panels p0 <= p < p1 of below that there are. With below.norm: without f', the rest is denormalise's. chunk:
+     * scratch of `chunk` reals, aligned. numerics: one chain in the order of O. oracle: backward */
+    void (*backward)(const fm_layer *layer, const fm_layer *below, void *chunk, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t first,
+                     ptrdiff_t rows, ptrdiff_t stride);
 
     /* denormalise: panel p of dz, gradient of y, becomes that of z; d_scale and d_b are its sums. oracle: normalise_gradient */
     void (*denormalise)(const fm_layer *layer, ptrdiff_t p, ptrdiff_t batch, ptrdiff_t stride);

@@ -149,9 +149,9 @@ static void activate(const fm_layer *l, ptrdiff_t p, ptrdiff_t first, ptrdiff_t 
     leave(l, p, first, rows, stride);
 }
 
-static void forward(const fm_layer *l, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t stride) {
+static void forward(const fm_layer *l, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t stride) {
     const real *b = bias_of(l);
-    for (ptrdiff_t p = 0; p * NR < l->fan_out; p++) {
+    for (ptrdiff_t p = p0; p < p1 && p * NR < l->fan_out; p++) {
         real *z = (real *)(l->z ? l->z : l->y) + p * stride + first * NR;
         product(z, (const real *)l->x + first * NR, (const real *)l->W + p * l->fan_in * NR, b ? b + p * NR : NULL, rows,
                 l->fan_in, stride, panel_vectors(l->fan_out - p * NR));
@@ -229,8 +229,9 @@ static void transpose_chunk(real *chunk, const fm_layer *l, ptrdiff_t i0, ptrdif
 }
 
 /* W is transposed where it is used, a chunk at a time. */
-static void backward(const fm_layer *l, const fm_layer *below, void *chunk, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t stride) {
-    for (ptrdiff_t p = 0; p * NR < l->fan_in; p++) {
+static void backward(const fm_layer *l, const fm_layer *below, void *chunk, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t first,
+                     ptrdiff_t rows, ptrdiff_t stride) {
+    for (ptrdiff_t p = p0; p < p1 && p * NR < l->fan_in; p++) {
         const ptrdiff_t at = p * stride + first * NR, width = smaller(NR, l->fan_in - p * NR);
         real *dz = (real *)below->dz + at;
         for (ptrdiff_t o0 = 0; o0 < l->fan_out || o0 == 0; o0 += KC) {
@@ -276,12 +277,11 @@ static void backward(const fm_layer *l, const fm_layer *below, void *chunk, ptrd
 static void normalise(const fm_layer *l, ptrdiff_t p, ptrdiff_t batch, ptrdiff_t stride) {
     const fm_norm *n = l->norm;
     const vec count = v_set((real)batch), unbiased = v_set(batch > 1 ? (real)batch / (real)(batch - 1) : 1);
-    const vec momentum = v_set((real)n->momentum), epsilon = v_set((real)FM_NORM_EPSILON);
+    const vec epsilon = v_set((real)FM_NORM_EPSILON);
     for (ptrdiff_t c = 0; c < NR; c += V) {
         real *z = (real *)l->z + p * stride + c, *y = (real *)l->y + p * stride + c;
         const ptrdiff_t at = p * NR + c;
         const vec scale = v_load((const real *)n->scale + at), b = v_load((const real *)l->b + at);
-        real *running_mean = (real *)n->mean + at, *running_variance = (real *)n->variance + at;
         vec mean, variance;
         SUM_ROWS(mean, batch, v_load(z + row * NR));
         mean = mean / count;
@@ -289,10 +289,8 @@ static void normalise(const fm_layer *l, ptrdiff_t p, ptrdiff_t batch, ptrdiff_t
         variance = variance / count;
         const vec slope = v_set(1) / v_sqrt(variance + epsilon);
         v_store((real *)n->slope + at, slope);
-        if (n->momentum != 0) {
-            v_store(running_mean, v_load(running_mean) + momentum * (mean - v_load(running_mean)));
-            v_store(running_variance, v_load(running_variance) + momentum * (variance * unbiased - v_load(running_variance)));
-        }
+        v_store((real *)n->batch_mean + at, mean);
+        v_store((real *)n->batch_variance + at, variance * unbiased);
         for (ptrdiff_t row = 0; row < batch; row++) {
             const vec xhat = (v_load(z + row * NR) - mean) * slope;
             v_store(z + row * NR, xhat);
@@ -302,6 +300,17 @@ static void normalise(const fm_layer *l, ptrdiff_t p, ptrdiff_t batch, ptrdiff_t
     if (l->activation != FM_ACTIVATION_identity)
         activation[l->activation].forward((real *)l->y + p * stride, (const real *)l->y + p * stride, batch * NR);
     leave(l, p, 0, batch, stride);
+}
+
+static void average(const fm_layer *l, ptrdiff_t p, const fm_hyper *hyper) {
+    const fm_norm *n = l->norm;
+    const vec momentum = v_set((real)hyper->norm_momentum);
+    real *mean = (real *)n->mean + p * NR, *variance = (real *)n->variance + p * NR;
+    const real *batch_mean = (const real *)n->batch_mean + p * NR, *batch_variance = (const real *)n->batch_variance + p * NR;
+    for (ptrdiff_t c = 0; c < NR; c += V) {
+        v_store(mean + c, v_load(mean + c) + momentum * (v_load(batch_mean + c) - v_load(mean + c)));
+        v_store(variance + c, v_load(variance + c) + momentum * (v_load(batch_variance + c) - v_load(variance + c)));
+    }
 }
 
 static void denormalise(const fm_layer *l, ptrdiff_t p, ptrdiff_t batch, ptrdiff_t stride) {
@@ -550,6 +559,7 @@ const fm_kernels FM_PASTE(fm_kernels_, FM_ISA, _, FM_BITS) = {
     .columns_csr = columns_csr,
     .gradient_csr = gradient_csr,
     .normalise = normalise,
+    .average = average,
     .backward = backward,
     .denormalise = denormalise,
     .square = square,

@@ -27,6 +27,7 @@ class Cancelled(Exception): ...
 @disjoint_base
 class Trainer(Workspace):
     cancel: threading.Event | None
+    slab_seconds: float
     def epoch(
         self,
         X: Any,

@@ -12,6 +12,10 @@ cuts phase 2: all gradients first, then, when their norm is known, all updates.
 A batch of more than 512 rows (fewer in very large networks) is taken in slabs, the sums of phase 2 carried from slab to
 slab, which keeps both their order and the memory small. No result depends on the number of threads: a sum is always one
 kernel's, in the order of the rows, and random numbers are drawn by position.
+
+Between slices of time Python looks for signals. A slab that outlasts a slice is worked on aside (csrc/aside.h), and given up if
+a signal's handler raises: then nothing has changed that lasts, since phase 1 writes what belongs to the batch only. Phase 2 is
+finished, but where it would take long too, gradients come first and may be given up.
 """
 
 import numpy
@@ -24,6 +28,7 @@ from libc.stdint cimport uint32_t
 from libc.string cimport memset
 
 from fastmlp._csrc cimport *
+from fastmlp._epoch cimport Epoch, Position, row_weight, weight_sum
 from fastmlp._machine cimport Buffer, Call, Rows, first_outside, flat, region_begins, region_ends, usable_threads
 from fastmlp._openmp cimport *
 from fastmlp._plan cimport Plan
@@ -38,34 +43,28 @@ __all__ = [
 globals()["Plan"] = Plan  # a cimported name is not yet one of the Python module
 
 
+cdef enum:  # what may be left, see aside.h
+    ROWS = 1
+    GRADIENTS = 2
+
+# Multiply-adds after which a thread asks whether to leave: some milliseconds.
+cdef Py_ssize_t PIECE = 250_000_000
+
+
+cdef inline Py_ssize_t piece_of(Py_ssize_t of_column, Py_ssize_t columns) noexcept nogil:
+    """Panels to compute between two such questions, where a column takes so many multiply-adds; all, if they are few."""
+    return columns if of_column * columns <= PIECE else 1 + PIECE // (32 * of_column)
+
+
 class Cancelled(Exception):
     """Someone set the event of `Trainer.cancel`."""
 
 
-cdef struct Position:
-    # How far an epoch has come. Written by thread 0 only, between barriers.
-    Py_ssize_t step, slab, first   # first: row of the epoch's order at which the step begins
-    Py_ssize_t rows                # that went through both phases in this slice
-    double step_loss, loss         # sums over rows: of this step; of the epoch, each step's mean times its rows
-    int stop                       # leave the parallel region: time to look for signals, or the end
-
-
-cdef struct Epoch:
-    # What one call of Trainer.epoch works on; read by all threads.
-    const fm_rows *X
-    bint use_sparse, changes_input
-    fm_augment input
-    fm_targets *targets
-    const Py_ssize_t *order
-    const Py_ssize_t *partners     # of each row of the order: the row that is mixed into it; NULL without mixup
-    Py_ssize_t n_rows, batch_size, n_steps, t
-    const double *learning_rates
-    const double *mix              # of each step
-    const double *weight_sums
-    double *step_losses            # NULL if nobody asks
-    fm_hyper hyper
-    double slice_end
-    int rule
+cdef struct Work:
+    # A slice that is worked on aside.
+    void *trainer
+    Epoch *epoch
+    int n_threads
 
 
 @cython.final
@@ -110,19 +109,25 @@ cdef class Trainer(Workspace):
 
     Attributes
     ----------
+    slab_seconds : float
+        What a slab took in the last slice; before the first one, an estimate. From 0.02 on a slice is worked on aside.
     cancel : threading.Event or None
-        Set from any thread, it ends an epoch within about 0.1 s, as Ctrl-C does in the main thread; where the rows of one slab
-        take longer, after them: 128 rows of a network of more than 20 million weights, or a large batch with batch normalisation.
+        Set from any thread, it ends an epoch within about 0.1 s, as Ctrl-C does in the main thread; on Windows, where the rows of
+        one slab take longer, after them: 128 rows of a network of more than 20 million weights, or a large batch with batch
+        normalisation.
     """
 
     cdef fm_barrier barrier
     cdef Position position
     cdef fm_pace pace
     cdef fm_turn turn
+    cdef fm_leave leave
+    cdef public double slab_seconds
     cdef public object cancel
 
     def __cinit__(self, *args, **kwargs):
         fm_barrier_init(&self.barrier)
+        self.slab_seconds = 6e-11 * self.plan.n_parameters * min(self.batch_size, self.slab_rows)
 
     def epoch(self, X, y, sample_weight, order, learning_rates, Py_ssize_t t, *, double alpha=0.0, double l1_ratio=0.0,
               double momentum=0.9, double beta_1=0.9, double beta_2=0.999, double epsilon=1e-8, double rho=0.9,
@@ -161,6 +166,7 @@ cdef class Trainer(Workspace):
         Raises
         ------
         KeyboardInterrupt, or whatever a signal handler raises; Cancelled. The parameters are then those of the last whole step.
+        RuntimeError in a child that was forked by a signal handler while a step that takes long was worked on aside.
         """
         cdef Turn _turn = Turn(self)  # until this call ends
         cdef Rows rows = Rows(X, self.plan.sizes[0])
@@ -249,31 +255,73 @@ cdef class Trainer(Workspace):
         """The epoch's steps, in time slices between which Python looks for signals."""
         cdef Call _call = Call()  # until this one ends
         cdef Position *position = &self.position
-        cdef int n_threads
+        cdef int n_threads, used
+        cdef double began, now
         memset(position, 0, sizeof(Position))
         memset(self.penalties, 0, self.n_units * self.k.panel * sizeof(double))
+        fm_leave_begin(&self.leave)
         self.arrive(e)
         while position.step < e.n_steps:
-            if self.cancel is not None and self.cancel.is_set():
-                raise Cancelled
+            self.look()
             position.stop, position.rows = 0, 0
             n_threads = usable_threads(self.n_threads)  # others may have come, or gone
-            e.slice_end = fm_pace_begin(&self.pace, n_threads, fm_seconds())
-            if self.pace.trial == 0:
+            began = fm_seconds()
+            e.slice_end = fm_pace_begin(&self.pace, n_threads, began)
+            used = 1 if self.pace.trial == 0 else n_threads
+            if self.slab_seconds <= FM_LONG or not self.slice_aside(e, used):
                 with nogil:
-                    self.work(e, 0, 1)
-            else:
-                region_begins()
-                with nogil, parallel(num_threads=n_threads):
-                    self.work(e, threadid(), omp_get_num_threads())
-                region_ends()
+                    self.work_all(e, used)
+            now = fm_seconds()
             if n_threads > 1:
-                fm_pace_end(&self.pace, position.rows, fm_seconds())
-            PyErr_CheckSignals()
+                fm_pace_end(&self.pace, position.rows, now)
+            if position.rows:
+                self.slab_seconds = (now - began) * min(self.batch_size, self.slab_rows) / position.rows
+        PyErr_CheckSignals()
         return 0
 
+    cdef int look(self) except -1:
+        """Whether to go on; signal handlers run here."""
+        PyErr_CheckSignals()
+        if self.cancel is not None and self.cancel.is_set():
+            raise Cancelled
+        return 0
+
+    cdef bint slice_aside(self, Epoch *e, int n_threads) except -1:
+        """A slice on a thread of its own, this one looking for signals meanwhile; False if there is no thread to be had."""
+        cdef fm_aside aside
+        cdef Work work
+        cdef bint ended = False
+        work.trainer, work.epoch, work.n_threads = <void *> self, e, n_threads
+        if not fm_aside_begin(&aside, work_aside, &work):
+            return False
+        try:
+            while not ended:
+                with nogil:
+                    ended = fm_aside_wait(&aside)
+                if not ended:
+                    self.look()
+        finally:
+            fm_leave_ask(&self.leave)  # of no effect on a slice that has ended
+            with nogil:
+                ended = fm_aside_end(&aside)
+            if not ended:
+                self.finished = True  # a step may be half done
+                raise RuntimeError("a signal handler forked this process in the middle of a training step, which is lost here")
+        fm_leave_begin(&self.leave)
+        return True
+
+    cdef void work_all(self, Epoch *e, int n_threads) noexcept nogil:
+        """Steps from the current position until the slice or the epoch ends, or all are asked to leave."""
+        if n_threads == 1:
+            self.work(e, 0, 1)
+            return
+        region_begins()
+        with parallel(num_threads=n_threads):
+            self.work(e, threadid(), omp_get_num_threads())
+        region_ends()
+
     cdef void work(self, Epoch *e, int thread, int n_threads) noexcept nogil:
-        """One thread's part of the steps, from the current position until the slice or the epoch ends."""
+        """One thread's part of a slice."""
         cdef Position *position = &self.position
         cdef fm_hyper hyper = e.hyper
         cdef Py_ssize_t begin = self.first_unit(thread, n_threads), end = self.first_unit(thread + 1, n_threads)
@@ -292,18 +340,27 @@ cdef class Trainer(Workspace):
                 self.along_network(e, first, count, thread, n_threads)
                 fm_barrier_wait(&self.barrier, n_threads)
                 fm_profile_mark(profile, self.n_layers, FM_SECTION_barrier, 0)
+                if fm_left(&self.leave, ROWS):
+                    return
                 hyper.learning_rate, hyper.t = e.learning_rates[step], e.t + step + 1
                 hyper.weight_sum, hyper.penalty_scale = e.weight_sums[step], rows / e.weight_sums[step]
+                # A batch counts by its rows: the last of an epoch may be one, of variance 0. Measured on 401 rows in batches of
+                # 200: with a whole batch's say it takes R^2 from 0.98 to 0.30.
+                hyper.norm_momentum = self.norm_momentum * (rows / <double> e.batch_size)
                 last = slab == n_slabs - 1
-                if self.squares == NULL:
+                if not self.apart:
                     self.across_batch(e, &hyper, begin, end, first, count, slab > 0, e.rule if last else -1, thread)
                 else:
                     self.across_batch(e, &hyper, begin, end, first, count, slab > 0, -1, thread)
                     if last:
                         hyper.clip = 1
-                        self.measure(&hyper, begin, end)
+                        if self.squares != NULL:
+                            self.measure(&hyper, begin, end)
                         fm_barrier_wait(&self.barrier, n_threads)
-                        hyper.clip = self.clip_factor()
+                        if fm_left(&self.leave, GRADIENTS):
+                            return
+                        if self.squares != NULL:
+                            hyper.clip = self.clip_factor()
                         self.across_batch(e, &hyper, begin, end, first, 0, 1, e.rule, thread)
             else:
                 fm_barrier_wait(&self.barrier, n_threads)
@@ -337,6 +394,8 @@ cdef class Trainer(Workspace):
         cdef fm_profile *profile = &self.profiles[thread]
         cdef int l
         for n_chunks in range(n_chunks, 0, -1):
+            if fm_leaves(&self.leave, ROWS):
+                return
             n = (end - row) // n_chunks
             order, partner = NULL, NULL
             if e.order != NULL:
@@ -350,7 +409,7 @@ cdef class Trainer(Workspace):
                 if l == 0 and e.use_sparse:
                     self.k.forward_csr(&self.layers[0], e.X, order, first + row, row, n, self.stride)
                 else:
-                    self.k.forward(&self.layers[l], row, n, self.stride)
+                    self.up(&self.layers[l], row, n)
                 fm_profile_mark(profile, self.n_layers, FM_SECTION_forward, l)
             if s == self.n_segments - 1:
                 self.k.losses[self.loss_row].gradient(last.dz, self.values + row, self.scratch + thread * self.scratch_bytes,
@@ -358,6 +417,14 @@ cdef class Trainer(Workspace):
                 fm_profile_mark(profile, self.n_layers, FM_SECTION_loss, 0)
                 self.down(s, row, row + n, thread)
             row += n
+
+    @cython.final
+    cdef void up(self, const fm_layer *layer, Py_ssize_t row, Py_ssize_t n) noexcept nogil:
+        """Rows through one layer."""
+        cdef Py_ssize_t p = 0, piece = piece_of(n * layer.fan_in, layer.fan_out)
+        while p * self.k.panel < layer.fan_out and not fm_leaves(&self.leave, ROWS):
+            self.k.forward(layer, p, p + piece, row, n, self.stride)
+            p += piece
 
     cdef void fetch(self, Epoch *e, const Py_ssize_t *order, const Py_ssize_t *partner, Py_ssize_t first_row, Py_ssize_t row,
                     Py_ssize_t n) noexcept nogil:
@@ -379,10 +446,17 @@ cdef class Trainer(Workspace):
         for n_chunks in range(n_chunks, 0, -1):
             n = (end - row) // n_chunks
             for l in range(self.ends[s], bottom, -1):
-                self.k.backward(&self.layers[l], &self.layers[l - 1], self.scratch + thread * self.scratch_bytes, row, n,
-                                self.stride)
+                self.back(&self.layers[l], &self.layers[l - 1], row, n, thread)
                 fm_profile_mark(&self.profiles[thread], self.n_layers, FM_SECTION_backward, l)
             row += n
+
+    @cython.final
+    cdef void back(self, const fm_layer *layer, const fm_layer *below, Py_ssize_t row, Py_ssize_t n, int thread) noexcept nogil:
+        """Rows back through one layer."""
+        cdef Py_ssize_t p = 0, piece = piece_of(n * layer.fan_out, layer.fan_in)
+        while p * self.k.panel < layer.fan_in and not fm_leaves(&self.leave, ROWS):
+            self.k.backward(layer, below, self.scratch + thread * self.scratch_bytes, p, p + piece, row, n, self.stride)
+            p += piece
 
     cdef void between(self, int l, Py_ssize_t count, int thread, int n_threads, bint back) noexcept nogil:
         """This thread's columns of layer l's normalisation, forth or back, while no thread touches its rows."""
@@ -390,7 +464,9 @@ cdef class Trainer(Workspace):
         fm_barrier_wait(&self.barrier, n_threads)
         fm_profile_mark(&self.profiles[thread], self.n_layers, FM_SECTION_barrier, 0)
         for p in range(panels * thread // n_threads, panels * (thread + 1) // n_threads):
-            if back:
+            if fm_leaves(&self.leave, ROWS):
+                pass
+            elif back:
                 self.k.denormalise(&self.layers[l], p, count, self.stride)
             else:
                 self.k.normalise(&self.layers[l], p, count, self.stride)
@@ -414,6 +490,8 @@ cdef class Trainer(Workspace):
         if e.use_sparse and rows:
             self.sort_columns(e, begin, end, first, rows, thread)
         for i in range(begin, end):
+            if rule < 0 and fm_leaves(&self.leave, GRADIENTS):
+                break
             unit = &self.units[i]
             l = &self.layers[unit.layer]
             if unit.layer != layer:
@@ -433,6 +511,8 @@ cdef class Trainer(Workspace):
                 self.k.update(l, G, self.penalties + i * self.k.panel, unit.i0, unit.n, unit.p, 0 if sparse else rows,
                               self.stride, 1 if sparse else accumulate, rule, &hyper)
             elif unit.kind == SCALE:
+                if rule >= 0 and hyper.norm_momentum != 0:
+                    self.k.average(l, unit.p, &hyper)
                 self.k.update_scale(l, G, unit.p, rule, &hyper)
             else:
                 self.k.update_bias(l, G, unit.p, rows, self.stride, accumulate, rule, &hyper)
@@ -477,15 +557,6 @@ cdef class Trainer(Workspace):
         self.draws.row = rows * position.slab // ((rows + self.slab_rows - 1) // self.slab_rows) if rows > 0 else 0
         if e.mix != NULL and position.step < e.n_steps:
             e.targets.mix = e.mix[position.step]
-        self.share_norms(rows / <double> e.batch_size)
-
-    cdef void share_norms(self, double share) noexcept nogil:
-        """A batch counts in the running averages by its rows: the last of an epoch may be one, of variance 0. Measured on 401
-        rows in batches of 200: with a whole batch's say it takes R^2 from 0.98 to 0.30."""
-        cdef int l
-        for l in range(self.n_layers):
-            if self.layers[l].norm != NULL:
-                self.layers[l].norm.momentum = self.norm_momentum * share
 
     cdef void advance(self, Epoch *e, Py_ssize_t rows, Py_ssize_t first, Py_ssize_t count,
                       Py_ssize_t n_slabs) noexcept nogil:
@@ -511,29 +582,13 @@ cdef class Trainer(Workspace):
             position.step += 1
             position.first += rows
         self.arrive(e)
-        if position.step == e.n_steps or fm_seconds() >= e.slice_end:
+        if position.step == e.n_steps or fm_leave_asked(&self.leave) or fm_seconds() >= e.slice_end:
             position.stop = 1
 
 
-cdef double row_weight(const Epoch *e, Py_ssize_t r, double mix) noexcept nogil:
-    """What row r of the epoch's order counts: its weight, with mixup that of its partner in proportion."""
-    cdef const double *weights = e.targets.weights
-    if weights == NULL:
-        return 1
-    if e.partners != NULL:
-        return mix * weights[r if e.order == NULL else e.order[r]] + (1 - mix) * weights[e.partners[r]]
-    return weights[r if e.order == NULL else e.order[r]]
-
-
-cdef double weight_sum(const Epoch *e, Py_ssize_t step) noexcept nogil:
-    """Sum of what a step's rows count, in their order; without weights, their number."""
-    cdef Py_ssize_t first = step * e.batch_size, last = min(first + e.batch_size, e.n_rows), r
-    cdef double total = 0
-    if e.targets.weights == NULL:
-        return <double> (last - first)
-    for r in range(first, last):
-        total += row_weight(e, r, 1 if e.mix == NULL else e.mix[step])
-    return total
+cdef void work_aside(void *what) noexcept nogil:
+    cdef Work *work = <Work *> what
+    (<Trainer> work.trainer).work_all(work.epoch, work.n_threads)
 
 
 cdef const Py_ssize_t *list_partners(const Epoch *e, list memory) except NULL:

@@ -1,4 +1,4 @@
-# Mirror of csrc/fastmlp.h, csrc/barrier.h, csrc/pace.h and csrc/profile.h, nothing else.
+# Mirror of csrc/fastmlp.h, csrc/aside.h, csrc/barrier.h, csrc/pace.h and csrc/profile.h, nothing else.
 
 from libc.stdint cimport int32_t, uint32_t
 
@@ -28,10 +28,11 @@ cdef extern from "fastmlp.h" nogil:
         void *scale_state[3]
         void *mean
         void *variance
+        void *batch_mean
+        void *batch_variance
         void *slope
         void *d_scale
         void *d_b
-        double momentum
 
     ctypedef struct fm_layer:
         Py_ssize_t fan_in, fan_out
@@ -78,7 +79,7 @@ cdef extern from "fastmlp.h" nogil:
 
     ctypedef struct fm_hyper:
         double learning_rate, momentum, beta_1, beta_2, epsilon, rho
-        double l1, l2, clip, weight_sum, penalty_scale
+        double l1, l2, clip, weight_sum, penalty_scale, norm_momentum
         Py_ssize_t t
         double weight_decay
 
@@ -118,7 +119,8 @@ cdef extern from "fastmlp.h" nogil:
         void (*augment)(void *P, const void *Q, double mix, const fm_augment *how, const fm_draws *draws, Py_ssize_t first,
                         Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t stride) noexcept nogil
         void (*scatter)(void *M, const void *P, Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t stride) noexcept nogil
-        void (*forward)(const fm_layer *layer, Py_ssize_t first, Py_ssize_t rows, Py_ssize_t stride) noexcept nogil
+        void (*forward)(const fm_layer *layer, Py_ssize_t p0, Py_ssize_t p1, Py_ssize_t first, Py_ssize_t rows,
+                        Py_ssize_t stride) noexcept nogil
         void (*forward_csr)(const fm_layer *layer, const fm_rows *X, const Py_ssize_t *order, Py_ssize_t first_row,
                             Py_ssize_t first, Py_ssize_t rows, Py_ssize_t stride) noexcept nogil
         void (*columns_csr)(fm_columns *C, const fm_rows *X, const Py_ssize_t *order, Py_ssize_t first_row, Py_ssize_t rows,
@@ -126,8 +128,9 @@ cdef extern from "fastmlp.h" nogil:
         void (*gradient_csr)(void *G, const fm_columns *C, const void *dz, Py_ssize_t i0, Py_ssize_t n,
                              int accumulate) noexcept nogil
         void (*normalise)(const fm_layer *layer, Py_ssize_t p, Py_ssize_t batch, Py_ssize_t stride) noexcept nogil
-        void (*backward)(const fm_layer *layer, const fm_layer *below, void *chunk, Py_ssize_t first, Py_ssize_t rows,
-                         Py_ssize_t stride) noexcept nogil
+        void (*average)(const fm_layer *layer, Py_ssize_t p, const fm_hyper *hyper) noexcept nogil
+        void (*backward)(const fm_layer *layer, const fm_layer *below, void *chunk, Py_ssize_t p0, Py_ssize_t p1,
+                         Py_ssize_t first, Py_ssize_t rows, Py_ssize_t stride) noexcept nogil
         void (*denormalise)(const fm_layer *layer, Py_ssize_t p, Py_ssize_t batch, Py_ssize_t stride) noexcept nogil
         void (*update)(const fm_layer *layer, void *G, double *penalty, Py_ssize_t i0, Py_ssize_t n, Py_ssize_t p,
                        Py_ssize_t batch, Py_ssize_t stride, int accumulate, int rule, const fm_hyper *hyper) noexcept nogil
@@ -153,6 +156,23 @@ cdef extern from "fastmlp.h" nogil:
     const char *fm_isa_name(int i)
     int fm_isa_available(int i)
     const fm_kernels *fm_isa_kernels(int i, int element_size)
+
+cdef extern from "aside.h" nogil:
+    const double FM_LONG
+
+    ctypedef struct fm_leave:
+        pass
+    void fm_leave_begin(fm_leave *leave)
+    void fm_leave_ask(fm_leave *leave)
+    bint fm_leave_asked(fm_leave *leave)
+    bint fm_leaves(fm_leave *leave, int phase)
+    bint fm_left(fm_leave *leave, int phase)
+
+    ctypedef struct fm_aside:
+        pass
+    bint fm_aside_begin(fm_aside *a, void (*work)(void *) noexcept nogil, void *what)
+    bint fm_aside_wait(fm_aside *a)
+    bint fm_aside_end(fm_aside *a)
 
 cdef extern from "barrier.h" nogil:
     ctypedef struct fm_barrier:

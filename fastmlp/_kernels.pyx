@@ -83,6 +83,12 @@ cdef class Panels:
             raise AssertionError(f"{what} wrote outside its output")
         return self
 
+    def check_from(self, Py_ssize_t panel, str what):
+        """Nothing was written in this panel and those behind it, which are not their turn's yet."""
+        if not numpy.isnan(self.grid[panel:]).all():
+            raise AssertionError(f"{what} wrote beyond its panels")
+        return self
+
     def check_padding(self, str what):
         """What fills up the last vector of the columns is 0, so that weights' padding stays 0 in an update."""
         cdef Py_ssize_t filled = (self.columns + self.k.vector - 1) // self.k.vector * self.k.vector
@@ -241,7 +247,7 @@ cdef class Kernels:
         return M.reshape(n, X.shape[1])
 
     def forward(self, x, W, b, str activation="identity", Py_ssize_t first=0):
-        """(y, z) of a layer; rows from `first` of the batch are computed."""
+        """(y, z) of a layer; rows from `first` of the batch are computed, panels in two pieces, as training might take them."""
         cdef fm_layer layer
         cdef Py_ssize_t rows = x.shape[0]
         cdef Panels X = Panels(self, rows, W.shape[0], first).set(x), Y = Panels(self, rows, W.shape[1], first)
@@ -251,7 +257,12 @@ cdef class Kernels:
         layer.fan_in, layer.fan_out, layer.activation = W.shape[0], W.shape[1], ACTIVATIONS.index(activation)
         layer.x, layer.W, layer.b, layer.y, layer.z = X.at, P.at, B.at, Y.at, Z.at
         start()
-        self.k.forward(&layer, first, rows, X.stride)
+        self.k.forward(&layer, 0, Y.panels // 2, first, rows, X.stride)
+        stop()
+        Y.check_from(Y.panels // 2, "forward")
+        Z.check_from(Y.panels // 2, "forward")
+        start()
+        self.k.forward(&layer, Y.panels // 2, Y.panels, first, rows, X.stride)
         stop()
         return Y.check("forward").get(), Z.check("forward").get()
 
@@ -327,7 +338,7 @@ cdef class Kernels:
         return G.check("gradient_csr").get()
 
     def backward(self, dz, W, x, str activation="identity", Py_ssize_t first=0):
-        """Gradient at the input of the activation below, whose input was x: (dz W^T) * f'(x)."""
+        """Gradient at the input of the activation below, whose input was x: (dz W^T) * f'(x); panels in two pieces."""
         cdef fm_layer layer, below
         cdef Py_ssize_t rows = dz.shape[0], I = W.shape[0], O = W.shape[1]
         cdef Panels D = Panels(self, rows, O, first).set(dz), P = Panels(self, I, O, 0, True).set(W)
@@ -344,7 +355,11 @@ cdef class Kernels:
         if self.k.activations[below.activation].from_input:
             below.z = Z.at
         start()
-        self.k.backward(&layer, &below, chunk_at, first, rows, D.stride)
+        self.k.backward(&layer, &below, chunk_at, 0, out.panels // 2, first, rows, D.stride)
+        stop()
+        out.check_from(out.panels // 2, "backward")
+        start()
+        self.k.backward(&layer, &below, chunk_at, out.panels // 2, out.panels, first, rows, D.stride)
         stop()
         check("backward")
         return out.check("backward").check_padding("backward").get()
@@ -433,7 +448,7 @@ cdef class Kernels:
         cdef char *single_at = <char *> address(single)
         cdef char *x_at = <char *> address(x)
         start()
-        self.k.forward(&layer, first, rows, X.stride)
+        self.k.forward(&layer, 0, Y.panels, first, rows, X.stride)
         self.k.forward_unpacked(&plain, chunk.at, 0, U.panels, rows, X0.stride)
         for r in range(rows):
             self.k.forward_row(&plain, single_at + r * layer.fan_out * self.k.element_size,
@@ -449,28 +464,35 @@ cdef class Kernels:
         after one batch from 0 and 1."""
         cdef fm_layer layer
         cdef fm_norm norm
+        cdef fm_hyper hyper
         cdef Py_ssize_t rows = z.shape[0], O = z.shape[1], p
         cdef Panels Z = Panels(self, rows, O).set(z), Y = Panels(self, rows, O), D = Panels(self, rows, O).set(dy)
         cdef Panels S = Panels(self, 1, O, 0, True).set(scale), B = Panels(self, 1, O, 0, True).set(b)
         cdef Panels mean = Panels(self, 1, O, 0, True).set(numpy.zeros(O)), slope = Panels(self, 1, O, 0, True)
         cdef Panels variance = Panels(self, 1, O, 0, True).set(numpy.ones(O))
+        cdef Panels batch_mean = Panels(self, 1, O, 0, True), batch_variance = Panels(self, 1, O, 0, True)
         cdef Panels d_scale = Panels(self, 1, O, 0, True), d_b = Panels(self, 1, O, 0, True)
         memset(&layer, 0, sizeof(layer))
         memset(&norm, 0, sizeof(norm))
+        hyper.norm_momentum = 0.1
         layer.fan_out, layer.activation, layer.norm = O, ACTIVATIONS.index(activation), &norm
         layer.b, layer.z, layer.y, layer.dz = B.at, Z.at, Y.at, D.at
-        norm.scale, norm.mean, norm.variance, norm.slope, norm.momentum = S.at, mean.at, variance.at, slope.at, 0.1
+        norm.scale, norm.mean, norm.variance, norm.slope = S.at, mean.at, variance.at, slope.at
+        norm.batch_mean, norm.batch_variance = batch_mean.at, batch_variance.at
         norm.d_scale, norm.d_b = d_scale.at, d_b.at
         start()
         for p in range(Z.panels):
             self.k.normalise(&layer, p, rows, Z.stride)
+            self.k.average(&layer, p, &hyper)
         stop()
         y = Y.check("normalise").get()
         start()
         for p in range(Z.panels):
             self.k.denormalise(&layer, p, rows, Z.stride)
         stop()
-        for panels in (Z, slope, D):
+        for panels in (mean, variance, batch_mean, batch_variance, slope):
+            panels.check("normalise")
+        for panels in (Z, D):
             panels.check("denormalise")
         return (y, mean.get()[0], variance.get()[0], D.get(), d_scale.check("denormalise").get()[0],
                 d_b.check("denormalise").get()[0])

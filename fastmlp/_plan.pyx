@@ -307,9 +307,9 @@ cdef class Plan:
                 self.k.forward_csr(&layers[0], &rows.rows, NULL, first, 0, count, stride)
             else:
                 self.k.gather(layers[0].x, &rows.rows, NULL, first, count, stride)
-                self.k.forward(&layers[0], 0, count, stride)
+                self.k.forward(&layers[0], 0, layers[0].fan_out, 0, count, stride)
             for l in range(1, self.n_layers):
-                self.k.forward(&layers[l], 0, count, stride)
+                self.k.forward(&layers[l], 0, layers[l].fan_out, 0, count, stride)
             out = result + first * O * self.k.element_size
             self.k.scatter(out, layers[self.n_layers - 1].y, count, O, stride)
             if self.output_row >= 0:

@@ -33,6 +33,7 @@ cdef class Workspace:
     cdef int *ends                 # of each segment: its last layer
     cdef Unit *units
     cdef Py_ssize_t n_units, stride, total_cost, scratch_bytes, slab_rows
+    cdef bint apart                # all gradients first, then all updates: they are clipped, or may take long
     cdef char *sums                # of each unit, its gradient; NULL where a thread's scratch is enough
     cdef double *squares           # of each unit's columns, where gradients are clipped
     cdef double *penalties         # of each unit's columns, over the epoch

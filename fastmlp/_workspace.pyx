@@ -62,6 +62,7 @@ cdef class Workspace:
         for l in range(self.n_layers):
             if plan.normalises(l) and self.rates[l] > 0:
                 self.slab_rows = batch_size  # statistics are of a whole batch
+        self.apart = max_grad_norm > 0 or self.slab_rows > SLAB_ROWS
         self.refuse_absurd()
         self.allocate_layers(dropout)
         self.list_segments()
@@ -73,7 +74,7 @@ cdef class Workspace:
         self.scratch = <char *> self.buffer(self.n_threads * self.scratch_bytes)
         self.allocate_profiles()
         self.values = <double *> self.buffer(min(batch_size, self.slab_rows) * sizeof(double))
-        if batch_size > self.slab_rows or max_grad_norm > 0:
+        if batch_size > self.slab_rows or self.apart:
             self.sums = <char *> self.buffer(self.n_units * FM_BLOCK_ROWS * self.k.panel * self.k.element_size)
         if max_grad_norm > 0:
             self.squares = <double *> self.buffer(self.n_units * self.k.panel * sizeof(double))
@@ -155,6 +156,7 @@ cdef class Workspace:
             norm.scale_state[s] = self.buffer(n_bytes)
         if learns:
             norm.slope, norm.d_scale, norm.d_b = self.buffer(n_bytes), self.buffer(n_bytes), self.buffer(n_bytes)
+            norm.batch_mean, norm.batch_variance = self.buffer(n_bytes), self.buffer(n_bytes)
         else:
             layer.scale, layer.shift = self.buffer(n_bytes), self.buffer(n_bytes)
         return 0
