@@ -1,6 +1,6 @@
 """Memory: arrays whose data start on a cache line, asking for much of it beforehand, looking through it without more of it.
 
-It refuses to know what it holds. Used by ``network_file``, ``network``, ``training`` and ``rows``.
+It refuses to know what it holds. Used by all floors above.
 """
 
 from __future__ import annotations

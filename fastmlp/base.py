@@ -23,6 +23,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from fastmlp._change import Change, settle
 from fastmlp.adapt import Adaptable, changing, take_body
+from fastmlp.aligned import all_finite
 from fastmlp.callbacks import CallbackSupportMixin, FitTasks, fit_tasks, with_callbacks
 from fastmlp.conversion import Convertible
 from fastmlp.doclink import DocumentationLink
@@ -509,7 +510,7 @@ class BaseMLP(CallbackSupportMixin, DocumentationLink, Representation, Saved, Co
             output = network.forward(held_out.X, n_threads=n_threads)
             losses = network.plan.row_losses(loss, output.copy(), held_out.target, self._loss_parameter())
             mean_loss = float(np.average(losses, weights=weight))
-            if probe is not None and not np.isfinite(output).all():
+            if probe is not None and not all_finite(output):
                 return np.nan, mean_loss  # metrics raise at such predictions, and the run would be lost for one epoch
             if probe is not None:
                 probe.network_ = network

@@ -21,6 +21,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from fastmlp.aligned import all_finite
+
 T = TypeVar("T")
 
 #: Counts changes that a reader of the last version could not understand.
@@ -139,7 +141,7 @@ class Tensors:
     def read(self, name: str) -> np.ndarray:
         """An array that was required."""
         array = self._entries[name].read()
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
+        if array.dtype.kind == "f" and not all_finite(array):
             raise FileFormatError(f"tensor {name!r} must hold finite numbers only")
         if array.dtype.kind == "b" and (array.view(np.uint8) > 1).any():
             raise FileFormatError(f"tensor {name!r} must hold 0 and 1 only")

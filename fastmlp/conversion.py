@@ -20,6 +20,7 @@ from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils.validation import check_is_fitted
 
 from fastmlp import _core
+from fastmlp.aligned import all_finite
 from fastmlp.network import Network
 from fastmlp.optimizers import update_rule
 
@@ -187,7 +188,7 @@ def take_over(cls: Any, theirs: Any) -> Any:
     dtype = theirs.coefs_[0].dtype
     parameters = _join([*theirs.coefs_, *theirs.intercepts_], dtype)
     network = Network(sizes, theirs.activation, theirs.out_activation_, dtype, parameters)
-    if not np.isfinite(network.parameters).all():
+    if not all_finite(network.parameters):
         raise ValueError("The parameters must be finite.")
     _copy_shared(theirs, estimator)
     estimator.network_ = network

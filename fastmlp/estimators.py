@@ -19,8 +19,9 @@ from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_targ
 
 from fastmlp import _core
 from fastmlp.adapt import changing
+from fastmlp.aligned import all_finite
 from fastmlp.base import BaseMLP, has_partial_fit
-from fastmlp.labels import check_labels, classes_of, weighed_by_class
+from fastmlp.labels import check_form, check_known, check_labels, classes_of, weighed_by_class
 from fastmlp.network import Network
 from fastmlp.typed import (
     ClassifierMixin,
@@ -265,8 +266,7 @@ callable, default='constant'
             self._learn_classes(y)
         else:
             check_labels(unique_labels(y), self.classes_, all_of_them=self.warm_start)
-        if self._target_type.startswith("multilabel") != (y.ndim == 2):
-            raise ValueError(f"y must be of the same type as before, {self._target_type}, got shape {y.shape}.")
+        check_form(y, self._target_type)
         if y.ndim == 2:
             self.n_outputs_ = y.shape[1]
         else:
@@ -282,14 +282,8 @@ callable, default='constant'
         self._sparse_target = bool(issparse(y))
 
     def _check_target(self, y: Any) -> None:
-        if (y.ndim == 2) != self._target_type.startswith("multilabel") or (y.ndim == 2 and y.shape[1] != self.n_outputs_):
-            raise ValueError(f"y must be of the same type as before, {self._target_type}, got shape {y.shape}.")
-        if y.ndim == 2 and not np.isin(y.data if issparse(y) else y, (0, 1)).all():
-            raise ValueError("y must be an indicator matrix, of 0 and 1 only.")
-        if y.ndim == 1:
-            unknown = np.setdiff1d(y, self.classes_)
-            if len(unknown):
-                raise ValueError(f"y has labels that are not among classes_: {unknown.tolist()}.")
+        check_form(y, self._target_type, self.n_outputs_)
+        check_known(y, self.classes_)
 
     def _with_class_weights(self, y: Any, weight: np.ndarray | None, incremental: bool) -> np.ndarray | None:
         if self.class_weight is None:
@@ -558,7 +552,7 @@ validation_loss_curve_, layer_rates_, history_, n_iter_, t_, n_layers_, n_output
         return None
 
     def _validation_score(self, output: np.ndarray, target: np.ndarray, sample_weight: np.ndarray | None) -> float:
-        if not np.isfinite(output).all():
+        if not all_finite(output):
             return np.nan
         return float(r2_score(target, output, sample_weight=sample_weight))
 

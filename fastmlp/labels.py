@@ -39,6 +39,22 @@ def check_labels(labels: np.ndarray, classes: np.ndarray, all_of_them: bool) -> 
         raise ValueError(f"`y` has classes not in `self.classes_`. `self.classes_` has {classes}. 'y' has {labels}.")
 
 
+def check_form(y: Any, target_type: str, n_outputs: int | None = None) -> None:
+    """A later call's labels must be single ones, or an indicator matrix of so many columns (None: any), as the first's were."""
+    multilabel = target_type.startswith("multilabel")
+    if (y.ndim == 2) != multilabel or (multilabel and n_outputs not in (None, y.shape[1])):
+        raise ValueError(f"y must be of the same type as before, {target_type}, got shape {y.shape}.")
+
+
+def check_known(y: Any, classes: np.ndarray) -> None:
+    """Labels to score by must be among the classes; an indicator matrix, of 0 and 1."""
+    if y.ndim == 2:
+        if not np.isin(y.data if issparse(y) else y, (0, 1)).all():
+            raise ValueError("y must be an indicator matrix, of 0 and 1 only.")
+    elif len(unknown := np.setdiff1d(y, classes)):
+        raise ValueError(f"y has labels that are not among classes_: {unknown.tolist()}.")
+
+
 def weighed_by_class(class_weight: Any, classes: np.ndarray, y: Any, weight: np.ndarray | None) -> np.ndarray:
     """The rows' weights (n,), or ones, times those of their classes."""
     if y.ndim == 1 and class_weight != "balanced":  # by all classes: a batch of partial_fit need not have them

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from fastmlp.aligned import all_finite
 from fastmlp.network import Network
 from fastmlp.optimizers import Hyperparameters
 from fastmlp.progress import Progress
@@ -116,7 +117,7 @@ def run_lbfgs(
     finally:
         if progress is not None:
             progress.close()
-    if result is not None and not (np.isfinite(best_loss) and np.isfinite(best).all()):
+    if result is not None and not (np.isfinite(best_loss) and all_finite(best)):
         raise DivergenceError(non_finite_message(f"in the loss, after {record.n_epochs} iterations", "scale the input"))
     record.best_loss = best_loss
     network.parameters[:] = best

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastmlp import _core
-from fastmlp.aligned import ALIGNMENT, aligned_copy, aligned_empty, claim_memory
+from fastmlp.aligned import ALIGNMENT, aligned_copy, aligned_empty, all_finite, claim_memory
 from fastmlp.initialisers import Draw, Layer, initialiser
 from fastmlp.network_file import NetworkFile
 
@@ -219,7 +219,7 @@ class Network(NetworkFile):
                 values = draw(rng, layer, array.shape)
                 with np.errstate(over="ignore"):  # the error below says more
                     array[...] = values
-                if not np.isfinite(array).all():
+                if not all_finite(array):
                     raise ValueError(
                         f"{argument} must give numbers that are finite in {self.dtype.name}, got "
                         f"{array[~np.isfinite(array)][0]} for fan_in={fan_in}, fan_out={fan_out}."

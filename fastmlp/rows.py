@@ -63,8 +63,7 @@ def plainly_rows(estimator: Any, X: Any, reset: bool = False) -> bool:
         and X.flags.aligned
         and X.shape[0] > 0
         and X.shape[1] > 0
-        and (reset or X.shape[1] == getattr(estimator, "n_features_in_", None))
-        and (reset or not hasattr(estimator, "feature_names_in_"))
+        and (reset or (X.shape[1] == getattr(estimator, "n_features_in_", None) and not hasattr(estimator, "feature_names_in_")))
         and all_finite(X)
     )
 

@@ -297,7 +297,7 @@ def non_finite_message(when: str, advice: str = "scale the input, or lower learn
 def non_finite_layers(network: Network) -> list[int]:
     """Layers, from 0, with parameters or running averages that are not finite."""
     groups = (network.coefs, network.intercepts, network.scales, network.means, network.variances)
-    return sorted({layer for arrays in groups for layer, array in enumerate(arrays) if not np.isfinite(array).all()})
+    return sorted({layer for arrays in groups for layer, array in enumerate(arrays) if not all_finite(array)})
 
 
 def _divergence(network: Network, rates: np.ndarray) -> str:
