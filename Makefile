@@ -138,7 +138,7 @@ ubsan: .venv-ubsan/installed       ## the tests under the undefined-behaviour sa
 # one thread, and the test that counts theirs is left out.
 # Without address randomisation: the sanitizer wants its memory at fixed places.
 LIBOMP ?= $(firstword $(wildcard /usr/lib/llvm-*/lib/libomp.so.5))
-TSAN_TESTS := $(wildcard tests/test_bits.py tests/test_threads.py)
+TSAN_TESTS := $(wildcard tests/test_bits.py tests/test_threads.py tests/test_long_steps.py)
 tsan: .venv-tsan/installed         ## the tests of threads under the thread sanitizer (needs Debian's libomp-dev)
 	test -e "$(LIBOMP)" || { echo "no libomp.so.5 with libarcher.so beside it: apt-get install libomp-dev, or LIBOMP=path" >&2; exit 1; }
 	LD_PRELOAD="$$($(CC) -print-file-name=libtsan.so) $(LIBOMP)" OMP_TOOL_LIBRARIES=$(dir $(LIBOMP))libarcher.so \
