@@ -121,7 +121,12 @@ cdef class Trainer(Workspace):
     cdef Position position
     cdef fm_pace pace
     cdef fm_turn turn
+    # What other threads read is here, not on the stack of a call: a daemon thread ends where it stands when the interpreter ends.
+    cdef Epoch now
+    cdef fm_targets targets
     cdef fm_leave leave
+    cdef fm_aside aside
+    cdef Work work_now
     cdef public double slab_seconds
     cdef public object cancel
 
@@ -170,12 +175,12 @@ cdef class Trainer(Workspace):
         """
         cdef Turn _turn = Turn(self)  # until this call ends
         cdef Rows rows = Rows(X, self.plan.sizes[0])
-        cdef Epoch e
-        cdef fm_targets targets
+        cdef Epoch *e = &self.now
+        cdef fm_targets *targets = &self.targets
         cdef Py_ssize_t m = rows.n if order is None else len(order), s
         cdef list memory = []
-        memset(&e, 0, sizeof(e))
-        self.plan.take_targets(&targets, self.loss_row, rows.n, y, sample_weight)
+        memset(e, 0, sizeof(Epoch))
+        self.plan.take_targets(targets, self.loss_row, rows.n, y, sample_weight)
         targets.parameter, targets.smoothing = loss_parameter, label_smoothing
         e.input.noise, e.input.mask, e.input.rate = input_noise, input_mask, self.input_rate
         e.changes_input = input_noise != 0 or input_mask != 0 or self.input_rate != 0 or mix is not None
@@ -184,26 +189,26 @@ cdef class Trainer(Workspace):
             self.make_room_for_columns(rows, m, memory)
         else:
             self.make_room_for_input(mix is not None)
-        e.X, e.targets, e.n_rows, e.batch_size, e.t, e.rule = &rows.rows, &targets, m, self.batch_size, t, self.rule
+        e.X, e.targets, e.n_rows, e.batch_size, e.t, e.rule = &rows.rows, targets, m, self.batch_size, t, self.rule
         e.n_steps = (m + self.batch_size - 1) // self.batch_size
         e.order = self.take_order(order, rows.n)
         e.learning_rates = <double *> flat(learning_rates, e.n_steps, b'd', "learning_rates")
         if mix is not None:
             e.mix = <double *> flat(mix, e.n_steps, b'd', "mix")
-            e.partners = list_partners(&e, memory)
+            e.partners = list_partners(e, memory)
         if step_losses is not None:
             e.step_losses = <double *> flat(step_losses, e.n_steps, b'd', "step_losses", True)
         cdef Buffer sums = Buffer(e.n_steps * sizeof(double))
         e.weight_sums = <double *> sums.at
         with nogil:
             for s in range(e.n_steps):
-                (<double *> sums.at)[s] = weight_sum(&e, s)
+                (<double *> sums.at)[s] = weight_sum(e, s)
         e.hyper.weight_decay = weight_decay
         e.hyper.l1, e.hyper.l2 = alpha * l1_ratio, alpha * (1 - l1_ratio)
         e.hyper.momentum, e.hyper.beta_1, e.hyper.beta_2 = momentum, beta_1, beta_2
         e.hyper.epsilon, e.hyper.rho, e.hyper.clip = epsilon, rho, 1
         self.draws.key[0], self.draws.key[1] = <uint32_t> (seed & 0xffffffff), <uint32_t> (seed >> 32 & 0xffffffff)
-        self.run(&e)
+        self.run(e)
         return (self.position.loss + self.in_order(self.penalties)) / m if m else 0.0
 
     def finish(self, parameters, state=None, statistics=None):
@@ -288,22 +293,21 @@ cdef class Trainer(Workspace):
 
     cdef bint slice_aside(self, Epoch *e, int n_threads) except -1:
         """A slice on a thread of its own, this one looking for signals meanwhile; False if there is no thread to be had."""
-        cdef fm_aside aside
-        cdef Work work
+        cdef Work *work = &self.work_now
         cdef bint ended = False
         work.trainer, work.epoch, work.n_threads = <void *> self, e, n_threads
-        if not fm_aside_begin(&aside, work_aside, &work):
+        if not fm_aside_begin(&self.aside, work_aside, work):
             return False
         try:
             while not ended:
                 with nogil:
-                    ended = fm_aside_wait(&aside)
+                    ended = fm_aside_wait(&self.aside)
                 if not ended:
                     self.look()
         finally:
             fm_leave_ask(&self.leave)  # of no effect on a slice that has ended
             with nogil:
-                ended = fm_aside_end(&aside)
+                ended = fm_aside_end(&self.aside)
             if not ended:
                 self.finished = True  # a step may be half done
                 raise RuntimeError("a signal handler forked this process in the middle of a training step, which is lost here")
