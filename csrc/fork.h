@@ -9,7 +9,8 @@
  * the parent as in the child. (Tried instead: the same call in the child, which waits for the lost threads too.) A child works on
  * one thread for good
  *     - if there is no such call, or it refuses, as it does while the thread that forks is in a region of another library;
- *     - if a region of ours runs in another thread meanwhile.
+ *     - if a region of ours runs in another thread meanwhile: also one that a call has put aside (aside.h), whose signal handler
+ *       forks.
  * The call reaches the runtime that our regions use, whatever other copies are loaded: both names are bound when this package is
  * imported. In GNU's runtime each thread that starts regions has threads of its own, and these are all that its child would miss.
  */

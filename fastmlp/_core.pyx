@@ -76,7 +76,7 @@ cdef class Turn:
     def __cinit__(self, Trainer trainer):
         trainer.refuse_finished()
         if not fm_take(&trainer.turn):
-            raise RuntimeError("this Trainer is in use in another thread")
+            raise RuntimeError("this Trainer is in use: an epoch of it runs, or another thread has it")
         self.turn = &trainer.turn
 
     def __dealloc__(self):
@@ -211,6 +211,16 @@ cdef class Trainer(Workspace):
         self.run(e)
         return (self.position.loss + self.in_order(self.penalties)) / m if m else 0.0
 
+    def load(self, parameters, state=None, statistics=None):
+        """As Workspace; refused during an epoch, to signal handlers too."""
+        cdef Turn _turn = Turn(self)
+        Workspace.load(self, parameters, state, statistics)
+
+    def store(self, parameters, state=None, statistics=None):
+        """As Workspace; refused during an epoch, to signal handlers too: weights may be half updated."""
+        cdef Turn _turn = Turn(self)
+        Workspace.store(self, parameters, state, statistics)
+
     def finish(self, parameters, state=None, statistics=None):
         """store for the last time: what has been copied is let go before the next is, so that training never takes more memory
         than it did in its epochs. The Trainer is of no use then."""
@@ -220,7 +230,7 @@ cdef class Trainer(Workspace):
         cdef Py_ssize_t n = self.plan.n_parameters, size = self.k.element_size
         if state is not None:
             at = <char *> flat(state, n * self.n_state, self.plan.kind, "state", True)
-        self.store(parameters, None, statistics)
+        Workspace.store(self, parameters, None, statistics)
         self.finished = True
         for l in range(self.n_layers):
             self.release(self.layers[l].W)

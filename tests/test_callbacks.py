@@ -101,12 +101,12 @@ def same_state(one, other):
     assert fitted[0] == fitted[1]
     np.testing.assert_array_equal(one.network_.parameters, other.network_.parameters)
     np.testing.assert_array_equal(one.network_.statistics, other.network_.statistics)
-    assert [{**epoch, "time": 0} for epoch in one.history_] == [{**epoch, "time": 0} for epoch in other.history_]
+    np.testing.assert_equal(*([{**epoch, "time": 0} for epoch in e.history_] for e in (one, other)))
     for name in (
         "n_iter_", "t_", "loss_", "loss_curve_", "best_loss_", "validation_scores_", "validation_loss_curve_",
         "best_validation_score_", "_learning_rate", "_no_improvement_count",
     ):  # fmt: skip
-        assert getattr(one, name, None) == getattr(other, name, None), name
+        np.testing.assert_equal(getattr(one, name, None), getattr(other, name, None), name)  # NaN is NaN
     states = [getattr(e, "_optimizer_state", {"arrays": np.zeros(0)})["arrays"] for e in (one, other)]
     np.testing.assert_array_equal(*states)
 

@@ -122,7 +122,7 @@ def test_one_trainer_in_two_threads_is_an_error():
         thread.start()
     for thread in threads:
         thread.join()
-    assert errors == ["this Trainer is in use in another thread"]
+    assert errors == ["this Trainer is in use: an epoch of it runs, or another thread has it"]
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning", "ignore:lbfgs failed")
