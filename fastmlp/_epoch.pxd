@@ -42,7 +42,7 @@ cdef inline double row_weight(const Epoch *e, Py_ssize_t r, double mix) noexcept
 cdef inline double weight_sum(const Epoch *e, Py_ssize_t step) noexcept nogil:
     """Sum of what a step's rows count, in their order; without weights, their number."""
     cdef Py_ssize_t first = step * e.batch_size, last = min(first + e.batch_size, e.n_rows), r
-    cdef inline double total = 0
+    cdef double total = 0
     if e.targets.weights == NULL:
         return <double> (last - first)
     for r in range(first, last):
