@@ -152,9 +152,13 @@ static void activate(const fm_layer *l, ptrdiff_t p, ptrdiff_t first, ptrdiff_t 
 static void forward(const fm_layer *l, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t stride) {
     const real *b = bias_of(l);
     for (ptrdiff_t p = p0; p < p1 && p * NR < l->fan_out; p++) {
+        const real *x = (const real *)l->x + first * NR, *W = (const real *)l->W + p * l->fan_in * NR;
+        const ptrdiff_t columns = l->fan_out - p * NR;
         real *z = (real *)(l->z ? l->z : l->y) + p * stride + first * NR;
-        product(z, (const real *)l->x + first * NR, (const real *)l->W + p * l->fan_in * NR, b ? b + p * NR : NULL, rows,
-                l->fan_in, stride, panel_vectors(l->fan_out - p * NR));
+        if (columns <= FEW_FORWARD)
+            product_few(z, x, W, b ? b + p * NR : NULL, rows, l->fan_in, stride, columns);
+        else
+            product(z, x, W, b ? b + p * NR : NULL, rows, l->fan_in, stride, panel_vectors(columns));
         activate(l, p, first, rows, stride);
     }
 }
@@ -214,17 +218,16 @@ static void descend(const fm_layer *l, real *dz, ptrdiff_t at, ptrdiff_t rows) {
  * squares of NR x NR, each in one piece. */
 static void transpose_chunk(real *chunk, const fm_layer *l, ptrdiff_t i0, ptrdiff_t width, ptrdiff_t o0, ptrdiff_t kc) {
     const real *W = (const real *)l->W + o0 * l->fan_in + i0 * NR;
-    const ptrdiff_t even = width / FM_SQUARE * FM_SQUARE;
-    if (width < NR)
-        memset(chunk, 0, (size_t)(kc * NR) * sizeof(real));
+    real rest[NR * NR]; /* the square's rows, where W ends in it */
     for (ptrdiff_t o = 0; o < kc; o += NR, W += l->fan_in * NR, chunk += NR * NR) {
-        const ptrdiff_t columns = smaller(NR, kc - o);
-        for (ptrdiff_t i = 0; i < even; i += FM_SQUARE)
-            for (ptrdiff_t c = 0; c < columns; c += FM_SQUARE) /* the last ones run on into the padding of both */
-                transpose_square(chunk + c * NR + i, NR, W + i * NR + c, NR);
-        for (ptrdiff_t i = even; i < width; i++)
-            for (ptrdiff_t c = 0; c < columns; c++)
-                chunk[c * NR + i] = W[i * NR + c];
+        const ptrdiff_t columns = smaller(NR, kc - o); /* the last ones run on into the padding of W and chunk */
+        const real *from = width < NR ? rest : W;
+        for (ptrdiff_t i = 0; i < NR && from == rest; i++)
+            for (ptrdiff_t c = 0; c < columns; c += V)
+                v_store(rest + i * NR + c, i < width ? v_load(W + i * NR + c) : v_set(0));
+        for (ptrdiff_t c = 0; c < columns; c += FM_TURNED)
+            for (ptrdiff_t i = 0; i < width; i += V)
+                transpose_rows(chunk + c * NR + i, NR, from + i * NR + c, NR);
     }
 }
 
@@ -363,15 +366,19 @@ static void affine(void *scale, void *shift, const void *gamma, const void *b, c
 static void update(const fm_layer *l, void *G, double *penalty, ptrdiff_t i0, ptrdiff_t n, ptrdiff_t p, ptrdiff_t batch,
                    ptrdiff_t stride, int accumulate, int rule, const fm_hyper *hyper) {
     const ptrdiff_t at = (p * l->fan_in + i0) * NR;
-    const int nv = panel_vectors(l->fan_out - p * NR);
+    const ptrdiff_t columns = l->fan_out - p * NR;
+    const int nv = panel_vectors(columns);
+    const real *x = (const real *)l->x + i0 / NR * stride, *dz = (const real *)l->dz + p * stride;
     real *wanted[FM_MAX_STATE + 1] = {(real *)l->W + at}, *W = wanted[0], **state = wanted + 1;
     int n_wanted = rule >= 0;
     for (int s = 0; s < FM_MAX_STATE && l->W_state[s]; s++) {
         state[s] = (real *)l->W_state[s] + at;
         n_wanted += rule >= 0;
     }
-    product_transposed(G, (const real *)l->x + i0 / NR * stride, (const real *)l->dz + p * stride, accumulate, n, batch, stride,
-                       nv, wanted, n_wanted);
+    if (columns <= FEW_GRADIENT && batch > 0)
+        product_transposed_few(G, x, dz, accumulate, n, batch, stride, columns);
+    else
+        product_transposed(G, x, dz, accumulate, n, batch, stride, nv, wanted, n_wanted);
     if (rule < 0)
         return;
     rules[rule](W, state, G, penalty, n, nv, hyper->l1, hyper->l2, hyper);
@@ -551,6 +558,7 @@ const fm_kernels FM_PASTE(fm_kernels_, FM_ISA, _, FM_BITS) = {
     .element_size = sizeof(real),
     .vector = V,
     .panel = NR,
+    .few = FEW_GRADIENT,
     .gather = gather,
     .augment = augment,
     .scatter = scatter,

@@ -12,7 +12,7 @@ cdef struct Unit:
     int layer
     Kind kind
     Py_ssize_t i0, n, p
-    Py_ssize_t cost        # of all units before this one
+    Py_ssize_t cost        # of all units before this one, and half of its own
 
 
 cdef class Workspace:
@@ -54,6 +54,7 @@ cdef class Workspace:
     cdef int allocate_profiles(self) except -1
     cdef int list_segments(self) except -1
     cdef int list_units(self) except -1
+    cdef Py_ssize_t cost_of_row(self, Py_ssize_t columns) noexcept
     cdef int add_units(self, int l, Unit *unit) except -1
     cdef int make_room_for_input(self, bint mixes) except -1
     cdef int make_room_for_columns(self, Rows rows, Py_ssize_t m, list memory) except -1

@@ -171,3 +171,27 @@ def test_instruction_sets_with_fma_agree_bit_for_bit():
         for other in results[1:]:
             for mine, theirs in zip(results[0], other, strict=True):
                 np.testing.assert_array_equal(mine, theirs)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 16, 33, 70, 300])
+@pytest.mark.parametrize("fan_in", [1, 3, 31, 64, 261])
+def test_few_columns_have_the_bits_of_many(kernels, rows, fan_in):
+    """A layer of few units is computed the other way round; its numbers are those it has as part of a wide layer."""
+    draws, wide = np.random.RandomState(rows), 2 * kernels.panel
+    x, W, b = draws.standard_normal((rows, fan_in)), draws.standard_normal((fan_in, wide)), draws.standard_normal(wide)
+    dz, moments = draws.standard_normal((rows, wide)), [0.1 * W, W * W]
+    of_b = [0.1 * b, b * b]
+
+    def results(units, slabs):
+        state = [m[:, :units] for m in moments], [m[:units] for m in of_b]
+        y, _ = kernels.forward(x, W[:, :units], b[:units], "tanh")
+        W_new, b_new, W_state, b_state, _ = kernels.update(
+            "adam", x, dz[:, :units], W[:, :units], b[:units], *state, t=2, weight_sum=rows, l2=0.1, slabs=slabs
+        )
+        return [y, W_new, b_new, *W_state, *b_state]
+
+    for slabs in {1, min(3, rows)}:
+        many = results(wide, slabs)
+        for units in [*range(1, kernels.panel), kernels.panel + 1]:
+            for few, all_units in zip(results(units, slabs), many, strict=True):
+                np.testing.assert_array_equal(few, all_units[..., :units], err_msg=f"{units} units, {slabs} slabs")
