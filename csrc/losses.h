@@ -17,6 +17,8 @@ static real row_sum(const real *x, ptrdiff_t n) {
     enum { VECTORS = 64 / FM_VECTOR_BYTES };
     vec lanes[VECTORS] = {v_set(0)};
     real part[FM_VECTOR_BYTES / sizeof(real)];
+    if (n == 1)
+        return 0 + x[0]; /* not -0 */
     for (ptrdiff_t i = 0; i < n; i += LANES)
         for (ptrdiff_t j = 0; j < VECTORS && i + j * V < n; j++)
             lanes[j] += n - i - j * V >= V ? v_load(x + i + j * V) : v_load_n(x + i + j * V, n - i - j * V);
@@ -194,8 +196,12 @@ static void gather_values(real *y, const fm_targets *targets, const ptrdiff_t *o
     const vec mix = v_set((real)targets->mix), rest = v_set(1 - (real)targets->mix);
     const vec keep = v_set(1 - (real)targets->smoothing), half = v_set((real)0.5 * (real)targets->smoothing);
     for (ptrdiff_t r = 0; r < rows; r++) {
+        const real *from = values + row_of(order, first_target, r) * columns;
         real *to = y + r * columns;
-        memcpy(to, values + row_of(order, first_target, r) * columns, (size_t)columns * sizeof(real));
+        for (ptrdiff_t c = 0; c < columns && columns <= 4; c++) /* a call of memcpy takes longer */
+            to[c] = from[c];
+        if (columns > 4)
+            memcpy(to, from, (size_t)columns * sizeof(real));
         for (ptrdiff_t c = 0; partner && c < columns; c += V) {
             const ptrdiff_t n = columns - c < V ? columns - c : V;
             v_store_n(to + c, mix * v_load_n(to + c, n) + rest * v_load_n(values + partner[r] * columns + c, n), n);
