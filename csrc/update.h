@@ -16,8 +16,19 @@ static double power(double b, ptrdiff_t n) {
     return p;
 }
 
+/* Updates after which state that has become subnormal counts as 0: averages of a unit that is dead, or of a feature that has not
+ * been seen for long, shrink until they stick there, where some processors compute slowly. Measured on Zen 5: 57 such numbers
+ * among 4,096 cost their layer's update 30 %; looking for them at each update would cost all the others 2 %. */
+#define TIDY 128
+
+static void tidy(real *S, ptrdiff_t n) {
+    for (ptrdiff_t i = 0; i < n; i += V)
+        v_store(S + i, v_select(v_abs(v_load(S + i)) < v_set(FM_R(FLT_MIN, DBL_MIN)), v_set(0), v_load(S + i)));
+}
+
 /* A rule over `rows` rows of a panel, `nv` vectors of each: first the gradient g = (G + l2 w + l1 sign(w)) clip / weight_sum,
- * then the row of optimizers.def. penalty[column] (NULL: none wanted) grows by the column's penalty before the update. */
+ * then the row of optimizers.def, then tidy where it is time. penalty[column] (NULL: none wanted) grows by the column's penalty
+ * before the update. */
 typedef void rule_function(real *W, real *const state[], const real *G, double *penalty, ptrdiff_t rows, int nv, double l1,
                            double l2, const fm_hyper *hyper);
 
@@ -92,6 +103,8 @@ static void adam_constants(fm_hyper *h) {
             rule_##name##_of(W, S0, S1, S2, G, penalty, rows, 2, l1, l2, hyper);                                                 \
         else                                                                                                                     \
             rule_##name##_of(W, S0, S1, S2, G, penalty, rows, 1, l1, l2, hyper);                                                 \
+        for (int s = 0; s < (n_state) && hyper->t % TIDY == 0 && FM_OPTIMIZER_##name != FM_OPTIMIZER_gradient; s++)              \
+            tidy(state[s], rows * NR);                                                                                           \
     }
 #include "optimizers.def"
 #undef OPTIMIZER

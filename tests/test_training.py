@@ -80,6 +80,30 @@ def test_epoch_is_the_references(optimizer, loss, dtype, rng):
         assert np.abs(array - expected).max() <= tolerance(dtype, 12 * sum(SIZES), max(1.0, np.abs(expected).max()))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("optimizer", sorted(rule for rule, n_state in _core.OPTIMIZERS.items() if n_state))
+def test_subnormal_state_counts_as_0_from_time_to_time(optimizer, dtype):
+    """After every 128th update, as in the reference; a gradient is kept as it is."""
+    network = Network(SIZES, "identity", "identity", dtype, random_state=0)
+    X, y = np.zeros((8, SIZES[0]), dtype), np.zeros((8, SIZES[-1]), dtype)
+    n_state, update = reference.OPTIMIZERS[optimizer]
+    n_weights = SIZES[0] * SIZES[1]  # without a gradient, since X is 0
+    tiny = np.finfo(dtype).tiny
+    before = np.resize(np.array([0, 3e-3, -3e-3, 0.5, -0.5, 1.5, -2.5, 1e9]), (n_state, network.n_parameters)) * float(tiny)
+    for t in (126, 127):
+        trainer = _core.Trainer(network.plan, "squared_error", optimizer, 8, 1)
+        trainer.load(network.parameters, np.abs(before).astype(dtype))
+        trainer.epoch(X, y, None, None, np.zeros(1), t, **CONSTANTS)
+        after = np.empty((n_state, network.n_parameters), dtype)
+        trainer.store(network.parameters, after)
+        hyper, zeros = reference.Hyper(0.0, **CONSTANTS), np.zeros(n_weights, dtype)
+        _, want = update(zeros, zeros, tuple(np.abs(before).astype(dtype)[:, :n_weights]), hyper, t + 1)
+        want = np.array(reference.tidy(want) if t == 127 and optimizer != "gradient" else want)
+        np.testing.assert_allclose(after[:, :n_weights], want, rtol=0, atol=2 * np.finfo(dtype).smallest_subnormal)
+        is_small = (after != 0) & (np.abs(after) < tiny)
+        assert is_small.any() == (t == 126 and optimizer != "gradient")
+
+
 @pytest.mark.parametrize("sparse", [False, True])
 @pytest.mark.parametrize("activation", _core.ACTIVATIONS)
 def test_epoch_is_the_references_by_activation(activation, sparse, rng):

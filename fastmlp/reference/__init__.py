@@ -326,5 +326,8 @@ from fastmlp.reference.updates import (
     step_decay as step_decay,
 )
 from fastmlp.reference.updates import (
+    tidy as tidy,
+)
+from fastmlp.reference.updates import (
     warmup_cosine as warmup_cosine,
 )

@@ -27,8 +27,16 @@ class Hyper(NamedTuple):
     weight_decay: float = 0.0  # of weights; ``step`` hands vectors a 0
 
 
+# Updates after which state that has become subnormal counts as 0; nothing is to be learned from it, and it is slow to compute with.
+TIDY = 128
+
 State = tuple[np.ndarray, ...]
 Update = Callable[[Array, Array, State, Hyper, int], tuple[Array, State]]
+
+
+def tidy(state: State) -> State:
+    """The state with 0 in place of subnormal numbers."""
+    return tuple(np.where(np.abs(s) < np.finfo(s.dtype).tiny, 0, s) for s in state)
 
 
 def gradient(w: Array, g: Array, state: State, hyper: Hyper, t: int) -> tuple[Array, State]:
