@@ -20,6 +20,7 @@ def available() -> str | None:
 
 def train(workload: Workload) -> Epochs:
     from fastmlp import Network, _core
+    from fastmlp._shuffle import shuffle
     from fastmlp.threads import choose_threads
 
     X, y = workload.data()
@@ -27,11 +28,13 @@ def train(workload: Workload) -> Epochs:
     threads = choose_threads(None, workload.step_flops)
     trainer = _core.Trainer(network.plan, "log_loss", "adam", workload.batch_size, threads)
     trainer.load(network.parameters)
-    draws, rates, updates = np.random.default_rng(0), np.full(workload.n_steps, workload.learning_rate), 0
+    draws, rates, updates = np.random.RandomState(0), np.full(workload.n_steps, workload.learning_rate), 0
+    order = np.arange(workload.n_rows)
 
     def epoch() -> float:
         nonlocal updates
-        loss = trainer.epoch(X, y, None, draws.permutation(workload.n_rows), rates, updates)
+        shuffle(order, draws, alone=True)  # as fit does
+        loss = trainer.epoch(X, y, None, order, rates, updates)
         updates += workload.n_steps
         return float(loss)
 
