@@ -184,7 +184,7 @@ typedef struct fm_math_row {
 typedef struct fm_kernels {
     const char *isa;
     int element_size, vector, panel; /* bytes; reals in a vector; columns of a panel */
-    int few;                         /* columns of a panel up to which update takes less, the fewer the less */
+    int few; /* columns of a panel up to which update's product goes the other way round, see gemm.h: for sharing out work */
 
     /* gather: P[r, :] = X[order[r], :] for r < rows; order = NULL means X[first + r, :]
      * P (rows, columns) in panels, converted to real; columns that pad the last panel become 0.
@@ -238,7 +238,7 @@ typedef struct fm_kernels {
      *     G  = (accumulate ? G : 0) + x[:, i]^T dz[:, p]         over all `batch` rows
      *     g  = (G + l2 W + l1 sign(W)) clip / weight_sum
      *     W, state = rule(W, state, g);  penalty[column] += penalty_scale * column's penalty, before the update
-     * After every 128th update state that is subnormal becomes 0, but for rule gradient.
+     * After every 128th update what is subnormal in an average of gradients becomes 0.
      * rule < 0: stops after G (a batch taken in slabs). G: FM_BLOCK_ROWS * panel reals, the caller's.
      * numerics: G is one chain in the order of the batch. oracle: gradient, OPTIMIZERS */
     void (*update)(const fm_layer *layer, void *G, double *penalty, ptrdiff_t i0, ptrdiff_t n, ptrdiff_t p, ptrdiff_t batch,

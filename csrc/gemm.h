@@ -5,7 +5,7 @@
  *     element (r, c) stands at  panels[(c / NR) * stride + r * NR + c % NR],   stride >= rows * NR
  *
  * Everything a training run touches lies in panels: weights (fan-in rows), optimizer state, activations and deltas (a
- * row per sample). One layout serves every product, so nothing is packed during a step but W^T:
+ * row per sample). One layout serves every product, so nothing is packed during a step but W^T, and where columns are few:
  *
  *     forward           z = x W       x by single elements along its rows,    W by vectors
  *     backward          dx = dz W^T   dz likewise,                            W^T by vectors (transposed a chunk at a time)
@@ -51,7 +51,7 @@ typedef struct ahead {
  * left(r, k)   A along its rows (transposed = 0): element (r, k) of a matrix in panels, a_stride apart;
  *              down its columns (transposed = 1): element (k, r), all r within one panel
  * start        C itself (bias = NULL, accumulate), bias[:], or zero
- * wanted       mr rows of these are fetched meanwhile (transposed only), one after each mr-th part of k: all at once they fill
+ * wanted       mr rows of these are fetched meanwhile (transposed only), one before each mr-th part of k: all at once they fill
  *              the core's miss buffers and stall it. Measured on Zen 5, gradient and update of wide: 2-9 % faster than before
  *              each tile. */
 FM_INLINE void tile(real *restrict C, const real *restrict A, const real *restrict B, const real *restrict bias, int accumulate,
@@ -161,16 +161,23 @@ static void product_transposed(real *G, const real *A, const real *B, int accumu
     }
 }
 
-/* Columns of a panel up to which a product is made the other way round, with its rows along the vectors: what they would leave
- * empty otherwise costs more than turning over what goes in and what comes out. Measured on Zen 5, a layer of 100 x 3, batch 200:
- * forward 3.0 -> 2.0 us, gradient and update 3.4 -> 1.5. */
-#define FEW_FORWARD (V / 2)
-#define FEW_GRADIENT (3 * V / 4)
+/* Where B has few columns a product is made the other way round, with its rows along the vectors: what they would leave empty
+ * otherwise costs more than turning over what goes in and what comes out. Measured on Zen 5, a layer of 100 x 3, batch 200:
+ * forward 3.0 -> 2.0 us, gradient and update 3.4 -> 1.5. The limits are where the two ways take as long, over all vectors. */
+static inline int few_for_forward(ptrdiff_t columns, ptrdiff_t k) {
+    return 0 < columns && columns <= (FM_DOUBLE ? V / 8 : V / 2) && k >= 16;
+}
+static inline int few_for_gradient(ptrdiff_t columns, ptrdiff_t n) {
+    return 5 * columns * ((n + NR - 1) / NR) < 2 * n && n >= V / 2;
+}
+#define MOST_OF_FEW (4 * V / 5) /* columns that few_for_gradient says yes to; they are a tile's rows */
+_Static_assert(MOST_OF_FEW <= MR && V / 2 <= MR, "there is no tile for so many columns");
 
-/* product where B has so few columns: C^T = B^T A^T, up to NR rows of A turned over at a time. The same chains. */
+static const ahead nothing = {0};
+
+/* product of few columns: C^T = B^T A^T, NR or V rows of A turned over at a time, the last ones as ever. The same chains. */
 static void product_few(real *C, const real *A, const real *B, const real *bias, ptrdiff_t rows, ptrdiff_t k, ptrdiff_t a_stride,
                         ptrdiff_t columns) {
-    const ahead none = {0};
     real square[NR * NR], turned[V * NR];
     memset(turned, 0, sizeof(turned));
     while (rows >= V) {
@@ -184,7 +191,7 @@ static void product_few(real *C, const real *A, const real *B, const real *bias,
             for (ptrdiff_t i = 0; i < kc; i += FM_TURNED)
                 for (ptrdiff_t r = 0; r < height; r += V)
                     transpose_rows(square + i * NR + r, NR, A + k0 / NR * a_stride + r * NR + i, NR);
-            tiles[nv - 1][columns - 1][1](turned, B + k0 * NR, square, NULL, 1, kc, 0, &none);
+            tiles[nv - 1][columns - 1][1](turned, B + k0 * NR, square, NULL, 1, kc, 0, &nothing);
         }
         for (ptrdiff_t r = 0; r < height; r += FM_TURNED)
             transpose_rows(C + r * NR, NR, turned + r, NR);
@@ -194,10 +201,9 @@ static void product_few(real *C, const real *A, const real *B, const real *bias,
         product(C, A, B, bias, rows, k, a_stride, 1);
 }
 
-/* product_transposed where B has so few columns: G^T = B^T A. The same chains. */
+/* product_transposed of few columns: G^T = B^T A. The same chains. */
 static void product_transposed_few(real *G, const real *A, const real *B, int accumulate, ptrdiff_t n, ptrdiff_t k,
                                    ptrdiff_t a_stride, ptrdiff_t columns) {
-    const ahead none = {0};
     real turned[V * NR];
     memset(turned, 0, sizeof(turned));
     for (ptrdiff_t i0 = 0; i0 < n; i0 += NR, A += a_stride, G += NR * NR) {
@@ -205,7 +211,7 @@ static void product_transposed_few(real *G, const real *A, const real *B, int ac
         for (ptrdiff_t c = 0; c < columns && accumulate; c++)
             for (ptrdiff_t i = 0; i < NR; i++)
                 turned[c * NR + i] = i < width ? G[i * NR + c] : 0;
-        tiles[1][columns - 1][1](turned, B, A, NULL, accumulate, k, 0, &none);
+        tiles[1][columns - 1][1](turned, B, A, NULL, accumulate, k, 0, &nothing);
         for (ptrdiff_t i = 0; i < width; i += FM_TURNED)
             transpose_rows(G + i * NR, NR, turned + i, NR);
     }

@@ -155,7 +155,7 @@ static void forward(const fm_layer *l, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t fir
         const real *x = (const real *)l->x + first * NR, *W = (const real *)l->W + p * l->fan_in * NR;
         const ptrdiff_t columns = l->fan_out - p * NR;
         real *z = (real *)(l->z ? l->z : l->y) + p * stride + first * NR;
-        if (columns <= FEW_FORWARD)
+        if (few_for_forward(columns, l->fan_in))
             product_few(z, x, W, b ? b + p * NR : NULL, rows, l->fan_in, stride, columns);
         else
             product(z, x, W, b ? b + p * NR : NULL, rows, l->fan_in, stride, panel_vectors(columns));
@@ -215,16 +215,19 @@ static void descend(const fm_layer *l, real *dz, ptrdiff_t at, ptrdiff_t rows) {
 }
 
 /* chunk[o - o0, i - i0] = W[i, o] for kc outputs from o0 on, a multiple of NR, and `width` <= NR inputs from i0 on, likewise:
- * squares of NR x NR, each in one piece. */
+ * squares of NR x NR, each in one piece; 0 for the inputs that fill up the last vector. */
 static void transpose_chunk(real *chunk, const fm_layer *l, ptrdiff_t i0, ptrdiff_t width, ptrdiff_t o0, ptrdiff_t kc) {
     const real *W = (const real *)l->W + o0 * l->fan_in + i0 * NR;
     real rest[NR * NR]; /* the square's rows, where W ends in it */
     for (ptrdiff_t o = 0; o < kc; o += NR, W += l->fan_in * NR, chunk += NR * NR) {
         const ptrdiff_t columns = smaller(NR, kc - o); /* the last ones run on into the padding of W and chunk */
-        const real *from = width < NR ? rest : W;
-        for (ptrdiff_t i = 0; i < NR && from == rest; i++)
-            for (ptrdiff_t c = 0; c < columns; c += V)
-                v_store(rest + i * NR + c, i < width ? v_load(W + i * NR + c) : v_set(0));
+        const real *from = W;
+        if (width < NR) {
+            from = rest;
+            for (ptrdiff_t i = 0; i < NR; i++)
+                for (ptrdiff_t c = 0; c < columns; c += V)
+                    v_store(rest + i * NR + c, i < width ? v_load(W + i * NR + c) : v_set(0));
+        }
         for (ptrdiff_t c = 0; c < columns; c += FM_TURNED)
             for (ptrdiff_t i = 0; i < width; i += V)
                 transpose_rows(chunk + c * NR + i, NR, from + i * NR + c, NR);
@@ -375,7 +378,7 @@ static void update(const fm_layer *l, void *G, double *penalty, ptrdiff_t i0, pt
         state[s] = (real *)l->W_state[s] + at;
         n_wanted += rule >= 0;
     }
-    if (columns <= FEW_GRADIENT && batch > 0)
+    if (few_for_gradient(columns, n) && batch > 0)
         product_transposed_few(G, x, dz, accumulate, n, batch, stride, columns);
     else
         product_transposed(G, x, dz, accumulate, n, batch, stride, nv, wanted, n_wanted);
@@ -558,7 +561,7 @@ const fm_kernels FM_PASTE(fm_kernels_, FM_ISA, _, FM_BITS) = {
     .element_size = sizeof(real),
     .vector = V,
     .panel = NR,
-    .few = FEW_GRADIENT,
+    .few = MOST_OF_FEW,
     .gather = gather,
     .augment = augment,
     .scatter = scatter,

@@ -198,10 +198,11 @@ static void gather_values(real *y, const fm_targets *targets, const ptrdiff_t *o
     for (ptrdiff_t r = 0; r < rows; r++) {
         const real *from = values + row_of(order, first_target, r) * columns;
         real *to = y + r * columns;
-        for (ptrdiff_t c = 0; c < columns && columns <= 4; c++) /* a call of memcpy takes longer */
-            to[c] = from[c];
         if (columns > 4)
             memcpy(to, from, (size_t)columns * sizeof(real));
+        else
+            for (ptrdiff_t c = 0; c < columns; c++) /* a call of memcpy takes longer */
+                to[c] = from[c];
         for (ptrdiff_t c = 0; partner && c < columns; c += V) {
             const ptrdiff_t n = columns - c < V ? columns - c : V;
             v_store_n(to + c, mix * v_load_n(to + c, n) + rest * v_load_n(values + partner[r] * columns + c, n), n);

@@ -90,9 +90,9 @@ static inline void v_store_n(real *p, vec v, ptrdiff_t n) { memcpy(p, &v, (size_
 #define FM_TURNED (FM_DOUBLE ? 2 : 4)
 #if defined(__SSE2__) || defined(__aarch64__)
 #if !defined(__SSE2__)
-typedef float32x4_t singles, part;
+typedef float32x4_t singles, bytes_16;
 typedef float64x2_t doubles;
-#define LOAD_PART(p) vld1q_f32((const float *)(p))
+#define LOAD_16(p) vld1q_f32((const float *)(p))
 #define LOW_SINGLES vzip1q_f32
 #define HIGH_SINGLES vzip2q_f32
 #define LOW_DOUBLES vzip1q_f64
@@ -111,31 +111,31 @@ typedef __m128 singles;
 typedef __m128d doubles;
 #define FM_OF_WIDTH(name) _mm_##name
 #endif
-typedef __m128 part;
-#define LOAD_PART(p) _mm_loadu_ps((const float *)(p))
+typedef __m128 bytes_16;
+#define LOAD_16(p) _mm_loadu_ps((const float *)(p))
 #define LOW_SINGLES FM_OF_WIDTH(unpacklo_ps)
 #define HIGH_SINGLES FM_OF_WIDTH(unpackhi_ps)
 #define LOW_DOUBLES FM_OF_WIDTH(unpacklo_pd)
 #define HIGH_DOUBLES FM_OF_WIDTH(unpackhi_pd)
 #endif
 /* Every FM_TURNED-th row's 16 bytes side by side. */
-static inline singles load_parts(const real *from, ptrdiff_t stride) {
+static inline singles load_rows(const real *from, ptrdiff_t stride) {
     const ptrdiff_t step = FM_TURNED * stride;
-    const part first = LOAD_PART(from);
+    const bytes_16 first = LOAD_16(from);
     (void)step;
 #if FM_VECTOR_BYTES == 64
-    const __m512 two = _mm512_insertf32x4(_mm512_castps128_ps512(first), LOAD_PART(from + step), 1);
-    return _mm512_insertf32x4(_mm512_insertf32x4(two, LOAD_PART(from + 2 * step), 2), LOAD_PART(from + 3 * step), 3);
+    const __m512 two = _mm512_insertf32x4(_mm512_castps128_ps512(first), LOAD_16(from + step), 1);
+    return _mm512_insertf32x4(_mm512_insertf32x4(two, LOAD_16(from + 2 * step), 2), LOAD_16(from + 3 * step), 3);
 #elif FM_VECTOR_BYTES == 32
-    return _mm256_insertf128_ps(_mm256_castps128_ps256(first), LOAD_PART(from + step), 1);
+    return _mm256_insertf128_ps(_mm256_castps128_ps256(first), LOAD_16(from + step), 1);
 #else
     return first;
 #endif
 }
 static inline void transpose_rows(real *to, ptrdiff_t to_stride, const real *from, ptrdiff_t from_stride) {
-    const singles a = load_parts(from, from_stride), b = load_parts(from + from_stride, from_stride);
+    const singles a = load_rows(from, from_stride), b = load_rows(from + from_stride, from_stride);
 #if FM_BITS == 32
-    const singles c = load_parts(from + 2 * from_stride, from_stride), d = load_parts(from + 3 * from_stride, from_stride);
+    const singles c = load_rows(from + 2 * from_stride, from_stride), d = load_rows(from + 3 * from_stride, from_stride);
     const doubles low_ab = (doubles)LOW_SINGLES(a, b), high_ab = (doubles)HIGH_SINGLES(a, b);
     const doubles low_cd = (doubles)LOW_SINGLES(c, d), high_cd = (doubles)HIGH_SINGLES(c, d);
     v_store(to, (vec)LOW_DOUBLES(low_ab, low_cd));

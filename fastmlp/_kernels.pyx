@@ -415,6 +415,7 @@ cdef class Kernels:
             stop()
         for panels in [PW, PB, *states[0], *states[1]]:
             panels.check(optimizer)
+        PW.check_padding(optimizer)
         return (PW.get(), PB.get()[0], [panels.get() for panels in states[0]], [panels.get()[0] for panels in states[1]],
                 penalty[:O])
 

@@ -136,10 +136,11 @@ def test_activation_is_scipys(isa, name):
         assert largest(got - want, n * tolerance("float64", 1) * np.abs(want)) <= 1
 
 
+@pytest.mark.parametrize(("rows", "units"), [(9, 11), (40, 1), (40, 2), (40, 3)])
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_nonfinite_input_reaches_its_row_and_no_other(kernels, bad):
+def test_nonfinite_input_reaches_its_row_and_no_other(kernels, bad, rows, units):
     draws = np.random.RandomState(1)
-    x, W, b = draws.standard_normal((9, 21)), draws.standard_normal((21, 11)), draws.standard_normal(11)
+    x, W, b = draws.standard_normal((rows, 21)), draws.standard_normal((21, units)), draws.standard_normal(units)
     clean, _ = kernels.forward(x, W, b, "tanh")
     x[4, 20] = bad
     y, z = kernels.forward(x, W, b, "tanh")
