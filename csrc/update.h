@@ -16,14 +16,17 @@ static double power(double b, ptrdiff_t n) {
     return p;
 }
 
-/* Updates after which state that has become subnormal counts as 0: averages of a unit that is dead, or of a feature that has not
- * been seen for long, shrink until they stick there, where some processors compute slowly. Measured on Zen 5: 57 such numbers
- * among 4,096 cost their layer's update 30 %; looking for them at each update would cost all the others 2 %. */
+/* Updates after which what is subnormal in an average of gradients counts as 0: those of a unit that is dead, or of a feature
+ * that has not been seen for long, shrink until they stick there, where some processors compute slowly. Measured on Zen 5: 57
+ * such numbers among 4,096 cost their layer's update 30 %; looking for them at each update would cost all the others 2 %.
+ * Averages of squares stay as they are: with a tiny epsilon, a step that is divided by 0 instead of them would be a leap. */
 #define TIDY 128
 
 static void tidy(real *S, ptrdiff_t n) {
-    for (ptrdiff_t i = 0; i < n; i += V)
-        v_store(S + i, v_select(v_abs(v_load(S + i)) < v_set(FM_R(FLT_MIN, DBL_MIN)), v_set(0), v_load(S + i)));
+    for (ptrdiff_t i = 0; i < n; i += V) {
+        const vec s = v_load(S + i);
+        v_store(S + i, v_select(v_abs(s) < v_set(FM_R(FLT_MIN, DBL_MIN)), v_set(0) * s, s));
+    }
 }
 
 /* A rule over `rows` rows of a panel, `nv` vectors of each: first the gradient g = (G + l2 w + l1 sign(w)) clip / weight_sum,
@@ -42,7 +45,7 @@ static void adam_constants(fm_hyper *h) {
     c[6] = 1 / (1 - power(h->beta_2, h->t));
 }
 
-#define OPTIMIZER(name, n_state, constants, update)                                                                              \
+#define OPTIMIZER(name, n_state, average, constants, update)                                                                     \
     static void prepare_##name(fm_hyper *h) {                                                                                    \
         double *c = h->c;                                                                                                        \
         (void)c;                                                                                                                 \
@@ -103,8 +106,8 @@ static void adam_constants(fm_hyper *h) {
             rule_##name##_of(W, S0, S1, S2, G, penalty, rows, 2, l1, l2, hyper);                                                 \
         else                                                                                                                     \
             rule_##name##_of(W, S0, S1, S2, G, penalty, rows, 1, l1, l2, hyper);                                                 \
-        for (int s = 0; s < (n_state) && hyper->t % TIDY == 0 && FM_OPTIMIZER_##name != FM_OPTIMIZER_gradient; s++)              \
-            tidy(state[s], rows * NR);                                                                                           \
+        if ((average) && hyper->t % TIDY == 0)                                                                                   \
+            tidy(S0, rows * NR);                                                                                                 \
     }
 #include "optimizers.def"
 #undef OPTIMIZER

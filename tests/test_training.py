@@ -82,26 +82,36 @@ def test_epoch_is_the_references(optimizer, loss, dtype, rng):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("optimizer", sorted(rule for rule, n_state in _core.OPTIMIZERS.items() if n_state))
-def test_subnormal_state_counts_as_0_from_time_to_time(optimizer, dtype):
-    """After every 128th update, as in the reference; a gradient is kept as it is."""
+def test_subnormal_averages_count_as_0_from_time_to_time(optimizer, dtype):
+    """After every 128th update, as in the reference, signs kept; gradients and averages of squares stay as they are."""
     network = Network(SIZES, "identity", "identity", dtype, random_state=0)
-    X, y = np.zeros((8, SIZES[0]), dtype), np.zeros((8, SIZES[-1]), dtype)
+    network.parameters = 0
     n_state, update = reference.OPTIMIZERS[optimizer]
-    n_weights = SIZES[0] * SIZES[1]  # without a gradient, since X is 0
-    tiny = np.finfo(dtype).tiny
-    before = np.resize(np.array([0, 3e-3, -3e-3, 0.5, -0.5, 1.5, -2.5, 1e9]), (n_state, network.n_parameters)) * float(tiny)
-    for t in (126, 127):
+    limits = np.finfo(dtype)
+    small = float(limits.tiny) * np.array([0, -0.0, 3e-3, -3e-3, 0.5, -0.5, 1.5, -2.5, 1e9, -1e9])
+    before = np.resize(small, (n_state, network.n_parameters)).astype(dtype)
+    if optimizer not in reference.AVERAGES:
+        before[0] = np.abs(before[0])
+    before[1:] = np.abs(before[1:])
+    X, y = np.zeros((8, SIZES[0]), dtype), np.full((8, SIZES[-1]), 0.5 * limits.tiny, dtype)
+    biases = slice(-SIZES[-1], None)  # they alone have a gradient: a subnormal one
+    for t in (63, 64, 127, 128, 129, 192, 256):  # the update that is made
         trainer = _core.Trainer(network.plan, "squared_error", optimizer, 8, 1)
-        trainer.load(network.parameters, np.abs(before).astype(dtype))
-        trainer.epoch(X, y, None, None, np.zeros(1), t, **CONSTANTS)
-        after = np.empty((n_state, network.n_parameters), dtype)
+        trainer.load(network.parameters, before)
+        trainer.epoch(X, y, None, None, np.zeros(1), t - 1, **CONSTANTS)
+        after = np.empty_like(before)
         trainer.store(network.parameters, after)
-        hyper, zeros = reference.Hyper(0.0, **CONSTANTS), np.zeros(n_weights, dtype)
-        _, want = update(zeros, zeros, tuple(np.abs(before).astype(dtype)[:, :n_weights]), hyper, t + 1)
-        want = np.array(reference.tidy(want) if t == 127 and optimizer != "gradient" else want)
-        np.testing.assert_allclose(after[:, :n_weights], want, rtol=0, atol=2 * np.finfo(dtype).smallest_subnormal)
-        is_small = (after != 0) & (np.abs(after) < tiny)
-        assert is_small.any() == (t == 126 and optimizer != "gradient")
+        hyper, zeros = reference.Hyper(0.0, **CONSTANTS), np.zeros(network.n_parameters, dtype)
+        _, want = update(zeros, zeros, tuple(before), hyper, t)
+        cleared = t % 128 == 0 and optimizer in reference.AVERAGES
+        want = np.array(reference.tidy(want) if cleared else want)
+        got, want = after[:, : biases.start], want[:, : biases.start]
+        np.testing.assert_allclose(got, want, rtol=0, atol=2 * limits.smallest_subnormal)
+        np.testing.assert_array_equal(np.signbit(got), np.signbit(want))
+        is_small = (after != 0) & (np.abs(after) < limits.tiny)
+        assert is_small[0].any() == (not cleared)
+        assert is_small[1:].any() == (n_state > 1)
+        assert optimizer != "gradient" or is_small[0, biases].all()
 
 
 @pytest.mark.parametrize("sparse", [False, True])

@@ -263,6 +263,9 @@ from fastmlp.reference.training import (
     words as words,
 )
 from fastmlp.reference.updates import (
+    AVERAGES as AVERAGES,
+)
+from fastmlp.reference.updates import (
     OPTIMIZERS as OPTIMIZERS,
 )
 from fastmlp.reference.updates import (

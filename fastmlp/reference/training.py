@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastmlp.reference.functions import ACTIVATIONS, LOSSES, OUTPUTS, Array
-from fastmlp.reference.updates import OPTIMIZERS, TIDY, Hyper, State, tidy
+from fastmlp.reference.updates import AVERAGES, OPTIMIZERS, TIDY, Hyper, State, tidy
 
 Layers = list[np.ndarray]
 Rng = np.random.RandomState | np.random.Generator
@@ -448,10 +448,11 @@ def step(
     new = []
     for k, (w, state) in enumerate(zip(model.parameters, model.state, strict=True)):
         own = hyper._replace(learning_rate=hyper.learning_rate * rates[k], weight_decay=hyper.weight_decay * (k < n_layers))
-        w_new, state_new = update(w, g[k], state, own, t) if rates[k] > 0 else (w, state)
-        if t % TIDY == 0 and optimizer != "gradient" and rates[k] > 0:
-            state_new = tidy(state_new)
-        new.append((w_new, state_new))
+        if rates[k] > 0:
+            w, state = update(w, g[k], state, own, t)
+            if t % TIDY == 0 and optimizer in AVERAGES:
+                state = tidy(state)
+        new.append((w, state))
     parameters = [w for w, _ in new]
     return found.loss, Model(
         parameters[:n_layers],

@@ -27,7 +27,8 @@ class Hyper(NamedTuple):
     weight_decay: float = 0.0  # of weights; ``step`` hands vectors a 0
 
 
-# Updates after which state that has become subnormal counts as 0; nothing is to be learned from it, and it is slow to compute with.
+# Updates after which what is subnormal in an average of gradients counts as 0: it is slow to compute with, and steps only become
+# smaller by it. Averages of squares, which steps are divided by, stay.
 TIDY = 128
 
 State = tuple[np.ndarray, ...]
@@ -35,8 +36,9 @@ Update = Callable[[Array, Array, State, Hyper, int], tuple[Array, State]]
 
 
 def tidy(state: State) -> State:
-    """The state with 0 in place of subnormal numbers."""
-    return tuple(np.where(np.abs(s) < np.finfo(s.dtype).tiny, 0, s) for s in state)
+    """The state with 0, of their sign, in place of subnormal numbers of its first array."""
+    first = state[0]
+    return (np.where(np.abs(first) < np.finfo(first.dtype).tiny, 0 * first, first), *state[1:])
 
 
 def gradient(w: Array, g: Array, state: State, hyper: Hyper, t: int) -> tuple[Array, State]:
@@ -161,6 +163,8 @@ OPTIMIZERS: dict[str, tuple[int, Update]] = {
     "nadam": (2, nadam),
     "amsgrad": (3, amsgrad),
 }
+# Rules whose first array is an average of gradients, or a velocity.
+AVERAGES = {"sgd_momentum", "sgd_nesterov", "momentum", "adam", "adam_hat", "adamw", "nadam", "amsgrad"}
 
 
 # --- Learning rates: name -> factor(step, n_steps), what learning_rate_init is multiplied by ---------------
