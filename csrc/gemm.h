@@ -161,6 +161,25 @@ static void product_transposed(real *G, const real *A, const real *B, int accumu
     }
 }
 
+/* chunk[o, i] = W[i, o] for `width` <= NR rows i and kc columns o, both from the first of a panel: squares of NR x NR, each in
+ * one piece; 0 for the rows that fill up the last vector. */
+static void transpose_chunk(real *chunk, const real *W, ptrdiff_t fan_in, ptrdiff_t width, ptrdiff_t kc) {
+    real rest[NR * NR]; /* the square's rows, where W ends in it */
+    for (ptrdiff_t o = 0; o < kc; o += NR, W += fan_in * NR, chunk += NR * NR) {
+        const ptrdiff_t columns = kc - o < NR ? kc - o : NR; /* the last ones run on into the padding of W and chunk */
+        const real *from = W;
+        if (width < NR) {
+            from = rest;
+            for (ptrdiff_t i = 0; i < NR; i++)
+                for (ptrdiff_t c = 0; c < columns; c += V)
+                    v_store(rest + i * NR + c, i < width ? v_load(W + i * NR + c) : v_set(0));
+        }
+        for (ptrdiff_t c = 0; c < columns; c += FM_TURNED)
+            for (ptrdiff_t i = 0; i < width; i += V)
+                transpose_rows(chunk + c * NR + i, NR, from + i * NR + c, NR);
+    }
+}
+
 /* Where B has few columns a product is made the other way round, with its rows along the vectors: what they would leave empty
  * otherwise costs more than turning over what goes in and what comes out. Measured on Zen 5, a layer of 100 x 3, batch 200:
  * forward 3.0 -> 2.0 us, gradient and update 3.4 -> 1.5. The limits are where the two ways take as long, over all vectors. */

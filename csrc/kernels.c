@@ -214,26 +214,6 @@ static void descend(const fm_layer *l, real *dz, ptrdiff_t at, ptrdiff_t rows) {
         activation[l->activation].derivative(dz, (const real *)(l->z ? l->z : l->y) + at, rows * NR);
 }
 
-/* chunk[o - o0, i - i0] = W[i, o] for kc outputs from o0 on, a multiple of NR, and `width` <= NR inputs from i0 on, likewise:
- * squares of NR x NR, each in one piece; 0 for the inputs that fill up the last vector. */
-static void transpose_chunk(real *chunk, const fm_layer *l, ptrdiff_t i0, ptrdiff_t width, ptrdiff_t o0, ptrdiff_t kc) {
-    const real *W = (const real *)l->W + o0 * l->fan_in + i0 * NR;
-    real rest[NR * NR]; /* the square's rows, where W ends in it */
-    for (ptrdiff_t o = 0; o < kc; o += NR, W += l->fan_in * NR, chunk += NR * NR) {
-        const ptrdiff_t columns = smaller(NR, kc - o); /* the last ones run on into the padding of W and chunk */
-        const real *from = W;
-        if (width < NR) {
-            from = rest;
-            for (ptrdiff_t i = 0; i < NR; i++)
-                for (ptrdiff_t c = 0; c < columns; c += V)
-                    v_store(rest + i * NR + c, i < width ? v_load(W + i * NR + c) : v_set(0));
-        }
-        for (ptrdiff_t c = 0; c < columns; c += FM_TURNED)
-            for (ptrdiff_t i = 0; i < width; i += V)
-                transpose_rows(chunk + c * NR + i, NR, from + i * NR + c, NR);
-    }
-}
-
 /* W is transposed where it is used, a chunk at a time. */
 static void backward(const fm_layer *l, const fm_layer *below, void *chunk, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t first,
                      ptrdiff_t rows, ptrdiff_t stride) {
@@ -242,7 +222,7 @@ static void backward(const fm_layer *l, const fm_layer *below, void *chunk, ptrd
         real *dz = (real *)below->dz + at;
         for (ptrdiff_t o0 = 0; o0 < l->fan_out || o0 == 0; o0 += KC) {
             const ptrdiff_t kc = smaller(KC, l->fan_out - o0);
-            transpose_chunk(chunk, l, p * NR, width, o0, kc);
+            transpose_chunk(chunk, (const real *)l->W + o0 * l->fan_in + p * NR * NR, l->fan_in, width, kc);
             product_chunk(dz, (const real *)l->dz + o0 / NR * stride + first * NR, chunk, NULL, rows, o0 > 0, kc, stride,
                           panel_vectors(width));
         }
