@@ -184,7 +184,6 @@ typedef struct fm_math_row {
 typedef struct fm_kernels {
     const char *isa;
     int element_size, vector, panel; /* bytes; reals in a vector; columns of a panel */
-    int few; /* columns of a panel up to which update's product goes the other way round, see gemm.h: for sharing out work */
 
     /* gather: P[r, :] = X[order[r], :] for r < rows; order = NULL means X[first + r, :]
      * P (rows, columns) in panels, converted to real; columns that pad the last panel become 0.

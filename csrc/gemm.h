@@ -1,17 +1,18 @@
-/* gemm.h: panels, and the product of two matrices that lie in them. Refuses: threads, allocation, transposed outputs.
+/* gemm.h: panels, and the product of two matrices that lie in them. Refuses: threads and allocation.
  *
  * A panel holds NR columns of a matrix, row after row, so a matrix of C columns is ceil(C / NR) panels:
  *
  *     element (r, c) stands at  panels[(c / NR) * stride + r * NR + c % NR],   stride >= rows * NR
  *
  * Everything a training run touches lies in panels: weights (fan-in rows), optimizer state, activations and deltas (a
- * row per sample). One layout serves every product, so nothing is packed during a step but W^T, and where columns are few:
+ * row per sample). One layout serves every product, so nothing is packed during a step but W^T:
  *
  *     forward           z = x W       x by single elements along its rows,    W by vectors
  *     backward          dx = dz W^T   dz likewise,                            W^T by vectors (transposed a chunk at a time)
  *     weight gradient   dW = x^T dz   x by single elements down its columns,  dz by vectors
  *
- * and a block of 32 rows of a weight panel is contiguous, which is what the update rule then streams through.
+ * (where the right operand has few columns, forward and weight gradient go the other way round, see product_few), and a block of
+ * 32 rows of a weight panel is contiguous, which is what the update rule then streams through.
  *
  * Every element of a product is one chain of fused multiply-adds in the order of k, whatever the tile, the vector width
  * or the thread: that is what makes results the same bits everywhere. Cutting k into chunks keeps the chain (the sum
@@ -46,6 +47,8 @@ typedef struct ahead {
     int n;
     ptrdiff_t at;
 } ahead;
+
+static const ahead nothing = {0};
 
 /* tile: C[r, :] = start + sum over k of left(r, k) * B[k, :]   for r < mr, over nv vectors
  * left(r, k)   A along its rows (transposed = 0): element (r, k) of a matrix in panels, a_stride apart;
@@ -129,22 +132,21 @@ static void product_chunk(real *C, const real *A, const real *B, const real *bia
     const ptrdiff_t most = tile_rows(nv), n_tiles = (rows + most - 1) / most;
     for (ptrdiff_t t = 0, r = 0; t < n_tiles; t++) {
         const ptrdiff_t height = (rows - r) / (n_tiles - t);
-        tiles[nv - 1][height - 1][0](C + r * NR, A + r * NR, B, bias, accumulate, kc, a_stride, NULL);
+        tiles[nv - 1][height - 1][0](C + r * NR, A + r * NR, B, bias, accumulate, kc, a_stride, &nothing);
         r += height;
     }
 }
 
-/* product: rows of C (one panel) = start + A B, with A (rows, k) in panels and B (k, NR) one panel. */
-static void product(real *C, const real *A, const real *B, const real *bias, ptrdiff_t rows, ptrdiff_t k, ptrdiff_t a_stride,
-                    int nv) {
+/* product, whatever the columns; over nv vectors. */
+static void product_many(real *C, const real *A, const real *B, const real *bias, ptrdiff_t rows, ptrdiff_t k, ptrdiff_t a_stride,
+                         int nv) {
     for (ptrdiff_t k0 = 0; k0 < k || k0 == 0; k0 += KC)
         product_chunk(C, A + k0 / NR * a_stride, B + k0 * NR, bias, rows, k0 > 0, k - k0 < KC ? k - k0 : KC, a_stride, nv);
 }
 
-/* product_transposed: G (n, NR) (+)= A^T B, with A (k, n) in panels, from the first column of one; B (k, NR) one panel.
- * next, n_next: arrays shaped like G that will be wanted when G is done. Each tile fetches its own rows of them. */
-static void product_transposed(real *G, const real *A, const real *B, int accumulate, ptrdiff_t n, ptrdiff_t k,
-                               ptrdiff_t a_stride, int nv, real *const next[], int n_next) {
+/* product_transposed, whatever the columns; over nv vectors. Each tile fetches its own rows of what is wanted next. */
+static void product_transposed_many(real *G, const real *A, const real *B, int accumulate, ptrdiff_t n, ptrdiff_t k,
+                                    ptrdiff_t a_stride, int nv, real *const next[], int n_next) {
     const ptrdiff_t most = tile_rows(nv);
     for (ptrdiff_t k0 = 0; k0 < k; k0 += KC) {
         const ptrdiff_t kc = k - k0 < KC ? k - k0 : KC;
@@ -192,8 +194,6 @@ static inline int few_for_gradient(ptrdiff_t columns, ptrdiff_t n) {
 #define MOST_OF_FEW (4 * V / 5) /* columns that few_for_gradient says yes to; they are a tile's rows */
 _Static_assert(MOST_OF_FEW <= MR && V / 2 <= MR, "there is no tile for so many columns");
 
-static const ahead nothing = {0};
-
 /* product of few columns: C^T = B^T A^T, NR or V rows of A turned over at a time, the last ones as ever. The same chains. */
 static void product_few(real *C, const real *A, const real *B, const real *bias, ptrdiff_t rows, ptrdiff_t k, ptrdiff_t a_stride,
                         ptrdiff_t columns) {
@@ -217,7 +217,7 @@ static void product_few(real *C, const real *A, const real *B, const real *bias,
         rows -= height, A += height * NR, C += height * NR;
     }
     if (rows > 0)
-        product(C, A, B, bias, rows, k, a_stride, 1);
+        product_many(C, A, B, bias, rows, k, a_stride, 1);
 }
 
 /* product_transposed of few columns: G^T = B^T A. The same chains. */
@@ -234,5 +234,25 @@ static void product_transposed_few(real *G, const real *A, const real *B, int ac
         for (ptrdiff_t i = 0; i < width; i += FM_TURNED)
             transpose_rows(G + i * NR, NR, turned + i, NR);
     }
+}
+
+/* product: rows of C (one panel) = start + A B, with A (rows, k) in panels and B (k, NR) one panel, of which so many columns are
+ * valid. */
+static void product(real *C, const real *A, const real *B, const real *bias, ptrdiff_t rows, ptrdiff_t k, ptrdiff_t a_stride,
+                    ptrdiff_t columns) {
+    if (few_for_forward(columns, k))
+        product_few(C, A, B, bias, rows, k, a_stride, columns);
+    else
+        product_many(C, A, B, bias, rows, k, a_stride, panel_vectors(columns));
+}
+
+/* product_transposed: G (n, NR) (+)= A^T B, with A (k, n) in panels, from the first column of one; B (k, NR) one panel, of which
+ * so many columns are valid. next, n_next: arrays shaped like G that will be wanted when G is done. */
+static void product_transposed(real *G, const real *A, const real *B, int accumulate, ptrdiff_t n, ptrdiff_t k,
+                               ptrdiff_t a_stride, ptrdiff_t columns, real *const next[], int n_next) {
+    if (few_for_gradient(columns, n) && k > 0)
+        product_transposed_few(G, A, B, accumulate, n, k, a_stride, columns);
+    else
+        product_transposed_many(G, A, B, accumulate, n, k, a_stride, panel_vectors(columns), next, n_next);
 }
 #endif

@@ -152,13 +152,9 @@ static void activate(const fm_layer *l, ptrdiff_t p, ptrdiff_t first, ptrdiff_t 
 static void forward(const fm_layer *l, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t stride) {
     const real *b = bias_of(l);
     for (ptrdiff_t p = p0; p < p1 && p * NR < l->fan_out; p++) {
-        const real *x = (const real *)l->x + first * NR, *W = (const real *)l->W + p * l->fan_in * NR;
-        const ptrdiff_t columns = l->fan_out - p * NR;
         real *z = (real *)(l->z ? l->z : l->y) + p * stride + first * NR;
-        if (few_for_forward(columns, l->fan_in))
-            product_few(z, x, W, b ? b + p * NR : NULL, rows, l->fan_in, stride, columns);
-        else
-            product(z, x, W, b ? b + p * NR : NULL, rows, l->fan_in, stride, panel_vectors(columns));
+        product(z, (const real *)l->x + first * NR, (const real *)l->W + p * l->fan_in * NR, b ? b + p * NR : NULL, rows,
+                l->fan_in, stride, l->fan_out - p * NR);
         activate(l, p, first, rows, stride);
     }
 }
@@ -350,21 +346,17 @@ static void update(const fm_layer *l, void *G, double *penalty, ptrdiff_t i0, pt
                    ptrdiff_t stride, int accumulate, int rule, const fm_hyper *hyper) {
     const ptrdiff_t at = (p * l->fan_in + i0) * NR;
     const ptrdiff_t columns = l->fan_out - p * NR;
-    const int nv = panel_vectors(columns);
-    const real *x = (const real *)l->x + i0 / NR * stride, *dz = (const real *)l->dz + p * stride;
     real *wanted[FM_MAX_STATE + 1] = {(real *)l->W + at}, *W = wanted[0], **state = wanted + 1;
     int n_wanted = rule >= 0;
     for (int s = 0; s < FM_MAX_STATE && l->W_state[s]; s++) {
         state[s] = (real *)l->W_state[s] + at;
         n_wanted += rule >= 0;
     }
-    if (few_for_gradient(columns, n) && batch > 0)
-        product_transposed_few(G, x, dz, accumulate, n, batch, stride, columns);
-    else
-        product_transposed(G, x, dz, accumulate, n, batch, stride, nv, wanted, n_wanted);
+    product_transposed(G, (const real *)l->x + i0 / NR * stride, (const real *)l->dz + p * stride, accumulate, n, batch, stride,
+                       columns, wanted, n_wanted);
     if (rule < 0)
         return;
-    rules[rule](W, state, G, penalty, n, nv, hyper->l1, hyper->l2, hyper);
+    rules[rule](W, state, G, penalty, n, panel_vectors(columns), hyper->l1, hyper->l2, hyper);
 }
 
 /* The rule for one row of a panel: a vector, which has no penalty. */
@@ -541,7 +533,6 @@ const fm_kernels FM_PASTE(fm_kernels_, FM_ISA, _, FM_BITS) = {
     .element_size = sizeof(real),
     .vector = V,
     .panel = NR,
-    .few = MOST_OF_FEW,
     .gather = gather,
     .augment = augment,
     .scatter = scatter,

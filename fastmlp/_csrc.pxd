@@ -113,7 +113,7 @@ cdef extern from "fastmlp.h" nogil:
 
     ctypedef struct fm_kernels:
         const char *isa
-        int element_size, vector, panel, few
+        int element_size, vector, panel
         void (*gather)(void *P, const fm_rows *X, const Py_ssize_t *order, Py_ssize_t first, Py_ssize_t rows,
                        Py_ssize_t stride) noexcept nogil
         void (*augment)(void *P, const void *Q, double mix, const fm_augment *how, const fm_draws *draws, Py_ssize_t first,

@@ -208,7 +208,7 @@ cdef class Workspace:
 
     cdef Py_ssize_t cost_of_row(self, Py_ssize_t columns) noexcept:
         """What gradient and update of a row of weights take in a panel with so many columns: 32 for a full one."""
-        return 32 if columns > self.k.vector else 18 if columns > self.k.few else 5 + 16 * columns // self.k.vector
+        return 32 if columns > self.k.vector else min(18, 5 + 16 * columns // self.k.vector)
 
     cdef int add_units(self, int l, Unit *units) except -1:
         """The units of layer l behind those that are there; with NULL they are only counted."""
