@@ -31,6 +31,11 @@ def tolerance(dtype: str | np.dtype, n_terms: int, scale: float = 1.0) -> float:
     return 4 * max(n_terms, 1) * float(np.finfo(dtype).eps) * scale
 
 
+def subnormal_tolerance(dtype: str | np.dtype) -> float:
+    """Bound for the difference of two results among subnormal numbers, where rounding is absolute: an update's two roundings."""
+    return 2 * float(np.finfo(dtype).smallest_subnormal)
+
+
 def difference_tolerance(scale: float) -> float:
     """Bound for the error of central differences of a function whose third derivatives are about ``scale``."""
     return 10 * DIFFERENCE_STEP**2 * scale
