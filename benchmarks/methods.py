@@ -19,6 +19,7 @@ import numpy as np
 from benchmarks.machine import describe_machine
 from benchmarks.workloads import WORKLOADS, Workload
 from fastmlp import Network, _core
+from fastmlp._shuffle import shuffle
 from fastmlp.optimizers import STOCHASTIC_SOLVERS
 from fastmlp.threads import choose_threads
 from fastmlp.training import Method
@@ -70,14 +71,14 @@ def stepper(case: Case, w: Workload, n_threads: int) -> Callable[[], float]:
     method = Method(seed=1, **case.method)
     trainer = method.trainer(network, "log_loss", case.optimizer, w.batch_size, n_threads)
     trainer.load(network.parameters, None, network.statistics)
-    data, draws = w.data(), np.random.RandomState(0)
+    data, draws, order = w.data(), np.random.RandomState(0), np.arange(w.n_rows)
     done = 0
 
     def run() -> float:
         nonlocal done
         began, start = time.perf_counter(), done
         while time.perf_counter() - began < SLICE:
-            order = draws.permutation(w.n_rows)
+            shuffle(order, draws, alone=True)
             rates = np.full(w.n_steps, w.learning_rate)
             trainer.epoch(data.X, data.y, None, order, rates, done, mix=method.mix(done, w.n_steps), **method.constants())
             done += w.n_steps
