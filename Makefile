@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 # Installed once per change of anything that is compiled or declared.
-SOURCES := pyproject.toml setup.py $(wildcard csrc/* fastmlp/*.py fastmlp/*/*.py fastmlp/*.pyx fastmlp/*.pxd fastmlp/*.pyi)
+SOURCES := pyproject.toml setup.py $(shell find csrc fastmlp -name '*.[ch]' -o -name '*.def' -o -name '*.py' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.pyi')
 
 .PHONY: help demo examples test test-oldest docs lint types wheel wheel-test bench bench-check bench-peers bench-scale bench-start bench-methods profile check \
   debug asan ubsan tsan valgrind fuzz soak test-isa test-serial check-aarch64 thorough annotate sdist format clean
@@ -30,8 +30,7 @@ test: $(VENV)/installed    ## install into .venv and run the tests
 	$(BIN)/pytest
 
 # What meets NumPy, SciPy or scikit-learn; the kernels know nothing of their versions.
-OLDEST_TESTS := $(addprefix tests/test_,estimators.py estimators_checks.py estimators_sklearn.py estimators_methods.py drop_in.py \
-  representation.py routing.py pipelines.py search.py ensemble.py network.py bad_input.py scikit_learn_page.py)
+OLDEST_TESTS := tests/estimators tests/network/test_network.py tests/robustness/test_bad_input.py tests/docs/test_scikit_learn_page.py
 
 .venv-oldest/installed: tests/oldest.txt $(SOURCES)
 	$(PYTHON) -m venv .venv-oldest
@@ -83,19 +82,19 @@ $(VENV)/lint: $(BIN)/python pyproject.toml
 # cython-lint calls pycodestyle by its name alone.
 lint: $(VENV)/installed $(VENV)/lint types  ## ruff, cython-lint, clang-format, mypy, stubtest
 	$(BIN)/ruff check .
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cython-lint fastmlp
-	$(BIN)/clang-format --dry-run --Werror csrc/*.c csrc/*.h
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cython-lint fastmlp/core
+	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*.[ch]')
 	$(BIN)/mypy
 
 # Both look at what is installed, as users have it: from a folder in which the sources are not found.
 types: $(VENV)/installed $(VENV)/lint  ## the stubs against the extension modules; a user's program, typed
 	cd $(VENV) && bin/python -m mypy.stubtest --mypy-config-file ../pyproject.toml \
-	  fastmlp._machine fastmlp._plan fastmlp._workspace fastmlp._core fastmlp._kernels
+	  fastmlp.core._dispatch fastmlp.core._plan fastmlp.core._workspace fastmlp.core._trainer fastmlp.core._testing
 	cd $(VENV) && bin/mypy --config-file= --strict ../tests/typing_usage.py
 
 format: $(VENV)/lint       ## let ruff and clang-format rewrite what they can
 	$(BIN)/ruff check --fix .
-	$(BIN)/clang-format -i csrc/*.c csrc/*.h
+	$(BIN)/clang-format -i $$(git ls-files 'csrc/*.[ch]')
 
 # Warnings are errors: a reference that leads nowhere, an example that fails, a docstring that Sphinx cannot read.
 .venv-docs/installed: $(SOURCES)
@@ -122,7 +121,7 @@ debug:         ## build with bounds checks, -O1 -g, into .venv-debug, and run th
 	.venv-$*/bin/python -m pip install --quiet ".[test,plot]"
 	touch $@
 
-# TESTS=tests/test_kernels.py, say, takes a part. Leaks are the soak's business: at exit the interpreter itself keeps memory.
+# TESTS=tests/core/test_kernels.py, say, takes a part. Leaks are the soak's business: at exit the interpreter itself keeps memory.
 # libstdc++ is there before the first library that throws, or the sanitizer does not find the function it stands before.
 # A refused allocation is one here too: the sanitizer's own end of the process wants memory, and waits for its own lock without it.
 asan: .venv-asan/installed         ## the tests under the address sanitizer
@@ -134,18 +133,18 @@ ubsan: .venv-ubsan/installed       ## the tests under the undefined-behaviour sa
 
 # libgomp's fork and join of a parallel region are futexes that the sanitizer cannot see. LLVM's OpenMP runtime, which answers to
 # libgomp's names, stands in for it and tells the sanitizer of them through Archer; barrier.h it understands by itself.
-# It forgets Archer where it lets its threads go before a fork, so in this build it does not (csrc/fork.h): forked children work on
+# It forgets Archer where it lets its threads go before a fork, so in this build it does not (csrc/runtime/fork.h): forked children work on
 # one thread, and the test that counts theirs is left out.
 # Without address randomisation: the sanitizer wants its memory at fixed places.
 LIBOMP ?= $(firstword $(wildcard /usr/lib/llvm-*/lib/libomp.so.5))
-TSAN_TESTS := $(wildcard tests/test_bits.py tests/test_threads.py tests/test_long_steps.py)
+TSAN_TESTS := $(wildcard tests/core/test_bits.py tests/core/test_threads.py tests/core/test_long_steps.py)
 tsan: .venv-tsan/installed         ## the tests of threads under the thread sanitizer (needs Debian's libomp-dev)
 	test -e "$(LIBOMP)" || { echo "no libomp.so.5 with libarcher.so beside it: apt-get install libomp-dev, or LIBOMP=path" >&2; exit 1; }
 	LD_PRELOAD="$$($(CC) -print-file-name=libtsan.so) $(LIBOMP)" OMP_TOOL_LIBRARIES=$(dir $(LIBOMP))libarcher.so \
 	  TSAN_OPTIONS="ignore_noninstrumented_modules=1 halt_on_error=1" setarch -R \
 	  .venv-tsan/bin/pytest -p no:faulthandler -s $(or $(TESTS),$(TSAN_TESTS)) \
-	  --deselect tests/test_threads.py::test_worker_of_a_pool_works_on_one_thread \
-	  --deselect tests/test_long_steps.py::test_handler_that_forks # it refuses threads after a fork
+	  --deselect tests/core/test_threads.py::test_worker_of_a_pool_works_on_one_thread \
+	  --deselect tests/core/test_long_steps.py::test_handler_that_forks # it refuses threads after a fork
 
 # Valgrind has no extended precision: some errors in ulps that check prints are its own, so a status of 1 with check's last line is well.
 valgrind: $(VENV)/installed        ## every kernel but AVX-512's under valgrind's memory check, some minutes
@@ -155,14 +154,14 @@ valgrind: $(VENV)/installed        ## every kernel but AVX-512's under valgrind'
 
 SECONDS ?= 60
 fuzz: $(VENV)/installed            ## random shapes, strides and offsets against the reference, e.g. make fuzz SECONDS=600
-	$(BIN)/python tests/fuzz.py $(SECONDS)
+	$(BIN)/python tests/robustness/fuzz.py $(SECONDS)
 
 MINUTES ?= 30
 soak: $(VENV)/installed            ## fits, predictions, files, forks at random: memory flat, nothing left behind, e.g. MINUTES=2
-	$(BIN)/python tests/soak.py $(MINUTES)
+	$(BIN)/python tests/robustness/soak.py $(MINUTES)
 
 test-isa: $(VENV)/installed        ## all tests once on each instruction set of this machine
-	for isa in $$($(BIN)/python -Pc 'import fastmlp._core as c; print(*c.info()["available"])'); do \
+	for isa in $$($(BIN)/python -Pc 'import fastmlp.core as c; print(*c.info()["available"])'); do \
 	  FASTMLP_ISA=$$isa $(BIN)/pytest $(TESTS) || exit 1; done
 
 test-serial: .venv-serial/installed ## all tests in a build without OpenMP
@@ -173,9 +172,9 @@ check-aarch64:                     ## the kernel tests of an AArch64 build, emul
 
 thorough: test-isa test-serial asan ubsan tsan valgrind ## what CI has no time for at each change
 
-annotate: $(BIN)/python    ## what Cython made of each line: fastmlp/*.html
+annotate: $(BIN)/python    ## what Cython made of each line: fastmlp/core/*.html
 	$(BIN)/python -m pip install --quiet "Cython>=3.1"
-	$(BIN)/cython -3 --annotate fastmlp/*.pyx
+	$(BIN)/cython -3 --annotate fastmlp/core/*.pyx
 
 sdist: $(BIN)/python       ## a source distribution in dist/
 	$(BIN)/python -m pip install --quiet build
@@ -197,4 +196,4 @@ wheel-test: wheel    ## the same, installed and tested where no compiler can be 
 	env -i HOME="$$HOME" CC=/bin/false CXX=/bin/false PATH=$(CURDIR)/.venv-wheel-test/bin .venv-wheel-test/bin/pytest
 
 clean:         ## remove what was made
-	rm -rf build dist docs/_build docs/generated .venv .venv-* *.egg-info fastmlp/*.c fastmlp/*.html fastmlp/*.so loss_curve.png
+	rm -rf build dist docs/_build docs/generated .venv .venv-* *.egg-info fastmlp/core/*.c fastmlp/core/*.html fastmlp/core/*.so loss_curve.png

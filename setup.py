@@ -1,4 +1,4 @@
-"""Builds fastmlp's extension modules: csrc/kernels.c once per row of csrc/isa.def and element type, then Cython.
+"""Builds fastmlp's extension modules: csrc/kernels/kernels.c once per row of csrc/isa.def and element type, then Cython.
 
 Environment: FASTMLP_OPENMP=0 builds without threads; FASTMLP_DEBUG=1 builds with bounds checks, -O1 and -g;
 FASTMLP_SANITIZE=address (undefined, thread) adds a sanitizer; FASTMLP_PROFILE=1 builds Trainer.profile (make profile).
@@ -46,7 +46,14 @@ def spelled(flags: list[str]) -> list[str]:
 #   -fno-trapping-math   selects may be vectorised; nobody unmasks floating-point traps
 #   -fvisibility=hidden  each object exports its table only: no inline function of one set runs on another's CPU
 #   -Wno-psabi           vectors wider than the ABI's registers never cross a call
-C_FLAGS = ["-std=c11", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden", "-Wno-psabi"]
+C_FLAGS = [
+    "-std=c11",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fvisibility=hidden",
+    "-Wno-psabi",
+]
 C_FLAGS += ["-O1", "-g"] if DEBUG else ["-O3"]
 C_FLAGS += [f"-fsanitize={SANITIZE}", "-g", "-fno-omit-frame-pointer"] if SANITIZE else []
 # setuptools takes what it finds in a build folder for its own: a folder for each way of building.
@@ -61,11 +68,15 @@ def instruction_sets() -> list[tuple[str, int, list[str]]]:
     """Rows of isa.def for this architecture: name, bytes in a vector, flags."""
     row = re.compile(r'^ISA\((\w+), (\w+), .*?, (\d+), "(.*)"\)$', re.MULTILINE)
     rows = row.findall((CSRC / "isa.def").read_text(encoding="utf-8"))
-    return [(name, int(size), spelled(flags.split())) for name, arch, size, flags in rows if arch in ("any", target_machine())]
+    return [
+        (name, int(size), spelled(flags.split()))
+        for name, arch, size, flags in rows
+        if arch in ("any", target_machine())
+    ]
 
 
 def csrc_files() -> list[str]:
-    return [str(path) for path in sorted(CSRC.iterdir())]
+    return [str(path) for path in sorted(CSRC.rglob("*.*"))]
 
 
 class BuildKernels(build_ext):
@@ -81,7 +92,7 @@ class BuildKernels(build_ext):
         for extension in self.extensions:
             extension.extra_compile_args += C_FLAGS + compile_openmp
             extension.extra_link_args += LINK_FLAGS + link_openmp
-            if extension.name == "fastmlp._machine":
+            if extension.name == "fastmlp.core._dispatch":
                 extension.extra_objects += self.compile_csrc()
         super().build_extensions()
 
@@ -89,7 +100,9 @@ class BuildKernels(build_ext):
         """Microsoft's headers and linker, but LLVM's compiler: cl.exe lacks vector types and C11's atomics."""
         clang = shutil.which("clang-cl")
         if clang is None:
-            raise SystemExit("fastmlp: clang-cl was not found; install LLVM, or Visual Studio's component 'C++ Clang tools for Windows'.")
+            raise SystemExit(
+                "fastmlp: clang-cl was not found; install LLVM, or Visual Studio's component 'C++ Clang tools for Windows'."
+            )
         self.compiler.initialize()
         self.compiler.cc = clang
         self.compiler.compile_options.remove("/GL")  # cl.exe's own intermediate code
@@ -100,8 +113,9 @@ class BuildKernels(build_ext):
         for name, vector_bytes, flags in instruction_sets():
             for bits in (32, 64):
                 objects += self.compiler.compile(
-                    [str(CSRC / "kernels.c")],
+                    [str(CSRC / "kernels" / "kernels.c")],
                     output_dir=os.path.join(self.build_temp, f"{name}_{bits}"),
+                    include_dirs=[str(CSRC)],
                     macros=[("FM_ISA", name), ("FM_BITS", str(bits)), ("FM_VECTOR_BYTES", str(vector_bytes))],
                     extra_postargs=C_FLAGS + flags,
                     depends=csrc_files(),
@@ -118,7 +132,9 @@ class BuildKernels(build_ext):
             path.write_text(source)
             include = [sysconfig.get_paths()["include"]]
             try:
-                objects = self.compiler.compile([str(path)], output_dir=folder, include_dirs=include, extra_postargs=flags)
+                objects = self.compiler.compile(
+                    [str(path)], output_dir=folder, include_dirs=include, extra_postargs=flags
+                )
                 if link_flags is not None:
                     self.compiler.link_executable(objects, str(Path(folder) / "probe"), extra_postargs=link_flags)
             except (CompileError, LinkError, ExecError, PlatformError):
@@ -138,7 +154,9 @@ class BuildKernels(build_ext):
             )
         intrinsics = "#include <immintrin.h>\n" if target_machine() == "x86_64" else ""
         if not self.compiles(intrinsics + "typedef float v __attribute__((vector_size(16)));\n", C_FLAGS):
-            raise SystemExit("fastmlp: the C compiler lacks C11 or GCC's vector extension; use gcc >= 9 or clang >= 10.")
+            raise SystemExit(
+                "fastmlp: the C compiler lacks C11 or GCC's vector extension; use gcc >= 9 or clang >= 10."
+            )
 
     def openmp_flags(self) -> tuple[list[str], list[str]]:
         """For the compiler, for the linker."""
@@ -155,7 +173,7 @@ class BuildKernels(build_ext):
         )
 
     def has_pause(self, compile_openmp: list[str], link_openmp: list[str]) -> bool:
-        """Whether the OpenMP runtime can be told to let its threads go (OpenMP 5.0; gcc 9): csrc/fork.h."""
+        """Whether the OpenMP runtime can be told to let its threads go (OpenMP 5.0; gcc 9): csrc/runtime/fork.h."""
         call = "omp_pause_resource_all(omp_pause_hard)"
         return self.compiles(f"#include <omp.h>\nint main(void) {{ return {call}; }}\n", compile_openmp, link_openmp)
 
@@ -171,7 +189,9 @@ def openmp_spellings() -> list[tuple[list[str], list[str]]]:
     apple = ["-Xpreprocessor", "-fopenmp"]  # Apple's driver refuses the flag, its compiler takes it
     prefixes = [os.environ.get("LIBOMP_PREFIX"), "/opt/homebrew/opt/libomp", "/usr/local/opt/libomp"]
     spellings = [
-        ([*apple, f"-I{prefix}/include"], [f"-L{prefix}/lib", "-lomp"]) for prefix in prefixes if prefix and Path(prefix).is_dir()
+        ([*apple, f"-I{prefix}/include"], [f"-L{prefix}/lib", "-lomp"])
+        for prefix in prefixes
+        if prefix and Path(prefix).is_dir()
     ]
     return [*spellings, plain, (apple, ["-lomp"])]
 
@@ -180,7 +200,11 @@ def extension(name: str) -> Extension:
     macros = [("CYTHON_WITHOUT_ASSERTIONS", "1")] if not DEBUG else []
     macros += [("FM_PROFILE", "1")] if PROFILE else []
     return Extension(
-        f"fastmlp.{name}", [f"fastmlp/{name}.pyx"], include_dirs=[str(CSRC)], define_macros=macros, depends=csrc_files()
+        f"fastmlp.core.{name}",
+        [f"fastmlp/core/{name}.pyx"],
+        include_dirs=[str(CSRC)],
+        define_macros=macros,
+        depends=csrc_files(),
     )
 
 
@@ -196,7 +220,7 @@ def extensions() -> list[Extension]:
         "embedsignature": True,
         "freethreading_compatible": True,
     }
-    names = ("_change", "_machine", "_shuffle", "_plan", "_workspace", "_core", "_kernels")
+    names = ("_atomic", "_arrays", "_dispatch", "_shuffle", "_plan", "_workspace", "_trainer", "_testing")
     return cythonize([extension(name) for name in names], compiler_directives=directives, build_dir=f"{BUILD}/cython")
 
 

@@ -18,9 +18,9 @@ from threadpoolctl import threadpool_limits
 from benchmarks.calls import Recorder
 from benchmarks.measure import note_agreement, note_speed, rounds_for
 from benchmarks.workloads import WORKLOADS
-from fastmlp import _core
-from fastmlp._kernels import Kernels, clock
+from fastmlp import core
 from fastmlp.check import Case, cases
+from fastmlp.core._testing import Kernels, clock
 
 Shape = tuple[int, int, int]
 PRODUCTS = {"weight gradient", *(f"{way} {w.activation}" for way in ("forward", "backward") for w in WORKLOADS)}
@@ -29,7 +29,7 @@ PRODUCTS = {"weight gradient", *(f"{way} {w.activation}" for way in ("forward", 
 def measurements() -> Iterator[tuple[Case, str, Shape]]:
     """(case, element type, (B, I, O))."""
     usual = (WORKLOADS[0].batch_size, *WORKLOADS[0].layers[0])
-    for dtype in _core.info()["dtypes"]:
+    for dtype in core.info()["dtypes"]:
         for case in cases():
             yield case, dtype, usual
     layers = dict.fromkeys((w.batch_size, *layer) for w in WORKLOADS for layer in w.layers)
@@ -48,7 +48,7 @@ def label(value: Case | str | Shape) -> str:
 @pytest.mark.benchmark(timer=clock)
 @pytest.mark.parametrize(("case", "dtype", "shape"), list(measurements()), ids=label)
 def test_kernel_beside_numpy(benchmark: BenchmarkFixture, case: Case, dtype: str, shape: Shape) -> None:
-    recorder = Recorder(Kernels(_core.info()["isa"], dtype))
+    recorder = Recorder(Kernels(core.info()["isa"], dtype))
     outcome = case.run(cast(Kernels, recorder), shape, np.random.RandomState(0))
     note_agreement(benchmark, case.operation, dtype, label(shape), 1, outcome)
     call = recorder.recorded

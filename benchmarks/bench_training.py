@@ -17,10 +17,10 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from benchmarks.measure import note_agreement, note_speed, rounds_for
 from benchmarks.methods import PLAIN, Case, cases
 from benchmarks.workloads import OTHER_SHAPES, WORKLOADS, Workload
-from fastmlp import Network, _core, reference
+from fastmlp import Network, core, reference
 from fastmlp.check import Outcome, targets_for
-from fastmlp.threads import choose_threads
-from fastmlp.training import Method
+from fastmlp.training.loop import Method
+from fastmlp.training.threads import choose_threads
 
 # Floating-point operations of a round: long enough to time, with as many steps as that takes.
 ROUND_FLOPS = 2e9
@@ -46,9 +46,9 @@ def trainings() -> Iterator[Training]:
     first = WORKLOADS[0]
     every = [Training(w) for w in (*WORKLOADS, *OTHER_SHAPES)]
     every += [Training(replace(w, dtype="float64")) for w in WORKLOADS]
-    every += [Training(replace(first, activation=name)) for name in _core.ACTIVATIONS]
-    every += [Training(first, loss=name) for name in _core.LOSSES]
-    every += [Training(first, optimizer=name) for name in _core.OPTIMIZERS]
+    every += [Training(replace(first, activation=name)) for name in core.ACTIVATIONS]
+    every += [Training(first, loss=name) for name in core.LOSSES]
+    every += [Training(first, optimizer=name) for name in core.OPTIMIZERS]
     seen = {(replace(t.workload, name=""), t.loss, t.optimizer): t for t in reversed(every)}
     yield from (t for t in every if seen[replace(t.workload, name=""), t.loss, t.optimizer] is t)
     smooth = replace(first, activation="tanh")
@@ -71,10 +71,12 @@ class Run:
         self.hidden = [w.activation] * (len(w.layer_sizes) - 2)
         self.n_threads = choose_threads(None, w.step_flops)
         self.method = Method(seed=12345, **training.case.method)
-        output = _core.LOSSES[training.loss]
+        output = core.LOSSES[training.loss]
         self.network = Network(w.layer_sizes, self.hidden, output, w.dtype, random_state=0, **training.case.network)
         self.network.parameters[: len(self.start)] = self.start
-        self.trainer = self.method.trainer(self.network, training.loss, training.optimizer, w.batch_size, self.n_threads)
+        self.trainer = self.method.trainer(
+            self.network, training.loss, training.optimizer, w.batch_size, self.n_threads
+        )
         self.n_steps = int(min(max(ROUND_FLOPS / w.step_flops, 1), w.n_steps, 1000))
         self.trainer.load(self.network.parameters, None, self.network.statistics)
         self.order = self.clear_rows_first()
@@ -136,9 +138,7 @@ class Run:
         self.trainer.store(got, state)
         want_loss, model = self.reference_step(model)
         errors = [abs(loss - want_loss) / abs(want_loss)]
-        for mine, theirs in zip(
-            (got, *state), (model.parameters, *zip(*model.state, strict=True)), strict=True
-        ):
+        for mine, theirs in zip((got, *state), (model.parameters, *zip(*model.state, strict=True)), strict=True):
             want = np.concatenate([a.ravel() for a in theirs])
             errors.append(float(np.linalg.norm(mine - want) / np.linalg.norm(want)))
         n_terms = w.batch_size + sum(map(sum, w.layers))

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fastmlp import reference
-from fastmlp._kernels import Kernels
+from fastmlp.core._testing import Kernels
 
 Array = np.ndarray
 
@@ -187,7 +187,19 @@ def augment(dtype: str, x: Array, partner: Array, **options: Any) -> Callable[[]
 COUNTERPARTS: dict[str, Callable[..., Callable[[], Any]]] = {
     f.__name__: f
     for f in (
-        math, activation, derivative, output, loss, gather, forward, forward_csr, gradient_csr, backward, update, leaving,
-        normalised, augment,
+        math,
+        activation,
+        derivative,
+        output,
+        loss,
+        gather,
+        forward,
+        forward_csr,
+        gradient_csr,
+        backward,
+        update,
+        leaving,
+        normalised,
+        augment,
     )
 }

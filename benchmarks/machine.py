@@ -20,9 +20,9 @@ def processor() -> str:
 
 def describe_machine() -> dict[str, str]:
     """What a reader needs to judge the figures, name by name."""
-    from fastmlp import _core
+    from fastmlp import core
 
-    info = _core.info()
+    info = core.info()
     return {
         "processor": f"{processor()}, {os.cpu_count()} CPUs",
         "instruction set": info["isa"],

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from fastmlp import _core
+from fastmlp import core
 from fastmlp.check import Outcome
 
 # Seconds that one case may take for its rounds, on either side; and how many rounds that may be.
@@ -40,7 +40,7 @@ def median_seconds(function: Callable[[], Any]) -> float:
 @lru_cache
 def peak_gflops(dtype: str, n_threads: int) -> float:
     """FMA peak of so many threads, measured once per run."""
-    return float(_core.peak_gflops(0.3, dtype, n_threads))
+    return float(core.peak_gflops(0.3, dtype, n_threads))
 
 
 def note_agreement(

@@ -18,11 +18,11 @@ import numpy as np
 
 from benchmarks.machine import describe_machine
 from benchmarks.workloads import WORKLOADS, Workload
-from fastmlp import Network, _core
-from fastmlp._shuffle import shuffle
-from fastmlp.optimizers import STOCHASTIC_SOLVERS
-from fastmlp.threads import choose_threads
-from fastmlp.training import Method
+from fastmlp import Network, core
+from fastmlp.core._shuffle import shuffle
+from fastmlp.training.loop import Method
+from fastmlp.training.schedules import STOCHASTIC_SOLVERS
+from fastmlp.training.threads import choose_threads
 
 RESULTS = Path(__file__).parent / "results" / "methods.md"
 # Seconds that a case runs in a turn.
@@ -48,7 +48,7 @@ PLAIN = Case("plain", "relu, adam")
 def cases(n_layers: int) -> list[Case]:
     """One per activation, solver and method."""
     half = (0.0,) + (0.5,) * (n_layers - 1)
-    found = [Case("activation", name, activation=name) for name in _core.ACTIVATIONS]
+    found = [Case("activation", name, activation=name) for name in core.ACTIVATIONS]
     found += [Case("solver", name, optimizer=name) for name in STOCHASTIC_SOLVERS]
     found += [
         Case("dropout", "0.5 of the hidden units", method={"dropout": half}),
@@ -80,7 +80,9 @@ def stepper(case: Case, w: Workload, n_threads: int) -> Callable[[], float]:
         while time.perf_counter() - began < SLICE:
             shuffle(order, draws, alone=True)
             rates = np.full(w.n_steps, w.learning_rate)
-            trainer.epoch(data.X, data.y, None, order, rates, done, mix=method.mix(done, w.n_steps), **method.constants())
+            trainer.epoch(
+                data.X, data.y, None, order, rates, done, mix=method.mix(done, w.n_steps), **method.constants()
+            )
             done += w.n_steps
         return (time.perf_counter() - began) / (done - start)
 
@@ -105,7 +107,9 @@ def measure(w: Workload, n_threads: int, turns: int) -> list[tuple[Case, float, 
 
 def table(w: Workload, found: dict[int, list[tuple[Case, float, float]]]) -> str:
     """Markdown."""
-    lines = [f"| {w.describe()} | " + " | ".join(f"{n} thread{'s' * (n > 1)}: us | of plain" for n in found) + " | limit |"]
+    lines = [
+        f"| {w.describe()} | " + " | ".join(f"{n} thread{'s' * (n > 1)}: us | of plain" for n in found) + " | limit |"
+    ]
     lines.append("| --- |" + " ---: | ---: |" * len(found) + " ---: |")
     for rows in zip(*found.values(), strict=True):
         case = rows[0][0]

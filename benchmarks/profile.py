@@ -14,9 +14,9 @@ import time
 import numpy as np
 
 from benchmarks.workloads import Workload, named
-from fastmlp import Network, _core
-from fastmlp._shuffle import shuffle
-from fastmlp.threads import choose_threads
+from fastmlp import Network, core
+from fastmlp.core._shuffle import shuffle
+from fastmlp.training.threads import choose_threads
 
 
 def flops_of(section: str, layer: int, workload: Workload) -> int:
@@ -30,11 +30,11 @@ def profile(workload: Workload, threads: int, seconds: float) -> None:
     X, y = workload.data()
     network = Network(workload.layer_sizes, workload.activation, dtype=workload.dtype, random_state=0)
     n_threads = min(threads, choose_threads(None, workload.step_flops))
-    trainer = _core.Trainer(network.plan, "log_loss", "adam", workload.batch_size, n_threads)
+    trainer = core.Trainer(network.plan, "log_loss", "adam", workload.batch_size, n_threads)
     trainer.load(network.parameters)
     rates, draws = np.full(workload.n_steps, workload.learning_rate), np.random.RandomState(0)
     order = np.arange(workload.n_rows)
-    peak = _core.peak_gflops(0.3, workload.dtype, n_threads) / n_threads
+    peak = core.peak_gflops(0.3, workload.dtype, n_threads) / n_threads
 
     def epochs(seconds: float) -> tuple[int, float]:
         """(epochs, seconds they took)"""
@@ -60,7 +60,9 @@ def profile(workload: Workload, threads: int, seconds: float) -> None:
             flops = flops_of(section, layer, workload)
             rate = flops / each.sum() * 1e-9
             speed = f"{rate:.1f} | {rate / peak:.0%}" if flops else " | "
-            print(f"| {section} | {layer + 1 if flops else ''} | {each.sum() * 1e6:.2f} | {each.sum() / total:.1%} | {speed} |")
+            print(
+                f"| {section} | {layer + 1 if flops else ''} | {each.sum() * 1e6:.2f} | {each.sum() / total:.1%} | {speed} |"
+            )
     rest = total - sum(each.sum() for each in spent.values())
     print(f"| Python, and threads not used | | {rest * 1e6:.2f} | {rest / total:.1%} | | |")
 

@@ -102,11 +102,11 @@ class Peak:
 
 def run(point: Point) -> dict[str, Any]:
     """Seconds per step, peak memory, FMA peak of one point, in this process."""
-    from fastmlp import Network, _core
-    from fastmlp.threads import choose_threads
+    from fastmlp import Network, core
+    from fastmlp.training.threads import choose_threads
 
     threads = choose_threads(None, int(point.flops))
-    peak = _core.peak_gflops(0.2, "float32", threads)
+    peak = core.peak_gflops(0.2, "float32", threads)
     if point.axis == "rows":
         return {**run_fit(point), "peak": peak, "threads": threads}
     draws = np.random.default_rng(0)
@@ -114,7 +114,7 @@ def run(point: Point) -> dict[str, Any]:
     y = draws.integers(0, point.layer_sizes[-1], point.n_rows).astype(np.intp)
     with Peak() as memory:
         network = Network(point.layer_sizes, random_state=draws)
-        trainer = _core.Trainer(network.plan, "log_loss", "adam", point.batch_size, threads)
+        trainer = core.Trainer(network.plan, "log_loss", "adam", point.batch_size, threads)
         trainer.load(network.parameters)
         rates, times = np.full(point.n_steps, 1e-3), []
         trainer.epoch(X, y, None, None, rates, 0)
@@ -160,12 +160,18 @@ def render(results: list[tuple[Point, dict[str, Any]]]) -> str:
     lines += [f"- {name}: {value}" for name, value in describe_machine().items()]
     for axis in dict.fromkeys(point.axis for point, _ in results):
         lines += ["", f"## {axis}", ""]
-        lines.append("| size | layers | batch | threads | us per step | arithmetic at the peak | ratio | MiB | law | ratio | besides epochs, ms |")
+        lines.append(
+            "| size | layers | batch | threads | us per step | arithmetic at the peak | ratio | MiB | law | ratio | besides epochs, ms |"
+        )
         lines.append("| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
         for point, found in results:
             if point.axis == axis:
                 sizes = point.layer_sizes
-                layers = "-".join(map(str, sizes)) if len(sizes) < 6 else f"{sizes[0]}-{len(sizes) - 2} x {sizes[1]}-{sizes[-1]}"
+                layers = (
+                    "-".join(map(str, sizes))
+                    if len(sizes) < 6
+                    else f"{sizes[0]}-{len(sizes) - 2} x {sizes[1]}-{sizes[-1]}"
+                )
                 arithmetic = point.flops / found["peak"] * 1e-9
                 besides = f"{found['besides'] * 1e3:,.1f}" if "besides" in found else ""
                 lines.append(

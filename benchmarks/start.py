@@ -1,7 +1,7 @@
 """What passes before anything is computed: python -m benchmarks.start
 
 Milliseconds from the call of ``fit`` to its first step, by the form of X and y, beside one pass over y; and the import of
-``fastmlp.network`` beside NumPy's, each in a process of its own. In turns; medians.
+``fastmlp.network.network`` beside NumPy's, each in a process of its own. In turns; medians.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from fastmlp import MLPClassifier, MLPRegressor, _core
+from fastmlp import MLPClassifier, MLPRegressor, core
 
 ROWS, FEATURES, TURNS, IMPORTS = 1000, 20, 40, 15
 
@@ -28,7 +28,7 @@ class FirstStep(Exception):
     """Raised in place of it."""
 
 
-class Started(_core.Trainer):
+class Started(core.Trainer):
     """A trainer whose first epoch ends the fit."""
 
     def epoch(self, *arguments: Any, **constants: Any) -> float:
@@ -84,13 +84,17 @@ def in_turns(cases: dict[str, Callable[[], float]], turns: int) -> dict[str, flo
 def main() -> None:
     """Print the table."""
     warnings.simplefilter("ignore")
-    _core.Trainer = Started
+    core.Trainer = Started
     medians = in_turns({name: lambda call=call: milliseconds(call) for name, call in fits().items()}, TURNS)
-    imports = in_turns({name: lambda name=name: import_milliseconds(name) for name in ("numpy", "fastmlp.network")}, IMPORTS)
+    imports = in_turns(
+        {name: lambda name=name: import_milliseconds(name) for name in ("numpy", "fastmlp.network.network")}, IMPORTS
+    )
     print(f"| before the first step, {ROWS:,} rows by {FEATURES} | ms |\n| --- | ---: |")
     for name, median in medians.items():
         print(f"| {name} | {median:.2f} |")
-    print(f"\nimport of fastmlp.network / of numpy: {imports['fastmlp.network'] / imports['numpy']:.2f}")
+    print(
+        f"\nimport of fastmlp.network.network / of numpy: {imports['fastmlp.network.network'] / imports['numpy']:.2f}"
+    )
 
 
 if __name__ == "__main__":

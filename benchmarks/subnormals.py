@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from fastmlp import Network, _core
+from fastmlp import Network, core
 
 SIZES, BATCH, ROWS, ROUNDS = (200, 256, 128, 1), 128, 384, 15
 N_PARAMETERS = sum(fan_in * fan_out + fan_out for fan_in, fan_out in pairwise(SIZES))
@@ -20,11 +20,17 @@ N_BIASES = sum(SIZES[1:])
 
 
 def epoch(
-    activation: str, X: np.ndarray, parameters: np.ndarray, rule: str, state: np.ndarray | None, rate: float, alpha: float
+    activation: str,
+    X: np.ndarray,
+    parameters: np.ndarray,
+    rule: str,
+    state: np.ndarray | None,
+    rate: float,
+    alpha: float,
 ) -> Callable[[], float]:
     """A function that trains for an epoch from ``parameters`` and returns its processor time in seconds."""
     network = Network(SIZES, activation, "identity", X.dtype, parameters)
-    trainer = _core.Trainer(network.plan, "squared_error", rule, BATCH, 1)
+    trainer = core.Trainer(network.plan, "squared_error", rule, BATCH, 1)
     y, rates = np.zeros((len(X), 1), X.dtype), np.full(-(-len(X) // BATCH), rate)
 
     def run() -> float:
@@ -46,7 +52,14 @@ def cases(dtype: str) -> dict[str, tuple[Callable[[], float], Callable[[], float
     small = unbiased * (9e-4 if dtype == "float32" else 1.4e-30)
     deep = -np.abs(X) * (15 if dtype == "float32" else 113)  # logistic of sums near the end of exp
 
-    def pair(subnormal: tuple[np.ndarray, np.ndarray], activation: str = "relu", rule: str = "adam", state=None, rate=1e-3, alpha=0.0):
+    def pair(
+        subnormal: tuple[np.ndarray, np.ndarray],
+        activation: str = "relu",
+        rule: str = "adam",
+        state=None,
+        rate=1e-3,
+        alpha=0.0,
+    ):
         plain = (X, W)
         return tuple(
             epoch(activation, x.astype(dtype), w.astype(dtype), rule, s, rate, alpha)
@@ -70,7 +83,9 @@ def cases(dtype: str) -> dict[str, tuple[Callable[[], float], Callable[[], float
 def main() -> None:
     """Print a table: case, ratio in float32 and in float64."""
     ratios = {
-        dtype: {name: np.median([slow() / fast() for _ in range(ROUNDS)]) for name, (slow, fast) in cases(dtype).items()}
+        dtype: {
+            name: np.median([slow() / fast() for _ in range(ROUNDS)]) for name, (slow, fast) in cases(dtype).items()
+        }
         for dtype in ("float32", "float64")
     }
     print("| subnormal | float32 | float64 |\n| --- | ---: | ---: |")

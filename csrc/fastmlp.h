@@ -1,4 +1,4 @@
-/* fastmlp.h: the contract between the C kernels and whoever drives them (fastmlp/_core.pyx). Reads as the table of
+/* fastmlp.h: the contract between the C kernels and whoever drives them (fastmlp/core/_trainer.pyx). Reads as the table of
  * contents: names, data structures, and one table of kernels per instruction set and element type.
  *
  * The kernels are single-threaded, allocate nothing and keep no state. Work is split over threads by the caller: by rows of

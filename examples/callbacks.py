@@ -95,7 +95,9 @@ settings = {"hidden_layer_sizes": (64,), "max_iter": 60, "learning_rate_init": 0
 last = MLPClassifier(**settings).set_callbacks(keep).fit(X_train, y_train)
 print(f"\nbest of {last.n_iter_} epochs: {keep.model.n_iter_}, loss {keep.model.history_[-1]['loss']:.4f}")
 for name, model in {"best": keep.model, "last": last}.items():
-    print(f"{name}: validation {balanced_accuracy_score(y_val, model.predict(X_val)):.3f}, test {model.score(X_test, y_test):.3f}")
+    print(
+        f"{name}: validation {balanced_accuracy_score(y_val, model.predict(X_val)):.3f}, test {model.score(X_test, y_test):.3f}"
+    )
 
 # %%
 # A search that gives up early

@@ -21,7 +21,7 @@ from sklearn.datasets import make_friedman1
 from sklearn.exceptions import ConvergenceWarning
 
 from fastmlp import MLPRegressor
-from fastmlp.optimizers import CURVES, SCHEDULES
+from fastmlp.training.schedules import CURVES, SCHEDULES
 
 plt.switch_backend("Agg")
 # A schedule is planned for a number of epochs: all of them are run.

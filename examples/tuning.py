@@ -43,7 +43,13 @@ def network(seed):
     enough for so small a network; with several cores, give the searches ``n_jobs=-1``.
     """
     return MLPClassifier(
-        (64,), solver="sgd", learning_rate="cosine", max_iter=EPOCHS, n_iter_no_change=np.inf, random_state=seed, n_jobs=1
+        (64,),
+        solver="sgd",
+        learning_rate="cosine",
+        max_iter=EPOCHS,
+        n_iter_no_change=np.inf,
+        random_state=seed,
+        n_jobs=1,
     )
 
 
@@ -89,7 +95,14 @@ def searches(seed):
         "grid": GridSearchCV(base, GRID, cv=3),
         "random": RandomizedSearchCV(base, DRAWN, n_iter=24, cv=3, random_state=seed),
         "halving": HalvingRandomSearchCV(
-            base, DRAWN, n_candidates=72, resource="max_iter", min_resources=3, max_resources=27, cv=3, random_state=seed
+            base,
+            DRAWN,
+            n_candidates=72,
+            resource="max_iter",
+            min_resources=3,
+            max_resources=27,
+            cv=3,
+            random_state=seed,
         ),
     }
 
@@ -111,7 +124,9 @@ for seed in range(SEEDS):
         found[name, seed] = search
 
 print("what was found\n")
-print(f"{'search':<9}{'split':>5}{'epochs':>8}" + "".join(f"{name:>20}" for name in GRID) + f"{'accuracy in folds':>20}")
+print(
+    f"{'search':<9}{'split':>5}{'epochs':>8}" + "".join(f"{name:>20}" for name in GRID) + f"{'accuracy in folds':>20}"
+)
 for (name, seed), search in found.items():
     values = "".join(f"{search.best_params_[parameter]:20.3g}" for parameter in GRID)
     print(f"{name:<9}{seed:5}{epochs_spent(search):8}{values}{search.best_score_:20.3f}")

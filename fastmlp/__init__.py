@@ -1,6 +1,6 @@
 """fastmlp: multilayer perceptrons on CPUs, behind scikit-learn's interface.
 
-Names are imported when they are first asked for (PEP 562), so that ``import fastmlp.network`` brings in neither
+Names are imported when they are first asked for (PEP 562), so that ``import fastmlp.network.network`` brings in neither
 scikit-learn nor SciPy. This file refuses to hold anything else.
 """
 
@@ -9,18 +9,18 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from fastmlp.container import FileFormatError
-    from fastmlp.display import LearningRateRangeDisplay, LossCurveDisplay, WeightsDisplay
-    from fastmlp.ensemble import MLPEnsembleClassifier, MLPEnsembleRegressor
-    from fastmlp.estimators import MLPClassifier, MLPRegressor
-    from fastmlp.loading import from_sklearn, load
-    from fastmlp.network import Network
-    from fastmlp.optimizers import CosineDecay, ExponentialDecay, OneCycle, StepDecay, WarmupCosine
-    from fastmlp.saving import InconsistentVersionWarning
-    from fastmlp.tuning import learning_rate_range
+from fastmlp._version import __version__
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from fastmlp.estimators.classifier import MLPClassifier, MLPRegressor
+    from fastmlp.estimators.ensemble import MLPEnsembleClassifier, MLPEnsembleRegressor
+    from fastmlp.estimators.loading import from_sklearn, load
+    from fastmlp.estimators.persistence import InconsistentVersionWarning
+    from fastmlp.inspection.display import LearningRateRangeDisplay, LossCurveDisplay, WeightsDisplay
+    from fastmlp.inspection.learning_rate_range import learning_rate_range
+    from fastmlp.network.container import FileFormatError
+    from fastmlp.network.network import Network
+    from fastmlp.training.schedules import CosineDecay, ExponentialDecay, OneCycle, StepDecay, WarmupCosine
 
 __all__ = [
     "CosineDecay",
@@ -46,34 +46,32 @@ __all__ = [
 ]
 
 _HOMES = {
-    "MLPClassifier": "fastmlp.estimators",
-    "MLPEnsembleClassifier": "fastmlp.ensemble",
-    "MLPEnsembleRegressor": "fastmlp.ensemble",
-    "MLPRegressor": "fastmlp.estimators",
-    "Network": "fastmlp.network",
-    "CosineDecay": "fastmlp.optimizers",
-    "ExponentialDecay": "fastmlp.optimizers",
-    "OneCycle": "fastmlp.optimizers",
-    "StepDecay": "fastmlp.optimizers",
-    "WarmupCosine": "fastmlp.optimizers",
-    "FileFormatError": "fastmlp.container",
-    "InconsistentVersionWarning": "fastmlp.saving",
-    "load": "fastmlp.loading",
-    "from_sklearn": "fastmlp.loading",
-    "LearningRateRangeDisplay": "fastmlp.display",
-    "LossCurveDisplay": "fastmlp.display",
-    "WeightsDisplay": "fastmlp.display",
-    "learning_rate_range": "fastmlp.tuning",
+    "MLPClassifier": "fastmlp.estimators.classifier",
+    "MLPEnsembleClassifier": "fastmlp.estimators.ensemble",
+    "MLPEnsembleRegressor": "fastmlp.estimators.ensemble",
+    "MLPRegressor": "fastmlp.estimators.classifier",
+    "Network": "fastmlp.network.network",
+    "CosineDecay": "fastmlp.training.schedules",
+    "ExponentialDecay": "fastmlp.training.schedules",
+    "OneCycle": "fastmlp.training.schedules",
+    "StepDecay": "fastmlp.training.schedules",
+    "WarmupCosine": "fastmlp.training.schedules",
+    "FileFormatError": "fastmlp.network.container",
+    "InconsistentVersionWarning": "fastmlp.estimators.persistence",
+    "load": "fastmlp.estimators.loading",
+    "from_sklearn": "fastmlp.estimators.loading",
+    "LearningRateRangeDisplay": "fastmlp.inspection.display",
+    "LossCurveDisplay": "fastmlp.inspection.display",
+    "WeightsDisplay": "fastmlp.inspection.display",
+    "learning_rate_range": "fastmlp.inspection.learning_rate_range",
 }
-
-_COMPILED = ("_core", "_workspace", "_plan", "_shuffle", "_machine", "_kernels", "_change")
 
 
 def show_config() -> None:
     """Print version, compiler, instruction sets built and chosen, threads, element types."""
-    from fastmlp import _core
+    import fastmlp.core as core
 
-    lines = {"fastmlp": __version__, **_core.info()}
+    lines = {"fastmlp": __version__, **core.info()}
     width = max(map(len, lines))
     for name, value in lines.items():
         text = ", ".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
@@ -81,14 +79,6 @@ def show_config() -> None:
 
 
 def __getattr__(name: str) -> Any:
-    if name in _COMPILED:
-        try:
-            return importlib.import_module(f"fastmlp.{name}")
-        except ModuleNotFoundError as error:
-            raise ImportError(
-                f"fastmlp's compiled modules are not in {__path__[0]}. If that is a checkout, Python found it before the "
-                "installed package: run from another folder or with python -P, or build in place with pip install --editable ."
-            ) from error
     if name not in _HOMES:
         raise AttributeError(f"module 'fastmlp' has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOMES[name]), name)
@@ -97,4 +87,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)

@@ -22,7 +22,7 @@ def info(arguments: argparse.Namespace) -> int:
 
 def check(arguments: argparse.Namespace) -> int:
     """Every kernel of this machine against the reference, as a table."""
-    from fastmlp import _core
+    import fastmlp.core as core
     from fastmlp.check import run_all
 
     print(f"{'operation':<36} {'instructions':<13} {'type':<8} {'largest error':>13} {'bound':>9}  unit")
@@ -30,8 +30,10 @@ def check(arguments: argparse.Namespace) -> int:
     for operation, isa, dtype, outcome in run_all():
         passed, failed = passed + outcome.passed, failed + (not outcome.passed)
         verdict = "" if outcome.passed else "  FAILED"
-        print(f"{operation:<36} {isa:<13} {dtype:<8} {outcome.error:>13.3g} {outcome.bound:>9.4g}  {outcome.unit}{verdict}")
-    missing = [isa for isa in _core.info()["built"] if isa not in _core.info()["available"]]
+        print(
+            f"{operation:<36} {isa:<13} {dtype:<8} {outcome.error:>13.3g} {outcome.bound:>9.4g}  {outcome.unit}{verdict}"
+        )
+    missing = [isa for isa in core.info()["built"] if isa not in core.info()["available"]]
     if missing:
         print(f"not on this CPU, so not checked: {', '.join(missing)}")
     print(f"{passed} passed, {failed} failed")
@@ -56,7 +58,9 @@ def demo(arguments: argparse.Namespace) -> int:
 
     digits = load_digits()
     X = (digits.data / 16).astype(np.float32)
-    X_train, X_test, y_train, y_test = train_test_split(X, digits.target, test_size=0.25, random_state=42, stratify=digits.target)
+    X_train, X_test, y_train, y_test = train_test_split(
+        X, digits.target, test_size=0.25, random_state=42, stratify=digits.target
+    )
     settings: dict[str, Any] = {
         "hidden_layer_sizes": (256, 128),
         "batch_size": 128,
@@ -66,12 +70,16 @@ def demo(arguments: argparse.Namespace) -> int:
         "n_iter_no_change": 15,
         "random_state": 1,
     }
-    print(f"handwritten digits: {len(X_train)} training rows, {len(X_test)} test rows, {X.shape[1]} features, 10 classes")
+    print(
+        f"handwritten digits: {len(X_train)} training rows, {len(X_test)} test rows, {X.shape[1]} features, 10 classes"
+    )
     started = time.perf_counter()
     model = fastmlp.MLPClassifier(**settings, verbose=True).fit(X_train, y_train)
     seconds = time.perf_counter() - started
     accuracy = model.score(X_test, y_test)
-    print(f"\ntest accuracy {accuracy:.4f} after {model.n_iter_} epochs\n\nconfusion matrix (rows: true digit, columns: predicted)")
+    print(
+        f"\ntest accuracy {accuracy:.4f} after {model.n_iter_} epochs\n\nconfusion matrix (rows: true digit, columns: predicted)"
+    )
     for digit, row in enumerate(confusion_matrix(y_test, model.predict(X_test))):
         print(f"  {digit}  " + " ".join(f"{count:3d}" for count in row))
 
@@ -108,14 +116,16 @@ def draw_curves(model: fastmlp.MLPClassifier, path: Path) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m fastmlp", description=(__doc__ or '').splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m fastmlp", description=(__doc__ or "").splitlines()[0])
     commands = parser.add_subparsers(required=True, metavar="command")
     for command in (info, check, demo, methods):
         sub = commands.add_parser(command.__name__, help=(command.__doc__ or "").splitlines()[0])
         sub.set_defaults(run=command)
         if command is demo:
             sub.add_argument("--plot", default="loss_curve.png", help="where to write the loss curve")
-            sub.add_argument("--require", type=float, default=0.975, help="test accuracy below which the exit status is 1")
+            sub.add_argument(
+                "--require", type=float, default=0.975, help="test accuracy below which the exit status is 1"
+            )
     arguments = parser.parse_args()
     status: int = arguments.run(arguments)
     return status

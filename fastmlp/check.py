@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastmlp import _core, reference
-from fastmlp._kernels import MATH, Kernels
+import fastmlp.core as core
+from fastmlp import reference
+from fastmlp.core._testing import MATH, Kernels
 
 Array = np.ndarray
 
@@ -49,7 +50,9 @@ class Case(NamedTuple):
 
 def largest(error: Array | float, unit: Array | float) -> float:
     """max |error| / unit; 0 for nothing at all, infinity where NaN stands against a number."""
-    ratio = np.abs(np.asarray(error, dtype=np.float64)) / np.maximum(np.asarray(unit, dtype=np.float64), np.finfo(np.float64).tiny)
+    ratio = np.abs(np.asarray(error, dtype=np.float64)) / np.maximum(
+        np.asarray(unit, dtype=np.float64), np.finfo(np.float64).tiny
+    )
     return float(np.max(np.where(np.isnan(ratio), np.inf, ratio), initial=0.0))
 
 
@@ -127,7 +130,9 @@ def derivative_case(name: str) -> Case:
         f, slope = reference.ACTIVATIONS[name]
         wide = x.astype(np.longdouble)
         want = d * slope(wide, f(wide))
-        return Outcome(largest(K.derivative(name, d, x, offset=K.offset) - want, eps_of(K) * np.abs(d)), ACTIVATION_ULPS, "n eps")
+        return Outcome(
+            largest(K.derivative(name, d, x, offset=K.offset) - want, eps_of(K) * np.abs(d)), ACTIVATION_ULPS, "n eps"
+        )
 
     return Case(f"derivative {name}", run)
 
@@ -145,7 +150,7 @@ def output_case(name: str) -> Case:
 
 def targets_for(loss: str, shape: tuple[int, int], draws: np.random.RandomState) -> Array:
     """Targets that the loss accepts: class indices, zeros and ones, counts, or numbers."""
-    output = _core.LOSSES[loss]
+    output = core.LOSSES[loss]
     if output == "softmax":
         return draws.randint(shape[1], size=shape[0])
     if output == "logistic":
@@ -289,7 +294,9 @@ def backward_case(name: str) -> Case:
         f, slope = reference.ACTIVATIONS[name]
         wide = x.astype(np.float64)
         want = (dz.astype(np.float64) @ W.astype(np.float64).T) * slope(wide, f(wide))
-        return Outcome(product_error(K, K.backward(dz, W, x, name, first=K.first), want, dz, W.T, ACTIVATION_ULPS), 1.0, "n eps")
+        return Outcome(
+            product_error(K, K.backward(dz, W, x, name, first=K.first), want, dz, W.T, ACTIVATION_ULPS), 1.0, "n eps"
+        )
 
     return Case(f"backward {name}", run)
 
@@ -305,10 +312,19 @@ def gradient_case() -> Case:
         wide = W.astype(np.float64)
         want = (x.T.astype(np.float64) @ dz.astype(np.float64) + l1 * np.sign(wide) + l2 * wide) / total
         penalty = l1 * np.abs(wide) + 0.5 * l2 * wide**2
-        left, right = np.hstack([x.T, np.ones((I, 2))]), np.vstack([dz, np.full((2, O), l1 + l2 * np.abs(wide).max(initial=0))])
+        left, right = (
+            np.hstack([x.T, np.ones((I, 2))]),
+            np.vstack([dz, np.full((2, O), l1 + l2 * np.abs(wide).max(initial=0))]),
+        )
         errors = [
             product_error(K, dW[0], want, left / total, right),
-            product_error(K, db[0][np.newaxis], dz.sum(axis=0, dtype=np.float64)[np.newaxis] / total, np.full((1, B), 1 / total), dz),
+            product_error(
+                K,
+                db[0][np.newaxis],
+                dz.sum(axis=0, dtype=np.float64)[np.newaxis] / total,
+                np.full((1, B), 1 / total),
+                dz,
+            ),
             largest(paid - penalty.sum(axis=0), (I + 2) * eps_of(K) * penalty.sum(axis=0)),
             0.0 if np.array_equal(kept, W) else np.inf,
             0.0 if np.array_equal(again[2][0], dW[0]) and np.array_equal(again[3][0], db[0]) else np.inf,
@@ -326,8 +342,12 @@ def optimizer_case(name: str) -> Case:
         state_W = [np.abs(numbers(K, draws, I, O)) for _ in range(n_state)]
         state_b = [np.abs(numbers(K, draws, O)) for _ in range(n_state)]
         t = 3
-        hyper = reference.Hyper(learning_rate=0.05, momentum=0.8, beta_1=0.85, beta_2=0.95, epsilon=1e-3, rho=0.7, weight_decay=0.3)
-        new_W, new_b, new_sW, new_sb, _ = K.update(name, x, dz, W, b, state_W, state_b, t=t, weight_sum=2.0, **hyper._asdict())
+        hyper = reference.Hyper(
+            learning_rate=0.05, momentum=0.8, beta_1=0.85, beta_2=0.95, epsilon=1e-3, rho=0.7, weight_decay=0.3
+        )
+        new_W, new_b, new_sW, new_sb, _ = K.update(
+            name, x, dz, W, b, state_W, state_b, t=t, weight_sum=2.0, **hyper._asdict()
+        )
         wide = [a.astype(np.float64) for a in (x, dz, W, b)]
         of_bias = hyper._replace(weight_decay=0.0)
         parts = [
@@ -392,7 +412,14 @@ def normalised_case(name: str) -> Case:
         du = wide[3] * derivative(u, f(u))
         want_dz, want_scale, want_b = reference.normalise_gradient(du, xhat, slope, wide[1])
         # An error in z's mean or variance moves every row; with one or two rows, 1 / sqrt(variance) may be as large as 300.
-        unit = 0.1 * (B + 8) * eps_of(K) * (1 + slope) * (1 + np.abs(scale) + np.abs(b)) * (1 + np.abs(xhat).max(axis=0, initial=0)) ** 2
+        unit = (
+            0.1
+            * (B + 8)
+            * eps_of(K)
+            * (1 + slope)
+            * (1 + np.abs(scale) + np.abs(b))
+            * (1 + np.abs(xhat).max(axis=0, initial=0)) ** 2
+        )
         reach = 1 + np.abs(dy).sum(axis=0)
         errors = [
             largest(y - f(u), unit),
@@ -428,12 +455,12 @@ def training_case(loss: str, optimizer: str) -> Case:
 
     def run(K: Kernels, shape: tuple[int, int, int], draws: np.random.RandomState) -> Outcome:
         rows, sizes = 50, (11, 17, 9, 5)
-        hidden = [_core.ACTIVATIONS[i % len(_core.ACTIVATIONS)] for i in (2, 1)]
+        hidden = [core.ACTIVATIONS[i % len(core.ACTIVATIONS)] for i in (2, 1)]
         X, weights = draws.standard_normal((rows, sizes[0])), draws.uniform(0.5, 2, rows)
         y = targets_for(loss, (rows, sizes[-1]), draws)
         coefs, intercepts = reference.initialise(sizes, "relu", draws)
-        plan = _core.Plan(sizes, hidden, _core.LOSSES[loss], "float64")
-        trainer = _core.Trainer(plan, loss, optimizer, 19, 2)
+        plan = core.Plan(sizes, hidden, core.LOSSES[loss], "float64")
+        trainer = core.Trainer(plan, loss, optimizer, 19, 2)
         flat = np.concatenate([w.ravel() for w in coefs + intercepts])
         trainer.load(flat)
         order, rates = draws.permutation(rows), np.full(3, 0.01)
@@ -441,7 +468,9 @@ def training_case(loss: str, optimizer: str) -> Case:
         trainer.store(flat)
         model = reference.new_model(coefs, intercepts, optimizer)
         hyper = reference.Hyper(0.01, weight_decay=0.7)
-        want, model = reference.epoch(model, hidden, loss, optimizer, 19, X, y, weights, order, rates, 0, hyper, 0.1, 0.3)
+        want, model = reference.epoch(
+            model, hidden, loss, optimizer, 19, X, y, weights, order, rates, 0, hyper, 0.1, 0.3
+        )
         want_flat = np.concatenate([w.ravel() for w in model.coefs + model.intercepts])
         error = max(largest(flat - want_flat, eps_of(K)), largest(got - want, abs(want) * eps_of(K)))
         return Outcome(error, 1e4, "n eps")
@@ -452,29 +481,29 @@ def training_case(loss: str, optimizer: str) -> Case:
 def cases() -> Iterator[Case]:
     """One case per name in the C tables and per way of moving data."""
     yield from map(math_case, MATH)
-    yield from map(activation_case, _core.ACTIVATIONS)
-    yield from map(derivative_case, _core.ACTIVATIONS)
-    yield from map(output_case, _core.OUTPUTS)
-    yield from map(loss_case, _core.LOSSES)
+    yield from map(activation_case, core.ACTIVATIONS)
+    yield from map(derivative_case, core.ACTIVATIONS)
+    yield from map(output_case, core.OUTPUTS)
+    yield from map(loss_case, core.LOSSES)
     for kind in ("float32", "float64"):
         for layout in ("C", "F", "strided", "CSR"):
             yield gather_case(f"{kind} {layout}")
-    yield from map(forward_case, _core.ACTIVATIONS)
-    yield from map(backward_case, _core.ACTIVATIONS)
+    yield from map(forward_case, core.ACTIVATIONS)
+    yield from map(backward_case, core.ACTIVATIONS)
     yield gradient_case()
     yield forward_csr_case()
     yield gradient_csr_case()
-    yield from map(optimizer_case, _core.OPTIMIZERS)
+    yield from map(optimizer_case, core.OPTIMIZERS)
     yield from map(leaving_case, ("residual", "dropout", "affine", "residual dropout affine"))
-    yield from map(normalised_case, _core.ACTIVATIONS)
+    yield from map(normalised_case, core.ACTIVATIONS)
     yield augment_case()
 
 
 def training_cases() -> Iterator[Case]:
     """One case per loss with one optimizer, and per optimizer with one loss."""
-    for loss in _core.LOSSES:
+    for loss in core.LOSSES:
         yield training_case(loss, "sgd_nesterov")
-    for optimizer in _core.OPTIMIZERS:
+    for optimizer in core.OPTIMIZERS:
         yield training_case("log_loss", optimizer)
 
 
@@ -484,10 +513,10 @@ CHECK_SHAPE = (67, 301, 45)
 
 def run_all() -> Iterator[tuple[str, str, str, Outcome]]:
     """(operation, instruction set, element type, outcome) for every case on every instruction set of this machine."""
-    for isa in _core.info()["available"]:
-        for dtype in _core.info()["dtypes"]:
+    for isa in core.info()["available"]:
+        for dtype in core.info()["dtypes"]:
             for case in cases():
                 yield case.operation, isa, dtype, case.run(Kernels(isa, dtype), CHECK_SHAPE, np.random.RandomState(0))
-    chosen = Kernels(_core.info()["isa"], "float64")
+    chosen = Kernels(core.info()["isa"], "float64")
     for case in training_cases():
         yield case.operation, chosen.isa, chosen.dtype, case.run(chosen, CHECK_SHAPE, np.random.RandomState(0))

@@ -14,10 +14,11 @@ from typing import Any
 
 from sklearn.neural_network import MLPClassifier as SklearnClassifier
 
-from fastmlp import _core, reference
-from fastmlp.estimators import MLPClassifier, MLPRegressor
-from fastmlp.initialisers import PAIRS, WEIGHT_INITIALISERS
-from fastmlp.optimizers import CURVES, SCHEDULES, STOCHASTIC_SOLVERS
+import fastmlp.core as core
+from fastmlp import reference
+from fastmlp.estimators.classifier import MLPClassifier, MLPRegressor
+from fastmlp.network.initialisers import PAIRS, WEIGHT_INITIALISERS
+from fastmlp.training.schedules import CURVES, SCHEDULES, STOCHASTIC_SOLVERS
 
 # The solver sgd is one of these rules, by its parameters.
 _SGD_VARIANTS = {"sgd": "sgd, momentum=0", "sgd_momentum": "sgd, nesterovs_momentum=False", "sgd_nesterov": "sgd"}
@@ -64,7 +65,7 @@ def methods() -> str:
         "",
         *_table(
             ("name", "formula", "derivative"),
-            ([f"`{name}`", *map(_words, reference.ACTIVATIONS[name])] for name in _core.ACTIVATIONS),
+            ([f"`{name}`", *map(_words, reference.ACTIVATIONS[name])] for name in core.ACTIVATIONS),
         ),
         "## Losses",
         "",
@@ -72,7 +73,10 @@ def methods() -> str:
         "",
         *_table(
             ("name", "output activation", "value of a row", "its derivative"),
-            ([f"`{name}`", f"`{output}`", *map(_words, reference.LOSSES[name][1:])] for name, output in _core.LOSSES.items()),
+            (
+                [f"`{name}`", f"`{output}`", *map(_words, reference.LOSSES[name][1:])]
+                for name, output in core.LOSSES.items()
+            ),
         ),
         "## Solvers (`solver`)",
         "",
@@ -82,7 +86,7 @@ def methods() -> str:
             ("name", "rule"),
             (
                 [f"`{_SGD_VARIANTS.get(rule, rule)}`", _words(reference.OPTIMIZERS[rule][1])]
-                for rule in _core.OPTIMIZERS
+                for rule in core.OPTIMIZERS
                 if rule in STOCHASTIC_SOLVERS or rule in _SGD_VARIANTS
             ),
         ),
@@ -97,7 +101,9 @@ def methods() -> str:
         "## Initial values (`weight_init`, `bias_init`)",
         "",
         *_table(("name", "in a layer of 256 x 128"), map(_initial, WEIGHT_INITIALISERS)),
-        "Or a pair: " + ", ".join(f"`({name!r}, {number})`" for name, (number, _, _) in PAIRS.items()) + "; or a function",
+        "Or a pair: "
+        + ", ".join(f"`({name!r}, {number})`" for name, (number, _, _) in PAIRS.items())
+        + "; or a function",
         "(fan_in, fan_out, rng) that returns an array.",
         "",
         "## Parameters that scikit-learn does not have",
@@ -114,7 +120,9 @@ def _parameters() -> Iterator[list[str]]:
     for estimator in (MLPClassifier, MLPRegressor):
         text = _doc(estimator).split("Attributes\n")[0]
         own = set(estimator().get_params()) - upstream - seen
-        for names, values, words in re.findall(r"^(\w[\w, ]*) : ((?:.|\n(?! ))*)\n((?: {4}.*\n)+)", text, flags=re.MULTILINE):
+        for names, values, words in re.findall(
+            r"^(\w[\w, ]*) : ((?:.|\n(?! ))*)\n((?: {4}.*\n)+)", text, flags=re.MULTILINE
+        ):
             if own & set(names.split(", ")):
                 yield [f"`{names}`", " ".join(values.replace("\\", "").split()), " ".join(words.split())]
         seen |= own
@@ -123,8 +131,14 @@ def _parameters() -> Iterator[list[str]]:
 def _initial(name: str) -> list[str]:
     """A row: how it is drawn, and how large the numbers are in a layer of 256 x 128."""
     if name not in reference.INITIALISERS:
-        words = {"auto": "as scikit-learn: glorot_uniform, with a smaller bound for logistic", "orthogonal": _words(reference.orthogonal)}
+        words = {
+            "auto": "as scikit-learn: glorot_uniform, with a smaller bound for logistic",
+            "orthogonal": _words(reference.orthogonal),
+        }
         return [f"`{name}`", words[name]]
     kind, size = reference.INITIALISERS[name]
     number = float(size(256, 128))
-    return [f"`{name}`", f"uniform(-r, r), r = {number:.4f}" if kind == "uniform" else f"normal, standard deviation {number:.4f}"]
+    return [
+        f"`{name}`",
+        f"uniform(-r, r), r = {number:.4f}" if kind == "uniform" else f"normal, standard deviation {number:.4f}",
+    ]

@@ -11,7 +11,7 @@ set -euo pipefail
 tree=$(cd "$(dirname "$0")/.." && pwd)
 mkdir -p "$1" && folder=$(cd "$1" && pwd)
 shift
-tests=("${@:-tests/test_kernels.py}")
+tests=("${@:-tests/core/test_kernels.py}")
 for tool in qemu-aarch64-static aarch64-linux-gnu-gcc apt-get dpkg-deb; do
     command -v "$tool" > /dev/null || { echo "aarch64.sh needs $tool" >&2; exit 1; }
 done

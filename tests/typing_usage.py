@@ -23,7 +23,9 @@ from fastmlp import (
 X = np.zeros((8, 4))
 y = np.arange(8) % 2
 
-classifier = MLPClassifier((16, 8), "gelu", solver="adamw", learning_rate=OneCycle(), dropout=[0.1, 0.2, 0.2], random_state=0)
+classifier = MLPClassifier(
+    (16, 8), "gelu", solver="adamw", learning_rate=OneCycle(), dropout=[0.1, 0.2, 0.2], random_state=0
+)
 assert_type(classifier.fit(X, y), MLPClassifier)
 assert_type(classifier.fit(X, y, np.ones(8), eval_set=(X, y)), MLPClassifier)
 assert_type(classifier.partial_fit(X, y, classes=[0, 1]), MLPClassifier)

@@ -15,18 +15,18 @@ EPOCHS = 1
 
 
 def available() -> str | None:
-    return None if importlib.util.find_spec("fastmlp._core") else "not built: fastmlp._core"
+    return None if importlib.util.find_spec("fastmlp.core") else "not built: fastmlp.core"
 
 
 def train(workload: Workload) -> Epochs:
-    from fastmlp import Network, _core
-    from fastmlp._shuffle import shuffle
-    from fastmlp.threads import choose_threads
+    from fastmlp import Network, core
+    from fastmlp.core._shuffle import shuffle
+    from fastmlp.training.threads import choose_threads
 
     X, y = workload.data()
     network = Network(workload.layer_sizes, workload.activation, dtype=workload.dtype, random_state=0)
     threads = choose_threads(None, workload.step_flops)
-    trainer = _core.Trainer(network.plan, "log_loss", "adam", workload.batch_size, threads)
+    trainer = core.Trainer(network.plan, "log_loss", "adam", workload.batch_size, threads)
     trainer.load(network.parameters)
     draws, rates, updates = np.random.RandomState(0), np.full(workload.n_steps, workload.learning_rate), 0
     order = np.arange(workload.n_rows)
@@ -43,7 +43,7 @@ def train(workload: Workload) -> Epochs:
 
 def predict(workload: Workload, rows: int) -> Predict:
     from fastmlp import Network
-    from fastmlp.threads import choose_threads
+    from fastmlp.training.threads import choose_threads
 
     X = workload.data().X[:rows]
     network = Network(workload.layer_sizes, workload.activation, dtype=workload.dtype, random_state=0)
@@ -53,6 +53,6 @@ def predict(workload: Workload, rows: int) -> Predict:
 
 def peak(dtype: str) -> float:
     """The FMA peak of the threads granted, GFLOP/s."""
-    from fastmlp import _core
+    from fastmlp import core
 
-    return float(_core.peak_gflops(0.3, dtype, n_threads()))
+    return float(core.peak_gflops(0.3, dtype, n_threads()))

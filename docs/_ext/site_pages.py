@@ -29,16 +29,16 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 # What a group of the interface is called, in their order; a module that is not here is a group by its own name, after them.
 TITLES = {
-    "fastmlp.estimators": "Estimators",
-    "fastmlp.ensemble": "Ensembles",
-    "fastmlp.network": "Networks without scikit-learn",
-    "fastmlp.optimizers": "Learning-rate schedules",
-    "fastmlp.tuning": "Tuning",
-    "fastmlp.display": "Displays",
+    "fastmlp.estimators.classifier": "Estimators",
+    "fastmlp.estimators.ensemble": "Ensembles",
+    "fastmlp.network.network": "Networks without scikit-learn",
+    "fastmlp.training.schedules": "Learning-rate schedules",
+    "fastmlp.inspection.learning_rate_range": "Tuning",
+    "fastmlp.inspection.display": "Displays",
     "fastmlp": "The installation",
 }
 # What users are handed without asking for it by name.
-RETURNED = {"fastmlp.tuning": ["tuning.LearningRateRange"]}
+RETURNED = {"fastmlp.inspection.learning_rate_range": ["tuning.LearningRateRange"]}
 NEW_PAGES = "<!-- new pages -->"
 TOCTREE = re.compile(r"```\{toctree\}\n(.*?)```", re.DOTALL)
 LINK_OUT = re.compile(r"\[([^\]]+)\]\(\.\./([^)#]+)(#[^)]*)?\)")
@@ -106,7 +106,9 @@ def _entry(path: Path) -> str:
 def new_pages() -> list[str]:
     """The pages of docs/ that no toctree of another one names."""
     pages = sorted(DOCS.glob("*.md"))
-    entries = [line.strip() for page in pages for block in TOCTREE.findall(page.read_text()) for line in block.splitlines()]
+    entries = [
+        line.strip() for page in pages for block in TOCTREE.findall(page.read_text()) for line in block.splitlines()
+    ]
     named = {re.sub(r".*<(.*)>$", r"\1", entry) for entry in entries}  # an entry may have a title before it
     return [page.stem for page in pages if page.stem not in named | {"index"}]
 
@@ -159,4 +161,3 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("env-get-outdated", outdated)
     app.connect("missing-reference", leave_upstream_labels)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
-

@@ -138,7 +138,9 @@ def philox(counter: Sequence[Array], key: tuple[int, int]) -> list[Array]:
 def words(seed: int, stream: int, step: int, rows: int, columns: int) -> Array:
     """(rows, columns) words of 32 bits: word row % 4 at counter (row / 4, column, stream, step), key the seed."""
     group, column = np.meshgrid(np.arange(-(-rows // 4)), np.arange(columns), indexing="ij")
-    four = philox((group, column, np.full_like(group, stream), np.full_like(group, step)), (seed & 0xFFFFFFFF, seed >> 32))
+    four = philox(
+        (group, column, np.full_like(group, stream), np.full_like(group, step)), (seed & 0xFFFFFFFF, seed >> 32)
+    )
     return np.stack(four, axis=1).reshape(4 * len(group), columns)[:rows]
 
 
@@ -355,9 +357,7 @@ def gradients(
         y_of.append(ACTIVATIONS[activations[layer]][0](z))
         leaving = y_of[-1] + x[-1] if adds_input(W, layer, n_layers, method.residual) else y_of[-1]
         if method.dropout and method.dropout[layer + 1]:
-            keeps[layer] = keep(
-                method.seed, layer + 1, step, len(leaving), W.shape[1], method.dropout[layer + 1]
-            )
+            keeps[layer] = keep(method.seed, layer + 1, step, len(leaving), W.shape[1], method.dropout[layer + 1])
             leaving = leaving * keeps[layer]
         x.append(leaving)
     a = output_function(output)(u[-1])
@@ -447,7 +447,9 @@ def step(
     g = clip(found.parameters, [rate > 0 for rate in rates], method.max_grad_norm)
     new = []
     for k, (w, state) in enumerate(zip(model.parameters, model.state, strict=True)):
-        own = hyper._replace(learning_rate=hyper.learning_rate * rates[k], weight_decay=hyper.weight_decay * (k < n_layers))
+        own = hyper._replace(
+            learning_rate=hyper.learning_rate * rates[k], weight_decay=hyper.weight_decay * (k < n_layers)
+        )
         if rates[k] > 0:
             w, state = update(w, g[k], state, own, t)
             if t % TIDY == 0 and optimizer in AVERAGES:

@@ -36,9 +36,18 @@ def models() -> dict[str, object]:
     labels = np.array(["low", "mid", "top"], dtype=object)[number]
     for _ in range(3):
         classifier.partial_fit(X, labels, classes=["low", "mid", "top"])
-    regressor = fastmlp.MLPRegressor(**common, dtype="float32", early_stopping=True).fit(X, X[:, :2] @ [[1.0, 2.0], [0.5, -1.0]])
-    ensemble = fastmlp.MLPEnsembleClassifier(fastmlp.MLPClassifier(**common), n_estimators=2, random_state=0).fit(X, number > 0)
-    return {"classifier": classifier, "regressor": regressor, "ensemble": ensemble, "network": classifier.network_.copy()}
+    regressor = fastmlp.MLPRegressor(**common, dtype="float32", early_stopping=True).fit(
+        X, X[:, :2] @ [[1.0, 2.0], [0.5, -1.0]]
+    )
+    ensemble = fastmlp.MLPEnsembleClassifier(fastmlp.MLPClassifier(**common), n_estimators=2, random_state=0).fit(
+        X, number > 0
+    )
+    return {
+        "classifier": classifier,
+        "regressor": regressor,
+        "ensemble": ensemble,
+        "network": classifier.network_.copy(),
+    }
 
 
 def answer(model: object) -> np.ndarray:

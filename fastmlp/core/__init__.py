@@ -1,0 +1,41 @@
+"""The compiled core: dispatch, prediction and training on threads. It needs NumPy only."""
+
+from __future__ import annotations
+
+try:
+    from fastmlp.core._atomic import Change, settle
+    from fastmlp.core._dispatch import (
+        ACTIVATIONS,
+        LOSSES,
+        NORM_EPSILON,
+        OPTIMIZERS,
+        OUTPUTS,
+        info,
+        max_threads,
+        peak_gflops,
+    )
+    from fastmlp.core._plan import Plan
+    from fastmlp.core._shuffle import shuffle
+    from fastmlp.core._trainer import Cancelled, Trainer
+except ModuleNotFoundError as error:
+    raise ImportError(
+        f"fastmlp's compiled modules are not in {__path__[0]}. If that is a checkout, Python found it before the installed "
+        "package: run from another folder or with python -P, or build in place with pip install --editable ."
+    ) from error
+
+__all__ = [
+    "ACTIVATIONS",
+    "LOSSES",
+    "NORM_EPSILON",
+    "OPTIMIZERS",
+    "OUTPUTS",
+    "Cancelled",
+    "Change",
+    "Plan",
+    "Trainer",
+    "info",
+    "max_threads",
+    "peak_gflops",
+    "settle",
+    "shuffle",
+]

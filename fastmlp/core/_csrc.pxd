@@ -1,0 +1,208 @@
+# Mirror of csrc/fastmlp.h, csrc/runtime/aside.h, csrc/runtime/barrier.h, csrc/runtime/pace.h and csrc/runtime/profile.h, nothing else.
+
+from libc.stdint cimport int32_t, uint32_t
+
+cdef extern from "fastmlp.h" nogil:
+    enum:
+        FM_BLOCK_ROWS
+        FM_CHUNK_ROWS
+        FM_MAX_STATE
+        FM_N_ACTIVATIONS
+        FM_N_OUTPUTS
+        FM_N_LOSSES
+        FM_N_OPTIMIZERS
+        FM_N_MATH
+        FM_ACTIVATION_identity
+        FM_STREAM_NOISE
+        FM_STREAM_MASK
+
+    const double FM_NORM_EPSILON
+
+    ctypedef struct fm_draws:
+        uint32_t key[2]
+        uint32_t step
+        Py_ssize_t row
+
+    ctypedef struct fm_norm:
+        void *scale
+        void *scale_state[3]
+        void *mean
+        void *variance
+        void *batch_mean
+        void *batch_variance
+        void *slope
+        void *d_scale
+        void *d_b
+
+    ctypedef struct fm_layer:
+        Py_ssize_t fan_in, fan_out
+        int activation, residual
+        void *W
+        void *b
+        void *W_state[3]
+        void *b_state[3]
+        fm_norm *norm
+        const void *scale
+        const void *shift
+        void *x
+        void *z
+        void *y
+        void *dz
+        void *out
+        void *dout
+        void *keep
+        double rate
+        const fm_draws *draws
+        uint32_t stream
+
+    ctypedef struct fm_rows:
+        const void *data
+        const void *indices
+        const void *indptr
+        Py_ssize_t row_stride, column_stride, columns
+        int is_double, is_sparse, is_int64
+
+    ctypedef struct fm_columns:
+        Py_ssize_t first
+        Py_ssize_t *start
+        int32_t *row
+        void *value
+
+    ctypedef struct fm_targets:
+        const Py_ssize_t *classes
+        const void *values
+        const double *weights
+        double parameter, smoothing, mix
+
+    ctypedef struct fm_augment:
+        double noise, mask, rate
+
+    ctypedef struct fm_hyper:
+        double learning_rate, momentum, beta_1, beta_2, epsilon, rho
+        double l1, l2, clip, weight_sum, penalty_scale, norm_momentum
+        Py_ssize_t t
+        double weight_decay
+
+    ctypedef struct fm_activation_row:
+        const char *name
+        int from_input
+        void (*forward)(void *y, const void *x, Py_ssize_t n) noexcept nogil
+        void (*derivative)(void *d, const void *x_or_y, Py_ssize_t n) noexcept nogil
+
+    ctypedef struct fm_output_row:
+        const char *name
+        void (*apply)(void *a, Py_ssize_t rows, Py_ssize_t columns) noexcept nogil
+
+    ctypedef struct fm_loss_row:
+        const char *name
+        int target_is_class, output
+        void (*gradient)(void *z, double *value, void *scratch, const fm_targets *targets, const Py_ssize_t *order,
+                         const Py_ssize_t *partner, Py_ssize_t first_target, Py_ssize_t first, Py_ssize_t rows,
+                         Py_ssize_t columns, Py_ssize_t stride) noexcept nogil
+        void (*value)(void *a, double *value, void *scratch, const fm_targets *targets, Py_ssize_t first_target,
+                      Py_ssize_t rows, Py_ssize_t columns) noexcept nogil
+
+    ctypedef struct fm_optimizer_row:
+        const char *name
+        int n_state
+        void (*prepare)(fm_hyper *hyper) noexcept nogil
+
+    ctypedef struct fm_math_row:
+        const char *name
+        void (*map)(void *y, const void *x, Py_ssize_t n) noexcept nogil
+
+    ctypedef struct fm_kernels:
+        const char *isa
+        int element_size, vector, panel
+        void (*gather)(void *P, const fm_rows *X, const Py_ssize_t *order, Py_ssize_t first, Py_ssize_t rows,
+                       Py_ssize_t stride) noexcept nogil
+        void (*augment)(void *P, const void *Q, double mix, const fm_augment *how, const fm_draws *draws, Py_ssize_t first,
+                        Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t stride) noexcept nogil
+        void (*scatter)(void *M, const void *P, Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t stride) noexcept nogil
+        void (*forward)(const fm_layer *layer, Py_ssize_t p0, Py_ssize_t p1, Py_ssize_t first, Py_ssize_t rows,
+                        Py_ssize_t stride) noexcept nogil
+        void (*forward_csr)(const fm_layer *layer, const fm_rows *X, const Py_ssize_t *order, Py_ssize_t first_row,
+                            Py_ssize_t first, Py_ssize_t rows, Py_ssize_t stride) noexcept nogil
+        void (*columns_csr)(fm_columns *C, const fm_rows *X, const Py_ssize_t *order, Py_ssize_t first_row, Py_ssize_t rows,
+                            Py_ssize_t c0, Py_ssize_t c1) noexcept nogil
+        void (*gradient_csr)(void *G, const fm_columns *C, const void *dz, Py_ssize_t i0, Py_ssize_t n,
+                             int accumulate) noexcept nogil
+        void (*normalise)(const fm_layer *layer, Py_ssize_t p, Py_ssize_t batch, Py_ssize_t stride) noexcept nogil
+        void (*average)(const fm_layer *layer, Py_ssize_t p, const fm_hyper *hyper) noexcept nogil
+        void (*backward)(const fm_layer *layer, const fm_layer *below, void *chunk, Py_ssize_t p0, Py_ssize_t p1,
+                         Py_ssize_t first, Py_ssize_t rows, Py_ssize_t stride) noexcept nogil
+        void (*denormalise)(const fm_layer *layer, Py_ssize_t p, Py_ssize_t batch, Py_ssize_t stride) noexcept nogil
+        void (*update)(const fm_layer *layer, void *G, double *penalty, Py_ssize_t i0, Py_ssize_t n, Py_ssize_t p,
+                       Py_ssize_t batch, Py_ssize_t stride, int accumulate, int rule, const fm_hyper *hyper) noexcept nogil
+        void (*update_bias)(const fm_layer *layer, void *G, Py_ssize_t p, Py_ssize_t batch, Py_ssize_t stride,
+                            int accumulate, int rule, const fm_hyper *hyper) noexcept nogil
+        void (*update_scale)(const fm_layer *layer, void *G, Py_ssize_t p, int rule, const fm_hyper *hyper) noexcept nogil
+        void (*square)(const fm_layer *layer, const void *G, double *square, Py_ssize_t i0, Py_ssize_t n, Py_ssize_t p,
+                       const fm_hyper *hyper) noexcept nogil
+        void (*affine)(void *scale, void *shift, const void *gamma, const void *b, const void *mean, const void *variance,
+                       Py_ssize_t n) noexcept nogil
+        void (*forward_row)(const fm_layer *layer, void *y, const void *x) noexcept nogil
+        void (*forward_unpacked)(const fm_layer *layer, void *chunk, Py_ssize_t p0, Py_ssize_t p1, Py_ssize_t rows,
+                                 Py_ssize_t stride) noexcept nogil
+        Py_ssize_t chunk
+        fm_activation_row *activations
+        fm_output_row *outputs
+        fm_loss_row *losses
+        fm_optimizer_row *optimizers
+        fm_math_row *math
+        double (*peak)(Py_ssize_t n, void *sink) noexcept nogil
+
+    int fm_isa_count()
+    const char *fm_isa_name(int i)
+    int fm_isa_available(int i)
+    const fm_kernels *fm_isa_kernels(int i, int element_size)
+
+cdef extern from "runtime/aside.h" nogil:
+    const double FM_LONG
+
+    ctypedef struct fm_leave:
+        pass
+    void fm_leave_begin(fm_leave *leave)
+    void fm_leave_ask(fm_leave *leave)
+    bint fm_leave_asked(fm_leave *leave)
+    bint fm_leaves(fm_leave *leave, int phase)
+    bint fm_left(fm_leave *leave, int phase)
+
+    ctypedef struct fm_aside:
+        pass
+    bint fm_aside_begin(fm_aside *a, void (*work)(void *) noexcept nogil, void *what)
+    bint fm_aside_wait(fm_aside *a)
+    bint fm_aside_end(fm_aside *a)
+
+cdef extern from "runtime/barrier.h" nogil:
+    ctypedef struct fm_barrier:
+        pass
+    void fm_barrier_init(fm_barrier *b)
+    void fm_barrier_wait(fm_barrier *b, int n)
+    ctypedef struct fm_turn:
+        pass
+    bint fm_take(fm_turn *turn)
+    void fm_give(fm_turn *turn)
+
+cdef extern from "runtime/pace.h" nogil:
+    ctypedef struct fm_pace:
+        int trial
+    double fm_pace_begin(fm_pace *pace, int n_threads, double now)
+    void fm_pace_end(fm_pace *pace, Py_ssize_t rows, double now)
+
+cdef extern from "runtime/profile.h" nogil:
+    enum:
+        FM_HAS_PROFILE
+        FM_N_SECTIONS
+        FM_SECTION_gather
+        FM_SECTION_forward
+        FM_SECTION_loss
+        FM_SECTION_backward
+        FM_SECTION_update
+        FM_SECTION_bookkeeping
+        FM_SECTION_barrier
+    const char *fm_section_name(int section)
+    ctypedef struct fm_profile:
+        double *seconds
+    void fm_profile_begin(fm_profile *p)
+    void fm_profile_mark(fm_profile *p, int layers, int section, int layer)

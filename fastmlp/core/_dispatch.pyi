@@ -1,0 +1,30 @@
+"""Stub of _dispatch.pyx: names of the C tables, the machine. Its memory and arrays are for the other compiled modules only."""
+
+from typing import Any, final
+
+__all__ = [
+    "ACTIVATIONS",
+    "LOSSES",
+    "NORM_EPSILON",
+    "OPTIMIZERS",
+    "OUTPUTS",
+    "Call",
+    "info",
+    "max_threads",
+    "peak_gflops",
+    "usable_threads",
+]
+
+ACTIVATIONS: tuple[str, ...]
+OUTPUTS: tuple[str, ...]
+LOSSES: dict[str, str]
+OPTIMIZERS: dict[str, int]
+NORM_EPSILON: float
+
+@final
+class Call: ...
+
+def usable_threads(wanted: int) -> int: ...
+def max_threads() -> int: ...
+def info() -> dict[str, Any]: ...
+def peak_gflops(seconds: float = 0.2, dtype: str = "float32", n_threads: int = 1) -> float: ...

@@ -1,0 +1,133 @@
+"""Dispatch: instruction sets and the names in their tables, threads, the measured peak."""
+
+import os
+
+cimport cython
+from cython.parallel cimport parallel, threadid
+
+from fastmlp.core._arrays cimport Buffer
+from fastmlp.core._csrc cimport *
+from fastmlp.core._openmp cimport *
+
+__all__ = [
+    "ACTIVATIONS", "LOSSES", "NORM_EPSILON", "OPTIMIZERS", "OUTPUTS", "Call", "info", "max_threads", "peak_gflops",
+    "usable_threads",
+]
+
+
+
+# ---- Dispatch and names ------------------------------------------------------------------------------------------------
+
+cdef dict isa_rows = {fm_isa_name(i).decode(): i for i in range(fm_isa_count())}
+cdef list available_isas = [name for name, i in isa_rows.items() if fm_isa_available(i)]
+
+
+def _choose_isa() -> str:
+    wanted = os.environ.get("FASTMLP_ISA")
+    if not wanted:
+        return available_isas[0]
+    if wanted not in available_isas:
+        raise ImportError(
+            f"FASTMLP_ISA={wanted!r} is not an instruction set of this build and CPU; valid here: {', '.join(available_isas)}"
+        )
+    return wanted
+
+
+cdef str chosen_isa = _choose_isa()
+
+
+cdef const fm_kernels *kernels_of(str isa, str dtype) except NULL:
+    if isa not in available_isas:
+        raise ValueError(f"isa must be one of {available_isas}, got {isa!r}")
+    if dtype not in ("float32", "float64"):
+        raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
+    return fm_isa_kernels(isa_rows[isa], 8 if dtype == "float64" else 4)
+
+
+cdef const fm_kernels *_names = kernels_of(chosen_isa, "float64")
+
+ACTIVATIONS = tuple([_names.activations[i].name.decode() for i in range(FM_N_ACTIVATIONS)])
+OUTPUTS = tuple([_names.outputs[i].name.decode() for i in range(FM_N_OUTPUTS)])
+LOSSES = {_names.losses[i].name.decode(): OUTPUTS[_names.losses[i].output] for i in range(FM_N_LOSSES)}
+NORM_EPSILON = FM_NORM_EPSILON
+OPTIMIZERS = {_names.optimizers[i].name.decode(): _names.optimizers[i].n_state for i in range(FM_N_OPTIMIZERS)}
+
+
+# ---- Threads -------------------------------------------------------------------------------------------------------------
+
+cdef extern from "runtime/fork.h" nogil:
+    int fm_alone
+    void fm_region_begins()
+    void fm_region_ends()
+    void fm_call_begins()
+    void fm_call_ends()
+    int fm_share(int threads)
+    int fm_watch_forks()
+
+
+if fm_watch_forks() != 0:
+    raise MemoryError("fastmlp could not have itself told of forks")
+
+
+cpdef int usable_threads(int wanted) noexcept nogil:
+    """As many of the wanted threads as OpenMP and the other callers (see Call) allow, at least one."""
+    return 1 if fm_alone else max(1, min(wanted, fm_share(omp_get_max_threads())))
+
+
+cdef void region_begins() noexcept nogil:
+    """To be called before a parallel region, and its counterpart after it."""
+    fm_region_begins()
+
+
+cdef void region_ends() noexcept nogil:
+    fm_region_ends()
+
+
+@cython.final
+cdef class Call:
+    """One caller among those that share the threads: from when this is made until it goes, with the call that made it."""
+
+    def __cinit__(self):
+        fm_call_begins()
+
+    def __dealloc__(self):
+        fm_call_ends()
+
+
+def max_threads() -> int:
+    """Threads that OpenMP would start now: OMP_NUM_THREADS, affinity and threadpoolctl are in it; 1 without OpenMP, and in
+    a process that was forked while its parent's threads could not be let go (csrc/runtime/fork.h)."""
+    return 1 if fm_alone else omp_get_max_threads()
+
+
+def info() -> dict:
+    """What was built and what runs: compiler, instruction sets (built, available, chosen), threads, element types."""
+    return {
+        "compiler": FM_COMPILER.decode(),
+        "openmp": bool(FM_HAS_OPENMP),
+        "built": list(isa_rows),
+        "available": list(available_isas),
+        "isa": chosen_isa,
+        "dtypes": ["float32", "float64"],
+        "max_threads": max_threads(),
+    }
+
+
+def peak_gflops(double seconds=0.2, str dtype="float32", int n_threads=1) -> float:
+    """Fused multiply-add throughput of `n_threads` threads at once, in GFLOP/s, measured for about `seconds`."""
+    cdef const fm_kernels *k = kernels_of(chosen_isa, dtype)
+    cdef double start, elapsed, work
+    cdef Py_ssize_t rounds = 100000
+    n_threads = usable_threads(n_threads)
+    cdef Buffer sink = Buffer(64 * n_threads)
+    work = k.peak(1, sink.at) * n_threads
+    while True:
+        start = fm_seconds()
+        region_begins()
+        with nogil, parallel(num_threads=n_threads):
+            k.peak(rounds, <char *> sink.at + 64 * threadid())
+        region_ends()
+        elapsed = fm_seconds() - start
+        if elapsed >= seconds:
+            return work * rounds / elapsed * 1e-9
+        rounds = <Py_ssize_t> (rounds * 1.2 * seconds / max(elapsed, 1e-4)) + 1

@@ -1,0 +1,606 @@
+"""MLPClassifier and MLPRegressor: scikit-learn's estimators, on fastmlp's training.
+
+What differs between the two is here: labels, targets, scores, predictions. What they share is in ``base``.
+It refuses to compute: training is in ``training``, the forward pass in ``network``. Imported by users and by
+``__main__``.
+"""
+
+from __future__ import annotations
+
+from numbers import Real
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.sparse import csr_matrix, issparse
+from sklearn.metrics import r2_score
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_target, unique_labels
+
+import fastmlp.core as core
+from fastmlp.core.memory import all_finite
+from fastmlp.estimators._sklearn import (
+    ClassifierMixin,
+    ClassWeight,
+    Initial,
+    LayerSizes,
+    LearningRate,
+    Metric,
+    Names,
+    RandomState,
+    Rates,
+    RegressorMixin,
+    _fit_context,
+    available_if,
+)
+from fastmlp.estimators.base import BaseMLP, has_partial_fit
+from fastmlp.estimators.labels import check_form, check_known, check_labels, classes_of, weighed_by_class
+from fastmlp.estimators.transfer import changing
+from fastmlp.network.network import Network
+
+# Outputs that are probabilities belong to classification, all others to regression.
+_PROBABILITIES = ("softmax", "logistic")
+_REGRESSION_LOSSES = {name for name, output in core.LOSSES.items() if output not in _PROBABILITIES}
+# scikit-learn's, whose early stopping goes by R^2 with either.
+_UPSTREAM_LOSSES = {"squared_error", "poisson"}
+# Losses that are steered by a parameter of the estimator.
+_LOSS_PARAMETERS = {"huber": "huber_delta", "quantile": "quantile"}
+# Losses that are defined for targets >= 0 only.
+_NON_NEGATIVE_LOSSES = {"poisson"}
+
+
+class MLPClassifier(ClassifierMixin, BaseMLP):
+    """Multilayer perceptron that minimises the log-loss.
+
+    A drop-in replacement of :class:`sklearn.neural_network.MLPClassifier`: same parameters, numbers and warnings,
+    in a fraction of the time.
+
+    Parameters
+    ----------
+    hidden_layer_sizes : int or sequence of int, default=(100,)
+        Units of each hidden layer.
+    activation : {'identity', 'logistic', 'tanh', 'relu', 'leaky_relu', 'elu', 'selu', 'gelu', 'silu', 'softplus', 'mish'}, \
+or a list of them, default='relu'
+        Activation of the hidden layers; with a list, of each. Formulas: ``docs/methods.md``.
+    solver : {'lbfgs', 'sgd', 'adam', 'momentum', 'adagrad', 'rmsprop', 'adam_hat', 'adamw', 'nadam', 'amsgrad'}, \
+default='adam'
+        'lbfgs' uses all rows in every step (scipy.optimize), the others one batch. Formulas: ``docs/methods.md``; 'adam'
+        is scikit-learn's form, 'adam_hat' algorithm 1 of Kingma and Ba (2014).
+    alpha : float, default=0.0001
+        Strength of the penalty ``alpha (l1_ratio sum |W| + (1 - l1_ratio) / 2 sum W^2)``, which is divided by the
+        batch's sum of weights. Biases go unpenalised.
+    batch_size : int or 'auto', default='auto'
+        Rows per step; 'auto' is min(200, n_samples).
+    learning_rate : {'constant', 'invscaling', 'adaptive', 'step', 'exponential', 'cosine', 'one_cycle', 'warmup_cosine'} or \
+callable, default='constant'
+        The first three are scikit-learn's and act on 'sgd' only: unchanged; ``learning_rate_init / (t_ + 1)^power_t``, set
+        after each epoch; a fifth whenever training stalls. The others plan the rate of each step over ``max_iter`` epochs,
+        for every solver but 'lbfgs': a name, a :class:`StepDecay`, :class:`ExponentialDecay`, :class:`CosineDecay`,
+        :class:`OneCycle` or :class:`WarmupCosine`, or any function (step, n_steps) -> factor on learning_rate_init. That a
+        run goes through to the end of its plan is no reason for a ConvergenceWarning.
+    learning_rate_init : float, default=0.001
+        Learning rate to start from.
+    power_t : float, default=0.5
+        Exponent of 'invscaling'.
+    max_iter : int, default=200
+        Most epochs, or most iterations of 'lbfgs'.
+    shuffle : bool, default=True
+        Draw a new order of the rows in each epoch.
+    random_state : int, RandomState instance or None, default=None
+        Draws initial parameters, validation split and orders, in scikit-learn's order.
+    tol : float, default=1e-4
+        Improvement of loss or validation score below this counts as none.
+    verbose : bool or int, default=False
+        1: a line per epoch, with loss, score, time and the most time left; 2: a bar, on a terminal. See ``docs/callbacks.md``.
+    warm_start : bool, default=False
+        Begin a further ``fit`` from the fitted parameters. What ``set_params`` changed holds from then on, except what is
+        of the network itself: ``hidden_layer_sizes``, ``batch_norm`` and ``residual`` must stay, and ``weight_init``,
+        ``bias_init``, ``pretrained`` and ``pretrained_rate`` matter to a fit that begins anew. ``dtype='auto'`` is then the
+        network's own. The same goes for ``partial_fit``, whose solver keeps its memory as long as ``solver``, ``dtype`` and,
+        for 'sgd', the form of momentum (none, plain, Nesterov's) stay.
+    momentum : float, default=0.9
+        For 'sgd' and 'momentum', in [0, 1].
+    nesterovs_momentum : bool, default=True
+        For 'sgd'.
+    early_stopping : bool, default=False
+        Hold rows out, stratified by class, stop when their score stalls, and keep the parameters that scored best.
+    validation_fraction : float, default=0.1
+        Share of the rows to hold out, in [0, 1).
+    beta_1, beta_2 : float, default=0.9, 0.999
+        Decay of the first and second moment in 'adam' and its kin, in [0, 1).
+    epsilon : float, default=1e-8
+        What keeps denominators from 0 in 'adam' and its kin, 'adagrad' and 'rmsprop'.
+    n_iter_no_change : int, default=10
+        Epochs without improvement that are tolerated.
+    max_fun : int, default=15000
+        Most evaluations of the loss by 'lbfgs'.
+    dtype : {'auto', 'float32', 'float64'}, default='auto'
+        Element type of parameters and arithmetic; 'auto' is that of X. X is not converted as a whole.
+    n_jobs : int or None, default=None
+        None and -1: as many threads as pay, within what OpenMP, threadpoolctl, CPU affinity and cgroup allow. An
+        integer: at most that many. The result does not depend on it.
+    class_weight : 'balanced', dict, list of dict or None, default=None
+        Factors {label: weight} on ``sample_weight``, also where validation rows are split off; 'balanced' takes
+        n_samples / (n_classes * count of the class). A list has one dict per output, in multi-label.
+    l1_ratio : float, default=0.0
+        Share of the absolute values in the penalty, in [0, 1].
+    dropout : float or sequence of float, default=0.0
+        Share, in [0, 1), of what enters a layer that becomes 0 in training, the rest being divided by 1 - share
+        (Srivastava et al., JMLR 2014). A number is for the hidden units; a sequence has one rate for the input and one for
+        each hidden layer.
+    batch_norm : bool, default=False
+        Normalise each hidden layer over the batch before its activation (Ioffe and Szegedy, ICML 2015); predictions use
+        running averages (a tenth of each new batch, less of a shorter one). ``intercepts_`` are then the shifts,
+        ``network_.scales`` the scales.
+    residual : bool, default=False
+        Hidden layers as wide as their input add it to their output (He et al., CVPR 2016).
+    label_smoothing : float, default=0.0
+        Share of each target, in [0, 1), that goes to all classes alike (Szegedy et al., CVPR 2016).
+    weight_init, bias_init : str, (str, float) or callable, default='auto'
+        'auto' is scikit-learn's rule; 'glorot_uniform', 'glorot_normal', 'he_uniform', 'he_normal', 'lecun_normal',
+        'orthogonal' (weights only), ('normal', std), ('uniform', bound), ('constant', value), or a function
+        (fan_in, fan_out, rng) that returns an array: see :class:`Network`.
+    rho : float, default=0.9
+        Decay of the squared gradient in 'rmsprop', in [0, 1).
+    weight_decay : float, default=0.0
+        Of 'adamw': weights shrink by the learning rate times this, apart from the gradient (Loshchilov and Hutter, ICLR
+        2019).
+    max_grad_norm : float or None, default=None
+        A gradient with a larger Euclidean norm is scaled down to it (Pascanu, Mikolov and Bengio, ICML 2013).
+    validation_metric : str, callable or None, default=None
+        What early stopping goes by, and what ``eval_set`` is scored with: a scikit-learn scorer, by name or (estimator, X,
+        y) -> float, more being better. It gets the rows' weights if it takes ``sample_weight``. None: accuracy; in
+        regression R^2, or, for the losses that scikit-learn does not have, minus the loss.
+    input_noise : float, default=0.0
+        Standard deviation of the normal noise that is added to each number of X whenever a row is trained on.
+    input_mask : float, default=0.0
+        Share of the numbers of X that become 0, in [0, 1), whenever a row is trained on.
+    mixup : float, default=0.0
+        Each step draws s from Beta(mixup, mixup); rows become s row + (1 - s) (the next row of the batch), and so do their
+        targets and weights (Zhang et al., ICLR 2018). 0: none; 0.2 is usual.
+    pretrained : Network or None, default=None
+        ``network_`` of another estimator with the same hidden layers: a fit that begins anew takes those from it, and draws
+        the output layer only.
+    pretrained_rate : float, default=0.0
+        What the learning rate is multiplied by in these layers; 0 freezes them.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Class labels; the columns' indices in multi-label.
+    coefs_, intercepts_ : list of ndarray
+        Weights (fan_in, fan_out) and biases (fan_out,) of each layer: views of ``network_.parameters``.
+    network_ : Network
+        Architecture and parameters, to predict without scikit-learn.
+    loss_, best_loss_ : float
+        Loss of the last epoch, and the least one (None with early stopping).
+    loss_curve_ : list of float
+        Loss of each epoch.
+    validation_scores_, best_validation_score_ : list of float, float
+        Score of each epoch on the rows held out or given as ``eval_set``; None without such.
+    validation_loss_curve_ : list of float
+        Loss on these rows, without penalty.
+    layer_rates_ : tuple of float
+        What the learning rate is multiplied by in each layer: see ``freeze``.
+    history_ : list of dict
+        One per epoch: epoch, loss, learning_rate, rows, time (seconds), validation_score and validation_loss if there are.
+    n_iter_, t_ : int
+        Epochs run by the last call; rows seen in all.
+    n_layers_, n_outputs_, out_activation_, n_features_in_, feature_names_in_
+        As in scikit-learn.
+
+    Notes
+    -----
+    Where scikit-learn 1.9 is wrong, results differ: early stopping stratifies multi-class too, with an integer
+    seed each ``partial_fit`` draws a new order (its issue #12505), rows of weight 0 change nothing, a changed
+    ``learning_rate_init`` takes effect in ``partial_fit``, and a best loss by another ``alpha`` is no measure for the next fit.
+
+    Examples
+    --------
+    >>> from fastmlp import MLPClassifier
+    >>> from sklearn.datasets import make_classification
+    >>> X, y = make_classification(n_samples=100, random_state=1)
+    >>> MLPClassifier(random_state=1, max_iter=300).fit(X, y).predict(X[:2]).shape
+    (2,)
+    """
+
+    loss = "log_loss"
+
+    _parameter_constraints = {
+        **BaseMLP._parameter_constraints,
+        "class_weight": [StrOptions({"balanced"}), dict, list, None],
+        "label_smoothing": [Interval(Real, 0, 1, closed="left")],
+    }
+
+    # scikit-learn reads the parameters off this signature, so it cannot be shorter.
+    def __init__(
+        self,
+        hidden_layer_sizes: LayerSizes = (100,),
+        activation: Names = "relu",
+        *,
+        solver: str = "adam",
+        alpha: float = 0.0001,
+        batch_size: int | str = "auto",
+        learning_rate: LearningRate = "constant",
+        learning_rate_init: float = 0.001,
+        power_t: float = 0.5,
+        max_iter: int = 200,
+        shuffle: bool = True,
+        random_state: RandomState = None,
+        tol: float = 1e-4,
+        verbose: bool | int = False,
+        warm_start: bool = False,
+        momentum: float = 0.9,
+        nesterovs_momentum: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        n_iter_no_change: float = 10,
+        max_fun: int = 15000,
+        dtype: str = "auto",
+        n_jobs: int | None = None,
+        class_weight: ClassWeight = None,
+        l1_ratio: float = 0.0,
+        dropout: Rates = 0.0,
+        batch_norm: bool = False,
+        residual: bool = False,
+        label_smoothing: float = 0.0,
+        weight_init: Initial = "auto",
+        bias_init: Initial = "auto",
+        rho: float = 0.9,
+        weight_decay: float = 0.0,
+        max_grad_norm: float | None = None,
+        validation_metric: Metric = None,
+        input_noise: float = 0.0,
+        input_mask: float = 0.0,
+        mixup: float = 0.0,
+        pretrained: Network | None = None,
+        pretrained_rate: float = 0.0,
+    ) -> None:
+        self._take(locals())
+
+    def _learn_target(self, y: Any, incremental: bool) -> None:
+        if not hasattr(self, "classes_") or not (self.warm_start or incremental):
+            self._learn_classes(y)
+        else:
+            check_labels(unique_labels(y), self.classes_, all_of_them=self.warm_start)
+        check_form(y, self._target_type)
+        if y.ndim == 2:
+            self.n_outputs_ = y.shape[1]
+        else:
+            self.n_outputs_ = 1 if len(self.classes_) == 2 else len(self.classes_)
+
+    def _learn_classes(self, y: Any) -> None:
+        """Take the classes from labels: ``y``, or the ``classes`` of partial_fit."""
+        classes, target_type = classes_of(y)
+        if len(classes) < 2:
+            raise ValueError(
+                f"A classifier needs at least 2 classes; y contains only one class, {classes.tolist()[0]!r}."
+            )
+        self.classes_ = classes
+        self._target_type = target_type
+        self._sparse_target = bool(issparse(y))
+
+    def _check_target(self, y: Any) -> None:
+        check_form(y, self._target_type, self.n_outputs_)
+        check_known(y, self.classes_)
+
+    def _with_class_weights(self, y: Any, weight: np.ndarray | None, incremental: bool) -> np.ndarray | None:
+        if self.class_weight is None:
+            return weight
+        if incremental and self.class_weight == "balanced":
+            raise ValueError(
+                "class_weight 'balanced' is not supported for partial_fit, which does not see all rows. Give the weights as a "
+                "dict: sklearn.utils.compute_class_weight finds them."
+            )
+        return weighed_by_class(self.class_weight, self.classes_, y, weight)
+
+    def _encode(self, y: Any) -> np.ndarray:
+        target: np.ndarray
+        if y.ndim == 2:
+            target = y.toarray() if issparse(y) else y
+        elif self.n_outputs_ == 1:
+            target = y == self.classes_[1]
+        else:
+            target = np.searchsorted(self.classes_, y)
+        return target
+
+    def _output_and_loss(self) -> tuple[str, str]:
+        if self._target_type == "multiclass":
+            return "softmax", "log_loss"
+        return "logistic", "binary_log_loss"
+
+    def _strata(self, target: np.ndarray) -> np.ndarray | None:
+        if self._target_type.startswith("multilabel"):
+            return None
+        return self.classes_[target.astype(np.intp).ravel()]
+
+    def _validation_score(self, output: np.ndarray, target: np.ndarray, sample_weight: np.ndarray | None) -> float:
+        if target.ndim == 1:
+            correct = output.argmax(axis=1) == target
+        else:
+            correct = ((output > 0.5) == (target > 0.5)).all(axis=1)
+        return float(np.average(correct, weights=sample_weight))
+
+    @available_if(has_partial_fit)
+    @changing
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(
+        self, X: Any, y: Any, sample_weight: ArrayLike | None = None, classes: ArrayLike | None = None
+    ) -> Self:
+        """Train for one epoch on these rows, from where the last call ended.
+
+        Over chunks of whole batches, without ``shuffle``, it gives what one epoch of ``fit`` gives: ``docs/data.md``.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            As in ``fit``, like ``sample_weight``.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Rows of weight 0 are left out.
+        classes : array-like of shape (n_classes,), default=None
+            All classes there will be; required in the first call. A batch need not contain all of them.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            As ``fit``; and for labels that are not among the classes.
+        AttributeError
+            If the solver is 'lbfgs'.
+        """
+        if _check_partial_fit_first_call(self, classes):
+            self._learn_classes(y if type_of_target(y).startswith("multilabel") else classes)
+        self._fit(X, y, sample_weight, incremental=True)
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The most probable class of each row.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or, in multi-label, (n_samples, n_outputs)
+        """
+        return self._labels(self._forward(X))
+
+    def _labels(self, output: np.ndarray) -> np.ndarray:
+        """The classes that a network's output (n_samples, n_outputs) makes most probable."""
+        labels: np.ndarray
+        if self._target_type.startswith("multilabel"):
+            indicator = (output > 0.5).astype(int)
+            labels = csr_matrix(indicator) if self._sparse_target else indicator
+        elif self.n_outputs_ == 1:
+            labels = self.classes_[(output[:, 0] > 0.5).astype(np.intp)]
+        else:
+            labels = self.classes_[output.argmax(axis=1)]
+        return labels
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Probability of each class.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+            Columns in the order of ``classes_``; rows add up to 1, except in multi-label.
+        """
+        return self._probabilities(self._forward(X))
+
+    def _probabilities(self, output: np.ndarray) -> np.ndarray:
+        """A column for each class, also where the network has one output for two."""
+        if self.n_outputs_ > 1:
+            return output
+        both = np.empty((len(output), 2), dtype=output.dtype)
+        np.subtract(1, output[:, 0], out=both[:, 0])
+        both[:, 1] = output[:, 0]
+        return both
+
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """The logarithm of ``predict_proba``.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+        """
+        probability = self.predict_proba(X)
+        np.log(probability, out=probability)
+        return probability
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
+
+
+class MLPRegressor(RegressorMixin, BaseMLP):
+    """Multilayer perceptron that minimises the squared error, or another loss for numbers.
+
+    A drop-in replacement of :class:`sklearn.neural_network.MLPRegressor`: same parameters, numbers and warnings,
+    in a fraction of the time.
+
+    Parameters
+    ----------
+    loss : {'squared_error', 'absolute_error', 'huber', 'quantile', 'poisson'}, default='squared_error'
+        Half the mean squared error; the mean absolute error; Huber's, which is squared up to ``huber_delta`` and absolute
+        beyond; the pinball loss of ``quantile``; half the Poisson deviance of exp(output), for y >= 0.
+    hidden_layer_sizes, activation, solver, alpha, batch_size, learning_rate, learning_rate_init, power_t, max_iter, \
+shuffle, random_state, tol, verbose, warm_start, momentum, nesterovs_momentum, early_stopping, validation_fraction, \
+beta_1, beta_2, epsilon, n_iter_no_change, max_fun, dtype, n_jobs, l1_ratio, dropout, batch_norm, residual, weight_init, \
+bias_init, rho, weight_decay, max_grad_norm, validation_metric
+        As in :class:`MLPClassifier`, with the same defaults. The validation split of early stopping is not stratified.
+    quantile : float, default=0.5
+        Of loss='quantile', in (0, 1).
+    huber_delta : float, default=1.0
+        Of loss='huber': where the squared error ends.
+    input_noise, input_mask, mixup, pretrained, pretrained_rate
+        As in :class:`MLPClassifier`, with the same defaults.
+
+    Attributes
+    ----------
+    coefs_, intercepts_, network_, loss_, best_loss_, loss_curve_, validation_scores_, best_validation_score_, \
+validation_loss_curve_, layer_rates_, history_, n_iter_, t_, n_layers_, n_outputs_, out_activation_, n_features_in_, feature_names_in_
+        As in :class:`MLPClassifier`.
+
+    Notes
+    -----
+    Where scikit-learn 1.9 is wrong, results differ: with several outputs the gradient of 'squared_error' is
+    divided by their number, as the loss is (its issue #8349); with an integer seed each ``partial_fit`` draws a
+    new order (#12505); rows of weight 0 change nothing.
+
+    Examples
+    --------
+    >>> from fastmlp import MLPRegressor
+    >>> from sklearn.datasets import make_regression
+    >>> X, y = make_regression(n_samples=100, n_features=5, random_state=1)
+    >>> MLPRegressor(random_state=1, solver="lbfgs").fit(X, y).predict(X[:2]).shape
+    (2,)
+    """
+
+    _parameter_constraints = {
+        **BaseMLP._parameter_constraints,
+        "loss": [StrOptions(_REGRESSION_LOSSES)],
+        "quantile": [Interval(Real, 0, 1, closed="neither")],
+        "huber_delta": [Interval(Real, 0, None, closed="neither")],
+    }
+
+    def __init__(
+        self,
+        loss: str = "squared_error",
+        hidden_layer_sizes: LayerSizes = (100,),
+        activation: Names = "relu",
+        *,
+        solver: str = "adam",
+        alpha: float = 0.0001,
+        batch_size: int | str = "auto",
+        learning_rate: LearningRate = "constant",
+        learning_rate_init: float = 0.001,
+        power_t: float = 0.5,
+        max_iter: int = 200,
+        shuffle: bool = True,
+        random_state: RandomState = None,
+        tol: float = 1e-4,
+        verbose: bool | int = False,
+        warm_start: bool = False,
+        momentum: float = 0.9,
+        nesterovs_momentum: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        n_iter_no_change: float = 10,
+        max_fun: int = 15000,
+        dtype: str = "auto",
+        n_jobs: int | None = None,
+        l1_ratio: float = 0.0,
+        dropout: Rates = 0.0,
+        batch_norm: bool = False,
+        residual: bool = False,
+        weight_init: Initial = "auto",
+        bias_init: Initial = "auto",
+        rho: float = 0.9,
+        weight_decay: float = 0.0,
+        max_grad_norm: float | None = None,
+        validation_metric: Metric = None,
+        quantile: float = 0.5,
+        huber_delta: float = 1.0,
+        input_noise: float = 0.0,
+        input_mask: float = 0.0,
+        mixup: float = 0.0,
+        pretrained: Network | None = None,
+        pretrained_rate: float = 0.0,
+    ) -> None:
+        self._take(locals())
+
+    _losses_that_score = frozenset(_REGRESSION_LOSSES - _UPSTREAM_LOSSES)
+
+    def _loss_parameter(self) -> float:
+        return float(getattr(self, _LOSS_PARAMETERS.get(self.loss, "quantile")))
+
+    def _learn_target(self, y: Any, incremental: bool) -> None:
+        self._check_target(y)
+        self.n_outputs_ = 1 if y.ndim == 1 else y.shape[1]
+
+    def _check_target(self, y: Any) -> None:
+        if issparse(y):
+            raise TypeError("y must be dense in regression, got a sparse matrix.")
+        if self.loss in _NON_NEGATIVE_LOSSES and np.min(y) < 0:
+            raise ValueError(f"y must be >= 0 for loss={self.loss!r}, got a least value of {np.min(y)}.")
+
+    def _encode(self, y: np.ndarray) -> np.ndarray:
+        return y
+
+    def _output_and_loss(self) -> tuple[str, str]:
+        return core.LOSSES[self.loss], str(self.loss)  # not NumPy's subclass, which the core does not take
+
+    def _strata(self, target: np.ndarray) -> np.ndarray | None:
+        return None
+
+    def _validation_score(self, output: np.ndarray, target: np.ndarray, sample_weight: np.ndarray | None) -> float:
+        if not all_finite(output):
+            return np.nan
+        return float(r2_score(target, output, sample_weight=sample_weight))
+
+    @available_if(has_partial_fit)
+    @changing
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> Self:
+        """Train for one epoch on these rows, from where the last call ended.
+
+        Over chunks of whole batches, without ``shuffle``, it gives what one epoch of ``fit`` gives: ``docs/data.md``.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            As in ``fit``, like ``sample_weight``.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Rows of weight 0 are left out.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            As ``fit``.
+        AttributeError
+            If the solver is 'lbfgs'.
+        """
+        self._fit(X, y, sample_weight, incremental=True)
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The network's output for each row.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or, with several outputs, (n_samples, n_outputs)
+        """
+        return self._shaped(self._forward(X))
+
+    def _shaped(self, output: np.ndarray) -> np.ndarray:
+        """(n_samples,) instead of (n_samples, 1)."""
+        return output[:, 0] if self.n_outputs_ == 1 else output

@@ -1,0 +1,251 @@
+"""Estimators of scikit-learn as ours, and ours as scikit-learn's: parameters, network, record, the optimizer's memory.
+
+It refuses to convert what the other side cannot compute, by name. Imported by ``base``, whose method ``to_sklearn`` is here,
+and by ``loading``.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import warnings
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from sklearn import neural_network
+from sklearn.base import is_classifier
+from sklearn.neural_network._stochastic_optimizers import AdamOptimizer, SGDOptimizer
+from sklearn.preprocessing import LabelBinarizer
+from sklearn.utils.validation import check_is_fitted
+
+import fastmlp.core as core
+from fastmlp.core.memory import all_finite
+from fastmlp.network.network import Network
+from fastmlp.training.schedules import update_rule
+
+# What both have under one name: the result of a fit, and what a further one goes on from.
+_SHARED = (
+    "n_iter_", "t_", "loss_", "loss_curve_", "best_loss_", "validation_scores_", "best_validation_score_", "_no_improvement_count",
+    "n_features_in_", "feature_names_in_", "classes_",
+)  # fmt: skip
+# scikit-learn's values, where it has fewer than we.
+_THEIR_ACTIVATIONS = ("identity", "logistic", "tanh", "relu")
+_THEIR_VALUES = {
+    "solver": ("lbfgs", "sgd", "adam"), "learning_rate": ("constant", "invscaling", "adaptive"), "loss": ("log_loss", "squared_error", "poisson"),
+}  # fmt: skip
+# Ours that have to do with neither predictions nor training on.
+_NO_LOSS = {
+    "dtype",
+    "n_jobs",
+    "weight_init",
+    "bias_init",
+    "pretrained",
+    "pretrained_rate",
+    "residual",
+    "validation_metric",
+}
+_STATE_ARRAYS = {"adam": ("ms", "vs"), "sgd_momentum": ("velocities",), "sgd_nesterov": ("velocities",), "sgd": ()}
+
+
+class Convertible:
+    """The method of an estimator that has to do with scikit-learn's."""
+
+    def to_sklearn(self) -> Any:
+        """The same model as an estimator of scikit-learn.
+
+        Returns
+        -------
+        sklearn.neural_network.MLPClassifier or MLPRegressor
+            Fitted: predictions agree to rounding, with batch normalisation too, which goes into the weights
+            (``Network.folded``). It shares nothing with this one. ``partial_fit`` and ``fit`` with ``warm_start`` go on from the
+            same parameters and record, and from the same optimizer's memory unless there is batch normalisation.
+
+        Raises
+        ------
+        NotFittedError
+        ValueError
+            If scikit-learn cannot compute the network: for an activation that it lacks, several different ones, and residual
+            connections. The message names the parameter.
+
+        Warns
+        -----
+        UserWarning
+            Of parameters that only matter to further training, and that scikit-learn lacks, or lacks the value of: it has
+            its default there.
+        """
+        check_is_fitted(self)
+        return _give_over(self)
+
+
+def _activation(network: Network, asked: Any) -> str:
+    """The one name that scikit-learn has for all hidden layers."""
+    names = set(network.activations) or ({asked} if isinstance(asked, str) else {"identity"})
+    if len(names) > 1:
+        raise ValueError(
+            f"activation: scikit-learn has one for all hidden layers, this network has {network.activations}."
+        )
+    (name,) = names
+    if name not in _THEIR_ACTIVATIONS:
+        raise ValueError(f"activation={name!r} is none of scikit-learn's, which are {_THEIR_ACTIVATIONS}.")
+    return name
+
+
+def _give_over(estimator: Any) -> Any:
+    estimator.network_.adopt()
+    network = estimator.network_.folded() if estimator.network_.batch_norm else estimator.network_.copy()
+    hidden = network.layer_sizes[:-1]
+    if network.residual and any(a == b for a, b in pairwise(hidden)):
+        raise ValueError(
+            f"residual=True: scikit-learn has no connections past a layer, this network has layers {hidden}."
+        )
+    cls = neural_network.MLPClassifier if is_classifier(estimator) else neural_network.MLPRegressor
+    theirs, lost = _their_parameters(cls, estimator)
+    if network.out_activation == "exp" and theirs.get("loss") != "poisson":
+        raise ValueError(
+            f"loss={estimator.loss!r}: the network was trained with another, whose output is an exponential."
+        )
+    theirs["activation"] = _activation(network, estimator.activation)
+    other = cls(**theirs)
+    if any(rate != 1 for rate in estimator.layer_rates_):
+        lost.append(f"layer_rates_={estimator.layer_rates_}")
+    if lost:
+        warnings.warn(
+            f"scikit-learn lacks {', '.join(lost)}; it has its defaults there, which matters to further training only.",
+            stacklevel=3,
+        )
+    _copy_shared(estimator, other)
+    other.coefs_, other.intercepts_ = _split(network.parameters, network)
+    other._best_coefs, other._best_intercepts = _split(network.parameters, network)
+    other.n_layers_, other.n_outputs_, other.out_activation_ = (
+        len(network.layer_sizes),
+        network.layer_sizes[-1],
+        network.out_activation,
+    )
+    if is_classifier(estimator):
+        other._label_binarizer = _binarizer(estimator)
+    state = getattr(estimator, "_optimizer_state", None)
+    if state is not None and not estimator.network_.batch_norm and state["rule"] == _rule(other):
+        other._optimizer = _their_optimizer(other, state, float(estimator._learning_rate), network)
+    return other
+
+
+def _their_parameters(cls: type, estimator: Any) -> tuple[dict[str, Any], list[str]]:
+    """scikit-learn's parameters, and what of ours it lacks, as it would be written."""
+    ours = estimator.get_params(deep=False)
+    defaults = {name: p.default for name, p in inspect.signature(type(estimator)).parameters.items()}
+    names = set(inspect.signature(cls).parameters)
+    values = {name: copy.deepcopy(value) for name, value in ours.items() if name in names}
+    lost = []
+    for name, value in ours.items():
+        missing = name not in names and name not in _NO_LOSS and not _same(value, defaults[name])
+        foreign = (
+            name in _THEIR_VALUES and name in names and not (isinstance(value, str) and value in _THEIR_VALUES[name])
+        )
+        if missing or foreign:
+            values.pop(name, None)
+            lost.append(f"{name}={value!r}")
+    return values, lost
+
+
+def _same(value: Any, default: Any) -> bool:
+    """Whether a value is the default; arrays never are."""
+    return type(value) is type(default) and bool(value == default)
+
+
+def _rule(theirs: Any) -> str:
+    return "" if theirs.solver == "lbfgs" else update_rule(theirs.solver, theirs.momentum, theirs.nesterovs_momentum)
+
+
+def _split(flat: np.ndarray, network: Network) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Copies of the weights and of the biases in an array in the order of ``Network.parameters``."""
+    like = network.copy()
+    like.parameters = flat
+    return [W.copy() for W in like.coefs], [b.copy() for b in like.intercepts]
+
+
+def _join(arrays: Any, dtype: np.dtype) -> np.ndarray:
+    return np.concatenate([np.asarray(array, dtype=dtype).ravel() for array in arrays])
+
+
+def _copy_shared(source: Any, target: Any) -> None:
+    for name in _SHARED:
+        if hasattr(source, name):
+            setattr(target, name, copy.deepcopy(getattr(source, name)))
+
+
+def _binarizer(estimator: Any) -> LabelBinarizer:
+    """The one that scikit-learn would have fitted."""
+    binarizer = LabelBinarizer()
+    binarizer.classes_ = estimator.classes_.copy()
+    binarizer.y_type_, binarizer.sparse_input_ = estimator._target_type, estimator._sparse_target
+    return binarizer
+
+
+def _their_optimizer(theirs: Any, state: dict[str, Any], rate: float, network: Network) -> Any:
+    parameters = theirs.coefs_ + theirs.intercepts_
+    optimizer: Any
+    if theirs.solver == "adam":
+        optimizer = AdamOptimizer(parameters, theirs.learning_rate_init, theirs.beta_1, theirs.beta_2, theirs.epsilon)
+        optimizer.t = state["n_updates"]
+    else:
+        optimizer = SGDOptimizer(
+            parameters,
+            theirs.learning_rate_init,
+            theirs.learning_rate,
+            theirs.momentum,
+            theirs.nesterovs_momentum,
+            theirs.power_t,
+        )
+        optimizer.learning_rate = rate
+    for name, flat in zip(_STATE_ARRAYS[state["rule"]], state["arrays"], strict=True):
+        weights, biases = _split(flat, network)
+        setattr(optimizer, name, weights + biases)
+    return optimizer
+
+
+def take_over(cls: Any, theirs: Any) -> Any:
+    """A fitted estimator of ours, of class ``cls``, from one of scikit-learn's."""
+    names = inspect.signature(cls).parameters
+    estimator = cls(
+        **{name: copy.deepcopy(value) for name, value in theirs.get_params(deep=False).items() if name in names}
+    )
+    estimator._validate_params()
+    if is_classifier(theirs) and len(theirs.classes_) < 2:
+        raise ValueError(f"A classifier needs at least 2 classes; this one has only {theirs.classes_.tolist()}.")
+    sizes = [theirs.coefs_[0].shape[0], *(W.shape[1] for W in theirs.coefs_)]
+    dtype = theirs.coefs_[0].dtype
+    parameters = _join([*theirs.coefs_, *theirs.intercepts_], dtype)
+    network = Network(sizes, theirs.activation, theirs.out_activation_, dtype, parameters)
+    if not all_finite(network.parameters):
+        raise ValueError("The parameters must be finite.")
+    _copy_shared(theirs, estimator)
+    estimator.network_ = network
+    estimator.n_outputs_, estimator.n_layers_, estimator.out_activation_ = sizes[-1], len(sizes), network.out_activation
+    estimator.layer_rates_ = (1.0,) * len(theirs.coefs_)
+    estimator._rng = None
+    estimator._by_partial_fit = False
+    if is_classifier(theirs):
+        estimator._target_type = theirs._label_binarizer.y_type_
+        estimator._sparse_target = bool(theirs._label_binarizer.sparse_input_)
+    estimator.history_ = [
+        {"epoch": epoch, "loss": float(loss)} for epoch, loss in enumerate(getattr(theirs, "loss_curve_", ()), 1)
+    ]
+    if hasattr(theirs, "loss_curve_"):
+        estimator.validation_loss_curve_ = None
+        estimator._run_terms = estimator._terms()
+    if hasattr(theirs, "_optimizer"):
+        _take_optimizer(estimator, theirs._optimizer, network)
+    return estimator
+
+
+def _take_optimizer(estimator: Any, optimizer: Any, network: Network) -> None:
+    """The memory of scikit-learn's optimizer as ours; the rate, which adam does not keep, is what the solver begins with."""
+    if isinstance(optimizer, AdamOptimizer):
+        rule, rate = "adam", float(estimator.learning_rate_init)
+    else:
+        rule, rate = update_rule("sgd", optimizer.momentum, optimizer.nesterov), float(optimizer.learning_rate)
+    rows = [_join(getattr(optimizer, name), network.dtype) for name in _STATE_ARRAYS[rule]]
+    arrays = np.array(rows, dtype=network.dtype).reshape(core.OPTIMIZERS[rule], network.n_parameters)
+    estimator._optimizer_state = {"rule": rule, "arrays": arrays, "n_updates": int(getattr(optimizer, "t", 0))}
+    estimator._learning_rate = rate

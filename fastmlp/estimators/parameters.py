@@ -1,0 +1,246 @@
+"""Parameters: what can be asked of an estimator, and what follows from it for a network of given layers.
+
+The constructors stand in ``estimators``, since scikit-learn reads parameters off their signatures. It refuses to see data.
+Imported by ``base`` only.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from functools import lru_cache
+from numbers import Integral, Real
+from typing import Any, ClassVar
+
+import numpy as np
+from sklearn.metrics import get_scorer_names
+from sklearn.utils._param_validation import (
+    Interval,
+    InvalidParameterError,
+    Options,
+    StrOptions,
+    validate_parameter_constraints,
+)
+
+import fastmlp.core as core
+from fastmlp.estimators._sklearn import BaseEstimator
+from fastmlp.network.network import Network
+from fastmlp.training.loop import Method
+from fastmlp.training.schedules import CURVES, SCHEDULES, SOLVERS, Hyperparameters
+
+_SHARE = Interval(Real, 0, 1, closed="left")
+_POSITIVE = Interval(Real, 0, None, closed="neither")
+_NOT_NEGATIVE = Interval(Real, 0, None, closed="left")
+_COUNT = Interval(Integral, 1, None, closed="left")
+# L-BFGS takes all rows at once and goes by exact losses: with it, these must be at their defaults.
+_STOCHASTIC_ONLY: dict[str, Any] = {
+    "dropout": 0, "batch_norm": False, "input_noise": 0, "input_mask": 0, "mixup": 0, "max_grad_norm": None, "weight_decay": 0,
+}  # fmt: skip
+# What a run's rate, loss and score go by: with another value of one of these, they do not compare with those of the run before.
+_RATE_GOES_BY = ("learning_rate", "learning_rate_init", "power_t")
+_LOSS_GOES_BY = (
+    "loss", "quantile", "huber_delta", "alpha", "l1_ratio", "class_weight", "label_smoothing", "dropout", "input_noise", "input_mask",
+    "mixup", "hidden_layer_sizes", "layer_rates_",
+)  # fmt: skip
+_DRAWS_GO_BY = ("random_state",)
+_SCORE_GOES_BY = ("validation_metric", "validation_fraction", "early_stopping")
+# The update rule that has a decay of its own; the others have alpha.
+_DECAYING_SOLVER = "adamw"
+
+
+def whole_sizes(hidden_layer_sizes: Any) -> tuple[int, ...]:
+    """Units of each hidden layer, from one number or a sequence of them."""
+    sizes = list(hidden_layer_sizes) if hasattr(hidden_layer_sizes, "__iter__") else [hidden_layer_sizes]
+    if any(isinstance(size, bool) or not isinstance(size, Integral) for size in sizes):
+        raise ValueError(f"hidden_layer_sizes must be integers, got {sizes}.")
+    if any(size <= 0 for size in sizes):
+        raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
+    return tuple(int(size) for size in sizes)
+
+
+@lru_cache(maxsize=32)
+def _defaults(estimator_class: type[Parameters]) -> dict[str, Any]:
+    """The parameters of a class with their defaults; ``inspect.Parameter.empty`` for those that have no valid one."""
+    signature = inspect.signature(estimator_class.__init__).parameters
+    defaults = {name: signature[name].default for name in estimator_class._get_param_names()}
+    for name, default in defaults.items():
+        try:
+            validate_parameter_constraints(estimator_class._parameter_constraints, {name: default}, "")
+        except InvalidParameterError:  # a subclass may ask for a parameter in this way
+            defaults[name] = inspect.Parameter.empty
+    return defaults
+
+
+class Parameters(BaseEstimator):
+    """The parameters that the classifier and the regressor share."""
+
+    hidden_layer_sizes: Any
+    activation: Any
+    solver: str
+    alpha: float
+    batch_size: int | str
+    learning_rate: Any
+    learning_rate_init: float
+    power_t: float
+    max_iter: int
+    shuffle: bool
+    random_state: Any
+    tol: float
+    verbose: bool | int
+    warm_start: bool
+    momentum: float
+    nesterovs_momentum: bool
+    early_stopping: bool
+    validation_fraction: float
+    beta_1: float
+    beta_2: float
+    epsilon: float
+    n_iter_no_change: float
+    max_fun: int
+    dtype: str
+    n_jobs: int | None
+    l1_ratio: float
+    dropout: Any
+    batch_norm: bool
+    residual: bool
+    weight_init: Any
+    bias_init: Any
+    rho: float
+    weight_decay: float
+    max_grad_norm: float | None
+    validation_metric: Any
+    input_noise: float
+    input_mask: float
+    mixup: float
+    pretrained: Network | None
+    pretrained_rate: float
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "hidden_layer_sizes": ["array-like", _COUNT],
+        "activation": [StrOptions(set(core.ACTIVATIONS)), "array-like"],
+        "solver": [StrOptions(set(SOLVERS))],
+        "alpha": [_NOT_NEGATIVE],
+        "batch_size": [StrOptions({"auto"}), _COUNT],
+        "learning_rate": [StrOptions({*SCHEDULES, *CURVES}), callable],
+        "learning_rate_init": [_POSITIVE],
+        "power_t": [_NOT_NEGATIVE],
+        "max_iter": [_COUNT],
+        "shuffle": ["boolean"],
+        "random_state": ["random_state"],
+        "tol": [_NOT_NEGATIVE],
+        "verbose": ["verbose"],
+        "warm_start": ["boolean"],
+        "momentum": [Interval(Real, 0, 1, closed="both")],
+        "nesterovs_momentum": ["boolean"],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [_SHARE],
+        "beta_1": [_SHARE],
+        "beta_2": [_SHARE],
+        "epsilon": [_POSITIVE],
+        "n_iter_no_change": [_COUNT, Options(Real, {np.inf})],
+        "max_fun": [_COUNT],
+        "dtype": [StrOptions({"auto", "float32", "float64"})],
+        "n_jobs": [None, Options(Integral, {-1}), _COUNT],
+        "l1_ratio": [Interval(Real, 0, 1, closed="both")],
+        "dropout": [_SHARE, "array-like"],
+        "batch_norm": ["boolean"],
+        "residual": ["boolean"],
+        "weight_init": [str, tuple, callable],
+        "bias_init": [str, tuple, callable],
+        "rho": [_SHARE],
+        "weight_decay": [_NOT_NEGATIVE],
+        "max_grad_norm": [None, _POSITIVE],
+        "validation_metric": [None, StrOptions(set(get_scorer_names())), callable],
+        "input_noise": [_NOT_NEGATIVE],
+        "input_mask": [_SHARE],
+        "mixup": [_NOT_NEGATIVE],
+        "pretrained": [None, Network],
+        "pretrained_rate": [_NOT_NEGATIVE],
+    }
+
+    def _take(self, arguments: dict[str, Any]) -> None:
+        """Store a constructor's arguments, ``locals()`` there, under their names."""
+        for name, value in arguments.items():
+            if name not in ("self", "__class__"):
+                setattr(self, name, value)
+
+    def _validate_params(self) -> None:
+        """scikit-learn's check of all parameters, spared for those that are the very defaults: of 40, few are given."""
+        own: type = type(self)
+        given = {
+            name: value for name, default in _defaults(own).items() if (value := getattr(self, name)) is not default
+        }
+        validate_parameter_constraints(self._parameter_constraints, given, own.__name__)
+
+    def _hidden_layer_sizes(self) -> tuple[int, ...]:
+        return whole_sizes(self.hidden_layer_sizes)
+
+    def _dropout_rates(self, n_layers: int) -> tuple[float, ...]:
+        """One rate for what enters each layer. A single number is for the hidden units; the input is left whole."""
+        if isinstance(self.dropout, Real):
+            return (0.0, *(float(self.dropout),) * (n_layers - 1))
+        rates = tuple(self.dropout)
+        if len(rates) != n_layers or not all(isinstance(rate, Real) and 0 <= float(rate) < 1 for rate in rates):
+            raise ValueError(
+                f"dropout must be one rate in [0, 1), or {n_layers} of them: of the input and of each hidden layer; "
+                f"got {self.dropout!r}."
+            )
+        return tuple(float(rate) for rate in rates)
+
+    def _hyperparameters(self) -> Hyperparameters:
+        names = Hyperparameters.__dataclass_fields__
+        return Hyperparameters(**{name: float(getattr(self, name)) for name in names})
+
+    def _terms(self, scored_apart: bool = False) -> dict[str, dict[str, Any]]:
+        """What the learning rate, the loss, the score and the draws of a run go by: values to compare, not to use.
+
+        scored_apart: on an ``eval_set``, not on rows that were split off.
+        """
+        groups = {"rate": _RATE_GOES_BY, "loss": _LOSS_GOES_BY, "score": _SCORE_GOES_BY, "draws": _DRAWS_GO_BY}
+        values = {group: {name: getattr(self, name, None) for name in names} for group, names in groups.items()}
+        values["score"]["eval_set"] = scored_apart
+        if isinstance(
+            self.random_state, np.random.RandomState
+        ):  # its repr names a place in memory, which a copy does not share
+            values["draws"]["random_state"] = "RandomState"
+        return {
+            group: {name: v if callable(v) else repr(v) for name, v in terms.items()} for group, terms in values.items()
+        }
+
+    def _loss_parameter(self) -> float:
+        """The number that the loss is steered by, for those that have one."""
+        return 1.0
+
+    def _method(self, layer_rates: Sequence[float], rng: np.random.RandomState, seed: int | None = None) -> Method:
+        """What the run does beyond the plain one; draws its seed, unless there is one, only if something is drawn with it."""
+        rates = self._dropout_rates(len(layer_rates))
+        random = any(rates) or self.input_noise or self.input_mask or self.mixup
+        if random and seed is None:
+            low, high = rng.randint(0, 2**32, size=2, dtype=np.uint64).tolist()
+            seed = low | high << 32
+        return Method(
+            dropout=rates,
+            layer_rates=tuple(layer_rates),
+            max_grad_norm=0.0 if self.max_grad_norm is None else float(self.max_grad_norm),
+            loss_parameter=self._loss_parameter(),
+            label_smoothing=float(getattr(self, "label_smoothing", 0.0)),
+            input_noise=float(self.input_noise),
+            input_mask=float(self.input_mask),
+            mixup=float(self.mixup),
+            seed=seed if random and seed is not None else 0,
+        )
+
+    def _check_combination(self, eval_set: Any) -> None:
+        """Parameters that each are valid, but not together."""
+        if self.weight_decay and self.solver != _DECAYING_SOLVER:
+            raise ValueError(
+                f"weight_decay belongs to solver={_DECAYING_SOLVER!r}, got weight_decay={self.weight_decay} and "
+                f"solver={self.solver!r}, whose penalty is alpha."
+            )
+        if self.solver != "lbfgs":
+            return
+        asked = [name for name, off in _STOCHASTIC_ONLY.items() if np.any(np.not_equal(getattr(self, name), off))]
+        asked += ["eval_set"] if eval_set is not None else []
+        asked += [] if self.learning_rate in SCHEDULES else ["a planned learning_rate"]
+        if asked:
+            raise ValueError(f"solver='lbfgs' takes all rows at once, without {', '.join(asked)}; use another solver.")

@@ -1,0 +1,1 @@
+"""Looking at a model: plots, and the learning-rate range test."""

@@ -1,0 +1,563 @@
+"""Displays: results as plots, in scikit-learn's manner: a class per plot, ``from_estimator``, ``plot``, ``ax_``.
+
+matplotlib is imported when something is plotted. It refuses to compute what it shows: floors below do. Imported by ``tuning``
+and by users.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.pipeline import Pipeline
+from sklearn.utils.validation import check_is_fitted
+
+from fastmlp.estimators.base import BaseMLP
+from fastmlp.inspection.range_test import FACTOR, HIGH, LOW, N_STEPS, run_range_test
+
+
+def _pyplot() -> Any:
+    """matplotlib's pyplot, or an error that says how to get it."""
+    try:
+        from matplotlib import pyplot
+    except ImportError as error:
+        raise ImportError("Plots need matplotlib: pip install 'fastmlp[plot]'.") from error
+    return pyplot
+
+
+def _line_style(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """A line's properties under their full names: ``c`` is ``color``."""
+    from matplotlib.cbook import normalize_kwargs
+    from matplotlib.lines import Line2D
+
+    style: dict[str, Any] = normalize_kwargs(kwargs, Line2D)
+    return style
+
+
+def _fitted(estimator: Any) -> BaseMLP:
+    """The fitted network's estimator, which may be the last step of a pipeline."""
+    last = estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
+    if not isinstance(last, BaseMLP):
+        raise TypeError(
+            f"estimator must be an MLPClassifier or an MLPRegressor, or a Pipeline that ends in one, got {type(last).__name__}. "
+            "Of a search, take best_estimator_; of an ensemble, one of estimators_."
+        )
+    check_is_fitted(last)
+    return last
+
+
+class LearningRateRangeDisplay:
+    """Loss over learning rate: what a range test found.
+
+    ``from_estimator``, or ``plot`` of what :func:`learning_rate_range` returns, make one.
+
+    Parameters
+    ----------
+    rates, losses, smoothed_losses : ndarray of shape (n,)
+        The rate of each step, the loss of its rows, and this loss smoothed.
+    suggestion : float, default=None
+        A rate to mark.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+        What was drawn on. Losses far above those of the beginning are beyond its upper limit.
+    figure_ : matplotlib Figure
+    line_ : matplotlib Line2D
+        The smoothed losses.
+    losses_line_ : matplotlib Line2D
+        The losses, as a fainter line of the same colour.
+    suggestion_line_ : matplotlib Line2D or None
+        A vertical line at the suggestion.
+
+    Examples
+    --------
+    >>> from fastmlp import LearningRateRangeDisplay, MLPClassifier
+    >>> from sklearn.datasets import make_classification
+    >>> X, y = make_classification(n_samples=100, random_state=1)
+    >>> display = LearningRateRangeDisplay.from_estimator(MLPClassifier(random_state=1), X, y)
+    >>> display.figure_.savefig("rates.png")
+    """
+
+    ax_: Any
+    figure_: Any
+    line_: Any
+    losses_line_: Any
+    suggestion_line_: Any
+
+    def __init__(
+        self, *, rates: np.ndarray, losses: np.ndarray, smoothed_losses: np.ndarray, suggestion: float | None = None
+    ) -> None:
+        self.rates = rates
+        self.losses = losses
+        self.smoothed_losses = smoothed_losses
+        self.suggestion = suggestion
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: BaseMLP,
+        X: Any,
+        y: Any,
+        *,
+        sample_weight: ArrayLike | None = None,
+        low: float = LOW,
+        high: float = HIGH,
+        n_steps: int = N_STEPS,
+        window: int | None = None,
+        factor: float = FACTOR,
+        ax: Any = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Run the test and plot it.
+
+        Parameters
+        ----------
+        estimator, X, y, sample_weight, low, high, n_steps, window, factor
+            As for :func:`learning_rate_range`.
+        ax : matplotlib Axes, default=None
+            As for ``plot``.
+        **kwargs : dict
+            As for ``plot``.
+
+        Returns
+        -------
+        LearningRateRangeDisplay
+        """
+        _pyplot()  # if it is missing, that is said before the work is done
+        test = run_range_test(
+            estimator,
+            X,
+            y,
+            sample_weight=sample_weight,
+            low=low,
+            high=high,
+            n_steps=n_steps,
+            window=window,
+            factor=factor,
+        )
+        display = cls(
+            rates=test.rates, losses=test.losses, smoothed_losses=test.smoothed_losses, suggestion=test.suggestion
+        )
+        return display.plot(ax=ax, **kwargs)
+
+    def plot(self, ax: Any = None, **kwargs: Any) -> Self:
+        """Draw.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            What to draw on; None: new ones.
+        **kwargs : dict
+            For the line of the smoothed losses: ``label`` (which brings a legend), ``color``, ...
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ImportError
+            Without matplotlib, which is in fastmlp's extra ``plot``.
+        """
+        pyplot = _pyplot()
+        if ax is None:
+            ax = pyplot.subplots()[1]
+        self.ax_ = ax
+        self.figure_ = ax.figure
+        kwargs = _line_style(kwargs)
+        (self.line_,) = ax.plot(self.rates, self.smoothed_losses, **kwargs)
+        colour = self.line_.get_color()
+        faint = {"color": colour, "alpha": 0.3, "linewidth": 0.8, "zorder": self.line_.get_zorder() - 0.5}
+        (self.losses_line_,) = ax.plot(self.rates, self.losses, **faint)
+        self.suggestion_line_ = None
+        if self.suggestion is not None:
+            self.suggestion_line_ = ax.axvline(self.suggestion, color=colour, linestyle=":", linewidth=1.0)
+        ax.set(xscale="log", xlabel="Learning rate", ylabel="Loss")
+        self._set_limits(ax)
+        if "label" in kwargs:
+            ax.legend()
+        return self
+
+    def _set_limits(self, ax: Any) -> None:
+        """From the least smoothed loss to the highest one before it, and some more; wider if an earlier plot set wider limits."""
+        least = int(np.argmin(self.smoothed_losses))
+        bottom, top = self.smoothed_losses[least], self.smoothed_losses[: least + 1].max()
+        if not top > bottom:  # the loss never fell
+            return
+        room = top - bottom
+        limits = bottom - 0.1 * room, top + 0.5 * room
+        if not ax.get_autoscaley_on():
+            before = ax.get_ylim()
+            limits = min(limits[0], before[0]), max(limits[1], before[1])
+        ax.set_ylim(limits)
+
+
+class LossCurveDisplay:
+    """How a fit went: training loss over epochs, and what else was recorded of them.
+
+    ``from_estimator`` makes one.
+
+    Parameters
+    ----------
+    epochs : array-like of shape (n,)
+        Numbers of the epochs.
+    loss : array-like of shape (n,)
+        Training loss, with penalty.
+    validation_loss, validation_score : array-like of shape (n,), default=None
+        On rows held out or given as ``eval_set``; NaN where an epoch has none.
+    learning_rate : array-like of shape (n,), default=None
+        At the beginning of each epoch.
+    best_epoch : int, default=None
+        The epoch to mark.
+    score_name : str, default='Validation score'
+        What the score is called on its axis.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+        The losses' axes.
+    figure_ : matplotlib Figure
+    line_ : matplotlib Line2D
+        The training loss.
+    validation_line_, score_line_, rate_line_, best_line_ : matplotlib Line2D or None
+        The validation loss; score and learning rate, each on axes of its own over the same epochs; a vertical line at the
+        best epoch.
+    score_ax_, rate_ax_ : matplotlib Axes or None
+        Axes of score and learning rate, to the right.
+
+    Examples
+    --------
+    >>> from fastmlp import LossCurveDisplay, MLPClassifier
+    >>> from sklearn.datasets import make_classification
+    >>> X, y = make_classification(n_samples=200, random_state=1)
+    >>> model = MLPClassifier(random_state=1, early_stopping=True).fit(X, y)
+    >>> display = LossCurveDisplay.from_estimator(model)  # doctest: +SKIP
+    >>> display.figure_.savefig("loss.png")  # doctest: +SKIP
+    """
+
+    ax_: Any
+    figure_: Any
+    line_: Any
+    validation_line_: Any
+    score_line_: Any
+    rate_line_: Any
+    best_line_: Any
+    score_ax_: Any
+    rate_ax_: Any
+
+    def __init__(
+        self,
+        *,
+        epochs: ArrayLike,
+        loss: ArrayLike,
+        validation_loss: ArrayLike | None = None,
+        validation_score: ArrayLike | None = None,
+        learning_rate: ArrayLike | None = None,
+        best_epoch: int | None = None,
+        score_name: str = "Validation score",
+    ) -> None:
+        self.epochs = epochs
+        self.loss = loss
+        self.validation_loss = validation_loss
+        self.validation_score = validation_score
+        self.learning_rate = learning_rate
+        self.best_epoch = best_epoch
+        self.score_name = score_name
+
+    @classmethod
+    def from_estimator(cls, estimator: Any, *, ax: Any = None, **kwargs: Any) -> Self:
+        """Plot the ``history_`` of a fitted estimator.
+
+        Parameters
+        ----------
+        estimator : MLPClassifier, MLPRegressor, or a Pipeline that ends in one
+            Fitted. The best epoch is the first with ``best_validation_score_``, of which ``early_stopping`` keeps the
+            parameters; without scores, none is marked.
+        ax : matplotlib Axes, default=None
+            As for ``plot``.
+        **kwargs : dict
+            As for ``plot``.
+
+        Returns
+        -------
+        LossCurveDisplay
+
+        Raises
+        ------
+        TypeError
+            For another estimator.
+        NotFittedError
+            Before ``fit``.
+        """
+        _pyplot()
+        fitted = _fitted(estimator)
+        history = fitted.history_
+
+        def column(name: str) -> np.ndarray | None:
+            values = np.array([epoch.get(name, np.nan) for epoch in history], dtype=np.float64)
+            return None if np.isnan(values).all() else values
+
+        score = column("validation_score")
+        best = getattr(fitted, "best_validation_score_", None)  # of earlier fits by another metric, none is
+        metric = fitted.validation_metric
+        display = cls(
+            epochs=np.array([epoch["epoch"] for epoch in history], dtype=np.intp),
+            loss=np.array([epoch["loss"] for epoch in history], dtype=np.float64),
+            validation_loss=column("validation_loss"),
+            validation_score=score,
+            learning_rate=column("learning_rate"),
+            best_epoch=next(
+                (epoch["epoch"] for epoch in history if epoch.get("validation_score", np.nan) == best), None
+            ),
+            score_name=f"Validation score ({metric})" if isinstance(metric, str) else "Validation score",
+        )
+        return display.plot(ax=ax, **kwargs)
+
+    def plot(
+        self, ax: Any = None, *, plot_score: bool = True, plot_learning_rate: bool | None = None, **kwargs: Any
+    ) -> Self:
+        """Draw.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            What to draw on; None: new ones.
+        plot_score : bool, default=True
+            Draw the score, if there is one.
+        plot_learning_rate : bool or None, default=None
+            Draw the learning rate; None: if it is not the same in all epochs.
+        **kwargs
+            For the lines of both losses: ``linewidth``, ``marker``, ...
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ImportError
+            Without matplotlib, which is in fastmlp's extra ``plot``.
+        """
+        pyplot = _pyplot()
+        if ax is None:
+            ax = pyplot.subplots()[1]
+        self.ax_ = ax
+        self.figure_ = ax.figure
+        kwargs = _line_style(kwargs)
+        (self.line_,) = ax.plot(self.epochs, self.loss, **{"label": "Training loss", "color": "C0", **kwargs})
+        self.validation_line_ = self.score_line_ = self.rate_line_ = self.best_line_ = None
+        self.score_ax_ = self.rate_ax_ = None
+        if self.validation_loss is not None:
+            style = {"color": "C1", **kwargs, "label": "Validation loss"}
+            (self.validation_line_,) = ax.plot(self.epochs, self.validation_loss, **style)
+        ax.set(xlabel="Epoch", ylabel="Loss")
+        if plot_score and self.validation_score is not None:
+            style = {"label": self.score_name, "color": "C2", "linestyle": "--"}
+            self.score_ax_, self.score_line_ = self._beside(self.validation_score, **style)
+        varies = self.learning_rate is not None and np.ptp(np.asarray(self.learning_rate)) > 0
+        if self.learning_rate is not None and (varies if plot_learning_rate is None else plot_learning_rate):
+            style = {"label": "Learning rate", "color": "C7", "linestyle": ":", "drawstyle": "steps-mid"}
+            self.rate_ax_, self.rate_line_ = self._beside(self.learning_rate, **style)
+            if self.score_ax_ is not None:  # two scales to the right: one further out
+                self.rate_ax_.spines["right"].set_position(("outward", 50))
+        if self.best_epoch is not None:
+            style = {"color": "0.5", "linewidth": 1.0, "linestyle": "-."}
+            self.best_line_ = ax.axvline(self.best_epoch, label=f"Best epoch ({self.best_epoch})", **style)
+        lines = [self.line_, self.validation_line_, self.score_line_, self.rate_line_, self.best_line_]
+        drawn = [line for line in lines if line is not None]
+        # On the axes that are drawn last, or their lines would run over it; in the middle, where losses have fallen below and
+        # scores have risen above.
+        on_top = self.rate_ax_ or self.score_ax_ or ax
+        on_top.legend(drawn, [line.get_label() for line in drawn], loc="center right")
+        return self
+
+    def _beside(self, values: ArrayLike, **style: Any) -> tuple[Any, Any]:
+        """Values over the same epochs, on a scale of their own to the right."""
+        axes = self.ax_.twinx()
+        (line,) = axes.plot(self.epochs, values, **style)
+        axes.set_ylabel(style["label"], color=style["color"])
+        return axes, line
+
+
+class WeightsDisplay:
+    """What units look at: the weights into a layer, as one heat map, or as an image per unit.
+
+    ``from_estimator`` makes one.
+
+    Parameters
+    ----------
+    weights : array-like of shape (fan_in, fan_out)
+        An element of ``coefs_``, or some of its columns.
+    image_shape : tuple (height, width), default=None
+        With height * width == fan_in: one image per unit, side by side in rows. None: a heat map, a row per input and a
+        column per unit.
+    feature_names : sequence of str of length fan_in, default=None
+        Names of the heat map's rows.
+    input_label : str, default='Feature'
+        What the heat map's rows are.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+    figure_ : matplotlib Figure
+    image_ : matplotlib AxesImage
+        All that is shown, in one image; between units' images it is NaN, which is left blank.
+    colorbar_ : matplotlib Colorbar or None
+
+    Examples
+    --------
+    >>> from fastmlp import MLPClassifier, WeightsDisplay
+    >>> from sklearn.datasets import load_digits
+    >>> X, y = load_digits(return_X_y=True)
+    >>> model = MLPClassifier((25,), max_iter=20, random_state=0, alpha=1.0).fit(X / 16, y)  # doctest: +SKIP
+    >>> display = WeightsDisplay.from_estimator(model, image_shape=(8, 8))  # doctest: +SKIP
+    >>> display.figure_.savefig("weights.png")  # doctest: +SKIP
+    """
+
+    ax_: Any
+    figure_: Any
+    image_: Any
+    colorbar_: Any
+
+    def __init__(
+        self,
+        *,
+        weights: ArrayLike,
+        image_shape: tuple[int, int] | None = None,
+        feature_names: Sequence[str] | None = None,
+        input_label: str = "Feature",
+    ) -> None:
+        self.weights = weights
+        self.image_shape = image_shape
+        self.feature_names = feature_names
+        self.input_label = input_label
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        *,
+        layer: int = 0,
+        units: int | Sequence[int] | None = None,
+        image_shape: tuple[int, int] | None = None,
+        ax: Any = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Plot the weights of a fitted estimator.
+
+        Parameters
+        ----------
+        estimator : MLPClassifier, MLPRegressor, or a Pipeline that ends in one
+            Fitted. The first layer's inputs are the features as the last step gets them.
+        layer : int, default=0
+            Index into ``coefs_``; 0 is the first hidden layer, -1 the output.
+        units : int or sequence of int, default=None
+            Which of the layer's units, by index, or how many from the first on; None: all.
+        image_shape : tuple (height, width), default=None
+            As in the class.
+        ax : matplotlib Axes, default=None
+            As for ``plot``.
+        **kwargs : dict
+            As for ``plot``.
+
+        Returns
+        -------
+        WeightsDisplay
+
+        Raises
+        ------
+        TypeError
+            For another estimator.
+        NotFittedError
+            Before ``fit``.
+        ValueError
+            For a layer or units that there are not, or an image of another size.
+        """
+        _pyplot()
+        fitted = _fitted(estimator)
+        coefs = fitted.coefs_
+        if not -len(coefs) <= layer < len(coefs):
+            raise ValueError(f"layer must be the index of one of {len(coefs)} layers, from 0, got {layer}.")
+        weights = coefs[layer]
+        n_units = weights.shape[1]
+        if units is None:
+            units = n_units
+        chosen = list(range(units) if isinstance(units, (int, np.integer)) else units)
+        if not chosen or not all(-n_units <= unit < n_units for unit in chosen):
+            raise ValueError(f"units must be among the {n_units} of layer {layer}, got {units}.")
+        is_first = layer in (0, -len(coefs))
+        names = getattr(fitted, "feature_names_in_", None) if is_first else None
+        display = cls(
+            weights=weights[:, chosen],
+            image_shape=image_shape,
+            feature_names=None if names is None else list(names),
+            input_label="Feature" if is_first else "Unit of the layer before",
+        )
+        return display.plot(ax=ax, **kwargs)
+
+    def plot(self, ax: Any = None, *, colorbar: bool = True, **kwargs: Any) -> Self:
+        """Draw.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            What to draw on; None: new ones.
+        colorbar : bool, default=True
+            Whether to draw the scale of colours, on which 0 is the middle.
+        **kwargs
+            For ``imshow``: ``cmap`` (default 'RdBu_r'), ``vmax``, ...
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ImportError
+            Without matplotlib, which is in fastmlp's extra ``plot``.
+        ValueError
+            If the images' size is not the number of weights into a unit.
+        """
+        pyplot = _pyplot()
+        weights = np.asarray(self.weights)
+        shown = weights if self.image_shape is None else self._side_by_side(weights)
+        if ax is None:
+            ax = pyplot.subplots()[1]
+        self.ax_ = ax
+        self.figure_ = ax.figure
+        style: dict[str, Any] = {
+            "cmap": "RdBu_r",
+            "aspect": "auto" if self.image_shape is None else "equal",
+            "interpolation": "nearest",
+        }
+        if kwargs.get("norm") is None:  # which has limits of its own
+            limit = kwargs.pop("vmax", None) or float(np.abs(weights).max()) or 1.0
+            style |= {"vmin": -limit, "vmax": limit}
+        self.image_ = ax.imshow(shown, **{**style, **kwargs})
+        self.colorbar_ = self.figure_.colorbar(self.image_, ax=ax, label="Weight") if colorbar else None
+        if self.image_shape is not None:
+            ax.set(xticks=[], yticks=[])
+            return self
+        ax.set(xlabel="Unit", ylabel=self.input_label)
+        if self.feature_names is not None:
+            ax.set_yticks(range(len(weights)), self.feature_names)
+        return self
+
+    def _side_by_side(self, weights: np.ndarray) -> np.ndarray:
+        """(rows (height + 1) - 1, columns (width + 1) - 1): about as many images in a row as there are rows; NaN between them."""
+        fan_in, n = weights.shape
+        shape = np.ravel(np.asarray(self.image_shape)).tolist()
+        height, width = shape if len(shape) == 2 else (0, 0)
+        if height * width != fan_in or height < 0:
+            raise ValueError(
+                f"image_shape must have height * width = {fan_in}, the number of weights into a unit, got {self.image_shape}."
+            )
+        columns = int(np.ceil(np.sqrt(n)))
+        rows = -(-n // columns)
+        tiles = np.full((rows * columns, height + 1, width + 1), np.nan)
+        tiles[:n, :height, :width] = weights.T.reshape(n, height, width)
+        grid = tiles.reshape(rows, columns, height + 1, width + 1).swapaxes(1, 2)
+        return grid.reshape(rows * (height + 1), columns * (width + 1))[:-1, :-1]

@@ -1,0 +1,551 @@
+"""Network: an architecture and its parameters, as plain NumPy arrays; forward pass and gradient.
+
+It refuses to know about epochs, stopping, labels and scikit-learn: a service that only predicts imports this
+file, NumPy and the compiled core, and starts fast. Input is checked for shape and type only. Used by
+``training`` and ``estimators``, and by users directly.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+import fastmlp.core as core
+from fastmlp.core.memory import ALIGNMENT, aligned_copy, aligned_empty, all_finite, claim_memory
+from fastmlp.network.initialisers import Draw, Layer, initialiser
+from fastmlp.network.network_file import NetworkFile
+
+# Lists of views: of the parameters, in their order, and of the running averages.
+_IN_PARAMETERS = ("coefs", "intercepts", "scales")
+_IN_STATISTICS = ("means", "variances")
+
+
+class Network(NetworkFile):
+    """A multilayer perceptron: a(l) = f(a(l-1) W(l) + b(l)), with a(l-1) added where it is residual.
+
+    Parameters
+    ----------
+    layer_sizes : sequence of int
+        Units per layer, input and output included; at least two.
+    activation : str or sequence of str, default='relu'
+        Activation of the hidden layers: one name for all, or one name each. Names: ``fastmlp.core.ACTIVATIONS``.
+    out_activation : str, default='softmax'
+        Activation of the last layer: a name of ``fastmlp.core.OUTPUTS`` or of a hidden activation.
+    dtype : {'float32', 'float64'}, default='float32'
+        Element type of parameters, arithmetic and output.
+    parameters : array-like of shape (n_parameters,), default=None
+        Values to copy: all weights, layer by layer, each (fan_in, fan_out) in C order, then all biases, then, with
+        batch normalisation, the scale of each hidden layer.
+        None draws them, layer by layer, the weights and then the biases.
+    random_state : None, int, numpy.random.RandomState or numpy.random.Generator, default=None
+        What to draw with.
+    weight_init : str, (str, float) or callable, default='auto'
+        'auto': uniform(-r, r), r = sqrt(6 / (fan_in + fan_out)), or with 2 instead of 6 for a layer with a logistic
+        activation (Glorot and Bengio, AISTATS 2010, as scikit-learn applies it). 'glorot_uniform' (always 6),
+        'glorot_normal', 'he_uniform', 'he_normal', 'lecun_normal', 'orthogonal': ``fastmlp.network.initialisers`` has formulas
+        and sources. ('normal', std), ('uniform', bound), ('constant', value): the same for all layers. A callable
+        (fan_in, fan_out, rng) returns an array (fan_in, fan_out), drawn with ``rng``.
+    bias_init : str, (str, float) or callable, default='auto'
+        The same but for 'orthogonal', with the layer's fan_in and fan_out; a callable returns an array (fan_out,).
+        With batch normalisation, hidden layers begin at 0 unless this is said.
+    batch_norm : bool, default=False
+        Normalise the product of each hidden layer over the batch before its activation: z = scale (x W - mean) /
+        sqrt(variance + 1e-5) + b (Ioffe and Szegedy, ICML 2015). b is the shift; the product has no bias of its own, since
+        the mean would take it away. ``loss_gradient`` goes by the batch's averages, ``forward`` by ``statistics``.
+    residual : bool, default=False
+        Hidden layers as wide as their input add it to their output (He, Zhang, Ren and Sun, CVPR 2016).
+    statistics : array-like of shape (n_statistics,), default=None
+        Running averages to copy: the means of all hidden layers, then their variances. None: zeros and ones.
+
+    Attributes
+    ----------
+    parameters : ndarray of shape (n_parameters,)
+        All parameters, in one array that starts on a cache line. Writing into it changes the network.
+    coefs, intercepts : list of ndarray
+        Views of ``parameters``, shapes (fan_in, fan_out) and (fan_out,).
+    scales, means, variances : list of ndarray
+        Of each hidden layer (fan_out,), empty without batch normalisation; views of ``parameters`` and ``statistics``.
+    statistics : ndarray of shape (n_statistics,)
+        Running averages; empty without batch normalisation.
+    layer_sizes, activations : tuple
+        Units per layer; activation per hidden layer.
+    out_activation : str
+    dtype : numpy.dtype
+
+    Raises
+    ------
+    ValueError
+        For an unknown name, a size below 1, parameters of another length, or a ``weight_init`` or ``bias_init`` that
+        gives another shape or numbers that are not finite in ``dtype``.
+    MemoryError
+        If the parameters, and the largest layer as float64, cannot be had: before anything is drawn.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastmlp import Network
+    >>> net = Network((4, 8, 3), random_state=0)
+    >>> net.forward(np.zeros((2, 4), dtype=np.float32)).shape
+    (2, 3)
+    """
+
+    layer_sizes: tuple[int, ...]
+    activations: tuple[str, ...]
+    out_activation: str
+    dtype: np.dtype
+    batch_norm: bool
+    residual: bool
+    coefs: list[np.ndarray]
+    intercepts: list[np.ndarray]
+    scales: list[np.ndarray]
+    means: list[np.ndarray]
+    variances: list[np.ndarray]
+    statistics: np.ndarray
+
+    def __init__(
+        self,
+        layer_sizes: Sequence[int],
+        activation: str | Sequence[str] = "relu",
+        out_activation: str = "softmax",
+        dtype: str | np.dtype | type = "float32",
+        parameters: ArrayLike | None = None,
+        random_state: Any = None,
+        *,
+        weight_init: Any = "auto",
+        bias_init: Any = "auto",
+        batch_norm: bool = False,
+        residual: bool = False,
+        statistics: ArrayLike | None = None,
+    ) -> None:
+        self.batch_norm, self.residual = bool(batch_norm), bool(residual)
+        self.layer_sizes = _check_sizes(layer_sizes)
+        self.activations = _check_activations(activation, len(self.layer_sizes) - 2)
+        # The output layer is drawn as the last hidden one; with none, as the name that was given says (scikit-learn's rule).
+        drawn_as = self.activations[-1] if self.activations else activation
+        self.out_activation = _check_name(
+            "out_activation", out_activation, dict.fromkeys(core.OUTPUTS + core.ACTIVATIONS)
+        )
+        self.dtype = np.dtype(dtype).newbyteorder("=")
+        _check_name("dtype", self.dtype.name, ("float32", "float64"))
+        draws = {
+            "weight_init": initialiser("weight_init", weight_init),
+            "bias_init": initialiser("bias_init", bias_init),
+        }
+        self._bind_statistics(np.repeat(np.array([0, 1], self.dtype), self.n_statistics // 2))
+        if statistics is not None:
+            self.statistics[:] = _check_flat("statistics", statistics, self.n_statistics, self.layer_sizes)
+        if parameters is None:
+            drawn = 8 * max(fan_in * fan_out for fan_in, fan_out in pairwise(self.layer_sizes))
+            claim_memory(
+                self.dtype.itemsize * self.n_parameters + drawn, f"Drawing a network of layers {self.layer_sizes}"
+            )
+            self._bind(aligned_empty(self.n_parameters, self.dtype))
+            self._draw(random_state, (*self.activations, drawn_as), draws)
+            for scale, shift in zip(self.scales, self.intercepts[:-1], strict=bool(self.scales)):
+                scale[:] = 1
+                if isinstance(bias_init, str) and bias_init == "auto":
+                    shift[:] = 0
+        else:
+            values = _check_flat("parameters", parameters, self.n_parameters, self.layer_sizes)
+            self._bind(aligned_copy(values, self.dtype))
+
+    # --- state: the architecture and one array; everything else is made from them -------------------------
+
+    def __getstate__(self) -> dict[str, Any]:
+        self.adopt()
+        return {
+            "layer_sizes": self.layer_sizes,
+            "activations": self.activations,
+            "out_activation": self.out_activation,
+            "dtype": self.dtype.name,
+            "parameters": self._parameters,
+            "batch_norm": self.batch_norm,
+            "residual": self.residual,
+            "statistics": self.statistics,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.layer_sizes = state["layer_sizes"]
+        self.activations = state["activations"]
+        self.out_activation = state["out_activation"]
+        self.dtype = np.dtype(state["dtype"])
+        self.batch_norm, self.residual = state["batch_norm"], state["residual"]
+        self._bind_statistics(state["statistics"])
+        parameters = state["parameters"]
+        # A memory map (joblib) stays one: it is shared between processes, a copy would not be.
+        if parameters.ctypes.data % ALIGNMENT and not isinstance(parameters, np.memmap):
+            parameters = aligned_copy(parameters)
+        self._bind(parameters)
+
+    def _bind(self, parameters: np.ndarray) -> None:
+        """Take ``parameters`` as the network's own, and cut the views."""
+        self._parameters = parameters
+        self._plan: core.Plan | None = None
+        coefs, intercepts, start = [], [], 0
+        for fan_in, fan_out in pairwise(self.layer_sizes):
+            coefs.append(parameters[start : start + fan_in * fan_out].reshape(fan_in, fan_out))
+            start += fan_in * fan_out
+        for fan_out in self.layer_sizes[1:]:
+            intercepts.append(parameters[start : start + fan_out])
+            start += fan_out
+        self.coefs, self.intercepts = coefs, intercepts
+        self.scales = self._by_hidden_layer(parameters[start:])
+        self._note_views()
+
+    def _bind_statistics(self, statistics: np.ndarray) -> None:
+        self.statistics = statistics
+        self.means, self.variances = map(self._by_hidden_layer, np.split(statistics, 2))
+        self._note_views()
+
+    def _note_views(self) -> None:
+        """Remember the views, to see later which of them were replaced."""
+        self._views = {name: tuple(getattr(self, name, ())) for name in (*_IN_PARAMETERS, *_IN_STATISTICS)}
+        self._all_views = [view for views in self._views.values() for view in views]
+
+    def _by_hidden_layer(self, numbers: np.ndarray) -> list[np.ndarray]:
+        """Views of as many numbers as there are hidden units; none of none."""
+        return np.split(numbers, np.cumsum(self.layer_sizes[1:-1]))[:-1] if len(numbers) else []
+
+    def _draw(self, random_state: Any, names: Sequence[Any], draws: dict[str, Draw]) -> None:
+        """Fill the parameters; the same draws in the same order as ``reference.initialise``."""
+        rng = random_state if hasattr(random_state, "uniform") else np.random.RandomState(random_state)
+        for name, W, b in zip(names, self.coefs, self.intercepts, strict=True):
+            fan_in, fan_out = W.shape
+            layer = Layer(fan_in, fan_out, name)
+            for (argument, draw), array in zip(draws.items(), (W, b), strict=True):
+                values = draw(rng, layer, array.shape)
+                with np.errstate(over="ignore"):  # the error below says more
+                    array[...] = values
+                if not all_finite(array):
+                    raise ValueError(
+                        f"{argument} must give numbers that are finite in {self.dtype.name}, got "
+                        f"{array[~np.isfinite(array)][0]} for fan_in={fan_in}, fan_out={fan_out}."
+                    )
+
+    @property
+    def parameters(self) -> np.ndarray:
+        """All parameters, flat. Assigning copies the values in."""
+        return self._parameters
+
+    @parameters.setter
+    def parameters(self, values: ArrayLike) -> None:
+        self._parameters[...] = values
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of weights, biases and scales."""
+        return (
+            sum(fan_in * fan_out + fan_out for fan_in, fan_out in pairwise(self.layer_sizes)) + self.n_statistics // 2
+        )
+
+    @property
+    def n_statistics(self) -> int:
+        """Number of running averages."""
+        return 2 * sum(self.layer_sizes[1:-1]) if self.batch_norm else 0
+
+    @property
+    def plan(self) -> core.Plan:
+        """The architecture as the compiled core wants it; made at first use, never pickled."""
+        if self._plan is None:
+            self._plan = core.Plan(
+                self.layer_sizes, self.activations, self.out_activation, self.dtype.name, self.batch_norm, self.residual
+            )
+        return self._plan
+
+    def copy(self, dtype: str | np.dtype | None = None) -> Network:
+        """The same network on parameters of its own.
+
+        Parameters
+        ----------
+        dtype : {'float32', 'float64'}, default=None
+            Element type of the copy; None: that of this network.
+
+        Returns
+        -------
+        Network
+        """
+        self.adopt()
+        return self._like(dtype or self.dtype, self._parameters, self.statistics, self.batch_norm)
+
+    def _like(self, dtype: Any, parameters: np.ndarray, statistics: np.ndarray | None, batch_norm: bool) -> Network:
+        return Network(
+            self.layer_sizes,
+            self.activations,
+            self.out_activation,
+            dtype,
+            parameters,
+            batch_norm=batch_norm,
+            residual=self.residual,
+            statistics=statistics,
+        )
+
+    def folded(self) -> Network:
+        """The same function without batch normalisation, which goes into weights and biases: for export.
+
+        Returns
+        -------
+        Network
+            Its outputs agree with this one's to rounding. ``forward`` does not need it: there, normalisation costs a
+            multiply-add per unit.
+        """
+        self.adopt()
+        weights, shifts = [], []
+        for layer, (W, b) in enumerate(zip(self.coefs, self.intercepts, strict=True)):
+            factor, shift = np.ones(b.shape), b.astype(np.float64)
+            if self.batch_norm and layer < len(self.scales):
+                factor = self.scales[layer] / np.sqrt(self.variances[layer].astype(np.float64) + core.NORM_EPSILON)
+                shift -= factor * self.means[layer]
+            weights.append((W * factor).ravel())
+            shifts.append(shift)
+        return self._like(self.dtype, np.concatenate([*weights, *shifts]), None, False)
+
+    def adopt(self) -> None:
+        """Copy arrays that were put in place of views, in ``coefs``, say, into ``parameters`` or ``statistics``.
+
+        After ``net.coefs[0] = other``, ``net.coefs[0]`` is no view any more; this makes it one, with the values
+        of ``other``. The same goes for ``intercepts``, ``scales``, ``means`` and ``variances``. Costs nothing when nothing
+        was replaced.
+
+        Raises
+        ------
+        ValueError
+            If an array has another shape than the one it replaces, or if there are more or fewer arrays.
+        """
+        arrays = [*self.coefs, *self.intercepts, *self.scales, *self.means, *self.variances]
+        if len(arrays) == len(self._all_views) and all(map(operator.is_, arrays, self._all_views)):
+            return
+        parameters, statistics = self._gathered(_IN_PARAMETERS), self._gathered(_IN_STATISTICS)
+        self._bind(parameters)
+        self._bind_statistics(statistics)
+
+    def _gathered(self, names: Sequence[str]) -> np.ndarray:
+        """The arrays of these lists as one, checked to be like the views that they replace."""
+        values = []
+        for name in names:
+            arrays, views = getattr(self, name), self._views[name]
+            if len(arrays) != len(views):
+                raise ValueError(f"{name} must hold {len(views)} arrays, got {len(arrays)}.")
+            for place, (new, view) in enumerate(zip(arrays, views, strict=True)):
+                array = np.asarray(new)
+                if array.shape != view.shape or array.dtype.kind not in "fiub":
+                    raise ValueError(
+                        f"{name}[{place}] must have shape {view.shape} and hold real numbers, got {array.shape} of {array.dtype}."
+                    )
+                values.append(array.ravel())
+        return aligned_copy(np.concatenate([np.empty(0, self.dtype), *values]), self.dtype)
+
+    # --- what it computes ----------------------------------------------------------------------------------
+
+    def forward(self, X: Any, out: np.ndarray | None = None, n_threads: int = 1) -> np.ndarray:
+        """The output for the rows of X.
+
+        Parameters
+        ----------
+        X : ndarray or CSR matrix of shape (n, layer_sizes[0])
+            float32 or float64, any strides; converted to ``dtype`` on the way, never as a whole.
+        out : ndarray of shape (n, layer_sizes[-1]), default=None
+            Where to write, of ``dtype`` and C-contiguous; None makes a new array.
+        n_threads : int, default=1
+            The result does not depend on it.
+
+        Returns
+        -------
+        ndarray of shape (n, layer_sizes[-1])
+            ``out`` if it was given.
+
+        Raises
+        ------
+        ValueError, TypeError
+            For another shape or type; values are not looked at.
+        """
+        plan = self._plan
+        if plan is None:
+            plan = self.plan
+        return plan.forward(self._parameters, X, out, n_threads, self.statistics)
+
+    def loss_gradient(
+        self,
+        X: Any,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        loss: str | None = None,
+        *,
+        alpha: float = 0.0,
+        l1_ratio: float = 0.0,
+        loss_parameter: float = 1.0,
+        label_smoothing: float = 0.0,
+        out: np.ndarray | None = None,
+        n_threads: int = 1,
+    ) -> tuple[float, np.ndarray]:
+        """Loss averaged over the rows of X plus penalty, and its gradient.
+
+        Parameters
+        ----------
+        X : ndarray or CSR matrix of shape (n, layer_sizes[0])
+            As in ``forward``.
+        y : array-like
+            (n,) class indices for ``log_loss``; else (n, layer_sizes[-1]) targets, or (n,) with one output.
+        sample_weight : array-like of shape (n,), default=None
+            None: 1 for each row.
+        loss : str, default=None
+            A name of ``fastmlp.core.LOSSES`` that belongs to ``out_activation``; None takes the first that does.
+        alpha, l1_ratio : float, default=0.0
+            Penalty ``alpha (l1_ratio sum |W| + (1 - l1_ratio) / 2 sum W^2)``, divided by the sum of weights.
+        loss_parameter : float, default=1.0
+            The delta of ``huber``, the quantile of ``quantile``.
+        label_smoothing : float, default=0.0
+            Share of a class's target that goes to all classes alike (Szegedy et al., CVPR 2016).
+        out : ndarray of shape (n_parameters,), default=None
+            Where to write the gradient, of ``dtype``.
+        n_threads : int, default=1
+            The result does not depend on it.
+
+        Returns
+        -------
+        loss : float
+        gradient : ndarray of shape (n_parameters,)
+            In the order of ``parameters``.
+
+        Raises
+        ------
+        ValueError
+            For a loss that does not belong to the output activation, for targets or weights of another shape, and for no rows.
+        """
+        self.adopt()
+        loss = self.default_loss() if loss is None else _check_name("loss", loss, self.losses())
+        n_rows = X.shape[0]
+        if n_rows == 0:
+            raise ValueError("X must have at least one row: the loss is a mean over rows.")
+        targets = self.check_targets(y, loss, n_rows)
+        weights = None
+        if sample_weight is not None:
+            weights = np.ascontiguousarray(sample_weight, dtype=np.float64)
+            if weights.shape != (n_rows,):
+                raise ValueError(f"sample_weight must have shape ({n_rows},), got {weights.shape}.")
+        gradient = np.empty(self.n_parameters, dtype=self.dtype) if out is None else out
+        trainer = core.Trainer(self.plan, loss, "gradient", n_rows, n_threads)
+        value = trainer.loss_gradient(
+            self._parameters,
+            X,
+            targets,
+            weights,
+            gradient,
+            statistics=self.statistics,
+            alpha=float(alpha),
+            l1_ratio=float(l1_ratio),
+            loss_parameter=float(loss_parameter),
+            label_smoothing=float(label_smoothing),
+        )
+        return value, gradient
+
+    def losses(self) -> tuple[str, ...]:
+        """The losses whose output activation is this network's.
+
+        Returns
+        -------
+        tuple of str
+        """
+        return tuple(name for name, output in core.LOSSES.items() if output == self.out_activation)
+
+    def default_loss(self) -> str:
+        """The first of ``losses()``.
+
+        Returns
+        -------
+        str
+
+        Raises
+        ------
+        ValueError
+            If there is none: no loss belongs to this output activation.
+        """
+        names = self.losses()
+        if not names:
+            raise ValueError(
+                f"No loss belongs to out_activation={self.out_activation!r}; it may be one of "
+                f"{sorted(set(core.LOSSES.values()))}."
+            )
+        return names[0]
+
+    def check_targets(self, y: ArrayLike, loss: str, n_rows: int) -> np.ndarray:
+        """Targets in the form that the core reads.
+
+        Parameters
+        ----------
+        y : array-like of shape (n_rows,) or (n_rows, layer_sizes[-1])
+            Class indices for a softmax, values otherwise.
+        loss : str
+            A name of ``losses()``.
+        n_rows : int
+            How many rows there must be.
+
+        Returns
+        -------
+        ndarray
+            Of type intp and shape (n_rows,) for a softmax, else of ``dtype`` and shape (n_rows, layer_sizes[-1]).
+
+        Raises
+        ------
+        ValueError
+            For another shape or type, or indices that are no class's.
+        """
+        n_out = self.layer_sizes[-1]
+        if core.LOSSES[loss] == "softmax":
+            labels = np.asarray(y)
+            if labels.shape != (n_rows,) or labels.dtype.kind not in "iu":
+                raise ValueError(
+                    f"y must be {n_rows} class indices, shape ({n_rows},) and of integer type, for loss={loss!r}; "
+                    f"got shape {labels.shape}, type {labels.dtype}."
+                )
+            labels = np.ascontiguousarray(labels, dtype=np.intp)
+            if n_rows and (labels.min() < 0 or labels.max() >= n_out):
+                raise ValueError(f"y must lie in [0, {n_out}), got {labels.min()} to {labels.max()}.")
+            return labels
+        targets = np.ascontiguousarray(y, dtype=self.dtype)
+        if targets.ndim == 1 and n_out == 1:
+            targets = targets.reshape(-1, 1)
+        if targets.shape != (n_rows, n_out):
+            raise ValueError(f"y must have shape ({n_rows}, {n_out}) for loss={loss!r}, got {targets.shape}.")
+        return targets
+
+    def __repr__(self) -> str:
+        names = self.activations[0] if len(set(self.activations)) == 1 else self.activations
+        return (
+            f"Network({self.layer_sizes}, activation={names!r}, out_activation={self.out_activation!r}, "
+            f"dtype={self.dtype.name!r}{', batch_norm=True' * self.batch_norm}{', residual=True' * self.residual})"
+        )
+
+
+def _check_sizes(layer_sizes: Sequence[int]) -> tuple[int, ...]:
+    sizes = tuple(operator.index(size) for size in layer_sizes)
+    if len(sizes) < 2 or min(sizes) < 1:
+        raise ValueError(f"layer_sizes must be at least two integers, each at least 1, got {tuple(layer_sizes)}.")
+    return sizes
+
+
+def _check_flat(argument: str, values: ArrayLike, n: int, layer_sizes: tuple[int, ...]) -> np.ndarray:
+    array = np.asarray(values)
+    if array.shape != (n,):
+        raise ValueError(f"{argument} must have shape ({n},) for layer_sizes={layer_sizes}, got {array.shape}.")
+    return array
+
+
+def _check_activations(activation: str | Sequence[str], n_hidden: int) -> tuple[str, ...]:
+    names = (activation,) * n_hidden if isinstance(activation, str) else tuple(activation)
+    if len(names) != n_hidden:
+        raise ValueError(f"activation must name one activation for each of {n_hidden} hidden layers, got {names}.")
+    # A single name is checked even where there is no hidden layer to use it.
+    for name in (activation,) if isinstance(activation, str) else names:
+        _check_name("activation", name, core.ACTIVATIONS)
+    return names
+
+
+def _check_name(argument: str, name: str, valid: Any) -> str:
+    if name not in valid:
+        raise ValueError(f"{argument} must be one of {list(valid)}, got {name!r}.")
+    return str(name)  # the core takes no subclass, such as NumPy's, which parameter grids are made of

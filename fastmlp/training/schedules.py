@@ -1,0 +1,541 @@
+"""What steers an update: solver names, hyperparameters, learning-rate schedules.
+
+The arithmetic of the update rules is in the compiled core (csrc/optimizers.def) and, to read, in
+``reference``. This file refuses to hold a list of them: names come from the core's table. Used by
+``training`` and ``estimators``.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Context, Decimal
+from numbers import Real
+from typing import ClassVar
+
+import numpy as np
+
+import fastmlp.core as core
+
+# The variants of sgd, sgd_<variant> in the core, are chosen by the solver's other parameters; 'gradient' trains
+# nothing, it stores the gradient for others. Every other rule is a solver.
+_SGD = "sgd"
+_GRADIENT = "gradient"
+
+STOCHASTIC_SOLVERS: tuple[str, ...] = tuple(
+    rule for rule in core.OPTIMIZERS if rule != _GRADIENT and not rule.startswith(_SGD + "_")
+)
+SOLVERS: tuple[str, ...] = ("lbfgs", *STOCHASTIC_SOLVERS)
+
+
+def update_rule(solver: str, momentum: float, nesterov: bool) -> str:
+    """The core's update rule for a stochastic solver: its own name, but for sgd with momentum."""
+    if solver != _SGD or momentum == 0:
+        return str(solver)  # not NumPy's subclass, which the core does not take
+    return "sgd_nesterov" if nesterov else "sgd_momentum"
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """Constants of the update rules and of the penalty; each rule reads its own.
+
+    Parameters
+    ----------
+    momentum, beta_1, beta_2, rho : float
+        Decay rates: of the velocity, of adam's two moments, of rmsprop's squared gradient.
+    epsilon : float
+        Keeps denominators from zero.
+    alpha, l1_ratio : float
+        Penalty alpha (l1_ratio sum |W| + (1 - l1_ratio) / 2 sum W^2).
+    weight_decay : float
+        Each update of adamw also takes learning rate * weight_decay * W off the weights, not the biases.
+    """
+
+    momentum: float = 0.9
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-8
+    rho: float = 0.9
+    alpha: float = 0.0
+    l1_ratio: float = 0.0
+    weight_decay: float = 0.0
+
+
+# --- learning rates that follow the run: by its epochs, by its stalling ------------------------------------------
+
+
+@dataclass
+class Schedule:
+    """A learning rate over time. A subclass that names itself is in ``SCHEDULES``, and so in the estimators.
+
+    Parameters
+    ----------
+    initial : float
+        The rate to start from, ``learning_rate_init``.
+    power_t : float
+        Exponent of inverse scaling.
+    rate : float
+        The rate now. It outlives the object: ``partial_fit`` hands it to the next one.
+    """
+
+    initial: float
+    power_t: float
+    rate: float
+
+    name: ClassVar[str]
+    #: scikit-learn's own schedules act on plain gradient descent only; other solvers keep the initial rate.
+    sgd_only: ClassVar[bool] = False
+    #: Whether the whole run is planned, so that its last epoch is where it should end.
+    planned: ClassVar[bool] = False
+
+    def __init_subclass__(cls) -> None:
+        if "name" in vars(cls):
+            SCHEDULES[cls.name] = cls
+
+    def __post_init__(self) -> None:
+        """For subclasses: a dataclass whose own class has none would not call theirs."""
+
+    def rates(self, step: int, n_steps: int) -> np.ndarray:
+        """Learning rates (n_steps,) of the coming epoch, whose first step is number ``step`` of the run, from 0."""
+        return np.full(n_steps, self.rate, dtype=np.float64)
+
+    def epoch_ends(self, samples_seen: int) -> None:
+        """Look at the clock: ``samples_seen`` rows since the first fit."""
+
+    def on_plateau(self) -> tuple[bool, str]:
+        """Training no longer improves: whether to stop, and the words to say it."""
+        return True, "Stopping."
+
+
+SCHEDULES: dict[str, type[Schedule]] = {}
+
+
+@dataclass
+class Constant(Schedule):
+    """rate = initial, also where ``learning_rate_init`` was changed between two calls of ``partial_fit``."""
+
+    name = "constant"
+
+    def __post_init__(self) -> None:
+        self.rate = self.initial
+
+
+class InverseScaling(Schedule):
+    """rate = initial / (samples_seen + 1)^power_t, set once per epoch; the first epoch takes ``initial``."""
+
+    name = "invscaling"
+    sgd_only = True
+
+    def epoch_ends(self, samples_seen: int) -> None:
+        """rate = initial / (samples_seen + 1)^power_t."""
+        try:
+            self.rate = self.initial / (samples_seen + 1) ** self.power_t
+        except OverflowError:  # the power lies beyond float64
+            self.rate = 0.0
+
+
+class Adaptive(Schedule):
+    """A fifth of the rate whenever training stalls; the end once the rate is down to 1e-6."""
+
+    name = "adaptive"
+    sgd_only = True
+    smallest: ClassVar[float] = 1e-6
+
+    def on_plateau(self) -> tuple[bool, str]:
+        """rate = rate / 5, or stop."""
+        if self.rate <= self.smallest:
+            return True, "Learning rate too small. Stopping."
+        self.rate /= 5.0
+        return False, f"Setting learning rate to {self.rate:f}"
+
+
+# --- learning rates that are planned ahead, step by step -----------------------------------------------------------
+
+
+class Curve:
+    """A plan for the learning rate: a callable (step, n_steps) -> factor on ``learning_rate_init``.
+
+    ``step`` counts the updates of a run from 0; ``n_steps`` is how many ``max_iter`` epochs would make. Training that
+    stops earlier leaves the rest of the plan undone, and training that goes on (``partial_fit``) keeps the last factor.
+    Objects are compared by their values, can be pickled, and work with every stochastic solver. A subclass that names
+    itself is in ``CURVES``; the name stands for an object with the default values.
+
+    The factors are the same bits on every machine. That is why the functions below are written out: NumPy's exp and
+    power, for one, differ in the last bit between AVX2 and AVX-512.
+    """
+
+    name: ClassVar[str]
+
+    def __init_subclass__(cls) -> None:
+        if "name" in vars(cls):
+            CURVES[cls.name] = cls
+
+    def __call__(self, step: int, n_steps: int) -> float:
+        """The factor at one step."""
+        return float(self.factors(np.array([step]), n_steps)[0])
+
+    def factors(self, steps: np.ndarray, n_steps: int) -> np.ndarray:
+        """Factors at some steps of a run.
+
+        Parameters
+        ----------
+        steps : array-like of int, shape (n,)
+            Numbers of the steps, from 0.
+        n_steps : int
+            Steps of the whole run.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+            What ``learning_rate_init`` is multiplied by.
+
+        Raises
+        ------
+        ValueError
+            If ``n_steps`` is less than 1.
+        """
+        if n_steps < 1:
+            raise ValueError(f"n_steps must be at least 1, got {n_steps}.")
+        last = min(n_steps - 1, sys.maxsize)  # max_iter may be any whole number
+        return self._factors(np.minimum(steps, last).astype(np.float64), float(n_steps))
+
+    def _factors(self, steps: np.ndarray, n_steps: float) -> np.ndarray:
+        """Factors (n,) at 0 <= steps < n_steps: the one method that a curve must have."""
+        raise NotImplementedError
+
+    def _require(self, argument: str, valid: Callable[[float], bool], words: str) -> None:
+        value = getattr(self, argument)
+        if isinstance(value, bool) or not isinstance(value, Real) or not valid(float(value)):
+            raise ValueError(f"{argument} of {type(self).__name__} must be {words}, got {value!r}.")
+
+
+CURVES: dict[str, type[Curve]] = {}
+
+
+@dataclass(frozen=True)
+class StepDecay(Curve):
+    """factor^k, k the number of shares of the run that are over: He, Zhang, Ren and Sun, CVPR 2016.
+
+    Parameters
+    ----------
+    factor : float, default=0.1
+        In (0, 1].
+    at : sequence of float, default=(0.5, 0.75)
+        Shares of the run, rising, each in (0, 1): from step ``share * n_steps`` on the rate is ``factor`` times as much.
+
+    Raises
+    ------
+    ValueError
+        For values outside these ranges.
+
+    Examples
+    --------
+    >>> from fastmlp import StepDecay
+    >>> curve = StepDecay(factor=0.5, at=(0.5,))
+    >>> curve(49, 100), curve(50, 100)
+    (1.0, 0.5)
+    """
+
+    factor: float = 0.1
+    at: tuple[float, ...] = (0.5, 0.75)
+
+    name: ClassVar[str] = "step"
+
+    def __post_init__(self) -> None:
+        self._require("factor", lambda value: 0 < value <= 1, "in (0, 1]")
+        try:
+            object.__setattr__(self, "at", tuple(map(float, self.at)))
+        except (TypeError, ValueError):
+            shares: tuple[float, ...] = (math.nan,)
+        else:
+            shares = self.at
+        if not all(low < high for low, high in zip((0.0, *shares), (*shares, 1.0), strict=True)):
+            raise ValueError(f"at of StepDecay must be rising shares of the run, each in (0, 1), got {self.at!r}.")
+
+    def _factors(self, steps: np.ndarray, n_steps: float) -> np.ndarray:
+        """factor^(number of shares <= step / n_steps)."""
+        levels = np.cumprod([1.0, *[self.factor] * len(self.at)])
+        return levels[np.searchsorted(self.at, steps / n_steps, side="right")]
+
+
+@dataclass(frozen=True)
+class ExponentialDecay(Curve):
+    """final^(step / n_steps): from 1, by the same ratio at each step, towards ``final``.
+
+    Parameters
+    ----------
+    final : float, default=0.01
+        In (0, 1]; the factor that the step after the last one would have.
+
+    Raises
+    ------
+    ValueError
+        For a value outside this range.
+    """
+
+    final: float = 0.01
+
+    name: ClassVar[str] = "exponential"
+
+    def __post_init__(self) -> None:
+        self._require("final", lambda value: 0 < value <= 1, "in (0, 1]")
+
+    def _factors(self, steps: np.ndarray, n_steps: float) -> np.ndarray:
+        """One power for the whole run, not a product that grows by rounding."""
+        return _power(self.final, steps / n_steps)
+
+
+@dataclass(frozen=True)
+class CosineDecay(Curve):
+    """final + (1 - final) (1 + cos(pi step / n_steps)) / 2: Loshchilov and Hutter, ICLR 2017, without restarts.
+
+    Parameters
+    ----------
+    final : float, default=0.0
+        In [0, 1]; the factor that the step after the last one would have.
+
+    Raises
+    ------
+    ValueError
+        For a value outside this range.
+    """
+
+    final: float = 0.0
+
+    name: ClassVar[str] = "cosine"
+
+    def __post_init__(self) -> None:
+        self._require("final", lambda value: 0 <= value <= 1, "in [0, 1]")
+
+    def _factors(self, steps: np.ndarray, n_steps: float) -> np.ndarray:
+        """Half a wave from 1 to ``final``."""
+        return _between(1.0, self.final, steps / n_steps)
+
+
+@dataclass(frozen=True)
+class OneCycle(Curve):
+    """From ``start`` up to 1, then down to ``final``, both by half a cosine wave: Smith and Topin 2019, super-convergence.
+
+    ``learning_rate_init`` is the highest rate, so it may be several times what is used without a schedule. The paper's
+    ramps are straight lines, and its momentum falls while the rate rises: here the momentum stays what it is.
+
+    Parameters
+    ----------
+    warmup : float, default=0.3
+        In [0, 1): the share of the run in which the rate rises.
+    start : float, default=0.04
+        In [0, 1]: the first factor.
+    final : float, default=1e-5
+        In [0, 1]; the factor that the step after the last one would have.
+
+    Raises
+    ------
+    ValueError
+        For values outside these ranges.
+    """
+
+    warmup: float = 0.3
+    start: float = 0.04
+    final: float = 1e-5
+
+    name: ClassVar[str] = "one_cycle"
+
+    def __post_init__(self) -> None:
+        self._require("warmup", lambda value: 0 <= value < 1, "in [0, 1)")
+        self._require("start", lambda value: 0 <= value <= 1, "in [0, 1]")
+        self._require("final", lambda value: 0 <= value <= 1, "in [0, 1]")
+
+    def _factors(self, steps: np.ndarray, n_steps: float) -> np.ndarray:
+        """With w = warmup n_steps: start .. 1 over step / w, then 1 .. final over (step - w) / (n_steps - w)."""
+        w = self.warmup * n_steps
+        up = _between(self.start, 1.0, np.minimum(steps / max(w, 1.0), 1.0))
+        return np.where(steps < w, up, _between(1.0, self.final, np.maximum(steps - w, 0.0) / (n_steps - w)))
+
+
+@dataclass(frozen=True)
+class WarmupCosine(Curve):
+    """A straight line up to 1 (Goyal et al. 2017), then half a cosine wave down to ``final``.
+
+    Parameters
+    ----------
+    warmup : float, default=0.1
+        In [0, 1): the share of the run in which the rate rises.
+    final : float, default=0.0
+        In [0, 1]; the factor that the step after the last one would have.
+
+    Raises
+    ------
+    ValueError
+        For values outside these ranges.
+    """
+
+    warmup: float = 0.1
+    final: float = 0.0
+
+    name: ClassVar[str] = "warmup_cosine"
+
+    def __post_init__(self) -> None:
+        self._require("warmup", lambda value: 0 <= value < 1, "in [0, 1)")
+        self._require("final", lambda value: 0 <= value <= 1, "in [0, 1]")
+
+    def _factors(self, steps: np.ndarray, n_steps: float) -> np.ndarray:
+        """With w = warmup n_steps: (step + 1) / (w + 1), so that the first step counts, then a cosine."""
+        w = self.warmup * n_steps
+        down = _between(1.0, self.final, np.maximum(steps - w, 0.0) / (n_steps - w))
+        return np.where(steps < w, (steps + 1.0) / (w + 1.0), down)
+
+
+# Taylor series of sin(x) / x in x^2, to x^16, for |x| <= pi / 4, and of exp(x), to x^14, for |x| <= ln(2) / 2. What is left
+# out is below 1e-18 of the result.
+_SINE = [(-1) ** k / math.factorial(2 * k + 1) for k in range(9)]
+_EXP = [1 / math.factorial(k) for k in range(15)]
+_LN2 = 0.6931471805599453
+_DECIMAL = Context(prec=30)
+
+
+def _polynomial(x: np.ndarray, terms: list[float]) -> np.ndarray:
+    """terms[0] + x terms[1] + x^2 terms[2] + ..."""
+    value = np.full_like(x, terms[-1])
+    for term in reversed(terms[:-1]):
+        value = value * x + term
+    return value
+
+
+def _between(first: float, last: float, p: np.ndarray) -> np.ndarray:
+    """first c + last (1 - c), c = (1 + cos(pi p)) / 2, for p in [0, 1].
+
+    c = 1 - s for p <= 1/2 and s beyond, s = sin(pi min(p, 1 - p) / 2)^2: exact at both ends, and never below 0.
+    """
+    x = math.pi / 2 * np.minimum(p, 1.0 - p)
+    s = (x * _polynomial(x * x, _SINE)) ** 2
+    early = p <= 0.5
+    rates: np.ndarray = first * np.where(early, 1.0 - s, s) + last * np.where(early, s, 1.0 - s)
+    return rates
+
+
+def _power(base: float, p: np.ndarray) -> np.ndarray:
+    """base^p = 2^n exp(f ln 2), n + f = p log2(base), n whole, for base in (0, 1] and p in [0, 1]."""
+    y = p * float(_DECIMAL.divide(_DECIMAL.ln(Decimal(float(base))), _DECIMAL.ln(Decimal(2))))
+    n = np.rint(y)
+    powers: np.ndarray = np.ldexp(_polynomial((y - n) * _LN2, _EXP), n.astype(np.intc))
+    return powers
+
+
+@dataclass
+class Planned(Schedule):
+    """rate = initial * factor(step, total_steps): a ``Curve``, or a function of the user's, which is asked step by step.
+
+    Parameters
+    ----------
+    factor : callable (step, n_steps) -> factor
+    total_steps : int
+        Updates of the whole run, ``n_steps`` above; from there on the last factor stays.
+    step : int
+        Updates made so far.
+
+    Raises
+    ------
+    ValueError
+        If a factor is not a finite number >= 0. The message names the step.
+    """
+
+    factor: Callable[[int, int], float]
+    total_steps: int
+    step: int = 0
+
+    planned: ClassVar[bool] = True
+
+    #: Steps that a Curve is asked for beyond the epoch's own: epochs may be one step long, and a call takes tens of microseconds.
+    look_ahead: ClassVar[int] = 1000
+
+    def __post_init__(self) -> None:
+        self._known_from, self._known = 0, np.empty(0)
+        self.rate = self._rate_now()
+
+    def rates(self, step: int, n_steps: int) -> np.ndarray:
+        """initial * factor of the steps from ``step`` on."""
+        self.step = step + n_steps
+        return self.initial * self._factors(step, n_steps)
+
+    def epoch_ends(self, samples_seen: int) -> None:
+        """rate = the one that the next epoch begins with."""
+        self.rate = self._rate_now()
+
+    def _rate_now(self) -> float:
+        return self.initial * float(self._factors(self.step, 1)[0])
+
+    def _factors(self, first: int, n: int) -> np.ndarray:
+        """Factors (n,) of the steps from ``first`` on."""
+        if isinstance(self.factor, Curve):
+            start = first - self._known_from
+            if start < 0 or start + n > len(self._known):
+                steps = np.arange(first, first + n + self.look_ahead)
+                self._known_from, self._known, start = first, self.factor.factors(steps, self.total_steps), 0
+            return self._known[start : start + n]
+        last = self.total_steps - 1
+        asked = [self._ask(step) for step in range(min(first, last), min(first + n, last + 1))]
+        return np.array(asked + asked[-1:] * (n - len(asked)))
+
+    def _ask(self, step: int) -> float:
+        """The factor of one step by a user's function, checked."""
+        value: object = self.factor(step, self.total_steps)
+        if isinstance(value, np.ndarray) and value.ndim == 0:  # what np.where makes of two numbers
+            value = value.item()
+        factor = float(value) if isinstance(value, Real) else math.nan
+        if not 0 <= factor < math.inf:
+            raise ValueError(
+                "learning_rate must return a factor that is finite and >= 0 for each step, got "
+                f"{value!r} for step {step} of {self.total_steps}."
+            )
+        return factor
+
+
+def make_schedule(
+    schedule: str | Callable[[int, int], float],
+    solver: str,
+    initial: float,
+    power_t: float,
+    rate: float | None = None,
+    total_steps: int | None = None,
+    step: int = 0,
+) -> Schedule:
+    """What ``learning_rate`` means for ``solver``.
+
+    Parameters
+    ----------
+    schedule : str or callable (step, n_steps) -> factor
+        A name of ``SCHEDULES`` or ``CURVES``, a ``Curve``, or any function like one.
+    solver : str
+        Other solvers than sgd stay at ``initial`` where the schedule is for sgd only.
+    initial, power_t : float
+        ``learning_rate_init``; exponent of inverse scaling.
+    rate : float, default=None
+        The rate to go on from, None for ``initial``; what is planned ahead goes by ``step`` instead.
+    total_steps : int, default=None
+        Updates that the whole run may make: ``max_iter`` times the steps of an epoch, ceil(rows / batch_size), where
+        rows are those that are trained on. Each call of ``partial_fit`` counts them anew from its own rows. Needed by
+        what is planned ahead, and by nothing else.
+    step : int, default=0
+        Updates made before: 0, but where ``partial_fit`` goes on.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name, what is neither a name nor a callable, and a plan without ``total_steps``.
+    """
+    if isinstance(schedule, str) and schedule in SCHEDULES:
+        cls = SCHEDULES[schedule]
+        if cls.sgd_only and solver != _SGD:
+            cls = Constant
+        return cls(float(initial), float(power_t), float(initial) if rate is None else rate)
+    factor = CURVES[schedule]() if isinstance(schedule, str) and schedule in CURVES else schedule
+    if isinstance(factor, (str, type)) or not callable(factor):
+        raise ValueError(
+            f"learning_rate must be one of {[*SCHEDULES, *CURVES]}, or a callable (step, n_steps) -> factor such as "
+            f"CosineDecay(), got {schedule!r}."
+        )
+    if total_steps is None or total_steps < 1:
+        raise ValueError(f"total_steps must be at least 1 for learning_rate={schedule!r}, got {total_steps}.")
+    return Planned(float(initial), float(power_t), float(initial), factor, total_steps, step)

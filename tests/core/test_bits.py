@@ -1,0 +1,153 @@
+"""Same seed, same bits: whatever the number of threads and the FMA instruction set (issue 2, point 6)."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_array
+from sklearn.exceptions import ConvergenceWarning
+
+from fastmlp import MLPClassifier, Network, core
+
+# Sets without fused multiply-add are outside the promise.
+FMA_ISAS = [name for name in core.info()["available"] if name != "base"]
+
+# Prints the digest of all parameters and running averages after 5 epochs, by shape, type and n_jobs: shapes that are multiples
+# of nothing, batches shorter, longer and much longer than any tile, more threads than the machine has cores. Five, because a run
+# works alone in its first two slices of time, of which an epoch is at least one, and then tries all threads. Every activation
+# goes through batch normalisation, residual layers and dropout; every training method has its case.
+PROGRAM = """
+import hashlib, json, sys, warnings
+import numpy as np
+from fastmlp import MLPClassifier, MLPRegressor, core
+warnings.simplefilter("ignore")
+digests = {}
+cases = [
+    (611, (13, (17, 9), 3), 37, "relu", "adam"),
+    (203, (31, (67, 33, 5), 2), 7, "tanh", "sgd"),
+    (1009, (129, (257, 131), 11), 333, "logistic", "rmsprop"),
+    (2503, (5, (3,), 1), 2403, "relu", "adam_hat"),
+    (307, (1, (1, 1), 7), 1, "identity", "adagrad"),
+    (157, (9, (21,), 5), 20, "tanh", "adamw"),
+    (157, (7, (33, 2), 2), 30, "relu", "nadam"),
+    (157, (8, (19,), 3), 40, "logistic", "amsgrad"),
+    (411, (21, (35, 19), 3), 61, "gelu", "adam"),
+    (613, (13, (17, 17, 9), 3), 37, "relu", "adam", dict(dropout=(0.1, 0.2, 0.3, 0.4))),
+    (2507, (5, (3, 3), 1), 2403, "relu", "sgd", dict(dropout=(0.2, 0.5, 0.1), input_noise=0.1)),
+    (409, (19, (33, 33, 15), 4), 50, "tanh", "sgd", dict(batch_norm=True, residual=True)),
+    (331, (31, (16, 1), 3), 33, "relu", "rmsprop", dict(input_noise=0.3, input_mask=0.2)),
+    (333, (31, (16, 2), 3), 33, "silu", "rmsprop", dict(mixup=0.3, label_smoothing=0.1, class_weight="balanced")),
+    (287, (65, (47, 31), 5), 64, "logistic", "adamw", dict(max_grad_norm=0.05, l1_ratio=0.4, alpha=0.1, weight_decay=0.1)),
+    (2609, (7, (15, 15), 2), 2301, "mish", "adam", dict(loss="huber", dropout=0.2, batch_norm=True, residual=True, input_noise=0.1,
+                                                        mixup=0.2, max_grad_norm=0.5)),
+    (2611, (17, (31,), 1), 2301, "relu", "adam", dict(loss="quantile", max_grad_norm=0.01)),
+]
+for i, activation in enumerate(core.ACTIVATIONS):
+    cases.append((151 + i, (11, (18, 18), 3), 31, activation, "nadam", dict(batch_norm=True, residual=True, dropout=0.2)))
+for n, sizes, batch, activation, solver, *methods in cases:
+    rng = np.random.RandomState(0)
+    n_features, hidden, n_out = sizes
+    X = rng.standard_normal((n, n_features))
+    assert np.ptp(X) > 0
+    settings = dict(hidden_layer_sizes=hidden, batch_size=batch, activation=activation, solver=solver, max_iter=5, random_state=0,
+                    **dict(*methods))
+    for dtype in ("float32", "float64"):
+        for n_jobs in (1, 2, 3):
+            if n_out > 2:
+                estimator = MLPClassifier(**settings, dtype=dtype, n_jobs=n_jobs).fit(X, np.arange(n) % n_out)
+            else:
+                estimator = MLPRegressor(**settings, dtype=dtype, n_jobs=n_jobs).fit(X, np.sin(X[:, :1] + X[:, -1:] * np.arange(n_out)))
+            parameters, averages = estimator.network_.parameters, estimator.network_.statistics
+            assert parameters.dtype == dtype and np.isfinite(parameters).all() and np.ptp(parameters) > 0
+            digest = hashlib.sha256(parameters.tobytes() + averages.tobytes() + estimator.predict(X).tobytes() + repr(estimator.loss_curve_).encode())
+            digests[f"{n} {sizes} {dtype} n_jobs={n_jobs}"] = digest.hexdigest()
+print(json.dumps({"isa": core.info()["isa"], "threads": core.max_threads(), "digests": digests}))
+"""
+
+
+def run(isa: str) -> dict[str, str]:
+    """The digests as a process of its own finds them on one instruction set, with room for three threads."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "3", "FASTMLP_ISA": isa}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", PROGRAM], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["isa"] == isa
+    assert report["threads"] in (1, 3)  # 1: built without OpenMP
+    return report["digests"]
+
+
+@pytest.fixture(scope="module")
+def digests() -> dict[str, dict[str, str]]:
+    """Digests by instruction set."""
+    return {isa: run(isa) for isa in FMA_ISAS or core.info()["available"]}
+
+
+def test_bits_do_not_depend_on_threads(digests):
+    """n_jobs 1, 2 and 3."""
+    for isa, found in digests.items():
+        for case, digest in found.items():
+            assert digest == found[case[: -len("1")] + "1"], (isa, case)
+        distinct = len(set(found.values()))
+        assert distinct == len(found) / 3, "cases that differ in more than n_jobs should differ in bits"
+
+
+@pytest.mark.skipif(len(FMA_ISAS) < 2, reason=f"this CPU and build have one FMA instruction set or none: {FMA_ISAS}")
+def test_bits_do_not_depend_on_instruction_set(digests):
+    """avx2 and avx512, or whatever FMA sets there are."""
+    first, *others = FMA_ISAS
+    for other in others:
+        assert digests[other] == digests[first]
+
+
+def test_bits_do_not_depend_on_the_run(digests):
+    """A second process finds the same."""
+    isa = next(iter(digests))
+    assert run(isa) == digests[isa]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"hidden_layer_sizes": (67, 33), "batch_size": 100},
+        {"hidden_layer_sizes": (40,), "batch_size": 2500, "solver": "sgd"},
+        {"hidden_layer_sizes": (35, 19), "activation": "silu"},
+        {"hidden_layer_sizes": (), "batch_size": 64},
+        {"hidden_layer_sizes": (9,), "solver": "lbfgs"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_sparse_rows_leave_out_zeros_and_nothing_else(settings, n_jobs):
+    """CSR with few stored elements takes kernels of its own, in training and prediction; the numbers are the dense ones."""
+    draws = np.random.RandomState(0)
+    X = np.where(draws.uniform(size=(2600, 75)) < 0.05, draws.standard_normal((2600, 75)), 0)
+    assert 0 < np.count_nonzero(X) < 0.1 * X.size
+    y = draws.randint(3, size=len(X))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        dense, few = (
+            MLPClassifier(random_state=0, max_iter=3, n_jobs=n_jobs, dtype="float32", **settings).fit(data, y)
+            for data in (X, csr_array(X))
+        )
+    for ours, theirs in zip(few.coefs_ + few.intercepts_, dense.coefs_ + dense.intercepts_, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    np.testing.assert_array_equal(few.predict_proba(csr_array(X)), dense.predict_proba(X))
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 3])
+@pytest.mark.parametrize("sizes", [(5, 33, 2), (300, 129, 70, 11), (19, 1100, 3)], ids=str)
+def test_prediction_does_not_depend_on_how_many_rows(sizes, n_threads):
+    """One row, few rows and many rows take different paths through the kernels."""
+    net = Network(sizes, "tanh", random_state=0)
+    X = np.random.RandomState(0).standard_normal((1100, sizes[0])).astype(np.float32)
+    many = net.forward(X, n_threads=n_threads)
+    for n in (1, 2, 4, 5, 127, 128, 129, 300, 1023, 1024):
+        np.testing.assert_array_equal(net.forward(X[:n], n_threads=n_threads), many[:n])

@@ -1,0 +1,128 @@
+"""What is written about the code is what the code says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from fastmlp import MLPClassifier, MLPRegressor, core, tables
+from fastmlp.training.schedules import CURVES, SCHEDULES, SOLVERS
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_methods_page_is_the_codes():
+    """docs/methods.md is what `python -m fastmlp methods` prints."""
+    assert (ROOT / "docs" / "methods.md").read_text() == tables.methods()
+
+
+@pytest.mark.parametrize("estimator", [MLPClassifier, MLPRegressor])
+def test_docstring_names_every_parameter(estimator):
+    """No parameter without a word on it, and none that is gone."""
+    text = estimator.__doc__.split("Attributes\n")[0]
+    for name in estimator().get_params():
+        assert name in text, name
+
+
+@pytest.mark.parametrize(
+    "names", [core.ACTIVATIONS, SOLVERS, SCHEDULES, CURVES], ids=["activation", "solver", "schedule", "curve"]
+)
+def test_docstring_names_every_value(names):
+    """Activations, solvers, learning rates: what the docstring lists is what there is."""
+    for name in names:
+        assert f"'{name}'" in MLPClassifier.__doc__, name
+
+
+def test_regressor_lists_its_losses():
+    for loss, output in core.LOSSES.items():
+        assert (f"'{loss}'" in MLPRegressor.__doc__) == (output in ("identity", "exp"))
+
+
+# --- code in README and docs/ ----------------------------------------------------------------------------------
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+# What no extra of ours for users or tests brings: its blocks run where it is installed.
+PEERS = ("jax", "keras", "onnx", "onnxruntime", "tensorflow", "torch")
+
+
+def fenced(page: Path, *languages: str) -> list[tuple[int, str]]:
+    """Line and text of a page's blocks of code in one of these languages."""
+    text = page.read_text()
+    blocks = re.finditer(r"^```(\w+)\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+    return [(text.count("\n", 0, block.start(2)) + 1, block[2]) for block in blocks if block[1] in languages]
+
+
+def peers_of(code: str) -> set[str]:
+    """The packages of ``PEERS`` that a block imports."""
+    return set(re.findall(rf"^\s*(?:import|from) ({'|'.join(PEERS)})\b", code, flags=re.MULTILINE))
+
+
+RUNS = [
+    pytest.param(page, peer, id=page.stem + f"-{peer}" * bool(peer))
+    for page in PAGES
+    for peer in [None, *sorted(set().union(*(peers_of(code) for _, code in fenced(page, "python"))))]
+    if fenced(page, "python")
+]
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize(("page", "peer"), RUNS)
+def test_page_runs(page: Path, peer: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A page's Python from the top, in one session and an empty folder; with a peer's blocks if there are any and it is installed."""
+    if peer:
+        pytest.importorskip(peer, reason=f"{page.name} has blocks of {peer}, which is not installed")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    session: dict = {"__name__": "__main__"}
+    ran = 0
+    for line, code in fenced(page, "python"):
+        if peers_of(code) <= {peer}:
+            # Lines before it, so that a traceback has the page's own numbers.
+            exec(compile("\n" * (line - 1) + code, str(page), "exec"), session)
+            ran += 1
+    assert ran
+
+
+def test_readme_learns(capsys: pytest.CaptureFixture[str]):
+    """README's first network is as good as one is on these digits."""
+    session: dict = {}
+    (_, code), *_ = [block for block in fenced(ROOT / "README.md", "python") if "test accuracy" in block[1]]
+    exec(code, session)
+    assert float(re.search(r"test accuracy (0\.\d+)", capsys.readouterr().out)[1]) > 0.95
+
+
+def test_python_is_marked_as_python():
+    """Blocks that are not marked ``python`` are not run: none of them may be Python under another name."""
+    for page in PAGES:
+        assert not fenced(page, "py", "python3", "Python", "pycon", "ipython"), page.name
+
+
+def test_shell_blocks_call_what_exists():
+    """What a shell block asks make or ``python -m fastmlp`` for is there."""
+    targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    commands = set(
+        re.findall(r"^def (\w+)\(arguments", (ROOT / "fastmlp" / "__main__.py").read_text(), flags=re.MULTILINE)
+    )
+    shell = "\n".join(code for page in PAGES for _, code in fenced(page, "sh", "bash", "console"))
+    prose = "\n".join(page.read_text() for page in PAGES)
+    made = re.findall(r"^(?:\$ )?make ([a-z0-9-]+)", shell, flags=re.MULTILINE) + re.findall(
+        r"`make ([a-z0-9-]+)", prose
+    )
+    asked = re.findall(r"python (?:-P )?-m fastmlp (\w+)", prose)
+    assert made
+    assert set(made) <= targets
+    assert asked
+    assert set(asked) <= commands
+
+
+def test_links_lead_somewhere():
+    """A relative link in README or docs/ goes to a file or folder that is there, or to a page that the site makes."""
+    found = 0
+    for page in PAGES:
+        for goal in re.findall(r"\]\((?!https?:|mailto:|#)([^)#\s]+)", page.read_text()):
+            made = page.parent.name == "docs" and goal.startswith("generated/")
+            assert made or (page.parent / goal).exists(), f"{page.name}: {goal}"
+            found += 1
+    assert found

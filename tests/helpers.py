@@ -1,0 +1,85 @@
+"""Shared by the tests: the one tolerance, the contract's own figures, generators of data that vary."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+import sklearn
+from sklearn.utils.fixes import parse_version
+
+# What is promised to users (README): largest relative differences from scikit-learn's loss.
+SKLEARN_CURVE_RTOL = 1e-9
+SKLEARN_LBFGS_RTOL = 1e-6
+SKLEARN_FLOAT32_RTOL = 1e-3
+CURVE_EPOCHS = 20
+
+# Whether a sanitizer's runtime is loaded before everything else: it takes address space, and keeps what is freed.
+SANITIZED = "san" in os.environ.get("LD_PRELOAD", "")
+
+# Central differences in float64 with step h: truncation h^2, rounding eps / h; h = eps^(1/3) balances them.
+DIFFERENCE_STEP = np.finfo(np.float64).eps ** (1 / 3)
+
+
+def tolerance(dtype: str | np.dtype, n_terms: int, scale: float = 1.0) -> float:
+    """Bound for the error of a sum of ``n_terms`` products whose absolute values add up to ``scale``.
+
+    n eps |A| |B| bounds any order of summation (Higham 2002, section 3.1); the factor 4 is for what is done to
+    each term before (an activation's few ulps) and after.
+    """
+    return 4 * max(n_terms, 1) * float(np.finfo(dtype).eps) * scale
+
+
+def subnormal_tolerance(dtype: str | np.dtype) -> float:
+    """Bound for the difference of two results among subnormal numbers, where rounding is absolute: an update's two roundings."""
+    return 2 * float(np.finfo(dtype).smallest_subnormal)
+
+
+def difference_tolerance(scale: float) -> float:
+    """Bound for the error of central differences of a function whose third derivatives are about ``scale``."""
+    return 10 * DIFFERENCE_STEP**2 * scale
+
+
+def needs_sklearn(version: str, what: str) -> None:
+    """Skip what can be compared with scikit-learn's own MLPs from a release on only; ours do it with any."""
+    if parse_version(sklearn.__version__) < parse_version(version):
+        pytest.skip(f"scikit-learn {sklearn.__version__} has no {what} (from {version} on)")
+
+
+def varied(array: np.ndarray) -> np.ndarray:
+    """The array, asserted to hold more than one value: input that does not vary tests nothing."""
+    assert np.ptp(array) > 0
+    return array
+
+
+def classification(n_classes: int, n: int = 203, n_features: int = 13, dtype: str = "float64", seed: int = 0):
+    """X (n, n_features) and labels (n,) that a small network learns in part."""
+    draws = np.random.RandomState(seed)
+    X = draws.standard_normal((n, n_features))
+    centres = draws.standard_normal((n_classes, n_features))
+    y = np.argmax(X @ centres.T + draws.standard_normal((n, n_classes)), axis=1)
+    return varied(X.astype(dtype)), varied(y)
+
+
+def multilabel(n: int = 203, n_features: int = 13, n_labels: int = 4, seed: int = 0):
+    """X (n, n_features) and indicators (n, n_labels)."""
+    draws = np.random.RandomState(seed)
+    X = draws.standard_normal((n, n_features))
+    return varied(X), varied((X @ draws.standard_normal((n_features, n_labels)) > 0).astype(int))
+
+
+def regression(n: int = 203, n_features: int = 13, n_outputs: int = 1, dtype: str = "float64", seed: int = 0):
+    """X (n, n_features) and y (n,) or (n, n_outputs), not linear in X."""
+    draws = np.random.RandomState(seed)
+    X = draws.standard_normal((n, n_features))
+    y = np.sin(X @ draws.standard_normal((n_features, n_outputs))) + 0.1 * draws.standard_normal((n, n_outputs))
+    return varied(X.astype(dtype)), varied(y[:, 0] if n_outputs == 1 else y)
+
+
+def counts(n: int = 203, n_features: int = 13, n_outputs: int = 1, seed: int = 0):
+    """X (n, n_features) and Poisson counts, some of them 0."""
+    X, y = regression(n, n_features, n_outputs, seed=seed)
+    y = np.random.RandomState(seed).poisson(np.exp(y)).astype(np.float64)
+    assert (y == 0).any()
+    return X, varied(y)
