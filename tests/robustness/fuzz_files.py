@@ -1,7 +1,7 @@
 """Mutated model files: each loads as a model that works, or raises FileFormatError. python tests/robustness/fuzz_files.py N [SEED]
 
 The process gives itself a limit of memory little above what it has, and of time per file, so that a file that asks for more
-than it holds, or that hangs, is a failure here. tests/robustness/test_saving_hostile.py runs a few thousand.
+than it holds, or that hangs, is a failure here. tests/robustness/test_hostile_files.py runs a few thousand.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Every training method through the estimators: that each parameter does what it says, and nothing else.
 
 Whole fits are done again by the reference from ``random_state`` alone: initial parameters, the methods' seed, orders, mixup's
-shares. Scores that steer a run, and networks that are changed between two of them, are test_estimators_adapt.py's.
+shares. Scores that steer a run, and networks that are changed between two of them, are test_transfer.py's.
 """
 
 from __future__ import annotations
