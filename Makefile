@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 # Installed once per change of anything that is compiled or declared.
 SOURCES := pyproject.toml setup.py $(shell find csrc fastmlp -name '*.[ch]' -o -name '*.def' -o -name '*.py' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.pyi')
 
-.PHONY: help demo examples test test-oldest docs lint types wheel wheel-test bench bench-check bench-peers bench-scale bench-start bench-methods profile check \
+.PHONY: help demo examples test test-oldest docs lint types wheel wheel-test bench bench-check bench-peers bench-scale bench-start bench-corners bench-methods profile check \
   debug asan ubsan tsan valgrind fuzz soak test-isa test-serial check-aarch64 thorough annotate sdist format clean
 
 help:          ## this list
@@ -64,6 +64,9 @@ bench-scale: .venv-bench/installed ## time per step and memory as batch, width, 
 
 bench-start: .venv-bench/installed ## what passes before a fit's first step, and an import's time beside NumPy's
 	.venv-bench/bin/python -m benchmarks.start
+
+bench-corners: .venv-bench/installed ## where scikit-learn might be faster: sparse rows, tiny data, large networks, in turn
+	.venv-bench/bin/python -m benchmarks.corners $(CORNERS)
 
 bench-methods: .venv-bench/installed ## what each activation, solver and training method adds to a step
 	.venv-bench/bin/python -m benchmarks.methods $(METHODS)
