@@ -1,4 +1,4 @@
-"""python -m fastmlp info | check | demo | methods: what was built, whether it is right on this machine, what it can do.
+"""python -m fastmlp info | check | demo: what was built, whether it is right on this machine, what it can do.
 
 Prints and plots; refuses to be imported by anything.
 """
@@ -38,14 +38,6 @@ def check(arguments: argparse.Namespace) -> int:
         print(f"not on this CPU, so not checked: {', '.join(missing)}")
     print(f"{passed} passed, {failed} failed")
     return 1 if failed else 0
-
-
-def methods(arguments: argparse.Namespace) -> int:
-    """Every activation, loss, solver, schedule and method with its formula, as Markdown."""
-    from fastmlp.tables import methods as page
-
-    print(page(), end="")
-    return 0
 
 
 def demo(arguments: argparse.Namespace) -> int:
@@ -118,7 +110,7 @@ def draw_curves(model: fastmlp.MLPClassifier, path: Path) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m fastmlp", description=(__doc__ or "").splitlines()[0])
     commands = parser.add_subparsers(required=True, metavar="command")
-    for command in (info, check, demo, methods):
+    for command in (info, check, demo):
         sub = commands.add_parser(command.__name__, help=(command.__doc__ or "").splitlines()[0])
         sub.set_defaults(run=command)
         if command is demo:

@@ -13,9 +13,9 @@ import fastmlp
 
 PACKAGE = Path(fastmlp.__file__).parent
 # From the ground up. A module at the top of the package is a room of its own; the package's face, __init__.py, stands above all.
-ROOMS = ["_version", "core", "network", "training", "estimators", "inspection", "check", "tables", "__main__"]
+ROOMS = ["_version", "core", "network", "training", "estimators", "inspection", "check", "__main__"]
 WITHOUT_SKLEARN = ROOMS[: ROOMS.index("estimators")]
-READS_REFERENCE = {"check", "tables"}
+READS_REFERENCE = {"check"}
 # A folder holds at most so many modules.
 MOST_MODULES = 12
 

@@ -1,7 +1,6 @@
-"""docs/methods.md, made from the code: names from the C tables and the tables of Python, formulas from the reference's docstrings.
+"""Writes docs/methods.md: names from the tables of the C and Python code, formulas from the reference's docstrings.
 
-`python -m fastmlp methods` prints it; a test holds the file in docs against it. It refuses to hold a list of names. Imported by
-``__main__`` and tests only.
+Run ``python -P docs/_ext/methods_page.py`` after adding a method; tests/docs/test_docs.py compares the page with the code.
 """
 
 from __future__ import annotations
@@ -10,17 +9,16 @@ import inspect
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from sklearn.neural_network import MLPClassifier as SklearnClassifier
 
-import fastmlp.core as core
-from fastmlp import reference
-from fastmlp.estimators.classifier import MLPClassifier, MLPRegressor
+from fastmlp import MLPClassifier, MLPRegressor, core, reference
 from fastmlp.network.initialisers import PAIRS, WEIGHT_INITIALISERS
 from fastmlp.training.schedules import CURVES, SCHEDULES, STOCHASTIC_SOLVERS
 
-# The solver sgd is one of these rules, by its parameters.
+# The solver 'sgd' uses one of these rules, depending on its parameters.
 _SGD_VARIANTS = {"sgd": "sgd, momentum=0", "sgd_momentum": "sgd, nesterovs_momentum=False", "sgd_nesterov": "sgd"}
 
 
@@ -31,12 +29,12 @@ def _doc(thing: Any) -> str:
 
 
 def _words(function: Any) -> str:
-    """A docstring in one line; what stands under its first blank line too."""
+    """A docstring in one line, all its paragraphs included."""
     return " ".join(_doc(function).split())
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
-    """Markdown; a bar inside a formula is not the end of a cell."""
+    """The lines of a Markdown table; bars inside formulas are escaped."""
     head = list(head)
     yield "| " + " | ".join(head) + " |"
     yield "| " + " | ".join("---" for _ in head) + " |"
@@ -46,7 +44,7 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
 
 
 def _curve(name: str) -> list[str]:
-    """A schedule's row: what it is by default, and its formula."""
+    """A schedule's row: name, object with its defaults, formula."""
     curve: Any = CURVES[name]()
     defaults = ", ".join(f"{field.name}={getattr(curve, field.name)!r}" for field in fields(curve))
     formula = _doc(type(curve)).split("\n\n")[0]
@@ -54,12 +52,12 @@ def _curve(name: str) -> list[str]:
 
 
 def methods() -> str:
-    """The whole page."""
+    """The text of the page."""
     lines = [
         "# Methods",
         "",
-        "Written by `python -m fastmlp methods`, from the code. Formulas are those of [`fastmlp/reference`](../fastmlp/reference), which",
-        "is also what every compiled kernel is held against; papers are named there.",
+        "Every activation, loss, solver, schedule and initializer with its formula. The formulas come from [`fastmlp/reference`](../fastmlp/reference),",
+        "the NumPy implementation against which every compiled kernel is tested; the papers are cited there.",
         "",
         "## Activations (`activation`)",
         "",
@@ -114,7 +112,7 @@ def methods() -> str:
 
 
 def _parameters() -> Iterator[list[str]]:
-    """What the estimators' docstrings say of each parameter of their own."""
+    """Rows from the estimators' docstrings: each parameter that scikit-learn's estimators lack."""
     upstream = set(SklearnClassifier().get_params()) | {"loss"}
     seen: set[str] = set()
     for estimator in (MLPClassifier, MLPRegressor):
@@ -129,7 +127,7 @@ def _parameters() -> Iterator[list[str]]:
 
 
 def _initial(name: str) -> list[str]:
-    """A row: how it is drawn, and how large the numbers are in a layer of 256 x 128."""
+    """An initializer's row: its distribution, with the numbers of a layer of 256 x 128."""
     if name not in reference.INITIALISERS:
         words = {
             "auto": "as scikit-learn: glorot_uniform, with a smaller bound for logistic",
@@ -142,3 +140,7 @@ def _initial(name: str) -> list[str]:
         f"`{name}`",
         f"uniform(-r, r), r = {number:.4f}" if kind == "uniform" else f"normal, standard deviation {number:.4f}",
     ]
+
+
+if __name__ == "__main__":
+    (Path(__file__).parents[1] / "methods.md").write_text(methods())
