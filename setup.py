@@ -3,7 +3,7 @@
 Environment: FASTMLP_OPENMP=0 builds without threads; FASTMLP_DEBUG=1 builds with bounds checks, -O1 and -g;
 FASTMLP_SANITIZE=address (undefined, thread) adds a sanitizer; FASTMLP_PROFILE=1 builds Trainer.profile (make profile).
 LIBOMP_PREFIX=/folder names an OpenMP runtime that Apple's clang does not find by itself (include/omp.h, lib/libomp).
-Everything that does not depend on the machine is in pyproject.toml. docs/building.md says which systems were tried.
+Everything that does not depend on the machine is in pyproject.toml. docs/developers/building.md says which systems were tried.
 """
 
 import os

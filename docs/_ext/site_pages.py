@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ TITLES = {
 RETURNED = {"fastmlp.inspection.learning_rate_range": ["tuning.LearningRateRange"]}
 NEW_PAGES = "<!-- new pages -->"
 TOCTREE = re.compile(r"```\{toctree\}\n(.*?)```", re.DOTALL)
-LINK_OUT = re.compile(r"\[([^\]]+)\]\(\.\./([^)#]+)(#[^)]*)?\)")
+LINK_OUT = re.compile(r"\[([^\]]+)\]\((\.\./[^)#]+)(#[^)]*)?\)")
 
 
 def home_of(name: str) -> str:
@@ -116,24 +117,25 @@ def new_pages() -> list[str]:
 def read_page(app: Sphinx, docname: str, source: list[str]) -> None:
     """List the new pages in the guide; lead links that go out of docs/ to the page that is made of their goal."""
     source[0] = source[0].replace(NEW_PAGES, "\n".join(new_pages()))
-    if "/" not in docname:
-        source[0] = LINK_OUT.sub(_inside, source[0])
+    if not docname.startswith("generated/"):
+        source[0] = LINK_OUT.sub(partial(_inside, (DOCS / docname).parent), source[0])
 
 
-def _inside(link: re.Match[str]) -> str:
-    """A link to the page of the site; its words alone where there is none, as for a folder of the sources."""
-    words, goal, anchor = link[1], link[2].rstrip("/"), link[3] or ""
-    path = ROOT / goal
+def _inside(folder: Path, link: re.Match[str]) -> str:
+    """A link from a page in `folder` to the page of the site; its words alone where there is none, as for a folder of the sources."""
+    words, path, anchor = link[1], (folder / link[2]).resolve(), link[3] or ""
     if not path.exists():
-        raise FileNotFoundError(f"a page links to ../{goal}, which is not there")
+        raise FileNotFoundError(f"a page links to {link[2]}, which is not there")
+    if path.is_relative_to(DOCS):
+        return link[0]
     if path.is_relative_to(RESULTS) and path.suffix == ".md":
-        return f"[{words}](generated/results/{path.relative_to(RESULTS)}{anchor})"
-    if goal in ("CHANGELOG.md", "CONTRIBUTING.md"):
-        return f"[{words}](generated/{goal}{anchor})"
-    if goal in ("examples", "examples/README.md"):
-        return f"[{words}](generated/examples/index.rst)"
+        return f"[{words}](/generated/results/{path.relative_to(RESULTS)}{anchor})"
+    if path in (ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md"):
+        return f"[{words}](/generated/{path.name}{anchor})"
+    if path in (ROOT / "examples", ROOT / "examples" / "README.md"):
+        return f"[{words}](/generated/examples/index.rst)"
     if path.parent == ROOT / "examples" and path.suffix == ".py":
-        return f"[{words}](generated/examples/{path.stem}.rst)"
+        return f"[{words}](/generated/examples/{path.stem}.rst)"
     return words
 
 

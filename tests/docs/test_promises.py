@@ -1,4 +1,4 @@
-"""What docs/promises.md names as holding a promise exists."""
+"""What docs/developers/promises.md names as holding a promise exists."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 ROWS = [
     [cell.strip() for cell in line.strip("|").split("|")]
-    for line in (ROOT / "docs" / "promises.md").read_text().splitlines()
+    for line in (ROOT / "docs" / "developers" / "promises.md").read_text().splitlines()
     if line.startswith("| ")
 ][1:]
 HELD_BY = sorted({name for row in ROWS for name in re.findall(r"`([^`]+)`", row[2])})
