@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import sklearn
 from sklearn.utils.fixes import parse_version
+
+import fastmlp
 
 # What is promised to users (README): largest relative differences from scikit-learn's loss.
 SKLEARN_CURVE_RTOL = 1e-9
@@ -17,6 +22,10 @@ CURVE_EPOCHS = 20
 
 # Whether a sanitizer's runtime is loaded before everything else: it takes address space, and keeps what is freed.
 SANITIZED = "san" in os.environ.get("LD_PRELOAD", "")
+
+# Of a process that shall import the fastmlp that this one has imported, and after how many seconds it has hung.
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(fastmlp.__file__).parent.parent)}
+HANGS_AFTER = 120
 
 # Central differences in float64 with step h: truncation h^2, rounding eps / h; h = eps^(1/3) balances them.
 DIFFERENCE_STEP = np.finfo(np.float64).eps ** (1 / 3)
@@ -45,6 +54,19 @@ def needs_sklearn(version: str, what: str) -> None:
     """Skip what can be compared with scikit-learn's own MLPs from a release on only; ours do it with any."""
     if parse_version(sklearn.__version__) < parse_version(version):
         pytest.skip(f"scikit-learn {sklearn.__version__} has no {what} (from {version} on)")
+
+
+def output_of(code: str, *arguments: str, **environment: str) -> str:
+    """What Python code prints in a process of its own, which must end well."""
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code, *arguments],
+        env={**ENVIRONMENT, **environment},
+        capture_output=True,
+        text=True,
+        timeout=HANGS_AFTER,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
 
 
 def varied(array: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import warnings
 
 import joblib
 import numpy as np
@@ -261,3 +262,54 @@ def test_works_in_sklearns_tools():
     X, y = classification(3)
     pipeline = make_pipeline(StandardScaler(), MLPClassifier(**SMALL))
     assert np.isfinite(cross_val_score(pipeline, X, y, cv=3, n_jobs=2, error_score="raise")).all()
+
+
+def test_refused_coefs_leave_the_model_as_it_was():
+    X, y = classification(3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = MLPClassifier((7,), max_iter=2, random_state=0).fit(X, y)
+    before = model.predict_proba(X)
+    good = [W.copy() for W in model.coefs_]
+    for bad in ([np.zeros((2, 2))] * 2, good[:1], [np.zeros_like(good[0]), good[1] * 1j]):
+        with pytest.raises(ValueError, match="coefs"):
+            model.coefs_ = bad
+        np.testing.assert_array_equal(model.predict_proba(X), before)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning", "ignore:lbfgs failed")
+@pytest.mark.parametrize(("name", "value"), [
+    *(("solver", solver) for solver in ("lbfgs", "sgd", "adam", "rmsprop")), ("loss", "huber"), ("activation", "tanh"),
+    ("activation", ["tanh"]), ("dtype", "float32"), ("learning_rate", "cosine"), ("weight_init", "he_normal"),
+    ("validation_metric", "r2"),
+])  # fmt: skip
+def test_names_may_be_numpys(name, value):
+    """What a grid over an array of names hands in: NumPy's strings, which are a subclass of Python's."""
+    X, y = regression()
+    settings = {
+        "hidden_layer_sizes": (4,),
+        "max_iter": 2,
+        "random_state": 0,
+        "early_stopping": name == "validation_metric",
+    }
+    given = np.array(value)[()]
+    assert type(value) is not type(given)
+    want, got = (MLPRegressor(**settings, **{name: each}).fit(X, y) for each in (value, given))
+    np.testing.assert_array_equal(got.predict(X), want.predict(X))
+
+
+def test_coefs_of_an_unfitted_estimator_are_missing_by_name():
+    for name in ("coefs_", "intercepts_"):
+        with pytest.raises(AttributeError, match=f"'MLPClassifier' object has no attribute '{name}'"):
+            getattr(MLPClassifier(), name)
+
+
+@pytest.mark.parametrize("activation", core.ACTIVATIONS)
+def test_estimator_learns_with_activation(activation):
+    """Each name of the table is one that the estimators take, and the loss falls."""
+    X, y = classification(3)
+    estimator = MLPClassifier((11, 5), activation, random_state=0, max_iter=30, tol=0.0)
+    with pytest.warns(UserWarning, match="Maximum iterations"):
+        estimator.fit(X, y)
+    assert estimator.loss_curve_[-1] < min(estimator.loss_curve_[:10])
+    assert np.isfinite(estimator.predict_proba(X)).all()

@@ -558,3 +558,14 @@ def test_dates_are_no_numbers(dtype):
         with pytest.raises(TypeError, match="y must be numbers"):
             MLPRegressor(hidden_layer_sizes=(4,), max_iter=2).fit(X, values)
     assert MLPClassifier((4,), max_iter=2).fit(X, np.where(y == 1, dates[0], dates[1])).classes_.dtype.kind in "mM"
+
+
+def test_packed_records_are_read():
+    X, y = classification(3)
+    records = np.zeros(len(X), [("flag", "i1"), ("x", "f8", (X.shape[1],))])
+    records["x"] = X
+    settings = {"hidden_layer_sizes": (7,), "max_iter": 2, "random_state": 0}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        want, got = MLPClassifier(**settings).fit(X, y), MLPClassifier(**settings).fit(records["x"], y)
+    np.testing.assert_array_equal(got.predict_proba(records["x"]), want.predict_proba(X))

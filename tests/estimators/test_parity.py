@@ -7,6 +7,7 @@ import warnings
 
 import numpy as np
 import pytest
+import sklearn.neural_network
 from helpers import (
     CURVE_EPOCHS,
     SKLEARN_CURVE_RTOL,
@@ -366,3 +367,15 @@ def test_difference_early_stopping_stratifies():
         warnings.simplefilter("error")
         warnings.simplefilter("ignore", ConvergenceWarning)
         fastmlp.MLPClassifier(**settings).fit(X, y)
+
+
+@pytest.mark.parametrize("activation", [name for name in core.ACTIVATIONS if name in SKLEARN_ACTIVATIONS])
+def test_no_hidden_layer_draws_as_sklearn(activation):
+    X, y = classification(3)
+    curves = []
+    for module in (sklearn.neural_network, fastmlp):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            estimator = module.MLPClassifier((), activation=activation, max_iter=5, random_state=5).fit(X, y)
+        curves.append(estimator.loss_curve_)
+    np.testing.assert_allclose(curves[1], curves[0], rtol=SKLEARN_CURVE_RTOL)

@@ -1,7 +1,7 @@
 """Every training method through the estimators: that each parameter does what it says, and nothing else.
 
 Whole fits are done again by the reference from ``random_state`` alone: initial parameters, the methods' seed, orders, mixup's
-shares. Scores that steer a run, and networks that are changed between two of them, are test_transfer.py's.
+shares. Scores that steer a run, and networks that are changed between two of them, are in test_validation.py and test_transfer.py.
 """
 
 from __future__ import annotations
@@ -214,7 +214,7 @@ def test_cases_name_every_parameter():
     theirs = set(sklearn.neural_network.MLPClassifier().get_params()) | set(
         sklearn.neural_network.MLPRegressor().get_params()
     )
-    # Elsewhere: element types and threads (test_bits), rmsprop's rho (test_training), scores (below).
+    # Elsewhere: element types and threads (test_bits), rmsprop's rho (core/test_trainer.py), scores (test_validation.py).
     assert ours - theirs - {"loss"} - covered == {"dtype", "n_jobs", "rho", "validation_metric"}
 
 
@@ -451,3 +451,33 @@ def output_of_a_batch(network, X):
     for W, b, scale in zip(network.coefs[:-1], network.intercepts[:-1], network.scales, strict=True):
         a = np.tanh(reference.normalise(a @ W, scale, b)[0])
     return reference.OUTPUTS[network.out_activation](a @ network.coefs[-1] + network.intercepts[-1])
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_a_last_batch_of_one_row_counts_as_one_row():
+    """Its variance is 0: with a whole batch's say in the running averages it took a score of 0.96 down to 0.70."""
+    X, y = regression(n=401, n_features=4)
+    settings = {"hidden_layer_sizes": (32,), "batch_norm": True, "batch_size": 200, "max_iter": 150, "random_state": 0}
+    settings |= {"learning_rate_init": 0.01, "n_iter_no_change": np.inf}
+    whole, rest = (MLPRegressor(**settings).fit(X[:n], y[:n]).score(X[:n], y[:n]) for n in (400, 401))
+    assert whole > 0.9
+    assert rest > whole - 0.05
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_class_weights_of_a_batch_without_all_classes():
+    """partial_fit knows the classes; scikit-learn's weights of what a batch happens to hold called the others unknown."""
+    X, y = classification(3)
+    few = y < 2
+    settings = {"hidden_layer_sizes": (4,), "random_state": 0}
+    weighted = MLPClassifier(**settings, class_weight={0: 2.0, 2: 3.0}).partial_fit(X[few], y[few], classes=[0, 1, 2])
+    plain = MLPClassifier(**settings).partial_fit(X[few], y[few], np.where(y[few] == 0, 2.0, 1.0), classes=[0, 1, 2])
+    np.testing.assert_array_equal(weighted.predict_proba(X), plain.predict_proba(X))
+
+
+@pytest.mark.parametrize("class_weight", [{0: 0, 1: 0}, {0: np.nan}, {1: np.inf}], ids=str)
+def test_class_weights_that_leave_nothing_to_learn_from(class_weight):
+    """No ZeroDivisionError, no divergence: the parameter's name."""
+    X, y = classification(2)
+    with pytest.raises(ValueError, match="class_weight must leave finite weights"):
+        MLPClassifier((4,), class_weight=class_weight).fit(X, y)

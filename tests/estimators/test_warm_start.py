@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import warnings
 
 import numpy as np
 import pytest
@@ -434,3 +435,49 @@ def test_solvers_of_both_kinds_take_turns():
     assert np.array_equal(expected.fit(X, Y).network_.parameters, estimator.network_.parameters)
     estimator.set_params(solver="sgd").partial_fit(X, Y)
     assert len(estimator.history_) == 1
+
+
+CONVERGED = {
+    "hidden_layer_sizes": (8,),
+    "learning_rate_init": 0.02,
+    "max_iter": 500,
+    "random_state": 0,
+    "warm_start": True,
+    "tol": 1e-3,
+}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda estimator: estimator.grow((24,), random_state=0),
+        lambda estimator: estimator.freeze(),
+        lambda estimator: estimator.freeze().unfreeze(1).freeze(0),
+    ],
+    ids=["grow", "freeze", "freeze both ways"],
+)
+def test_a_changed_network_gets_its_own_patience(change):
+    """After a plateau the count of epochs without improvement stood at its limit: one epoch, and the next fit was over."""
+    X, y = classification(3)
+    estimator = MLPClassifier(**CONVERGED).fit(X, y)
+    assert estimator.n_iter_ < 500
+    estimator.set_params(learning_rate_init=1.0)  # nothing gets better now
+    assert copy.deepcopy(estimator).fit(X, y).n_iter_ == 1  # unchanged, as in scikit-learn
+    change(estimator)
+    estimator.fit(X, y)
+    assert estimator.n_iter_ > estimator.n_iter_no_change
+    assert estimator.best_loss_ == min(estimator.loss_curve_[-estimator.n_iter_ :])
+
+
+def test_a_changed_metric_is_a_new_measure():
+    """No log-loss, which is below 0 as a score, is better than an accuracy: the run ended at once, where it had begun."""
+    X, y = classification(3)
+    estimator = MLPClassifier(**CONVERGED, early_stopping=True).fit(X, y)
+    start = estimator.network_.parameters.copy()
+    estimator.set_params(validation_metric="neg_log_loss", learning_rate_init=1e-4, max_iter=3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        estimator.fit(X, y)
+    assert estimator.n_iter_ == 3
+    assert estimator.best_validation_score_ == max(estimator.validation_scores_[-3:]) < 0
+    assert not np.array_equal(estimator.network_.parameters, start)

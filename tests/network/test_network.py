@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import pickle
+import sys
 
 import numpy as np
 import pytest
-from helpers import DIFFERENCE_STEP, difference_tolerance, tolerance, varied
+from helpers import DIFFERENCE_STEP, classification, difference_tolerance, tolerance, varied
 from scipy import sparse
+from scipy.sparse import csr_array
 
 from fastmlp import Network, core, reference
 
@@ -202,3 +204,69 @@ def test_network_refuses_input(rng):
         net.loss_gradient(X, [0, 1, 2, 0], [1.0])
     with pytest.raises(ValueError, match="X must have at least one row"):
         net.loss_gradient(X[:0], np.zeros(0, int))
+
+
+@pytest.mark.parametrize("n_threads", [0, -1, -9])
+def test_forward_refuses_no_threads(n_threads):
+    with pytest.raises(ValueError, match="n_threads must be positive"):
+        Network((4, 3), random_state=0).forward(np.zeros((9, 4), "f"), n_threads=n_threads)
+
+
+def test_forward_takes_more_threads_than_there_are():
+    network, X = Network((4, 3), random_state=0), np.random.RandomState(0).rand(999, 4)
+    np.testing.assert_array_equal(network.forward(X, n_threads=50_000), network.forward(X))
+
+
+SWAPPED = ">" if sys.byteorder == "little" else "<"
+
+
+@pytest.mark.parametrize("dtype", [SWAPPED + "f8", SWAPPED + "f4", "c16", "i8", "f2"])
+def test_core_refuses_what_it_cannot_read(dtype):
+    network = Network((4, 3), dtype="float64", random_state=0)
+    X = np.ones((6, 4)).astype(dtype)
+    with pytest.raises(ValueError, match="X must be float32 or float64"):
+        network.forward(X)
+    with pytest.raises(ValueError, match="out must be"):
+        network.forward(np.ones((6, 4)), out=np.zeros((6, 3), dtype))
+
+
+def test_core_reads_mixed_csr_indices():
+    X = csr_array(np.random.RandomState(0).rand(20, 4) * (np.arange(4) % 2))
+    network = Network((4, 3), random_state=0)
+    want = network.forward(X)
+    X.indptr = X.indptr.astype(np.int64)
+    np.testing.assert_array_equal(network.forward(X), want)
+    X.indices = X.indices.astype(np.float64)
+    with pytest.raises(ValueError, match="indices"):
+        network.forward(X)
+
+
+def test_network_takes_any_byte_order_as_a_type():
+    assert Network((4, 3), dtype=SWAPPED + "f4").parameters.dtype == np.dtype("float32")
+
+
+def test_network_names_may_be_numpys():
+    X, y = classification(3)
+    network = Network((13, 3), np.str_("tanh"), np.str_("softmax"), np.str_("float64"), random_state=0)
+    assert network.loss_gradient(X, y, loss=np.str_("log_loss"))[0] == network.loss_gradient(X, y)[0]
+
+
+@pytest.mark.parametrize("name", ["coefs", "intercepts", "scales", "means", "variances"])
+def test_replaced_arrays_are_adopted_alike(name):
+    """``folded`` went by scales and averages that were put in place of views, ``forward`` by those that had been there."""
+    X = np.random.RandomState(0).standard_normal((20, 4))
+    network = Network((4, 6, 5, 3), "tanh", dtype="float64", random_state=0, batch_norm=True)
+    written = network.copy()
+    getattr(written, name)[1][...] *= 3
+    getattr(written, name)[1][...] += 1
+    getattr(network, name)[1] = getattr(network, name)[1] * 3 + 1
+    folded = network.folded()
+    np.testing.assert_array_equal(network.forward(X), written.forward(X))
+    np.testing.assert_array_equal(folded.forward(X), written.folded().forward(X))
+    assert getattr(network, name)[1].base is not None
+    before = network.forward(X)
+    for bad in (np.zeros(2), getattr(network, name)[1] * 1j):
+        getattr(network, name)[1] = bad
+        with pytest.raises(ValueError, match=rf"{name}\[1\] must have shape"):
+            network.adopt()
+    np.testing.assert_array_equal(network.forward(X), before)

@@ -597,3 +597,47 @@ def test_multilabel_eval_set_is_an_indicator(value):
     y = (X[:, :2] > 0).astype(int)
     with pytest.raises(ValueError, match=r"eval_set .* indicator matrix"):
         MLPClassifier((4,), max_iter=3).fit(X, y, eval_set=(X, y * value))
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_running_averages_that_overflow_are_divergence(early_stopping):
+    """Squares of 1e25 have no place in float32: the averages were infinite, the parameters finite, the predictions NaN."""
+    X, y = classification(2, dtype="float32")
+    estimator = MLPClassifier((8,), batch_norm=True, early_stopping=early_stopping, max_iter=3, random_state=0)
+    with pytest.raises(ValueError, match=r"in epoch 1 \(.*\): scale the input"):
+        estimator.fit(X * np.float32(1e25), y)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_training_goes_on_after_a_divergence_that_was_caught():
+    """The best parameters were finite, adam's moments were not: the next partial_fit diverged too."""
+    X, y = regression()
+    estimator = MLPRegressor(
+        hidden_layer_sizes=(8, 8), max_iter=60, random_state=0, learning_rate_init=1e-3, n_iter_no_change=np.inf
+    )
+    estimator.set_params(learning_rate=lambda step, n_steps: 1.0 if step < 6 else 1e300)
+    with pytest.warns(UserWarning, match=r"no longer finite after epoch [2-9]"):
+        estimator.fit(X, y, eval_set=(X, y))
+    assert np.isfinite(estimator.predict(X)).all()
+    estimator.set_params(learning_rate="constant").partial_fit(X, y)
+    assert np.isfinite(estimator.loss_)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning", "ignore::RuntimeWarning")
+def test_clipping_of_gradients_whose_squares_overflow():
+    """Beyond 2e19 in float32 the norm was infinite and the factor 0: no step was made, and none was missed. Where doubles end,
+    it is divergence."""
+    X, y = classification(2, dtype="float32")
+    settings = {
+        "hidden_layer_sizes": (8,),
+        "activation": "identity",
+        "solver": "sgd",
+        "max_grad_norm": 1.0,
+        "learning_rate_init": 0.1,
+    }
+    estimator = MLPClassifier(**settings, random_state=0, max_iter=20)
+    losses = estimator.fit(X * np.float32(1e25), y).loss_curve_
+    assert losses[-1] < 0.5 * losses[0]
+    with pytest.raises(ValueError, match=r"in epoch 1 \(.*\): scale the input"):
+        estimator.fit(X.astype(np.float64) * 1e200, y)

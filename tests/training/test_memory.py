@@ -1,13 +1,9 @@
-"""How much memory training takes, counted in copies of the parameters; that a Trainer which has let go of its memory says so."""
+"""How much memory training takes, counted in copies of the parameters."""
 
-import subprocess
 import sys
 
-import numpy as np
 import pytest
-from helpers import SANITIZED
-
-from fastmlp import Network, core
+from helpers import SANITIZED, output_of
 
 WIDTH = 2048
 CHILD = f"""
@@ -36,30 +32,6 @@ print(peak() - before)
 @pytest.mark.parametrize(("early_stopping", "copies"), [(False, 4), (True, 5)])
 def test_training_takes_few_copies_of_the_parameters(early_stopping, copies):
     """The estimator's, the weights in panels and Adam's moments, and the best ones; what comes after the epochs takes no more."""
-    command = [sys.executable, "-P", "-c", CHILD, str(int(early_stopping))]
-    found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    found = output_of(CHILD, str(int(early_stopping)))
     parameters = 4 * (8 * WIDTH + WIDTH**2 + WIDTH * 3 + 2 * WIDTH + 3)
-    assert int(found.stdout) < (copies + 0.6) * parameters
-
-
-def test_finished_trainer_is_of_no_use():
-    network = Network((5, 40, 3), dtype="float64", random_state=0)
-    draws = np.random.default_rng(0)
-    X, y = draws.standard_normal((30, 5)), draws.integers(0, 3, 30)
-    trainer = core.Trainer(network.plan, "log_loss", "adam", 10)
-    parameters, state = network.parameters.copy(), np.empty((2, network.n_parameters))
-    trainer.load(parameters)
-    trainer.epoch(X, y, None, None, np.full(3, 1e-3), 0)
-    stored, stored_state = parameters.copy(), state.copy()
-    trainer.store(stored, stored_state)
-    trainer.finish(parameters, state)
-    assert np.array_equal(parameters, stored)
-    assert np.array_equal(state, stored_state)
-    for use in (
-        lambda: trainer.load(parameters),
-        lambda: trainer.store(parameters),
-        lambda: trainer.finish(parameters),
-        lambda: trainer.epoch(X, y, None, None, np.full(3, 1e-3), 0),
-    ):
-        with pytest.raises(RuntimeError, match="has finished"):
-            use()
+    assert int(found) < (copies + 0.6) * parameters
