@@ -153,7 +153,7 @@ def update(
     return updated
 
 
-def leaving(dtype: str, x: Array, W: Array, b: Array, name: str, **options: Any) -> Callable[[], Any]:
+def layer_output(dtype: str, x: Array, W: Array, b: Array, name: str, **options: Any) -> Callable[[], Any]:
     f, rate, scale, shift = reference.ACTIVATIONS[name][0], options["rate"], options["scale"], options["shift"]
 
     def out() -> Array:
@@ -165,7 +165,7 @@ def leaving(dtype: str, x: Array, W: Array, b: Array, name: str, **options: Any)
     return out
 
 
-def normalised(dtype: str, z: Array, scale: Array, b: Array, dy: Array, name: str) -> Callable[[], Any]:
+def batch_norm(dtype: str, z: Array, scale: Array, b: Array, dy: Array, name: str) -> Callable[[], Any]:
     f, slope_of = reference.ACTIVATIONS[name]
 
     def both() -> tuple[Array, Any]:
@@ -198,8 +198,8 @@ COUNTERPARTS: dict[str, Callable[..., Callable[[], Any]]] = {
         gradient_csr,
         backward,
         update,
-        leaving,
-        normalised,
+        layer_output,
+        batch_norm,
         augment,
     )
 }

@@ -1,4 +1,5 @@
-/* dispatch.c: which tables this build holds and which of them the running CPU can use. FASTMLP_ISA is read by the caller
+/* dispatch.c: which tables this build holds and which of them the running CPU can use. FASTMLP_ISA is read by the
+ * caller
  * (_plan.pyx), which can say what is wrong with it.
  */
 #include "cpu.h"
@@ -18,8 +19,8 @@ typedef struct {
 #endif
 #define FM_ISA_any(name, test) FM_USE(name, test)
 
-#define FM_USE(name, test)                                                                                                       \
-    extern const fm_kernels fm_kernels_##name##_32, fm_kernels_##name##_64;                                                      \
+#define FM_USE(name, test)                                                                                             \
+    extern const fm_kernels fm_kernels_##name##_32, fm_kernels_##name##_64;                                            \
     static int available_##name(void) { return test; }
 #include "isa.def"
 #undef FM_USE
@@ -33,4 +34,6 @@ static const isa_row rows[] = {
 int fm_isa_count(void) { return (int)(sizeof(rows) / sizeof(rows[0])); }
 const char *fm_isa_name(int i) { return rows[i].name; }
 int fm_isa_available(int i) { return rows[i].available(); }
-const fm_kernels *fm_isa_kernels(int i, int element_size) { return element_size == 8 ? rows[i].float64 : rows[i].float32; }
+const fm_kernels *fm_isa_kernels(int i, int element_size) {
+    return element_size == 8 ? rows[i].float64 : rows[i].float32;
+}

@@ -1,8 +1,8 @@
-/* fastmlp.h: the contract between the C kernels and whoever drives them (fastmlp/core/_trainer.pyx). Reads as the table of
- * contents: names, data structures, and one table of kernels per instruction set and element type.
+/* fastmlp.h: the contract between the C kernels and whoever drives them (fastmlp/core/_trainer.pyx). Reads as the table
+ * of contents: names, data structures, and one table of kernels per instruction set and element type.
  *
- * The kernels are single-threaded, allocate nothing and keep no state. Work is split over threads by the caller: by rows of
- * the batch along the network, by blocks of weights across the batch.
+ * The kernels are single-threaded, allocate nothing and keep no state. Work is split over threads by the caller: by
+ * rows of the batch along the network, by blocks of weights across the batch.
  *
  * Letters: B batch rows, I fan-in, O fan-out; x input (B, I), W weights (I, O), b bias (O), z = x W + b, y = f(z);
  * dz, dW: gradients of the loss. `real` is the table's element type, behind void * here.
@@ -16,10 +16,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define FM_BLOCK_ROWS 32     /* rows of a weight panel that are updated as one piece, on every instruction set */
-#define FM_CHUNK_ROWS 128    /* rows that pass through the network together in one thread: their activations stay in L2 */
-#define FM_MAX_STATE 3       /* arrays of optimizer state */
-#define FM_CONSTANTS 8       /* numbers that an update rule computes once per step */
+#define FM_BLOCK_ROWS 32  /* rows of a weight panel that are updated as one piece, on every instruction set */
+#define FM_CHUNK_ROWS 128 /* rows that pass through the network together in one thread: their activations stay in L2   \
+                           */
+#define FM_MAX_STATE 3    /* arrays of optimizer state */
+#define FM_CONSTANTS 8    /* numbers that an update rule computes once per step */
 #define FM_NORM_EPSILON 1e-5 /* beside the variance, in batch normalisation */
 
 /* ---- Names, from the .def files ------------------------------------------------------------------------------- */
@@ -59,26 +60,27 @@ enum fm_math {
 /* ---- Data ------------------------------------------------------------------------------------------------------ */
 
 /* Where random numbers are drawn: see random.h. */
-typedef struct fm_draws {
+typedef struct fm_rng {
     uint32_t key[2], step;
     ptrdiff_t row; /* of the batch: the first of the rows that are at hand */
-} fm_draws;
+} fm_rng;
 
 /* Streams of random numbers: dropout on what enters layer l takes stream l, the input's noise and mask these. */
 enum { FM_STREAM_NOISE = 0x40000000, FM_STREAM_MASK };
 
 /* Batch normalisation (Ioffe and Szegedy 2015) of one layer, between its product and its activation:
- * xhat = (z - mean) / sqrt(variance + epsilon) over the batch, u = scale xhat + b. All vectors (O,), padded to whole panels. */
-typedef struct fm_norm {
+ * xhat = (z - mean) / sqrt(variance + epsilon) over the batch, u = scale xhat + b. All vectors (O,), padded to whole
+ * panels. */
+typedef struct fm_batch_norm {
     void *scale, *scale_state[FM_MAX_STATE];
-    void *mean, *variance;             /* running averages, for prediction; the variance is the unbiased one */
-    void *batch_mean, *batch_variance; /* what the batch at hand adds to them */
-    void *slope;                       /* 1 / sqrt(variance + epsilon) of the batch at hand */
-    void *d_scale, *d_b;               /* gradients of its loss */
-} fm_norm;
+    void *running_mean, *running_variance; /* running averages, for prediction; the variance is the unbiased one */
+    void *batch_mean, *batch_variance;     /* what the batch at hand adds to them */
+    void *inverse_std;                     /* 1 / sqrt(variance + epsilon) of the batch at hand */
+    void *d_scale, *d_b;                   /* gradients of its loss */
+} fm_batch_norm;
 
-/* One dense layer, y = f(u), u = x W + b. Matrices over the batch lie in panels `stride` apart, W and the state in panels of I
- * rows, without gaps. What is NULL or 0 is not there. */
+/* One dense layer, y = f(u), u = x W + b. Matrices over the batch lie in panels `stride` apart, W and the state in
+ * panels of I rows, without gaps. What is NULL or 0 is not there. */
 typedef struct fm_layer {
     ptrdiff_t fan_in, fan_out;
     int activation;              /* f; identity for the output layer, whose output activation belongs to the loss */
@@ -86,14 +88,14 @@ typedef struct fm_layer {
     void *W, *b;                 /* (I, O) and (O,), columns padded to whole panels */
     void *W_state[FM_MAX_STATE]; /* like W */
     void *b_state[FM_MAX_STATE]; /* like b */
-    fm_norm *norm;               /* u = batch normalisation of x W; z then holds xhat */
+    fm_batch_norm *norm;         /* u = batch normalisation of x W; z then holds xhat */
     const void *scale, *shift;   /* u = scale x W + shift instead: a normalisation that no longer changes */
     void *x, *z, *y, *dz;        /* (B, I), (B, O) ...; z (which holds u) only where the derivative is taken from it */
     void *out;                   /* (B, O): what leaves, x of the next layer; y itself, but for residual and dropout */
     void *dout;                  /* (B, O): gradient of what leaves, kept where the layer is residual */
-    void *keep;                  /* (B, O): dropout's factors on what leaves, 0 or 1 / (1 - rate) */
-    double rate;                 /* of that dropout */
-    const fm_draws *draws;
+    void *dropout_mask;          /* (B, O): dropout's factors on what leaves, 0 or 1 / (1 - rate) */
+    double dropout_rate;         /* of that dropout */
+    const fm_rng *rng;
     uint32_t stream;
 } fm_layer;
 
@@ -105,14 +107,16 @@ typedef struct fm_rows {
     int is_double, is_sparse, is_int64;
 } fm_rows;
 
-/* Stored elements of some rows of CSR data by column: column first + c holds elements start[c] .. start[c + 1], rows rising. */
-typedef struct fm_columns {
-    ptrdiff_t first, *start;
-    int32_t *row; /* counted from the first of the rows */
-    void *value;  /* reals */
-} fm_columns;
+/* Stored elements of some rows of CSR data by column: column first_column + c holds elements indptr[c] .. indptr[c +
+ * 1], rows rising. */
+typedef struct fm_csc {
+    ptrdiff_t first_column, *indptr;
+    int32_t *indices; /* counted from the first of the rows */
+    void *data;       /* reals */
+} fm_csc;
 
-/* The caller's targets and weights, by row number; order maps the batch's rows to row numbers (NULL: row0, row0 + 1, ...). */
+/* The caller's targets and weights, by row number; order maps the batch's rows to row numbers (NULL: row0, row0 + 1,
+ * ...). */
 typedef struct fm_targets {
     const ptrdiff_t *classes; /* CLASS losses */
     const void *values;       /* VALUE losses: (rows, O), reals */
@@ -124,9 +128,9 @@ typedef struct fm_targets {
 
 /* What is done to the rows of the input while they are gathered, in this order; 0 does nothing. */
 typedef struct fm_augment {
-    double noise; /* standard deviation of what is added */
-    double mask;  /* share of the numbers that become 0 */
-    double rate;  /* dropout: share that become 0, the others growing by 1 / (1 - rate) */
+    double noise;   /* standard deviation of what is added */
+    double mask;    /* share of the numbers that become 0 */
+    double dropout; /* dropout: share that become 0, the others growing by 1 / (1 - rate) */
 } fm_augment;
 
 /* One step's hyperparameters. */
@@ -156,18 +160,17 @@ typedef struct fm_output_row {
 } fm_output_row;
 
 /* gradient: dz[r] = weight * dJ/dz of the row, in z's place, for r < rows; value[r] = the row's loss, unweighted
- * z in panels, row r at first + r; the targets of row order[r] (NULL: first_target + r), with mixup those of partner[r] too;
- * scratch: 2 * rows * (O + 1) reals.
- * value: the row's loss alone, from a = output(z), row-major without gaps, which it overwrites; scratch: rows * (O + 1) reals.
- * oracle: LOSSES */
+ * z in panels, row r at first + r; the targets of row order[r] (NULL: first_target + r), with mixup those of partner[r]
+ * too; scratch: 2 * rows * (O + 1) reals. value: the row's loss alone, from a = output(z), row-major without gaps,
+ * which it overwrites; scratch: rows * (O + 1) reals. oracle: LOSSES */
 typedef struct fm_loss_row {
     const char *name;
     int target_is_class, output;
     void (*gradient)(void *z, double *value, void *scratch, const fm_targets *targets, const ptrdiff_t *order,
-                     const ptrdiff_t *partner, ptrdiff_t first_target, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t columns,
-                     ptrdiff_t stride);
-    void (*value)(void *a, double *value, void *scratch, const fm_targets *targets, ptrdiff_t first_target, ptrdiff_t rows,
-                  ptrdiff_t columns);
+                     const ptrdiff_t *partner, ptrdiff_t first_target, ptrdiff_t first, ptrdiff_t rows,
+                     ptrdiff_t columns, ptrdiff_t stride);
+    void (*value)(void *a, double *value, void *scratch, const fm_targets *targets, ptrdiff_t first_target,
+                  ptrdiff_t rows, ptrdiff_t columns);
 } fm_loss_row;
 
 typedef struct fm_optimizer_row {
@@ -188,50 +191,56 @@ typedef struct fm_kernels {
     /* gather: P[r, :] = X[order[r], :] for r < rows; order = NULL means X[first + r, :]
      * P (rows, columns) in panels, converted to real; columns that pad the last panel become 0.
      * oracle: numpy indexing */
-    void (*gather)(void *P, const fm_rows *X, const ptrdiff_t *order, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t stride);
+    void (*gather)(void *P, const fm_rows *X, const ptrdiff_t *order, ptrdiff_t first, ptrdiff_t rows,
+                   ptrdiff_t stride);
 
-    /* augment: the gathered rows P (rows, columns), from row `first` of the slab, in place: P = mix P + (1 - mix) Q, Q the
-     * partners' rows (NULL: none); then what `how` says. oracle: augment */
-    void (*augment)(void *P, const void *Q, double mix, const fm_augment *how, const fm_draws *draws, ptrdiff_t first,
+    /* augment: the gathered rows P (rows, columns), from row `first` of the slab, in place: P = mix P + (1 - mix) Q, Q
+     * the partners' rows (NULL: none); then `settings`. oracle: augment */
+    void (*augment)(void *P, const void *Q, double mix, const fm_augment *settings, const fm_rng *rng, ptrdiff_t first,
                     ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t stride);
 
     /* scatter: M[r, c] = P[r, c]; M (rows, columns) row-major without gaps. The inverse of gather. */
     void (*scatter)(void *M, const void *P, ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t stride);
 
     /* forward: y[r] = f(x[r] W + b), z[r] = x[r] W + b if z is not NULL, and what leaves the layer, for rows
-     * first <= r < first + rows, panels p0 <= p < p1 of the outputs that there are. With norm: z[r] = x[r] W only, the rest is
-     * normalise's.
-     * numerics: z is b followed by one chain of multiply-adds in the order of I. oracle: forward */
-    void (*forward)(const fm_layer *layer, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t stride);
+     * first <= r < first + rows, panels p0 <= p < p1 of the outputs that there are. With norm: z[r] = x[r] W only, the
+     * rest is batch_norm_forward's. numerics: z is b followed by one chain of multiply-adds in the order of I. oracle:
+     * forward */
+    void (*forward)(const fm_layer *layer, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t first, ptrdiff_t rows,
+                    ptrdiff_t stride);
 
-    /* forward_csr: forward of the first layer without gather: x[r] = X[order[r], :], or X[first_row + r, :], canonical CSR
-     * numerics: the same chains without the links where x is 0. oracle: forward */
-    void (*forward_csr)(const fm_layer *layer, const fm_rows *X, const ptrdiff_t *order, ptrdiff_t first_row, ptrdiff_t first,
-                        ptrdiff_t rows, ptrdiff_t stride);
+    /* forward_csr: forward of the first layer without gather: x[r] = X[order[r], :], or X[first_row + r, :], canonical
+     * CSR numerics: the same chains without the links where x is 0. oracle: forward */
+    void (*forward_csr)(const fm_layer *layer, const fm_rows *X, const ptrdiff_t *order, ptrdiff_t first_row,
+                        ptrdiff_t first, ptrdiff_t rows, ptrdiff_t stride);
 
-    /* columns_csr: the rows' elements in columns c0 .. c1, by column; C has room for c1 - c0 + 1 starts and all elements. */
-    void (*columns_csr)(fm_columns *C, const fm_rows *X, const ptrdiff_t *order, ptrdiff_t first_row, ptrdiff_t rows,
-                        ptrdiff_t c0, ptrdiff_t c1);
+    /* csr_to_csc: the rows' elements in columns c0 .. c1, by column; C has room for c1 - c0 + 1 starts and all
+     * elements. */
+    void (*csr_to_csc)(fm_csc *C, const fm_rows *X, const ptrdiff_t *order, ptrdiff_t first_row, ptrdiff_t rows,
+                       ptrdiff_t c0, ptrdiff_t c1);
 
-    /* gradient_csr: G (n, panel) = (accumulate ? G : 0) + x[:, i0 .. i0 + n]^T dz, dz one panel. Then update with batch = 0
-     * and accumulate = 1 applies the rule. numerics: as in update, without the links where x is 0. oracle: gradient */
-    void (*gradient_csr)(void *G, const fm_columns *C, const void *dz, ptrdiff_t i0, ptrdiff_t n, int accumulate);
+    /* gradient_csr: G (n, panel) = (accumulate ? G : 0) + x[:, i0 .. i0 + n]^T dz, dz one panel. Then update with batch
+     * = 0 and accumulate = 1 applies the rule. numerics: as in update, without the links where x is 0. oracle: gradient
+     */
+    void (*gradient_csr)(void *G, const fm_csc *C, const void *dz, ptrdiff_t i0, ptrdiff_t n, int accumulate);
 
-    /* normalise: panel p of z, all `batch` rows: xhat in z's place, y = f(scale xhat + b), what leaves, the batch's averages.
-     * numerics: sums over rows in four chains (row % 4), (0 + 1) + (2 + 3). oracle: normalise */
-    void (*normalise)(const fm_layer *layer, ptrdiff_t p, ptrdiff_t batch, ptrdiff_t stride);
+    /* batch_norm_forward: panel p of z, all `batch` rows: xhat in z's place, y = f(scale xhat + b), what leaves, the
+     * batch's averages. numerics: sums over rows in four chains (row % 4), (0 + 1) + (2 + 3). oracle: normalise */
+    void (*batch_norm_forward)(const fm_layer *layer, ptrdiff_t p, ptrdiff_t batch, ptrdiff_t stride);
 
-    /* average: panel p of the running averages moves towards the batch's. oracle: normalise */
-    void (*average)(const fm_layer *layer, ptrdiff_t p, const fm_hyper *hyper);
+    /* update_running_statistics: panel p of the running averages moves towards the batch's. oracle: normalise */
+    void (*update_running_statistics)(const fm_layer *layer, ptrdiff_t p, const fm_hyper *hyper);
 
-    /* backward: below.dz[r] = (layer.dz[r] W^T) * f'(below)[r], f' from below's y or z; before f', what residual and dropout
-     * make of it; panels p0 <= p < p1 of below that there are. With below.norm: without f', the rest is denormalise's. chunk:
-     * scratch of `chunk` reals, aligned. numerics: one chain in the order of O. oracle: backward */
-    void (*backward)(const fm_layer *layer, const fm_layer *below, void *chunk, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t first,
-                     ptrdiff_t rows, ptrdiff_t stride);
+    /* backward: below.dz[r] = (layer.dz[r] W^T) * f'(below)[r], f' from below's y or z; before f', what residual and
+     * dropout make of it; panels p0 <= p < p1 of below that there are. With below.norm: without f', the rest is
+     * batch_norm_backward's. scratch: scratch of `scratch_size` reals, aligned. numerics: one chain in the order of O.
+     * oracle: backward */
+    void (*backward)(const fm_layer *layer, const fm_layer *below, void *scratch, ptrdiff_t p0, ptrdiff_t p1,
+                     ptrdiff_t first, ptrdiff_t rows, ptrdiff_t stride);
 
-    /* denormalise: panel p of dz, gradient of y, becomes that of z; d_scale and d_b are its sums. oracle: normalise_gradient */
-    void (*denormalise)(const fm_layer *layer, ptrdiff_t p, ptrdiff_t batch, ptrdiff_t stride);
+    /* batch_norm_backward: panel p of dz, gradient of y, becomes that of z; d_scale and d_b are its sums. oracle:
+     * normalise_gradient */
+    void (*batch_norm_backward)(const fm_layer *layer, ptrdiff_t p, ptrdiff_t batch, ptrdiff_t stride);
 
     /* update: one block of weights, rows i0 <= i < i0 + n (i0 a multiple of FM_BLOCK_ROWS, n <= FM_BLOCK_ROWS), panel p
      *     G  = (accumulate ? G : 0) + x[:, i]^T dz[:, p]         over all `batch` rows
@@ -240,35 +249,38 @@ typedef struct fm_kernels {
      * After every 128th update what is subnormal in an average of gradients becomes 0.
      * rule < 0: stops after G (a batch taken in slabs). G: FM_BLOCK_ROWS * panel reals, the caller's.
      * numerics: G is one chain in the order of the batch. oracle: gradient, OPTIMIZERS */
-    void (*update)(const fm_layer *layer, void *G, double *penalty, ptrdiff_t i0, ptrdiff_t n, ptrdiff_t p, ptrdiff_t batch,
-                   ptrdiff_t stride, int accumulate, int rule, const fm_hyper *hyper);
+    void (*update)(const fm_layer *layer, void *G, double *penalty, ptrdiff_t i0, ptrdiff_t n, ptrdiff_t p,
+                   ptrdiff_t batch, ptrdiff_t stride, int accumulate, int rule, const fm_hyper *hyper);
 
-    /* square: square[column] = sum of g^2 over the block's rows, g as in update with clip = 1, from a G that is done.
-     * n = 0: a vector without penalty. numerics: squares and sums in double, in the order of the rows. oracle: loss_gradient */
-    void (*square)(const fm_layer *layer, const void *G, double *square, ptrdiff_t i0, ptrdiff_t n, ptrdiff_t p,
-                   const fm_hyper *hyper);
+    /* sum_squared_gradient: sum[column] = sum of g^2 over the block's rows, g as in update with clip = 1, from a G that
+     * is done. n = 0: a vector without penalty. numerics: squares and sums in double, in the order of the rows. oracle:
+     * loss_gradient */
+    void (*sum_squared_gradient)(const fm_layer *layer, const void *G, double *sum, ptrdiff_t i0, ptrdiff_t n,
+                                 ptrdiff_t p, const fm_hyper *hyper);
 
-    /* update_bias: the same for panel p of b, without penalty: G = sum over the batch of dz; with norm, its d_b. G: panel reals.
+    /* update_bias: the same for panel p of b, without penalty: G = sum over the batch of dz; with norm, its d_b. G:
+     * panel reals.
      */
-    void (*update_bias)(const fm_layer *layer, void *G, ptrdiff_t p, ptrdiff_t batch, ptrdiff_t stride, int accumulate, int rule,
-                        const fm_hyper *hyper);
+    void (*update_bias)(const fm_layer *layer, void *G, ptrdiff_t p, ptrdiff_t batch, ptrdiff_t stride, int accumulate,
+                        int rule, const fm_hyper *hyper);
 
     /* update_scale: the same for panel p of norm's scale: G = d_scale. */
     void (*update_scale)(const fm_layer *layer, void *G, ptrdiff_t p, int rule, const fm_hyper *hyper);
 
-    /* affine: scale = gamma / sqrt(variance + FM_NORM_EPSILON), shift = b - mean scale, n numbers each: a normalisation by
-     * running averages as a layer's scale and shift. oracle: normalise_fixed */
-    void (*affine)(void *scale, void *shift, const void *gamma, const void *b, const void *mean, const void *variance,
-                   ptrdiff_t n);
+    /* fold_batch_norm: scale = gamma / sqrt(variance + FM_NORM_EPSILON), shift = b - mean scale, n numbers each: a
+     * normalisation by running averages as a layer's scale and shift. oracle: normalise_fixed */
+    void (*fold_batch_norm)(void *scale, void *shift, const void *gamma, const void *b, const void *mean,
+                            const void *variance, ptrdiff_t n);
 
     /* forward_row: what leaves the layer, in y, for one row x, from row-major W and b without gaps: nothing is packed.
      * numerics: the same bits as forward */
     void (*forward_row)(const fm_layer *layer, void *y, const void *x);
 
-    /* forward_unpacked: panels p0 <= p < p1 of what leaves the layer, x and y in panels, from row-major W and b without gaps
-     * scratch: `chunk` reals, aligned. numerics: the same bits as forward */
-    void (*forward_unpacked)(const fm_layer *layer, void *chunk, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t rows, ptrdiff_t stride);
-    ptrdiff_t chunk; /* reals of scratch that backward and forward_unpacked want */
+    /* forward_unpacked: panels p0 <= p < p1 of what leaves the layer, x and y in panels, from row-major W and b without
+     * gaps scratch: `scratch_size` reals, aligned. numerics: the same bits as forward */
+    void (*forward_unpacked)(const fm_layer *layer, void *scratch, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t rows,
+                             ptrdiff_t stride);
+    ptrdiff_t scratch_size; /* reals of scratch that backward and forward_unpacked want */
 
     fm_activation_row activations[FM_N_ACTIVATIONS];
     fm_output_row outputs[FM_N_OUTPUTS];
@@ -276,8 +288,8 @@ typedef struct fm_kernels {
     fm_optimizer_row optimizers[FM_N_OPTIMIZERS];
     fm_math_row math[FM_N_MATH];
 
-    /* peak: runs n rounds of 2 * 12 independent multiply-adds per vector lane; returns the floating-point operations done.
-     * For the FMA peak that benchmarks divide by. */
+    /* peak: runs n rounds of 2 * 12 independent multiply-adds per vector lane; returns the floating-point operations
+     * done. For the FMA peak that benchmarks divide by. */
     double (*peak)(ptrdiff_t n, void *sink);
 } fm_kernels;
 

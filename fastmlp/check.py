@@ -308,7 +308,7 @@ def gradient_case() -> Case:
         zeros = [np.zeros((I, O))], [np.zeros(O)]
         l1, l2, total = 0.3, 0.2, 7.0
         kept, _, dW, db, paid = K.update("gradient", x, dz, W, b, *zeros, weight_sum=total, l1=l1, l2=l2)
-        again = K.update("gradient", x, dz, W, b, *zeros, weight_sum=total, l1=l1, l2=l2, slabs=3)
+        again = K.update("gradient", x, dz, W, b, *zeros, weight_sum=total, l1=l1, l2=l2, micro_batches=3)
         wide = W.astype(np.float64)
         want = (x.T.astype(np.float64) @ dz.astype(np.float64) + l1 * np.sign(wide) + l2 * wide) / total
         penalty = l1 * np.abs(wide) + 0.5 * l2 * wide**2
@@ -374,7 +374,7 @@ def optimizer_case(name: str) -> Case:
 SEED = 0x9E3779B97F4A7C15
 
 
-def leaving_case(kind: str) -> Case:
+def layer_output_case(kind: str) -> Case:
     """Residual connections, dropout, a fixed normalisation: on all three ways that rows take through a layer."""
 
     def run(K: Kernels, shape: tuple[int, int, int], draws: np.random.RandomState) -> Outcome:
@@ -382,7 +382,7 @@ def leaving_case(kind: str) -> Case:
         B, I, O = shape[0], shape[1], shape[1] if residual else shape[2]
         x, W, b = numbers(K, draws, B, I), numbers(K, draws, I, O), numbers(K, draws, O)
         scale, shift = (numbers(K, draws, O), numbers(K, draws, O)) if affine else (np.ones(O), b)
-        got, few, single, keep = K.leaving(
+        got, few, single, keep = K.layer_output(
             x, W, b, "tanh", scale=scale if affine else None, shift=shift if affine else None, residual=residual, rate=rate,
             seed=SEED, stream=3, step=7, row=5, first=K.first,
         )  # fmt: skip
@@ -398,14 +398,14 @@ def leaving_case(kind: str) -> Case:
         ]
         return Outcome(max(errors), 1.0, "n eps")
 
-    return Case(f"leaving {kind}", run)
+    return Case(f"layer output {kind}", run)
 
 
 def normalised_case(name: str) -> Case:
     def run(K: Kernels, shape: tuple[int, int, int], draws: np.random.RandomState) -> Outcome:
         B, O = max(shape[0], 1), shape[2]
         z, scale, b, dy = numbers(K, draws, B, O), numbers(K, draws, O), numbers(K, draws, O), numbers(K, draws, B, O)
-        y, mean, variance, dz, d_scale, d_b = K.normalised(z, scale, b, dy, name)
+        y, mean, variance, dz, d_scale, d_b = K.batch_norm(z, scale, b, dy, name)
         wide = [v.astype(np.float64) for v in (z, scale, b, dy)]
         u, xhat, slope = reference.normalise(*wide[:3])
         f, derivative = reference.ACTIVATIONS[name]
@@ -431,7 +431,7 @@ def normalised_case(name: str) -> Case:
         ]
         return Outcome(max(errors), 1.0, "n eps")
 
-    return Case(f"normalise {name}", run)
+    return Case(f"batch_norm {name}", run)
 
 
 def augment_case() -> Case:
@@ -494,7 +494,7 @@ def cases() -> Iterator[Case]:
     yield forward_csr_case()
     yield gradient_csr_case()
     yield from map(optimizer_case, core.OPTIMIZERS)
-    yield from map(leaving_case, ("residual", "dropout", "affine", "residual dropout affine"))
+    yield from map(layer_output_case, ("residual", "dropout", "affine", "residual dropout affine"))
     yield from map(normalised_case, core.ACTIVATIONS)
     yield augment_case()
 

@@ -8,11 +8,11 @@
  * row per sample). One layout serves every product, so nothing is packed during a step but W^T:
  *
  *     forward           z = x W       x by single elements along its rows,    W by vectors
- *     backward          dx = dz W^T   dz likewise,                            W^T by vectors (transposed a chunk at a time)
- *     weight gradient   dW = x^T dz   x by single elements down its columns,  dz by vectors
+ *     backward          dx = dz W^T   dz likewise,                            W^T by vectors (transposed a chunk at a
+ * time) weight gradient   dW = x^T dz   x by single elements down its columns,  dz by vectors
  *
- * (where the right operand has few columns, forward and weight gradient go the other way round, see product_few), and a block of
- * 32 rows of a weight panel is contiguous, which is what the update rule then streams through.
+ * (where the right operand has few columns, forward and weight gradient go the other way round, see gemm_nn_narrow),
+ * and a block of 32 rows of a weight panel is contiguous, which is what the update rule then streams through.
  *
  * Every element of a product is one chain of fused multiply-adds in the order of k, whatever the tile, the vector width
  * or the thread: that is what makes results the same bits everywhere. Cutting k into chunks keeps the chain (the sum
@@ -31,7 +31,8 @@
 #else
 #define MR 6
 #endif
-/* Rows of a tile over a single vector, of a panel that is at most half full: as many accumulators, or the chains' latency shows.
+/* Rows of a tile over a single vector, of a panel that is at most half full: as many accumulators, or the chains'
+ * latency shows.
  */
 #define MR_NARROW 12
 
@@ -42,23 +43,24 @@
 #define FM_INLINE static inline __attribute__((always_inline))
 
 /* What will be wanted soon: rows of n panels from `at` on. */
-typedef struct ahead {
+typedef struct prefetch {
     real *const *panel;
     int n;
     ptrdiff_t at;
-} ahead;
+} prefetch;
 
-static const ahead nothing = {0};
+static const prefetch no_prefetch = {0};
 
 /* tile: C[r, :] = start + sum over k of left(r, k) * B[k, :]   for r < mr, over nv vectors
  * left(r, k)   A along its rows (transposed = 0): element (r, k) of a matrix in panels, a_stride apart;
  *              down its columns (transposed = 1): element (k, r), all r within one panel
  * start        C itself (bias = NULL, accumulate), bias[:], or zero
- * wanted       mr rows of these are fetched meanwhile (transposed only), one before each mr-th part of k: all at once they fill
- *              the core's miss buffers and stall it. Measured on Zen 5, gradient and update of wide: 2-9 % faster than before
- *              each tile. */
-FM_INLINE void tile(real *restrict C, const real *restrict A, const real *restrict B, const real *restrict bias, int accumulate,
-                    ptrdiff_t k, ptrdiff_t a_stride, const ahead *wanted, const int mr, const int nv, const int transposed) {
+ * wanted       mr rows of these are fetched meanwhile (transposed only), one before each mr-th part of k: all at once
+ * they fill the core's miss buffers and stall it. Measured on Zen 5, gradient and update of wide: 2-9 % faster than
+ * before each tile. */
+FM_INLINE void tile(real *restrict C, const real *restrict A, const real *restrict B, const real *restrict bias,
+                    int accumulate, ptrdiff_t k, ptrdiff_t a_stride, const prefetch *wanted, const int mr, const int nv,
+                    const int transposed) {
     vec sum[MR_NARROW][2];
     for (int r = 0; r < mr; r++)
         for (int j = 0; j < nv; j++)
@@ -91,19 +93,19 @@ FM_INLINE void tile(real *restrict C, const real *restrict A, const real *restri
 }
 
 typedef void tile_function(real *C, const real *A, const real *B, const real *bias, int accumulate, ptrdiff_t k,
-                           ptrdiff_t a_stride, const ahead *wanted);
-#define TILE(mr, nv, t)                                                                                                          \
-    static void tile_##mr##_##nv##_##t(real *C, const real *A, const real *B, const real *bias, int accumulate, ptrdiff_t k,     \
-                                       ptrdiff_t a_stride, const ahead *wanted) {                                                \
-        tile(C, A, B, bias, accumulate, k, a_stride, wanted, mr, nv, t);                                                         \
+                           ptrdiff_t a_stride, const prefetch *wanted);
+#define TILE(mr, nv, t)                                                                                                \
+    static void tile_##mr##_##nv##_##t(real *C, const real *A, const real *B, const real *bias, int accumulate,        \
+                                       ptrdiff_t k, ptrdiff_t a_stride, const prefetch *wanted) {                      \
+        tile(C, A, B, bias, accumulate, k, a_stride, wanted, mr, nv, t);                                               \
     }
 #define TILES(mr, nv) TILE(mr, nv, 0) TILE(mr, nv, 1)
 #define TILES_UP_TO_6(nv) TILES(1, nv) TILES(2, nv) TILES(3, nv) TILES(4, nv) TILES(5, nv) TILES(6, nv)
 #define TILES_FROM_7(nv) TILES(7, nv) TILES(8, nv) TILES(9, nv) TILES(10, nv) TILES(11, nv) TILES(12, nv)
 #define TILE_PAIR(mr, nv) {tile_##mr##_##nv##_0, tile_##mr##_##nv##_1}
-#define ROWS_UP_TO_6(nv)                                                                                                         \
+#define ROWS_UP_TO_6(nv)                                                                                               \
     TILE_PAIR(1, nv), TILE_PAIR(2, nv), TILE_PAIR(3, nv), TILE_PAIR(4, nv), TILE_PAIR(5, nv), TILE_PAIR(6, nv)
-#define ROWS_FROM_7(nv)                                                                                                          \
+#define ROWS_FROM_7(nv)                                                                                                \
     TILE_PAIR(7, nv), TILE_PAIR(8, nv), TILE_PAIR(9, nv), TILE_PAIR(10, nv), TILE_PAIR(11, nv), TILE_PAIR(12, nv)
 /* clang-format off */
 TILES_UP_TO_6(1) TILES_FROM_7(1) TILES_UP_TO_6(2)
@@ -125,28 +127,29 @@ static inline ptrdiff_t tile_rows(int nv) { return nv == 1 ? MR_NARROW : MR; }
 /* Vectors that a panel with `cols` valid columns needs: one if half the panel is empty. */
 static inline int panel_vectors(ptrdiff_t cols) { return cols > V ? 2 : 1; }
 
-/* product_chunk: product over kc <= KC links of the chains.
+/* gemm_nn_chunk: product over kc <= KC links of the chains.
  * Rows are cut into tiles of nearly equal height: 64 rows make 9 tiles of 6 and 2 of 5, not 10 of 6 and one of 4. */
-static void product_chunk(real *C, const real *A, const real *B, const real *bias, ptrdiff_t rows, int accumulate, ptrdiff_t kc,
-                          ptrdiff_t a_stride, int nv) {
+static void gemm_nn_chunk(real *C, const real *A, const real *B, const real *bias, ptrdiff_t rows, int accumulate,
+                          ptrdiff_t kc, ptrdiff_t a_stride, int nv) {
     const ptrdiff_t most = tile_rows(nv), n_tiles = (rows + most - 1) / most;
     for (ptrdiff_t t = 0, r = 0; t < n_tiles; t++) {
         const ptrdiff_t height = (rows - r) / (n_tiles - t);
-        tiles[nv - 1][height - 1][0](C + r * NR, A + r * NR, B, bias, accumulate, kc, a_stride, &nothing);
+        tiles[nv - 1][height - 1][0](C + r * NR, A + r * NR, B, bias, accumulate, kc, a_stride, &no_prefetch);
         r += height;
     }
 }
 
 /* product, whatever the columns; over nv vectors. */
-static void product_many(real *C, const real *A, const real *B, const real *bias, ptrdiff_t rows, ptrdiff_t k, ptrdiff_t a_stride,
-                         int nv) {
+static void gemm_nn_wide(real *C, const real *A, const real *B, const real *bias, ptrdiff_t rows, ptrdiff_t k,
+                         ptrdiff_t a_stride, int nv) {
     for (ptrdiff_t k0 = 0; k0 < k || k0 == 0; k0 += KC)
-        product_chunk(C, A + k0 / NR * a_stride, B + k0 * NR, bias, rows, k0 > 0, k - k0 < KC ? k - k0 : KC, a_stride, nv);
+        gemm_nn_chunk(C, A + k0 / NR * a_stride, B + k0 * NR, bias, rows, k0 > 0, k - k0 < KC ? k - k0 : KC, a_stride,
+                      nv);
 }
 
-/* product_transposed, whatever the columns; over nv vectors. Each tile fetches its own rows of what is wanted next. */
-static void product_transposed_many(real *G, const real *A, const real *B, int accumulate, ptrdiff_t n, ptrdiff_t k,
-                                    ptrdiff_t a_stride, int nv, real *const next[], int n_next) {
+/* gemm_tn, whatever the columns; over nv vectors. Each tile fetches its own rows of what is wanted next. */
+static void gemm_tn_wide(real *G, const real *A, const real *B, int accumulate, ptrdiff_t n, ptrdiff_t k,
+                         ptrdiff_t a_stride, int nv, real *const next[], int n_next) {
     const ptrdiff_t most = tile_rows(nv);
     for (ptrdiff_t k0 = 0; k0 < k; k0 += KC) {
         const ptrdiff_t kc = k - k0 < KC ? k - k0 : KC;
@@ -155,16 +158,17 @@ static void product_transposed_many(real *G, const real *A, const real *B, int a
             const real *a = A + i0 / NR * a_stride + k0 * NR;
             for (ptrdiff_t t = 0, i = 0; t < n_tiles; t++) {
                 const ptrdiff_t height = (width - i) / (n_tiles - t), at = (i0 + i) * NR;
-                const ahead wanted = {next, k0 + KC >= k ? n_next : 0, at};
-                tiles[nv - 1][height - 1][1](G + at, a + i, B + k0 * NR, NULL, accumulate || k0 > 0, kc, a_stride, &wanted);
+                const prefetch wanted = {next, k0 + KC >= k ? n_next : 0, at};
+                tiles[nv - 1][height - 1][1](G + at, a + i, B + k0 * NR, NULL, accumulate || k0 > 0, kc, a_stride,
+                                             &wanted);
                 i += height;
             }
         }
     }
 }
 
-/* chunk[o, i] = W[i, o] for `width` <= NR rows i and kc columns o, both from the first of a panel: squares of NR x NR, each in
- * one piece; 0 for the rows that fill up the last vector. */
+/* chunk[o, i] = W[i, o] for `width` <= NR rows i and kc columns o, both from the first of a panel: squares of NR x NR,
+ * each in one piece; 0 for the rows that fill up the last vector. */
 static void transpose_chunk(real *chunk, const real *W, ptrdiff_t fan_in, ptrdiff_t width, ptrdiff_t kc) {
     real rest[NR * NR]; /* the square's rows, where W ends in it */
     for (ptrdiff_t o = 0; o < kc; o += NR, W += fan_in * NR, chunk += NR * NR) {
@@ -176,27 +180,29 @@ static void transpose_chunk(real *chunk, const real *W, ptrdiff_t fan_in, ptrdif
                 for (ptrdiff_t c = 0; c < columns; c += V)
                     v_store(rest + i * NR + c, i < width ? v_load(W + i * NR + c) : v_set(0));
         }
-        for (ptrdiff_t c = 0; c < columns; c += FM_TURNED)
+        for (ptrdiff_t c = 0; c < columns; c += TRANSPOSED_ROWS)
             for (ptrdiff_t i = 0; i < width; i += V)
                 transpose_rows(chunk + c * NR + i, NR, from + i * NR + c, NR);
     }
 }
 
-/* Where B has few columns a product is made the other way round, with its rows along the vectors: what they would leave empty
- * otherwise costs more than turning over what goes in and what comes out. Measured on Zen 5, a layer of 100 x 3, batch 200:
- * forward 3.0 -> 2.0 us, gradient and update 3.4 -> 1.5. The limits are where the two ways take as long, over all vectors. */
-static inline int few_for_forward(ptrdiff_t columns, ptrdiff_t k) {
+/* Where B has few columns a product is made the other way round, with its rows along the vectors: what they would leave
+ * empty otherwise costs more than turning over what goes in and what comes out. Measured on Zen 5, a layer of 100 x 3,
+ * batch 200: forward 3.0 -> 2.0 us, gradient and update 3.4 -> 1.5. The limits are where the two ways take as long,
+ * over all vectors. */
+static inline int use_narrow_nn(ptrdiff_t columns, ptrdiff_t k) {
     return 0 < columns && columns <= (FM_DOUBLE ? V / 8 : V / 2) && k >= 16;
 }
-static inline int few_for_gradient(ptrdiff_t columns, ptrdiff_t n) {
+static inline int use_narrow_tn(ptrdiff_t columns, ptrdiff_t n) {
     return 5 * columns * ((n + NR - 1) / NR) < 2 * n && n >= V / 2;
 }
-#define MOST_OF_FEW (4 * V / 5) /* columns that few_for_gradient says yes to; they are a tile's rows */
-_Static_assert(MOST_OF_FEW <= MR && V / 2 <= MR, "there is no tile for so many columns");
+#define MAX_NARROW_COLUMNS (4 * V / 5) /* columns that use_narrow_tn says yes to; they are a tile's rows */
+_Static_assert(MAX_NARROW_COLUMNS <= MR && V / 2 <= MR, "there is no tile for so many columns");
 
-/* product of few columns: C^T = B^T A^T, NR or V rows of A turned over at a time, the last ones as ever. The same chains. */
-static void product_few(real *C, const real *A, const real *B, const real *bias, ptrdiff_t rows, ptrdiff_t k, ptrdiff_t a_stride,
-                        ptrdiff_t columns) {
+/* product of few columns: C^T = B^T A^T, NR or V rows of A turned over at a time, the last ones as ever. The same
+ * chains. */
+static void gemm_nn_narrow(real *C, const real *A, const real *B, const real *bias, ptrdiff_t rows, ptrdiff_t k,
+                           ptrdiff_t a_stride, ptrdiff_t columns) {
     real square[NR * NR], turned[V * NR];
     memset(turned, 0, sizeof(turned));
     while (rows >= V) {
@@ -207,22 +213,22 @@ static void product_few(real *C, const real *A, const real *B, const real *bias,
                 v_store(turned + c * NR + j * V, v_set(bias ? bias[c] : 0));
         for (ptrdiff_t k0 = 0; k0 < k; k0 += NR) {
             const ptrdiff_t kc = k - k0 < NR ? k - k0 : NR;
-            for (ptrdiff_t i = 0; i < kc; i += FM_TURNED)
+            for (ptrdiff_t i = 0; i < kc; i += TRANSPOSED_ROWS)
                 for (ptrdiff_t r = 0; r < height; r += V)
                     transpose_rows(square + i * NR + r, NR, A + k0 / NR * a_stride + r * NR + i, NR);
-            tiles[nv - 1][columns - 1][1](turned, B + k0 * NR, square, NULL, 1, kc, 0, &nothing);
+            tiles[nv - 1][columns - 1][1](turned, B + k0 * NR, square, NULL, 1, kc, 0, &no_prefetch);
         }
-        for (ptrdiff_t r = 0; r < height; r += FM_TURNED)
+        for (ptrdiff_t r = 0; r < height; r += TRANSPOSED_ROWS)
             transpose_rows(C + r * NR, NR, turned + r, NR);
         rows -= height, A += height * NR, C += height * NR;
     }
     if (rows > 0)
-        product_many(C, A, B, bias, rows, k, a_stride, 1);
+        gemm_nn_wide(C, A, B, bias, rows, k, a_stride, 1);
 }
 
-/* product_transposed of few columns: G^T = B^T A. The same chains. */
-static void product_transposed_few(real *G, const real *A, const real *B, int accumulate, ptrdiff_t n, ptrdiff_t k,
-                                   ptrdiff_t a_stride, ptrdiff_t columns) {
+/* gemm_tn of few columns: G^T = B^T A. The same chains. */
+static void gemm_tn_narrow(real *G, const real *A, const real *B, int accumulate, ptrdiff_t n, ptrdiff_t k,
+                           ptrdiff_t a_stride, ptrdiff_t columns) {
     real turned[V * NR];
     memset(turned, 0, sizeof(turned));
     for (ptrdiff_t i0 = 0; i0 < n; i0 += NR, A += a_stride, G += NR * NR) {
@@ -230,29 +236,29 @@ static void product_transposed_few(real *G, const real *A, const real *B, int ac
         for (ptrdiff_t c = 0; c < columns && accumulate; c++)
             for (ptrdiff_t i = 0; i < NR; i++)
                 turned[c * NR + i] = i < width ? G[i * NR + c] : 0;
-        tiles[1][columns - 1][1](turned, B, A, NULL, accumulate, k, 0, &nothing);
-        for (ptrdiff_t i = 0; i < width; i += FM_TURNED)
+        tiles[1][columns - 1][1](turned, B, A, NULL, accumulate, k, 0, &no_prefetch);
+        for (ptrdiff_t i = 0; i < width; i += TRANSPOSED_ROWS)
             transpose_rows(G + i * NR, NR, turned + i, NR);
     }
 }
 
-/* product: rows of C (one panel) = start + A B, with A (rows, k) in panels and B (k, NR) one panel, of which so many columns are
- * valid. */
-static void product(real *C, const real *A, const real *B, const real *bias, ptrdiff_t rows, ptrdiff_t k, ptrdiff_t a_stride,
-                    ptrdiff_t columns) {
-    if (few_for_forward(columns, k))
-        product_few(C, A, B, bias, rows, k, a_stride, columns);
+/* product: rows of C (one panel) = start + A B, with A (rows, k) in panels and B (k, NR) one panel, of which so many
+ * columns are valid. */
+static void gemm_nn(real *C, const real *A, const real *B, const real *bias, ptrdiff_t rows, ptrdiff_t k,
+                    ptrdiff_t a_stride, ptrdiff_t columns) {
+    if (use_narrow_nn(columns, k))
+        gemm_nn_narrow(C, A, B, bias, rows, k, a_stride, columns);
     else
-        product_many(C, A, B, bias, rows, k, a_stride, panel_vectors(columns));
+        gemm_nn_wide(C, A, B, bias, rows, k, a_stride, panel_vectors(columns));
 }
 
-/* product_transposed: G (n, NR) (+)= A^T B, with A (k, n) in panels, from the first column of one; B (k, NR) one panel, of which
+/* gemm_tn: G (n, NR) (+)= A^T B, with A (k, n) in panels, from the first column of one; B (k, NR) one panel, of which
  * so many columns are valid. next, n_next: arrays shaped like G that will be wanted when G is done. */
-static void product_transposed(real *G, const real *A, const real *B, int accumulate, ptrdiff_t n, ptrdiff_t k,
-                               ptrdiff_t a_stride, ptrdiff_t columns, real *const next[], int n_next) {
-    if (few_for_gradient(columns, n) && k > 0)
-        product_transposed_few(G, A, B, accumulate, n, k, a_stride, columns);
+static void gemm_tn(real *G, const real *A, const real *B, int accumulate, ptrdiff_t n, ptrdiff_t k, ptrdiff_t a_stride,
+                    ptrdiff_t columns, real *const next[], int n_next) {
+    if (use_narrow_tn(columns, n) && k > 0)
+        gemm_tn_narrow(G, A, B, accumulate, n, k, a_stride, columns);
     else
-        product_transposed_many(G, A, B, accumulate, n, k, a_stride, panel_vectors(columns), next, n_next);
+        gemm_tn_wide(G, A, B, accumulate, n, k, a_stride, panel_vectors(columns), next, n_next);
 }
 #endif

@@ -1,5 +1,5 @@
-/* kernels.c: every kernel of fastmlp.h for one instruction set and one element type. Compiled once per row of isa.def and
- * element type, with FM_ISA, FM_BITS and FM_VECTOR_BYTES defined by the build; exports one symbol, the table.
+/* kernels.c: every kernel of fastmlp.h for one instruction set and one element type. Compiled once per row of isa.def
+ * and element type, with FM_ISA, FM_BITS and FM_VECTOR_BYTES defined by the build; exports one symbol, the table.
  */
 #include "fastmlp.h"
 #include "gemm.h"
@@ -10,64 +10,66 @@
 #include "vector.h"
 #include "vmath.h"
 
-static inline ptrdiff_t smaller(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
+static inline ptrdiff_t min_of(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 
 /* ---- Moving data in and out of panels -------------------------------------------------------------------------- */
 
-/* Eight rows at a time, as many streams as the prefetcher follows; the eight rows after them are fetched meanwhile, since rows
- * drawn at random are ones that no prefetcher finds (waiting for them took a tenth of a step of tab). */
-#define GATHER_DENSE(type)                                                                                                       \
-    static void gather_dense_##type(real *P, const fm_rows *X, const ptrdiff_t *order, ptrdiff_t first, ptrdiff_t rows,          \
-                                    ptrdiff_t stride) {                                                                          \
-        const ptrdiff_t rs = X->row_stride, cs = X->column_stride;                                                               \
-        for (ptrdiff_t r0 = 0; r0 < rows; r0 += 8) {                                                                             \
-            const ptrdiff_t r1 = smaller(r0 + 8, rows);                                                                          \
-            for (ptrdiff_t c0 = 0; c0 < X->columns; c0 += NR) {                                                                  \
-                const ptrdiff_t width = smaller(NR, X->columns - c0);                                                            \
-                real *restrict p = P + c0 / NR * stride + r0 * NR;                                                               \
-                for (ptrdiff_t r = r0; r < r1; r++, p += NR) {                                                                   \
-                    const type *restrict x = (const type *)X->data + (order ? order[r] : first + r) * rs + c0 * cs;              \
-                    if (cs == 1 && r + 8 < rows)                                                                                 \
-                        __builtin_prefetch((const type *)X->data + (order ? order[r + 8] : first + r + 8) * rs + c0, 0, 2);      \
-                    if (cs == 1 && width == NR && sizeof(type) == sizeof(real))                                                  \
-                        memcpy(p, x, (size_t)NR * sizeof(real));                                                                 \
-                    else if (cs == 1 && sizeof(type) == sizeof(real)) {                                                          \
-                        v_store(p, v_load_n((const real *)x, smaller(width, V)));                                                \
-                        v_store(p + V, v_load_n((const real *)x + V, width > V ? width - V : 0));                                \
-                    } else if (cs == 1 && width == NR)                                                                           \
-                        for (ptrdiff_t j = 0; j < NR; j++)                                                                       \
-                            p[j] = (real)x[j];                                                                                   \
-                    else                                                                                                         \
-                        for (ptrdiff_t j = 0; j < NR; j++)                                                                       \
-                            p[j] = j < width ? (real)x[j * cs] : 0;                                                              \
-                }                                                                                                                \
-            }                                                                                                                    \
-        }                                                                                                                        \
+/* Eight rows at a time, as many streams as the prefetcher follows; the eight rows after them are fetched meanwhile,
+ * since rows drawn at random are ones that no prefetcher finds (waiting for them took a tenth of a step of tab). */
+#define GATHER_DENSE(type)                                                                                             \
+    static void gather_dense_##type(real *P, const fm_rows *X, const ptrdiff_t *order, ptrdiff_t first,                \
+                                    ptrdiff_t rows, ptrdiff_t stride) {                                                \
+        const ptrdiff_t rs = X->row_stride, cs = X->column_stride;                                                     \
+        for (ptrdiff_t r0 = 0; r0 < rows; r0 += 8) {                                                                   \
+            const ptrdiff_t r1 = min_of(r0 + 8, rows);                                                                 \
+            for (ptrdiff_t c0 = 0; c0 < X->columns; c0 += NR) {                                                        \
+                const ptrdiff_t width = min_of(NR, X->columns - c0);                                                   \
+                real *restrict p = P + c0 / NR * stride + r0 * NR;                                                     \
+                for (ptrdiff_t r = r0; r < r1; r++, p += NR) {                                                         \
+                    const type *restrict x = (const type *)X->data + (order ? order[r] : first + r) * rs + c0 * cs;    \
+                    if (cs == 1 && r + 8 < rows)                                                                       \
+                        __builtin_prefetch((const type *)X->data + (order ? order[r + 8] : first + r + 8) * rs + c0,   \
+                                           0, 2);                                                                      \
+                    if (cs == 1 && width == NR && sizeof(type) == sizeof(real))                                        \
+                        memcpy(p, x, (size_t)NR * sizeof(real));                                                       \
+                    else if (cs == 1 && sizeof(type) == sizeof(real)) {                                                \
+                        v_store(p, v_load_n((const real *)x, min_of(width, V)));                                       \
+                        v_store(p + V, v_load_n((const real *)x + V, width > V ? width - V : 0));                      \
+                    } else if (cs == 1 && width == NR)                                                                 \
+                        for (ptrdiff_t j = 0; j < NR; j++)                                                             \
+                            p[j] = (real)x[j];                                                                         \
+                    else                                                                                               \
+                        for (ptrdiff_t j = 0; j < NR; j++)                                                             \
+                            p[j] = j < width ? (real)x[j * cs] : 0;                                                    \
+                }                                                                                                      \
+            }                                                                                                          \
+        }                                                                                                              \
     }
 GATHER_DENSE(float)
 GATHER_DENSE(double)
 
-static void gather(void *P, const fm_rows *X, const ptrdiff_t *order, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t stride) {
+static void gather(void *P, const fm_rows *X, const ptrdiff_t *order, ptrdiff_t first, ptrdiff_t rows,
+                   ptrdiff_t stride) {
     if (X->is_sparse)
         CSR_KIND(gather_csr, X)(P, X, order, first, rows, stride);
     else
         (X->is_double ? gather_dense_double : gather_dense_float)(P, X, order, first, rows, stride);
 }
 
-static void augment(void *P_, const void *Q_, double mix, const fm_augment *how, const fm_draws *draws, ptrdiff_t first,
-                    ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t stride) {
+static void augment(void *P_, const void *Q_, double mix, const fm_augment *settings, const fm_rng *rng,
+                    ptrdiff_t first, ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t stride) {
     for (ptrdiff_t column = 0; column < columns; column += NR) {
         real *P = (real *)P_ + column / NR * stride;
         const real *Q = (const real *)Q_ + column / NR * stride;
         const vec own = v_set((real)mix), other = v_set(1 - (real)mix);
         for (ptrdiff_t i = 0; Q_ && i < rows * NR; i += V)
             v_store(P + i, own * v_load(P + i) + other * v_load(Q + i));
-        if (how->noise != 0)
-            add_noise(P, draws, first, rows, column, FM_STREAM_NOISE, (real)how->noise);
-        if (how->mask != 0)
-            drop(P, draws, first, rows, column, FM_STREAM_MASK, how->mask, 1);
-        if (how->rate != 0)
-            drop(P, draws, first, rows, column, 0, how->rate, (real)(1 / (1 - how->rate)));
+        if (settings->noise != 0)
+            add_noise(P, rng, first, rows, column, FM_STREAM_NOISE, (real)settings->noise);
+        if (settings->mask != 0)
+            drop(P, rng, first, rows, column, FM_STREAM_MASK, settings->mask, 1);
+        if (settings->dropout != 0)
+            drop(P, rng, first, rows, column, 0, settings->dropout, (real)(1 / (1 - settings->dropout)));
     }
 }
 
@@ -79,20 +81,22 @@ static void scatter(void *M, const void *P, ptrdiff_t rows, ptrdiff_t columns, p
 
 #define VARIABLE_OUTPUT y
 #define VARIABLE_INPUT x
-#define ACTIVATION(name, argument, forward, derivative)                                                                          \
-    static inline vec f_##name(vec x) { return forward; }                                                                        \
-    static inline vec slope_##name(vec VARIABLE_##argument) {                                                                    \
-        (void)VARIABLE_##argument;                                                                                               \
-        return derivative;                                                                                                       \
-    }                                                                                                                            \
-    static void forward_##name(void *y, const void *x, ptrdiff_t n) { FM_MAP((real *)y, (const real *)x, n, f_##name(v)); }      \
-    static void derivative_##name(void *d, const void *from, ptrdiff_t n) {                                                      \
-        const real *u = from;                                                                                                    \
-        real *dx = d;                                                                                                            \
-        for (; n >= V; n -= V, dx += V, u += V)                                                                                  \
-            v_store(dx, v_load(dx) * slope_##name(v_load(u)));                                                                   \
-        if (n > 0)                                                                                                               \
-            v_store_n(dx, v_load_n(dx, n) * slope_##name(v_load_n(u, n)), n);                                                    \
+#define ACTIVATION(name, argument, forward, derivative)                                                                \
+    static inline vec f_##name(vec x) { return forward; }                                                              \
+    static inline vec slope_##name(vec VARIABLE_##argument) {                                                          \
+        (void)VARIABLE_##argument;                                                                                     \
+        return derivative;                                                                                             \
+    }                                                                                                                  \
+    static void forward_##name(void *y, const void *x, ptrdiff_t n) {                                                  \
+        FM_MAP((real *)y, (const real *)x, n, f_##name(v));                                                            \
+    }                                                                                                                  \
+    static void derivative_##name(void *d, const void *from, ptrdiff_t n) {                                            \
+        const real *u = from;                                                                                          \
+        real *dx = d;                                                                                                  \
+        for (; n >= V; n -= V, dx += V, u += V)                                                                        \
+            v_store(dx, v_load(dx) * slope_##name(v_load(u)));                                                         \
+        if (n > 0)                                                                                                     \
+            v_store_n(dx, v_load_n(dx, n) * slope_##name(v_load_n(u, n)), n);                                          \
     }
 #include "activations.def"
 #undef ACTIVATION
@@ -112,17 +116,17 @@ static const struct {
 /* ---- Layers ----------------------------------------------------------------------------------------------------- */
 
 /* Where the product starts from: a normalised layer's b comes after the normalisation. */
-static const real *bias_of(const fm_layer *l) { return l->norm || l->scale ? NULL : l->b; }
+static const real *gemm_bias(const fm_layer *l) { return l->norm || l->scale ? NULL : l->b; }
 
 /* out = (y + x) keep over a panel's rows: what residual and dropout make of y. */
-static void leave(const fm_layer *l, ptrdiff_t p, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t stride) {
-    if (!l->residual && !l->keep)
+static void apply_residual_dropout(const fm_layer *l, ptrdiff_t p, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t stride) {
+    if (!l->residual && !l->dropout_mask)
         return;
     const ptrdiff_t at = p * stride + first * NR;
     const real *y = (const real *)l->y + at, *x = l->residual ? (const real *)l->x + at : NULL;
-    real *out = (real *)(l->out ? l->out : l->y) + at, *keep = l->keep ? (real *)l->keep + at : NULL;
+    real *out = (real *)(l->out ? l->out : l->y) + at, *keep = l->dropout_mask ? (real *)l->dropout_mask + at : NULL;
     if (keep)
-        draw_keep(keep, l->draws, first, rows, p * NR, l->stream, l->rate, (real)(1 / (1 - l->rate)));
+        draw_keep(keep, l->rng, first, rows, p * NR, l->stream, l->dropout_rate, (real)(1 / (1 - l->dropout_rate)));
     for (ptrdiff_t i = 0; i < rows * NR; i += V) {
         vec v = v_load(y + i);
         if (x)
@@ -146,45 +150,47 @@ static void activate(const fm_layer *l, ptrdiff_t p, ptrdiff_t first, ptrdiff_t 
     }
     if (l->activation != FM_ACTIVATION_identity || z != y)
         activation[l->activation].forward(y, z, rows * NR);
-    leave(l, p, first, rows, stride);
+    apply_residual_dropout(l, p, first, rows, stride);
 }
 
 static void forward(const fm_layer *l, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t stride) {
-    const real *b = bias_of(l);
+    const real *b = gemm_bias(l);
     for (ptrdiff_t p = p0; p < p1 && p * NR < l->fan_out; p++) {
         real *z = (real *)(l->z ? l->z : l->y) + p * stride + first * NR;
-        product(z, (const real *)l->x + first * NR, (const real *)l->W + p * l->fan_in * NR, b ? b + p * NR : NULL, rows,
-                l->fan_in, stride, l->fan_out - p * NR);
+        gemm_nn(z, (const real *)l->x + first * NR, (const real *)l->W + p * l->fan_in * NR, b ? b + p * NR : NULL,
+                rows, l->fan_in, stride, l->fan_out - p * NR);
         activate(l, p, first, rows, stride);
     }
 }
 
-static void forward_csr(const fm_layer *l, const fm_rows *X, const ptrdiff_t *order, ptrdiff_t first_row, ptrdiff_t first,
-                        ptrdiff_t rows, ptrdiff_t stride) {
+static void forward_csr(const fm_layer *l, const fm_rows *X, const ptrdiff_t *order, ptrdiff_t first_row,
+                        ptrdiff_t first, ptrdiff_t rows, ptrdiff_t stride) {
     const ptrdiff_t panels = (l->fan_out + NR - 1) / NR, w_stride = l->fan_in * NR;
-    const real *b = bias_of(l);
+    const real *b = gemm_bias(l);
     for (ptrdiff_t p = 0, n; p < panels; p += n) {
-        n = smaller(2, panels - p);
+        n = min_of(2, panels - p);
         real *z = (real *)(l->z ? l->z : l->y) + p * stride + first * NR;
-        CSR_KIND(product_csr, X)(z, (const real *)l->W + p * w_stride, b ? b + p * NR : NULL, X, order, first_row, rows, stride,
-                                 w_stride, (int)n);
+        CSR_KIND(gemm_csr, X)(z, (const real *)l->W + p * w_stride, b ? b + p * NR : NULL, X, order, first_row, rows,
+                              stride, w_stride, (int)n);
         for (ptrdiff_t j = 0; j < n; j++)
             activate(l, p + j, first, rows, stride);
     }
 }
 
-/* A chunk of W is brought into a panel's shape where it is used: for few rows that is cheaper than packing all of W before. */
-static void forward_unpacked(const fm_layer *l, void *chunk_, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t rows, ptrdiff_t stride) {
-    real *chunk = chunk_, *bias = chunk + KC * NR;
-    const real *b = bias_of(l);
+/* A chunk of W is brought into a panel's shape where it is used: for few rows that is cheaper than packing all of W
+ * before. */
+static void forward_unpacked(const fm_layer *l, void *scratch, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t rows,
+                             ptrdiff_t stride) {
+    real *chunk = scratch, *bias = chunk + KC * NR;
+    const real *b = gemm_bias(l);
     for (ptrdiff_t p = p0; p < p1; p++) {
-        const ptrdiff_t width = smaller(NR, l->fan_out - p * NR), low = smaller(width, V), high = width - low;
+        const ptrdiff_t width = min_of(NR, l->fan_out - p * NR), low = min_of(width, V), high = width - low;
         const real *W = (const real *)l->W + p * NR;
         real *y = (real *)l->y + p * stride;
         v_store(bias, b ? v_load_n(b + p * NR, low) : v_set(0));
         v_store(bias + V, b ? v_load_n(b + p * NR + V, high) : v_set(0));
         for (ptrdiff_t k0 = 0; k0 < l->fan_in || k0 == 0; k0 += KC) {
-            const ptrdiff_t kc = smaller(KC, l->fan_in - k0);
+            const ptrdiff_t kc = min_of(KC, l->fan_in - k0);
             for (ptrdiff_t i = 0; i < kc; i++, W += l->fan_out) {
                 __builtin_prefetch(W + 8 * l->fan_out);
                 if (sizeof(real) * NR > 64)
@@ -192,7 +198,8 @@ static void forward_unpacked(const fm_layer *l, void *chunk_, ptrdiff_t p0, ptrd
                 v_store(chunk + i * NR, low == V ? v_load(W) : v_load_n(W, low));
                 v_store(chunk + i * NR + V, high == V ? v_load(W + V) : v_load_n(W + V, high));
             }
-            product_chunk(y, (const real *)l->x + k0 / NR * stride, chunk, bias, rows, k0 > 0, kc, stride, panel_vectors(width));
+            gemm_nn_chunk(y, (const real *)l->x + k0 / NR * stride, chunk, bias, rows, k0 > 0, kc, stride,
+                          panel_vectors(width));
         }
         activate(l, p, 0, rows, stride);
     }
@@ -205,7 +212,7 @@ static void multiply(real *P, const real *by, ptrdiff_t rows, int one_row) {
 }
 
 /* dz *= f' for rows of panel p of layer l. */
-static void descend(const fm_layer *l, real *dz, ptrdiff_t at, ptrdiff_t rows) {
+static void scale_by_activation_gradient(const fm_layer *l, real *dz, ptrdiff_t at, ptrdiff_t rows) {
     if (l->activation != FM_ACTIVATION_identity)
         activation[l->activation].derivative(dz, (const real *)(l->z ? l->z : l->y) + at, rows * NR);
 }
@@ -214,24 +221,24 @@ static void descend(const fm_layer *l, real *dz, ptrdiff_t at, ptrdiff_t rows) {
 static void backward(const fm_layer *l, const fm_layer *below, void *chunk, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t first,
                      ptrdiff_t rows, ptrdiff_t stride) {
     for (ptrdiff_t p = p0; p < p1 && p * NR < l->fan_in; p++) {
-        const ptrdiff_t at = p * stride + first * NR, width = smaller(NR, l->fan_in - p * NR);
+        const ptrdiff_t at = p * stride + first * NR, width = min_of(NR, l->fan_in - p * NR);
         real *dz = (real *)below->dz + at;
         for (ptrdiff_t o0 = 0; o0 < l->fan_out || o0 == 0; o0 += KC) {
-            const ptrdiff_t kc = smaller(KC, l->fan_out - o0);
+            const ptrdiff_t kc = min_of(KC, l->fan_out - o0);
             transpose_chunk(chunk, (const real *)l->W + o0 * l->fan_in + p * NR * NR, l->fan_in, width, kc);
-            product_chunk(dz, (const real *)l->dz + o0 / NR * stride + first * NR, chunk, NULL, rows, o0 > 0, kc, stride,
-                          panel_vectors(width));
+            gemm_nn_chunk(dz, (const real *)l->dz + o0 / NR * stride + first * NR, chunk, NULL, rows, o0 > 0, kc,
+                          stride, panel_vectors(width));
         }
         if (l->residual)
             for (ptrdiff_t i = 0; i < rows * NR; i += V)
                 v_store(dz + i, v_load(dz + i) + v_load((const real *)l->dout + at + i));
-        if (below->keep)
-            multiply(dz, (const real *)below->keep + at, rows, 0);
+        if (below->dropout_mask)
+            multiply(dz, (const real *)below->dropout_mask + at, rows, 0);
         if (below->residual)
             memcpy((real *)below->dout + at, dz, (size_t)(rows * NR) * sizeof(real));
         if (below->norm && !below->scale)
             continue;
-        descend(below, dz, at, rows);
+        scale_by_activation_gradient(below, dz, at, rows);
         if (below->scale)
             multiply(dz, (const real *)below->scale + p * NR, rows, 1);
     }
@@ -240,24 +247,24 @@ static void backward(const fm_layer *l, const fm_layer *below, void *chunk, ptrd
 /* ---- Batch normalisation ---------------------------------------------------------------------------------------- */
 
 /* sum = sum over row < rows of the expression, in four chains. */
-#define SUM_ROWS(sum, rows, expression)                                                                                          \
-    do {                                                                                                                         \
-        vec chain_[4] = {v_set(0), v_set(0), v_set(0), v_set(0)};                                                                \
-        ptrdiff_t row = 0;                                                                                                       \
-        for (; row + 4 <= (rows); row += 4) {                                                                                    \
-            const ptrdiff_t first_ = row;                                                                                        \
-            for (int i = 0; i < 4; i++) {                                                                                        \
-                const ptrdiff_t row = first_ + i;                                                                                \
-                chain_[i] += (expression);                                                                                       \
-            }                                                                                                                    \
-        }                                                                                                                        \
-        for (; row < (rows); row++)                                                                                              \
-            chain_[row % 4] += (expression);                                                                                     \
-        sum = (chain_[0] + chain_[1]) + (chain_[2] + chain_[3]);                                                                 \
+#define SUM_ROWS(sum, rows, expression)                                                                                \
+    do {                                                                                                               \
+        vec chain_[4] = {v_set(0), v_set(0), v_set(0), v_set(0)};                                                      \
+        ptrdiff_t row = 0;                                                                                             \
+        for (; row + 4 <= (rows); row += 4) {                                                                          \
+            const ptrdiff_t first_ = row;                                                                              \
+            for (int i = 0; i < 4; i++) {                                                                              \
+                const ptrdiff_t row = first_ + i;                                                                      \
+                chain_[i] += (expression);                                                                             \
+            }                                                                                                          \
+        }                                                                                                              \
+        for (; row < (rows); row++)                                                                                    \
+            chain_[row % 4] += (expression);                                                                           \
+        sum = (chain_[0] + chain_[1]) + (chain_[2] + chain_[3]);                                                       \
     } while (0)
 
-static void normalise(const fm_layer *l, ptrdiff_t p, ptrdiff_t batch, ptrdiff_t stride) {
-    const fm_norm *n = l->norm;
+static void batch_norm_forward(const fm_layer *l, ptrdiff_t p, ptrdiff_t batch, ptrdiff_t stride) {
+    const fm_batch_norm *n = l->norm;
     const vec count = v_set((real)batch), unbiased = v_set(batch > 1 ? (real)batch / (real)(batch - 1) : 1);
     const vec epsilon = v_set((real)FM_NORM_EPSILON);
     for (ptrdiff_t c = 0; c < NR; c += V) {
@@ -270,7 +277,7 @@ static void normalise(const fm_layer *l, ptrdiff_t p, ptrdiff_t batch, ptrdiff_t
         SUM_ROWS(variance, batch, (v_load(z + row * NR) - mean) * (v_load(z + row * NR) - mean));
         variance = variance / count;
         const vec slope = v_set(1) / v_sqrt(variance + epsilon);
-        v_store((real *)n->slope + at, slope);
+        v_store((real *)n->inverse_std + at, slope);
         v_store((real *)n->batch_mean + at, mean);
         v_store((real *)n->batch_variance + at, variance * unbiased);
         for (ptrdiff_t row = 0; row < batch; row++) {
@@ -281,33 +288,35 @@ static void normalise(const fm_layer *l, ptrdiff_t p, ptrdiff_t batch, ptrdiff_t
     }
     if (l->activation != FM_ACTIVATION_identity)
         activation[l->activation].forward((real *)l->y + p * stride, (const real *)l->y + p * stride, batch * NR);
-    leave(l, p, 0, batch, stride);
+    apply_residual_dropout(l, p, 0, batch, stride);
 }
 
-static void average(const fm_layer *l, ptrdiff_t p, const fm_hyper *hyper) {
-    const fm_norm *n = l->norm;
+static void update_running_statistics(const fm_layer *l, ptrdiff_t p, const fm_hyper *hyper) {
+    const fm_batch_norm *n = l->norm;
     const vec momentum = v_set((real)hyper->norm_momentum);
-    real *mean = (real *)n->mean + p * NR, *variance = (real *)n->variance + p * NR;
-    const real *batch_mean = (const real *)n->batch_mean + p * NR, *batch_variance = (const real *)n->batch_variance + p * NR;
+    real *mean = (real *)n->running_mean + p * NR, *variance = (real *)n->running_variance + p * NR;
+    const real *batch_mean = (const real *)n->batch_mean + p * NR,
+               *batch_variance = (const real *)n->batch_variance + p * NR;
     for (ptrdiff_t c = 0; c < NR; c += V) {
         v_store(mean + c, v_load(mean + c) + momentum * (v_load(batch_mean + c) - v_load(mean + c)));
         v_store(variance + c, v_load(variance + c) + momentum * (v_load(batch_variance + c) - v_load(variance + c)));
     }
 }
 
-static void denormalise(const fm_layer *l, ptrdiff_t p, ptrdiff_t batch, ptrdiff_t stride) {
+static void batch_norm_backward(const fm_layer *l, ptrdiff_t p, ptrdiff_t batch, ptrdiff_t stride) {
     enum { ROWS = 32 }; /* whose u is made anew where the derivative is taken from it */
-    const fm_norm *n = l->norm;
+    const fm_batch_norm *n = l->norm;
     const vec count = v_set((real)batch);
     real *const dz_panel = (real *)l->dz + p * stride;
     if (activation[l->activation].from_input)
         for (ptrdiff_t first = 0; first < batch; first += ROWS) {
-            const ptrdiff_t rows = smaller(ROWS, batch - first);
+            const ptrdiff_t rows = min_of(ROWS, batch - first);
             real u[ROWS * FM_LANES];
             for (ptrdiff_t i = 0; i < rows * NR; i += V) {
                 const ptrdiff_t at = p * NR + i % NR;
                 v_store(u + i, v_fma(v_load((const real *)n->scale + at),
-                                     v_load((const real *)l->z + p * stride + first * NR + i), v_load((const real *)l->b + at)));
+                                     v_load((const real *)l->z + p * stride + first * NR + i),
+                                     v_load((const real *)l->b + at)));
             }
             activation[l->activation].derivative(dz_panel + first * NR, u, rows * NR);
         }
@@ -322,17 +331,17 @@ static void denormalise(const fm_layer *l, ptrdiff_t p, ptrdiff_t batch, ptrdiff
         SUM_ROWS(d_scale, batch, v_load(dz + row * NR) * v_load(xhat + row * NR));
         v_store((real *)n->d_b + at, d_b);
         v_store((real *)n->d_scale + at, d_scale);
-        const vec factor = v_load((const real *)n->scale + at) * v_load((const real *)n->slope + at);
+        const vec factor = v_load((const real *)n->scale + at) * v_load((const real *)n->inverse_std + at);
         const vec mean_b = d_b / count, mean_scale = d_scale / count;
         for (ptrdiff_t row = 0; row < batch; row++)
             v_store(dz + row * NR, factor * (v_load(dz + row * NR) - mean_b - v_load(xhat + row * NR) * mean_scale));
     }
 }
 
-static void affine(void *scale, void *shift, const void *gamma, const void *b, const void *mean, const void *variance,
-                   ptrdiff_t n) {
+static void fold_batch_norm(void *scale, void *shift, const void *gamma, const void *b, const void *mean,
+                            const void *variance, ptrdiff_t n) {
     for (ptrdiff_t i = 0; i < n; i += V) {
-        const ptrdiff_t m = smaller(V, n - i);
+        const ptrdiff_t m = min_of(V, n - i);
         const vec root = v_sqrt(v_load_n((const real *)variance + i, m) + v_set((real)FM_NORM_EPSILON));
         const vec s = v_load_n((const real *)gamma + i, m) / root;
         v_store_n((real *)scale + i, s, m);
@@ -352,8 +361,8 @@ static void update(const fm_layer *l, void *G, double *penalty, ptrdiff_t i0, pt
         state[s] = (real *)l->W_state[s] + at;
         n_wanted += rule >= 0;
     }
-    product_transposed(G, (const real *)l->x + i0 / NR * stride, (const real *)l->dz + p * stride, accumulate, n, batch, stride,
-                       columns, wanted, n_wanted);
+    gemm_tn(G, (const real *)l->x + i0 / NR * stride, (const real *)l->dz + p * stride, accumulate, n, batch, stride,
+            columns, wanted, n_wanted);
     if (rule < 0)
         return;
     rules[rule](W, state, G, penalty, n, panel_vectors(columns), hyper->l1, hyper->l2, hyper);
@@ -368,8 +377,8 @@ static void update_vector(void *w, void *const w_state[], const real *G, ptrdiff
         rules[rule]((real *)w + p * NR, state, G, NULL, 1, 2, 0, 0, hyper);
 }
 
-static void update_bias(const fm_layer *l, void *G, ptrdiff_t p, ptrdiff_t batch, ptrdiff_t stride, int accumulate, int rule,
-                        const fm_hyper *hyper) {
+static void update_bias(const fm_layer *l, void *G, ptrdiff_t p, ptrdiff_t batch, ptrdiff_t stride, int accumulate,
+                        int rule, const fm_hyper *hyper) {
     real *sum = G;
     const real *dz = (const real *)l->dz + p * stride;
     vec low = accumulate ? v_load(sum) : v_set(0), high = accumulate ? v_load(sum + V) : v_set(0);
@@ -393,7 +402,8 @@ static void update_scale(const fm_layer *l, void *G, ptrdiff_t p, int rule, cons
 }
 
 /* Squares in double: a float's square overflows long before the float, and clipping is for large gradients. */
-static void square(const fm_layer *l, const void *G_, double *sum, ptrdiff_t i0, ptrdiff_t n, ptrdiff_t p, const fm_hyper *h) {
+static void sum_squared_gradient(const fm_layer *l, const void *G_, double *sum, ptrdiff_t i0, ptrdiff_t n, ptrdiff_t p,
+                                 const fm_hyper *h) {
     const real *G = G_, *W = (const real *)l->W + (p * l->fan_in + i0) * NR;
     const vec l1 = v_set((real)h->l1), l2 = v_set((real)h->l2), divide = v_set((real)(1 / h->weight_sum));
     real lanes[FM_LANES];
@@ -412,15 +422,15 @@ static void square(const fm_layer *l, const void *G_, double *sum, ptrdiff_t i0,
     }
 }
 
-/* Columns. Measured on Zen 4, one row, two layers of so many: 4,096 take 2.7 ms instead of 5.7, 2,000 0.43 instead of 0.49, 1,024
- * the same. */
-#define ROW_WIDE 1024
+/* Columns. Measured on Zen 4, one row, two layers of so many: 4,096 take 2.7 ms instead of 5.7, 2,000 0.43 instead of
+ * 0.49, 1,024 the same. */
+#define GEMV_WIDE_COLUMNS 1024
 
-/* y = b + x W by streaming through W in the order of memory, eight of its rows side by side, y coming and going from L1: where
- * W's rows are long, the columns' way below meets a new page at every step, which no prefetcher follows. */
-static void forward_row_wide(real *y, const real *x, const real *W, const real *b, ptrdiff_t fan_in, ptrdiff_t fan_out) {
+/* y = b + x W by streaming through W in the order of memory, eight of its rows side by side, y coming and going from
+ * L1: where W's rows are long, the columns' way below meets a new page at every step, which no prefetcher follows. */
+static void gemv_wide(real *y, const real *x, const real *W, const real *b, ptrdiff_t fan_in, ptrdiff_t fan_out) {
     for (ptrdiff_t i = 0; i < fan_in || i == 0; i += 8) {
-        const ptrdiff_t n = smaller(8, fan_in - i);
+        const ptrdiff_t n = min_of(8, fan_in - i);
         const real *from = i ? y : b, *w = W + i * fan_out; /* b = NULL: zeros */
         ptrdiff_t o = 0;
         if (n == 8)
@@ -431,7 +441,7 @@ static void forward_row_wide(real *y, const real *x, const real *W, const real *
                 v_store(y + o, sum);
             }
         for (; o < fan_out; o += V) {
-            const ptrdiff_t width = smaller(V, fan_out - o);
+            const ptrdiff_t width = min_of(V, fan_out - o);
             vec sum = from ? v_load_n(from + o, width) : v_set(0);
             for (ptrdiff_t j = 0; j < n; j++)
                 sum = v_fma(v_set(x[i + j]), v_load_n(w + j * fan_out + o, width), sum);
@@ -440,31 +450,31 @@ static void forward_row_wide(real *y, const real *x, const real *W, const real *
     }
 }
 
-/* Rows of W that are fetched ahead: the columns' way takes a piece of each row, which prefetchers follow less well. */
-#define ROW_AHEAD 12
+/* Rows of W that are prefetched: the columns' way takes a piece of each row, which prefetchers follow less well. */
+#define GEMV_PREFETCH_ROWS 12
 
-/* Eight vectors of outputs at a time; where W's row ends inside a vector, the load runs on into the next row, except in W's
- * last rows. */
-static void product_row(real *y, const real *x, const real *W, const real *b, ptrdiff_t fan_in, ptrdiff_t fan_out) {
+/* Eight vectors of outputs at a time; where W's row ends inside a vector, the load runs on into the next row, except in
+ * W's last rows. */
+static void gemv(real *y, const real *x, const real *W, const real *b, ptrdiff_t fan_in, ptrdiff_t fan_out) {
     ptrdiff_t o = 0;
-    if (fan_out > ROW_WIDE) {
-        forward_row_wide(y, x, W, b, fan_in, fan_out);
+    if (fan_out > GEMV_WIDE_COLUMNS) {
+        gemv_wide(y, x, W, b, fan_in, fan_out);
         o = fan_out;
     }
-#define FORWARD_ROW_BLOCK(n)                                                                                                     \
-    for (; o + (n) * V <= fan_out; o += (n) * V) {                                                                               \
-        vec sum[n];                                                                                                              \
-        for (int j = 0; j < (n); j++)                                                                                            \
-            sum[j] = b ? v_load(b + o + j * V) : v_set(0);                                                                       \
-        const real *w = W + o;                                                                                                   \
-        for (ptrdiff_t i = 0; i < fan_in; i++, w += fan_out) {                                                                   \
-            for (int j = 0; j < (n) * V; j += 64 / (int)sizeof(real))                                                            \
-                __builtin_prefetch(w + ROW_AHEAD * fan_out + j);                                                                 \
-            for (int j = 0; j < (n); j++)                                                                                        \
-                sum[j] = v_fma(v_set(x[i]), v_load(w + j * V), sum[j]);                                                          \
-        }                                                                                                                        \
-        for (int j = 0; j < (n); j++)                                                                                            \
-            v_store(y + o + j * V, sum[j]);                                                                                      \
+#define FORWARD_ROW_BLOCK(n)                                                                                           \
+    for (; o + (n) * V <= fan_out; o += (n) * V) {                                                                     \
+        vec sum[n];                                                                                                    \
+        for (int j = 0; j < (n); j++)                                                                                  \
+            sum[j] = b ? v_load(b + o + j * V) : v_set(0);                                                             \
+        const real *w = W + o;                                                                                         \
+        for (ptrdiff_t i = 0; i < fan_in; i++, w += fan_out) {                                                         \
+            for (int j = 0; j < (n) * V; j += 64 / (int)sizeof(real))                                                  \
+                __builtin_prefetch(w + GEMV_PREFETCH_ROWS * fan_out + j);                                              \
+            for (int j = 0; j < (n); j++)                                                                              \
+                sum[j] = v_fma(v_set(x[i]), v_load(w + j * V), sum[j]);                                                \
+        }                                                                                                              \
+        for (int j = 0; j < (n); j++)                                                                                  \
+            v_store(y + o + j * V, sum[j]);                                                                            \
     }
     FORWARD_ROW_BLOCK(8)
     FORWARD_ROW_BLOCK(4)
@@ -483,22 +493,23 @@ static void product_row(real *y, const real *x, const real *W, const real *b, pt
 static void forward_row(const fm_layer *l, void *y_, const void *x_) {
     real *y = y_;
     const real *x = x_;
-    product_row(y, x, l->W, bias_of(l), l->fan_in, l->fan_out);
+    gemv(y, x, l->W, gemm_bias(l), l->fan_in, l->fan_out);
     for (ptrdiff_t o = 0; l->scale && o < l->fan_out; o += V) { /* scale and shift are padded */
-        const ptrdiff_t n = smaller(V, l->fan_out - o);
-        v_store_n(y + o, v_fma(v_load_n(y + o, n), v_load((const real *)l->scale + o), v_load((const real *)l->shift + o)), n);
+        const ptrdiff_t n = min_of(V, l->fan_out - o);
+        v_store_n(y + o,
+                  v_fma(v_load_n(y + o, n), v_load((const real *)l->scale + o), v_load((const real *)l->shift + o)), n);
     }
     if (l->activation != FM_ACTIVATION_identity)
         activation[l->activation].forward(y, y, l->fan_out);
     for (ptrdiff_t o = 0; l->residual && o < l->fan_out; o += V) {
-        const ptrdiff_t n = smaller(V, l->fan_out - o);
+        const ptrdiff_t n = min_of(V, l->fan_out - o);
         v_store_n(y + o, v_load_n(y + o, n) + v_load_n(x + o, n), n);
     }
 }
 
 /* ---- Single functions, for checks and benchmarks ---------------------------------------------------------------- */
 
-#define ROW(name)                                                                                                                \
+#define ROW(name)                                                                                                      \
     static void map_##name(void *y, const void *x, ptrdiff_t n) { FM_MAP((real *)y, (const real *)x, n, v_##name(v)); }
 FM_MATH_FUNCTIONS(ROW)
 #undef ROW
@@ -538,20 +549,20 @@ const fm_kernels FM_PASTE(fm_kernels_, FM_ISA, _, FM_BITS) = {
     .scatter = scatter,
     .forward = forward,
     .forward_csr = forward_csr,
-    .columns_csr = columns_csr,
+    .csr_to_csc = csr_to_csc,
     .gradient_csr = gradient_csr,
-    .normalise = normalise,
-    .average = average,
+    .batch_norm_forward = batch_norm_forward,
+    .update_running_statistics = update_running_statistics,
     .backward = backward,
-    .denormalise = denormalise,
-    .square = square,
-    .affine = affine,
+    .batch_norm_backward = batch_norm_backward,
+    .sum_squared_gradient = sum_squared_gradient,
+    .fold_batch_norm = fold_batch_norm,
     .update = update,
     .update_bias = update_bias,
     .update_scale = update_scale,
     .forward_row = forward_row,
     .forward_unpacked = forward_unpacked,
-    .chunk = (KC + 1) * NR,
+    .scratch_size = (KC + 1) * NR,
     .activations =
         {
 #define ACTIVATION(name, argument, ...) {#name, FM_ARGUMENT_##argument, forward_##name, derivative_##name},

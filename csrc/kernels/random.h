@@ -1,13 +1,13 @@
 /* random.h: random numbers by position, for dropout and for what is done to the input of a training run.
  *
- * Philox4x32-10 (Salmon, Moraes, Dror, Shaw, SC 2011) turns a counter and a key into four words of 32 bits, without state: a
- * number depends on where it is wanted, never on which thread asks for it or what was drawn before. Here
+ * Philox4x32-10 (Salmon, Moraes, Dror, Shaw, SC 2011) turns a counter and a key into four words of 32 bits, without
+ * state: a number depends on where it is wanted, never on which thread asks for it or what was drawn before. Here
  *
  *     key      the run's seed, two words
  *     counter  (row / 4, column, stream, step);   row % 4 says which of the four words
  *
- * with the row counted within the batch, the column within the layer, and a stream for each use (fm_stream in fastmlp.h).
- * Included by kernels.c only. Oracle: fastmlp/reference, words and normals.
+ * with the row counted within the batch, the column within the layer, and a stream for each use (fm_stream in
+ * fastmlp.h). Included by kernels.c only. Oracle: fastmlp/reference, words and normals.
  */
 #ifndef FM_RANDOM_H
 #define FM_RANDOM_H
@@ -15,7 +15,8 @@
 #include "fastmlp.h"
 #include "vmath.h"
 
-#define FM_LANES ((ptrdiff_t)(2 * FM_VECTOR_BYTES / sizeof(real))) /* columns of a panel: NR where an array needs a constant */
+#define FM_LANES                                                                                                       \
+    ((ptrdiff_t)(2 * FM_VECTOR_BYTES / sizeof(real))) /* columns of a panel: NR where an array needs a constant */
 
 typedef uint64_t wide
     __attribute__((vector_size(FM_VECTOR_BYTES))); /* a word of 32 bits in each lane of 64, its upper half anything */
@@ -35,13 +36,13 @@ static inline wide w_multiply(wide a, wide b) {
 }
 
 /* word[j][c] = word j of Philox at counter (group, column + c, stream, step) */
-static void philox(uint32_t word[4][FM_LANES], const fm_draws *draws, uint32_t group, ptrdiff_t column, uint32_t stream) {
+static void philox(uint32_t word[4][FM_LANES], const fm_rng *rng, uint32_t group, ptrdiff_t column, uint32_t stream) {
     const wide zero = {0}, m0 = zero + 0xD2511F53u, m1 = zero + 0xCD9E8D57u;
     for (ptrdiff_t c = 0; c < NR; c += WIDE) {
-        wide x0 = zero + group, x1 = zero, x2 = zero + stream, x3 = zero + draws->step;
+        wide x0 = zero + group, x1 = zero, x2 = zero + stream, x3 = zero + rng->step;
         for (ptrdiff_t i = 0; i < WIDE; i++)
             x1[i] = (uint64_t)(column + c + i);
-        uint32_t k0 = draws->key[0], k1 = draws->key[1];
+        uint32_t k0 = rng->key[0], k1 = rng->key[1];
         for (int round = 0; round < 10; round++, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
             const wide p0 = w_multiply(m0, x0), p1 = w_multiply(m1, x2);
             x0 = (p1 >> 32) ^ x1 ^ (zero + k0);
@@ -58,29 +59,30 @@ static void philox(uint32_t word[4][FM_LANES], const fm_draws *draws, uint32_t g
     }
 }
 
-/* keep[r] = kept where word >= rate 2^32, else 0, for rows first .. first + rows of a panel that begins at column `column`. */
-static void draw_keep(real *restrict keep, const fm_draws *draws, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t column,
+/* keep[r] = kept where word >= rate 2^32, else 0, for rows first .. first + rows of a panel that begins at column
+ * `column`. */
+static void draw_keep(real *restrict keep, const fm_rng *rng, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t column,
                       uint32_t stream, double rate, real kept) {
-    const ptrdiff_t start = draws->row + first, end = start + rows;
+    const ptrdiff_t start = rng->row + first, end = start + rows;
     const uint32_t least = (uint32_t)(rate * 4294967296.0);
     uint32_t word[4][FM_LANES];
     for (ptrdiff_t row = start; row < end; row++, keep += NR) {
         if (row == start || row % 4 == 0)
-            philox(word, draws, (uint32_t)(row / 4), column, stream);
+            philox(word, rng, (uint32_t)(row / 4), column, stream);
         for (ptrdiff_t c = 0; c < NR; c++)
             keep[c] = word[row % 4][c] >= least ? kept : 0;
     }
 }
 
 /* P[r] = kept P[r] where word >= rate 2^32, else 0: draw_keep where nobody asks for the factors again. */
-static void drop(real *restrict P, const fm_draws *draws, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t column, uint32_t stream,
-                 double rate, real kept) {
-    const ptrdiff_t start = draws->row + first, end = start + rows;
+static void drop(real *restrict P, const fm_rng *rng, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t column,
+                 uint32_t stream, double rate, real kept) {
+    const ptrdiff_t start = rng->row + first, end = start + rows;
     const uint32_t least = (uint32_t)(rate * 4294967296.0);
     uint32_t word[4][FM_LANES];
     for (ptrdiff_t row = start; row < end; row++, P += NR) {
         if (row == start || row % 4 == 0)
-            philox(word, draws, (uint32_t)(row / 4), column, stream);
+            philox(word, rng, (uint32_t)(row / 4), column, stream);
         for (ptrdiff_t c = 0; c < NR; c++)
             P[c] = word[row % 4][c] >= least ? kept * P[c] : 0;
     }
@@ -93,7 +95,8 @@ static inline vec v_sin_turn(vec t) {
                                42.058693944897634, -15.094642576822984, 3.8199525848482803, -0.7181223017785001,
                                0.10422916220813978, -0.012031585942120619, 0.0011309237482517954);
 #else
-    const vec p = V_POLYNOMIAL(t * t, 6.2831853f, -41.341702f, 81.605249f, -76.705860f, 42.058694f, -15.094643f, 3.8199526f);
+    const vec p =
+        V_POLYNOMIAL(t * t, 6.2831853f, -41.341702f, 81.605249f, -76.705860f, 42.058694f, -15.094643f, 3.8199526f);
 #endif
     return t * p;
 }
@@ -115,15 +118,16 @@ static inline void normals(real *n0, real *n1, const uint32_t *u0, const uint32_
     v_store(n1, radius * v_sin_turn(v_select(turn < v_set(0), near, -near)));
 }
 
-/* P[r] += deviation * normal numbers: of rows 4 g and 4 g + 1 from words 0 and 1, of the next two from words 2 and 3. */
-static void add_noise(real *restrict P, const fm_draws *draws, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t column, uint32_t stream,
-                      real deviation) {
-    const ptrdiff_t start = draws->row + first, end = start + rows;
+/* P[r] += deviation * normal numbers: of rows 4 g and 4 g + 1 from words 0 and 1, of the next two from words 2 and 3.
+ */
+static void add_noise(real *restrict P, const fm_rng *rng, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t column,
+                      uint32_t stream, real deviation) {
+    const ptrdiff_t start = rng->row + first, end = start + rows;
     uint32_t word[4][FM_LANES];
     real normal[4][FM_LANES];
     for (ptrdiff_t row = start; row < end; row++, P += NR) {
         if (row == start || row % 4 == 0) {
-            philox(word, draws, (uint32_t)(row / 4), column, stream);
+            philox(word, rng, (uint32_t)(row / 4), column, stream);
             for (ptrdiff_t pair = 0; pair < 4; pair += 2)
                 for (ptrdiff_t c = 0; c < NR; c += V)
                     normals(normal[pair] + c, normal[pair + 1] + c, word[pair] + c, word[pair + 1] + c);

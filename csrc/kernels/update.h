@@ -16,24 +16,25 @@ static double power(double b, ptrdiff_t n) {
     return p;
 }
 
-/* Updates after which what is subnormal in an average of gradients counts as 0: those of a unit that is dead, or of a feature
- * that has not been seen for long, shrink until they stick there, where some processors compute slowly. Measured on Zen 5: 57
- * such numbers among 4,096 cost their layer's update 30 %; looking for them at each update would cost all the others 2 %.
- * Averages of squares stay as they are: with a tiny epsilon, a step that is divided by 0 instead of them would be a leap. */
-#define TIDY 128
+/* Updates after which what is subnormal in an average of gradients counts as 0: those of a unit that is dead, or of a
+ * feature that has not been seen for long, shrink until they stick there, where some processors compute slowly.
+ * Measured on Zen 5: 57 such numbers among 4,096 cost their layer's update 30 %; looking for them at each update would
+ * cost all the others 2 %. Averages of squares stay as they are: with a tiny epsilon, a step that is divided by 0
+ * instead of them would be a leap. */
+#define FLUSH_INTERVAL 128
 
-static void tidy(real *S, ptrdiff_t n) {
+static void flush_subnormals(real *S, ptrdiff_t n) {
     for (ptrdiff_t i = 0; i < n; i += V) {
         const vec s = v_load(S + i);
         v_store(S + i, v_select(v_abs(s) < v_set(FM_R(FLT_MIN, DBL_MIN)), v_set(0) * s, s));
     }
 }
 
-/* A rule over `rows` rows of a panel, `nv` vectors of each: first the gradient g = (G + l2 w + l1 sign(w)) clip / weight_sum,
- * then the row of optimizers.def, then tidy where it is time. penalty[column] (NULL: none wanted) grows by the column's penalty
- * before the update. */
-typedef void rule_function(real *W, real *const state[], const real *G, double *penalty, ptrdiff_t rows, int nv, double l1,
-                           double l2, const fm_hyper *hyper);
+/* A rule over `rows` rows of a panel, `nv` vectors of each: first the gradient g = (G + l2 w + l1 sign(w)) clip /
+ * weight_sum, then the row of optimizers.def, then flush_subnormals where it is time. penalty[column] (NULL: none
+ * wanted) grows by the column's penalty before the update. */
+typedef void rule_function(real *W, real *const state[], const real *G, double *penalty, ptrdiff_t rows, int nv,
+                           double l1, double l2, const fm_hyper *hyper);
 
 /* Of the rules that are made from adam_hat: c[0] m / (sqrt(c[6] v) + c[1]), with m and v by c[2] .. c[5]. */
 static void adam_constants(fm_hyper *h) {
@@ -45,69 +46,70 @@ static void adam_constants(fm_hyper *h) {
     c[6] = 1 / (1 - power(h->beta_2, h->t));
 }
 
-#define OPTIMIZER(name, n_state, average, constants, update)                                                                     \
-    static void prepare_##name(fm_hyper *h) {                                                                                    \
-        double *c = h->c;                                                                                                        \
-        (void)c;                                                                                                                 \
-        constants;                                                                                                               \
-    }                                                                                                                            \
-    static inline __attribute__((always_inline)) void rule_##name##_of(                                                          \
-        real *restrict W, real *restrict S0, real *restrict S1, real *restrict S2, const real *restrict G, double *penalty,      \
-        ptrdiff_t rows, const int nv, double l1, double l2, const fm_hyper *hyper) {                                             \
-        /* without a place for its penalty it is a bias */                                                                       \
-        const vec decay = v_set((real)(penalty ? hyper->learning_rate * hyper->weight_decay : 0));                               \
-        (void)decay;                                                                                                             \
-        const double *c = hyper->c;                                                                                              \
-        const vec k0 = v_set((real)c[0]), k1 = v_set((real)c[1]), k2 = v_set((real)c[2]), k3 = v_set((real)c[3]),                \
-                  k4 = v_set((real)c[4]), k5 = v_set((real)c[5]), k6 = v_set((real)c[6]), k7 = v_set((real)c[7]);                \
-        const vec a1 = v_set((real)l1), a2 = v_set((real)l2), scale = v_set((real)(hyper->clip / hyper->weight_sum));            \
-        (void)k0, (void)k1, (void)k2, (void)k3, (void)k4, (void)k5, (void)k6, (void)k7;                                          \
-        vec paid[2] = {v_set(0), v_set(0)};                                                                                      \
-        for (ptrdiff_t r = 0; r < rows; r++, W += NR, S0 += NR, S1 += NR, S2 += NR, G += NR)                                     \
-            for (int j = 0; j < nv; j++) {                                                                                       \
-                vec w = v_load(W + j * V), g = v_load(G + j * V), s0 = v_set(0), s1 = s0, s2 = s0;                               \
-                if ((n_state) > 0)                                                                                               \
-                    s0 = v_load(S0 + j * V);                                                                                     \
-                if ((n_state) > 1)                                                                                               \
-                    s1 = v_load(S1 + j * V);                                                                                     \
-                if ((n_state) > 2)                                                                                               \
-                    s2 = v_load(S2 + j * V);                                                                                     \
-                const vec shrink = a2 * w;                                                                                       \
-                paid[j] += v_set((real)0.5) * (w * shrink);                                                                      \
-                g += shrink;                                                                                                     \
-                if (l1 != 0) {                                                                                                   \
-                    paid[j] += a1 * v_abs(w);                                                                                    \
-                    g += a1 * v_sign(w);                                                                                         \
-                }                                                                                                                \
-                g *= scale;                                                                                                      \
-                update;                                                                                                          \
-                v_store(W + j * V, w);                                                                                           \
-                if ((n_state) > 0)                                                                                               \
-                    v_store(S0 + j * V, s0);                                                                                     \
-                if ((n_state) > 1)                                                                                               \
-                    v_store(S1 + j * V, s1);                                                                                     \
-                if ((n_state) > 2)                                                                                               \
-                    v_store(S2 + j * V, s2);                                                                                     \
-                (void)s0, (void)s1, (void)s2;                                                                                    \
-            }                                                                                                                    \
-        if (penalty && (l1 != 0 || l2 != 0)) {                                                                                   \
-            real sum[2 * FM_VECTOR_BYTES / sizeof(real)];                                                                        \
-            for (int j = 0; j < nv; j++)                                                                                         \
-                v_store(sum + j * V, paid[j]);                                                                                   \
-            for (ptrdiff_t column = 0; column < nv * V; column++)                                                                \
-                penalty[column] += hyper->penalty_scale * (double)sum[column];                                                   \
-        }                                                                                                                        \
-    }                                                                                                                            \
-    static void rule_##name(real *W, real *const state[], const real *G, double *penalty, ptrdiff_t rows, int nv, double l1,     \
-                            double l2, const fm_hyper *hyper) {                                                                  \
-        /* an array that the rule does not have is neither read nor written */                                                   \
-        real *S0 = (n_state) > 0 ? state[0] : W, *S1 = (n_state) > 1 ? state[1] : W, *S2 = (n_state) > 2 ? state[2] : W;         \
-        if (nv == 2)                                                                                                             \
-            rule_##name##_of(W, S0, S1, S2, G, penalty, rows, 2, l1, l2, hyper);                                                 \
-        else                                                                                                                     \
-            rule_##name##_of(W, S0, S1, S2, G, penalty, rows, 1, l1, l2, hyper);                                                 \
-        if ((average) && hyper->t % TIDY == 0)                                                                                   \
-            tidy(S0, rows * NR);                                                                                                 \
+#define OPTIMIZER(name, n_state, average, constants, update)                                                           \
+    static void prepare_##name(fm_hyper *h) {                                                                          \
+        double *c = h->c;                                                                                              \
+        (void)c;                                                                                                       \
+        constants;                                                                                                     \
+    }                                                                                                                  \
+    static inline __attribute__((always_inline)) void rule_##name##_of(                                                \
+        real *restrict W, real *restrict S0, real *restrict S1, real *restrict S2, const real *restrict G,             \
+        double *penalty, ptrdiff_t rows, const int nv, double l1, double l2, const fm_hyper *hyper) {                  \
+        /* without a place for its penalty it is a bias */                                                             \
+        const vec decay = v_set((real)(penalty ? hyper->learning_rate * hyper->weight_decay : 0));                     \
+        (void)decay;                                                                                                   \
+        const double *c = hyper->c;                                                                                    \
+        const vec k0 = v_set((real)c[0]), k1 = v_set((real)c[1]), k2 = v_set((real)c[2]), k3 = v_set((real)c[3]),      \
+                  k4 = v_set((real)c[4]), k5 = v_set((real)c[5]), k6 = v_set((real)c[6]), k7 = v_set((real)c[7]);      \
+        const vec a1 = v_set((real)l1), a2 = v_set((real)l2), scale = v_set((real)(hyper->clip / hyper->weight_sum));  \
+        (void)k0, (void)k1, (void)k2, (void)k3, (void)k4, (void)k5, (void)k6, (void)k7;                                \
+        vec paid[2] = {v_set(0), v_set(0)};                                                                            \
+        for (ptrdiff_t r = 0; r < rows; r++, W += NR, S0 += NR, S1 += NR, S2 += NR, G += NR)                           \
+            for (int j = 0; j < nv; j++) {                                                                             \
+                vec w = v_load(W + j * V), g = v_load(G + j * V), s0 = v_set(0), s1 = s0, s2 = s0;                     \
+                if ((n_state) > 0)                                                                                     \
+                    s0 = v_load(S0 + j * V);                                                                           \
+                if ((n_state) > 1)                                                                                     \
+                    s1 = v_load(S1 + j * V);                                                                           \
+                if ((n_state) > 2)                                                                                     \
+                    s2 = v_load(S2 + j * V);                                                                           \
+                const vec shrink = a2 * w;                                                                             \
+                paid[j] += v_set((real)0.5) * (w * shrink);                                                            \
+                g += shrink;                                                                                           \
+                if (l1 != 0) {                                                                                         \
+                    paid[j] += a1 * v_abs(w);                                                                          \
+                    g += a1 * v_sign(w);                                                                               \
+                }                                                                                                      \
+                g *= scale;                                                                                            \
+                update;                                                                                                \
+                v_store(W + j * V, w);                                                                                 \
+                if ((n_state) > 0)                                                                                     \
+                    v_store(S0 + j * V, s0);                                                                           \
+                if ((n_state) > 1)                                                                                     \
+                    v_store(S1 + j * V, s1);                                                                           \
+                if ((n_state) > 2)                                                                                     \
+                    v_store(S2 + j * V, s2);                                                                           \
+                (void)s0, (void)s1, (void)s2;                                                                          \
+            }                                                                                                          \
+        if (penalty && (l1 != 0 || l2 != 0)) {                                                                         \
+            real sum[2 * FM_VECTOR_BYTES / sizeof(real)];                                                              \
+            for (int j = 0; j < nv; j++)                                                                               \
+                v_store(sum + j * V, paid[j]);                                                                         \
+            for (ptrdiff_t column = 0; column < nv * V; column++)                                                      \
+                penalty[column] += hyper->penalty_scale * (double)sum[column];                                         \
+        }                                                                                                              \
+    }                                                                                                                  \
+    static void rule_##name(real *W, real *const state[], const real *G, double *penalty, ptrdiff_t rows, int nv,      \
+                            double l1, double l2, const fm_hyper *hyper) {                                             \
+        /* an array that the rule does not have is neither read nor written */                                         \
+        real *S0 = (n_state) > 0 ? state[0] : W, *S1 = (n_state) > 1 ? state[1] : W,                                   \
+             *S2 = (n_state) > 2 ? state[2] : W;                                                                       \
+        if (nv == 2)                                                                                                   \
+            rule_##name##_of(W, S0, S1, S2, G, penalty, rows, 2, l1, l2, hyper);                                       \
+        else                                                                                                           \
+            rule_##name##_of(W, S0, S1, S2, G, penalty, rows, 1, l1, l2, hyper);                                       \
+        if ((average) && hyper->t % FLUSH_INTERVAL == 0)                                                               \
+            flush_subnormals(S0, rows * NR);                                                                           \
     }
 #include "optimizers.def"
 #undef OPTIMIZER

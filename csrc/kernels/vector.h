@@ -1,10 +1,9 @@
 /* vector.h: one vector of the instruction set that is being compiled, in the element type that is being compiled.
  *
  * The build defines FM_BITS (32: float, 64: double) and FM_VECTOR_BYTES. GCC's vector extension does the rest, except
- * for fused multiply-add, the square root, the smaller of two and vectors that are partly filled, which need one intrinsic each.
- * Contraction is off in the whole build (-ffp-contract=off): a multiply-add is fused only where v_fma is written,
- * so that every compiler and every instruction set with FMA rounds alike.
- * Included by kernels.c only.
+ * for fused multiply-add, the square root, the smaller of two and vectors that are partly filled, which need one
+ * intrinsic each. Contraction is off in the whole build (-ffp-contract=off): a multiply-add is fused only where v_fma
+ * is written, so that every compiler and every instruction set with FMA rounds alike. Included by kernels.c only.
  */
 #ifndef FM_VECTOR_H
 #define FM_VECTOR_H
@@ -85,9 +84,10 @@ static inline vec v_load_n(const real *p, ptrdiff_t n) {
 static inline void v_store_n(real *p, vec v, ptrdiff_t n) { memcpy(p, &v, (size_t)n * sizeof(real)); }
 #endif
 
-/* to[j * to_stride + i] = from[i * from_stride + j] for i < V and j < FM_TURNED: 16 bytes of each row, turned over within them.
+/* to[j * to_stride + i] = from[i * from_stride + j] for i < V and j < TRANSPOSED_ROWS: 16 bytes of each row, turned
+ * over within them.
  */
-#define FM_TURNED (FM_DOUBLE ? 2 : 4)
+#define TRANSPOSED_ROWS (FM_DOUBLE ? 2 : 4)
 #if defined(__SSE2__) || defined(__aarch64__)
 #if !defined(__SSE2__)
 typedef float32x4_t singles, bytes_16;
@@ -118,9 +118,9 @@ typedef __m128 bytes_16;
 #define LOW_DOUBLES FM_OF_WIDTH(unpacklo_pd)
 #define HIGH_DOUBLES FM_OF_WIDTH(unpackhi_pd)
 #endif
-/* Every FM_TURNED-th row's 16 bytes side by side. */
+/* Every TRANSPOSED_ROWS-th row's 16 bytes side by side. */
 static inline singles load_rows(const real *from, ptrdiff_t stride) {
-    const ptrdiff_t step = FM_TURNED * stride;
+    const ptrdiff_t step = TRANSPOSED_ROWS * stride;
     const bytes_16 first = LOAD_16(from);
     (void)step;
 #if FM_VECTOR_BYTES == 64
@@ -135,7 +135,8 @@ static inline singles load_rows(const real *from, ptrdiff_t stride) {
 static inline void transpose_rows(real *to, ptrdiff_t to_stride, const real *from, ptrdiff_t from_stride) {
     const singles a = load_rows(from, from_stride), b = load_rows(from + from_stride, from_stride);
 #if FM_BITS == 32
-    const singles c = load_rows(from + 2 * from_stride, from_stride), d = load_rows(from + 3 * from_stride, from_stride);
+    const singles c = load_rows(from + 2 * from_stride, from_stride),
+                  d = load_rows(from + 3 * from_stride, from_stride);
     const doubles low_ab = (doubles)LOW_SINGLES(a, b), high_ab = (doubles)HIGH_SINGLES(a, b);
     const doubles low_cd = (doubles)LOW_SINGLES(c, d), high_cd = (doubles)HIGH_SINGLES(c, d);
     v_store(to, (vec)LOW_DOUBLES(low_ab, low_cd));
@@ -149,7 +150,7 @@ static inline void transpose_rows(real *to, ptrdiff_t to_stride, const real *fro
 }
 #else
 static inline void transpose_rows(real *to, ptrdiff_t to_stride, const real *from, ptrdiff_t from_stride) {
-    for (ptrdiff_t j = 0; j < FM_TURNED; j++)
+    for (ptrdiff_t j = 0; j < TRANSPOSED_ROWS; j++)
         for (ptrdiff_t i = 0; i < V; i++)
             to[j * to_stride + i] = from[i * from_stride + j];
 }
@@ -158,10 +159,10 @@ static inline void transpose_rows(real *to, ptrdiff_t to_stride, const real *fro
 /* mask ? a : b, lane by lane; a comparison of vectors gives such a mask. */
 static inline vec v_select(ivec mask, vec a, vec b) { return (vec)((mask & (ivec)a) | (~mask & (ivec)b)); }
 
-#define FM_LANEWISE(r, expression)                                                                                               \
-    do {                                                                                                                         \
-        for (int i = 0; i < V; i++)                                                                                              \
-            (r)[i] = (real)(expression);                                                                                         \
+#define FM_LANEWISE(r, expression)                                                                                     \
+    do {                                                                                                               \
+        for (int i = 0; i < V; i++)                                                                                    \
+            (r)[i] = (real)(expression);                                                                               \
     } while (0)
 
 /* x > bound ? bound : x and x < bound ? bound : x, lane by lane: NaN in x stays. */
@@ -193,7 +194,7 @@ static inline vec v_max(vec x, vec bound) {
 }
 
 /* a * b + c, rounded once (twice on the base instruction set, which has no FMA: FM_FUSED). */
-#if (defined(__AVX512F__) && FM_VECTOR_BYTES == 64) || (defined(__FMA__) && FM_VECTOR_BYTES == 32) ||                            \
+#if (defined(__AVX512F__) && FM_VECTOR_BYTES == 64) || (defined(__FMA__) && FM_VECTOR_BYTES == 32) ||                  \
     (defined(__aarch64__) && FM_VECTOR_BYTES == 16)
 #define FM_FUSED 1
 #else

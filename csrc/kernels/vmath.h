@@ -1,9 +1,9 @@
 /* vmath.h: elementary functions of vectors, the same bits on every instruction set that has FMA.
  *
- * Each function reduces its argument and evaluates one polynomial by Horner's rule, or the quotient of two; they are minimax
- * fits in the relative error of the result (Remez exchange in 60-digit arithmetic), whose degrees were raised until the fit's
- * error fell below a quarter of an ulp. Largest errors, measured by `python -m fastmlp check` and, from v_expm1 down, on two
- * million numbers for each instruction set, in ulps of the result:
+ * Each function reduces its argument and evaluates one polynomial by Horner's rule, or the quotient of two; they are
+ * minimax fits in the relative error of the result (Remez exchange in 60-digit arithmetic), whose degrees were raised
+ * until the fit's error fell below a quarter of an ulp. Largest errors, measured by `python -m fastmlp check` and, from
+ * v_expm1 down, on two million numbers for each instruction set, in ulps of the result:
  *
  *                float64   float32
  *   v_exp          1.1       1.1     overflow gives infinity, underflow goes gradually to 0
@@ -18,8 +18,8 @@
  *   v_gelu         3.7       3.9
  *   v_mish         4.5       4.3
  *
- * Where exp is subnormal, silu, gelu and mish keep no relative accuracy: they err by less than 1e-5 of the smallest normal
- * number. Slopes (v_gelu_slope ...) are right to 2 eps, absolutely.
+ * Where exp is subnormal, silu, gelu and mish keep no relative accuracy: they err by less than 1e-5 of the smallest
+ * normal number. Slopes (v_gelu_slope ...) are right to 2 eps, absolutely.
  *
  * NaN gives NaN everywhere, and infinity the limit. Included by kernels.c only.
  */
@@ -59,7 +59,8 @@ static inline __attribute__((always_inline)) vec v_polynomial(vec x, const real 
         p = v_fma(p, x, v_set(c[i]));
     return p;
 }
-#define V_POLYNOMIAL(x, ...) v_polynomial((x), (const real[]){__VA_ARGS__}, (int)(sizeof((real[]){__VA_ARGS__}) / sizeof(real)))
+#define V_POLYNOMIAL(x, ...)                                                                                           \
+    v_polynomial((x), (const real[]){__VA_ARGS__}, (int)(sizeof((real[]){__VA_ARGS__}) / sizeof(real)))
 
 static inline vec v_abs(vec x) { return (vec)((ivec)x & ((bits)((ubits)-1 >> 1) - (ivec){0})); }
 
@@ -84,11 +85,11 @@ static inline vec v_reduce(vec about, vec x, ivec *k) {
 static inline vec v_expm1_reduced(vec r) {
 #if FM_BITS == 64
     const vec q = V_POLYNOMIAL(r, 0.5000000000000012, 0.16666666666666385, 0.04166666666651916, 0.00833333333350766,
-                               0.0013888888946918432, 0.0001984126948615369, 2.4801489353730838e-05, 2.7557597196123883e-06,
-                               2.7631686875045695e-07, 2.4998989666597086e-08);
+                               0.0013888888946918432, 0.0001984126948615369, 2.4801489353730838e-05,
+                               2.7557597196123883e-06, 2.7631686875045695e-07, 2.4998989666597086e-08);
 #else
-    const vec q = V_POLYNOMIAL(r, 0.4999999305088872f, 0.16666514789060713f, 0.04166845673521397f, 0.008369419046910385f,
-                               0.0013813147875810646f);
+    const vec q = V_POLYNOMIAL(r, 0.4999999305088872f, 0.16666514789060713f, 0.04166845673521397f,
+                               0.008369419046910385f, 0.0013813147875810646f);
 #endif
     return v_fma(r * r, q, r);
 }
@@ -102,7 +103,8 @@ static inline vec v_exp(vec x) {
     return p * v_exp2_int(half) * v_exp2_int(k - half);
 }
 
-/* 2^k exp(r) for results from 0 to exp(40): the bits of v_exp with one factor and a constant, of which both are normal. */
+/* 2^k exp(r) for results from 0 to exp(40): the bits of v_exp with one factor and a constant, of which both are normal.
+ */
 static inline vec v_exp_scaled(vec r, ivec k) {
     const vec p = v_expm1_reduced(r) + v_set(1);
     return p * v_exp2_int(k + FM_EXP_SHIFT) * v_set(FM_R(0x1p-64f, 0x1p-512));
@@ -124,8 +126,8 @@ static inline vec v_expm1(vec x) {
     return v_fma(scale, v_expm1_reduced(r), scale - v_set(1));
 }
 
-/* log(x) = k ln 2 + log(1 + f), 1 + f in [sqrt(1/2), sqrt(2)); with s = f / (2 + f), log(1 + f) = f - f^2/2 + s (f^2/2 + R(s^2)).
- * The way of writing the last line is FreeBSD msun's e_log.c. */
+/* log(x) = k ln 2 + log(1 + f), 1 + f in [sqrt(1/2), sqrt(2)); with s = f / (2 + f), log(1 + f) = f - f^2/2 + s (f^2/2
+ * + R(s^2)). The way of writing the last line is FreeBSD msun's e_log.c. */
 static inline vec v_log(vec x) {
     const ivec tiny = x < v_set(FM_SMALLEST);
     const vec normal = v_select(tiny, x * v_set((real)((ubits)1 << FM_TINY_SHIFT)), x);
@@ -154,11 +156,12 @@ static inline vec v_log1p(vec x) {
     const vec s = x / (v_set(2) + x);
     const vec z = s * s;
 #if FM_BITS == 64
-    const vec R =
-        z * V_POLYNOMIAL(z, 0.6666666666666631, 0.400000000001559, 0.2857142854801267, 0.22222223960563517, 0.1818174422329367,
-                         0.1538655407957499, 0.13301043809036997, 0.12105580037156832, 0.08342107691916224, 0.170152205467102);
+    const vec R = z * V_POLYNOMIAL(z, 0.6666666666666631, 0.400000000001559, 0.2857142854801267, 0.22222223960563517,
+                                   0.1818174422329367, 0.1538655407957499, 0.13301043809036997, 0.12105580037156832,
+                                   0.08342107691916224, 0.170152205467102);
 #else
-    const vec R = z * V_POLYNOMIAL(z, 0.666664183139801f, 0.40021437406539917f, 0.2800302803516388f, 0.28006765246391296f);
+    const vec R =
+        z * V_POLYNOMIAL(z, 0.666664183139801f, 0.40021437406539917f, 0.2800302803516388f, 0.28006765246391296f);
 #endif
     return v_fma(s, R - x, x);
 }
@@ -168,12 +171,13 @@ static inline vec v_tanh(vec x) {
     const vec a = v_abs(x);
     const vec z = x * x;
 #if FM_BITS == 64
-    const vec P = V_POLYNOMIAL(z, -0.3333333333333277, 0.1333333333325092, -0.053968253926140033, 0.021869487460112632,
-                               -0.008863219501738937, 0.0035919772067720063, -0.001454898091958924, 0.0005861193830203664,
-                               -0.000228169005767616, 7.66984098707833e-05, -1.5855967461484446e-05);
+    const vec P =
+        V_POLYNOMIAL(z, -0.3333333333333277, 0.1333333333325092, -0.053968253926140033, 0.021869487460112632,
+                     -0.008863219501738937, 0.0035919772067720063, -0.001454898091958924, 0.0005861193830203664,
+                     -0.000228169005767616, 7.66984098707833e-05, -1.5855967461484446e-05);
 #else
-    const vec P = V_POLYNOMIAL(z, -0.3333327805786004f, 0.1333133098899543f, -0.05373000625386276f, 0.02060617406565884f,
-                               -0.005666974427291872f);
+    const vec P = V_POLYNOMIAL(z, -0.3333327805786004f, 0.1333133098899543f, -0.05373000625386276f,
+                               0.02060617406565884f, -0.005666974427291872f);
 #endif
     const vec near = v_fma(x * z, P, x);
     const vec far = v_set(1) - v_set(2) / (v_exp(v_min(a, v_set(40)) * v_set(2)) + v_set(1));
@@ -219,12 +223,12 @@ static inline vec v_mish_slope(vec x) {
     return r * v_fma(x, v_set(4) * e * (e + v_set(1)) * r, n);
 }
 
-/* The normal distribution function, Phi(-u) = exp(-u^2 / 2) / H(u) for u >= 0, has a smooth H(u) = 2 / erfcx(u / sqrt 2). From
- * FM_NORMAL_ZERO on, exp(-u^2 / 2) is 0. */
+/* The normal distribution function, Phi(-u) = exp(-u^2 / 2) / H(u) for u >= 0, has a smooth H(u) = 2 / erfcx(u / sqrt
+ * 2). From FM_NORMAL_ZERO on, exp(-u^2 / 2) is 0. */
 #define FM_NORMAL_ZERO FM_R(14.5f, 38.7)
 
-/* exp(-u^2 / 2), 0 <= u <= FM_NORMAL_ZERO: the rounding error of u^2 would be exp's relative error, so u^2 comes in two parts.
- * Without fused multiply-add: (u + h) (u - h) and h^2, which is exact since h is u with half of the bits. */
+/* exp(-u^2 / 2), 0 <= u <= FM_NORMAL_ZERO: the rounding error of u^2 would be exp's relative error, so u^2 comes in two
+ * parts. Without fused multiply-add: (u + h) (u - h) and h^2, which is exact since h is u with half of the bits. */
 static inline vec v_gaussian(vec u) {
     const vec g = v_set((real)-0.5) * u, about = g * u;
 #if FM_FUSED
@@ -238,20 +242,22 @@ static inline vec v_gaussian(vec u) {
     return v_exp_scaled(r, k);
 }
 
-/* H(u), 0 <= u <= FM_NORMAL_ZERO, as sqrt(2 pi) u + R(u) / P(u), where the first term is the larger one from u = 0.7 on: errors
- * of the second count for less. Rational minimax fit in the relative error of H, 1.5e-17 (float32: 6.5e-9, with the first
- * coefficient free); all coefficients are positive, nothing cancels. */
+/* H(u), 0 <= u <= FM_NORMAL_ZERO, as sqrt(2 pi) u + R(u) / P(u), where the first term is the larger one from u = 0.7
+ * on: errors of the second count for less. Rational minimax fit in the relative error of H, 1.5e-17 (float32: 6.5e-9,
+ * with the first coefficient free); all coefficients are positive, nothing cancels. */
 static inline vec v_normal_ratio(vec u) {
 #if FM_BITS == 64
-    const vec R =
-        V_POLYNOMIAL(u, 2.0, 2.475814186829134, 1.5673665026326673, 0.6441544078060281, 0.1866483361879109, 0.03924899029240691,
-                     0.005973459892322288, 0.0006352446312621774, 4.306646781868551e-05, 1.4349903066390167e-06);
+    const vec R = V_POLYNOMIAL(u, 2.0, 2.475814186829134, 1.5673665026326673, 0.6441544078060281, 0.1866483361879109,
+                               0.03924899029240691, 0.005973459892322288, 0.0006352446312621774, 4.306646781868551e-05,
+                               1.4349903066390167e-06);
     const vec P = V_POLYNOMIAL(u, 1.0, 1.693336669927202, 1.418259081427029, 0.7606250194163954, 0.28680078195678044,
                                0.07912492219746124, 0.016161500103797636, 0.0024174277412771948, 0.00025457089919143124,
                                1.7181034871365412e-05, 5.724783053326667e-07);
 #else
-    const vec R = V_POLYNOMIAL(u, 2.0f, 0.8393958210945129f, 0.2067943960428238f, 0.02017960138618946f, 1.5601524864905514e-05f);
-    const vec P = V_POLYNOMIAL(u, 1.0f, 0.8751121759414673f, 0.3653199374675751f, 0.08086246252059937f, 0.008167831227183342f);
+    const vec R =
+        V_POLYNOMIAL(u, 2.0f, 0.8393958210945129f, 0.2067943960428238f, 0.02017960138618946f, 1.5601524864905514e-05f);
+    const vec P =
+        V_POLYNOMIAL(u, 1.0f, 0.8751121759414673f, 0.3653199374675751f, 0.08086246252059937f, 0.008167831227183342f);
 #endif
     return v_fma(u, v_set(FM_R(2.5065982341766357f, 2.5066282746310007)), R / P);
 }
@@ -281,7 +287,8 @@ static inline vec v_step(vec y) { return (vec)((y != v_set(0)) & (ivec)v_set(1))
 static inline vec v_clip(vec p, real eps) { return v_min(v_max(p, v_set(eps)), v_set(1 - eps)); }
 static inline vec v_finite(vec x) { return v_min(v_max(x, v_set(-FM_LARGEST)), v_set(FM_LARGEST)); } /* NaN stays */
 static inline vec v_xlogy(vec x, vec y) { return v_select(x == v_set(0), v_set(0), x * v_log(y)); }
-/* y log(y / a) - y + a, infinite for infinite a. Where y / a underflows, a is all that counts, and log(0) would be -infinity. */
+/* y log(y / a) - y + a, infinite for infinite a. Where y / a underflows, a is all that counts, and log(0) would be
+ * -infinity. */
 static inline vec v_poisson(vec y, vec a) {
     const vec value = v_xlogy(y, v_max(y / a, v_set(FM_SMALLEST))) - y + a;
     return v_select(a < v_set((real)INFINITY), value, a);

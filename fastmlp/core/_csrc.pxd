@@ -18,19 +18,19 @@ cdef extern from "fastmlp.h" nogil:
 
     const double FM_NORM_EPSILON
 
-    ctypedef struct fm_draws:
+    ctypedef struct fm_rng:
         uint32_t key[2]
         uint32_t step
         Py_ssize_t row
 
-    ctypedef struct fm_norm:
+    ctypedef struct fm_batch_norm:
         void *scale
         void *scale_state[3]
-        void *mean
-        void *variance
+        void *running_mean
+        void *running_variance
         void *batch_mean
         void *batch_variance
-        void *slope
+        void *inverse_std
         void *d_scale
         void *d_b
 
@@ -41,7 +41,7 @@ cdef extern from "fastmlp.h" nogil:
         void *b
         void *W_state[3]
         void *b_state[3]
-        fm_norm *norm
+        fm_batch_norm *norm
         const void *scale
         const void *shift
         void *x
@@ -50,9 +50,9 @@ cdef extern from "fastmlp.h" nogil:
         void *dz
         void *out
         void *dout
-        void *keep
-        double rate
-        const fm_draws *draws
+        void *dropout_mask
+        double dropout_rate
+        const fm_rng *rng
         uint32_t stream
 
     ctypedef struct fm_rows:
@@ -62,11 +62,11 @@ cdef extern from "fastmlp.h" nogil:
         Py_ssize_t row_stride, column_stride, columns
         int is_double, is_sparse, is_int64
 
-    ctypedef struct fm_columns:
-        Py_ssize_t first
-        Py_ssize_t *start
-        int32_t *row
-        void *value
+    ctypedef struct fm_csc:
+        Py_ssize_t first_column
+        Py_ssize_t *indptr
+        int32_t *indices
+        void *data
 
     ctypedef struct fm_targets:
         const Py_ssize_t *classes
@@ -75,7 +75,7 @@ cdef extern from "fastmlp.h" nogil:
         double parameter, smoothing, mix
 
     ctypedef struct fm_augment:
-        double noise, mask, rate
+        double noise, mask, dropout
 
     ctypedef struct fm_hyper:
         double learning_rate, momentum, beta_1, beta_2, epsilon, rho
@@ -116,35 +116,35 @@ cdef extern from "fastmlp.h" nogil:
         int element_size, vector, panel
         void (*gather)(void *P, const fm_rows *X, const Py_ssize_t *order, Py_ssize_t first, Py_ssize_t rows,
                        Py_ssize_t stride) noexcept nogil
-        void (*augment)(void *P, const void *Q, double mix, const fm_augment *how, const fm_draws *draws, Py_ssize_t first,
+        void (*augment)(void *P, const void *Q, double mix, const fm_augment *settings, const fm_rng *rng, Py_ssize_t first,
                         Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t stride) noexcept nogil
         void (*scatter)(void *M, const void *P, Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t stride) noexcept nogil
         void (*forward)(const fm_layer *layer, Py_ssize_t p0, Py_ssize_t p1, Py_ssize_t first, Py_ssize_t rows,
                         Py_ssize_t stride) noexcept nogil
         void (*forward_csr)(const fm_layer *layer, const fm_rows *X, const Py_ssize_t *order, Py_ssize_t first_row,
                             Py_ssize_t first, Py_ssize_t rows, Py_ssize_t stride) noexcept nogil
-        void (*columns_csr)(fm_columns *C, const fm_rows *X, const Py_ssize_t *order, Py_ssize_t first_row, Py_ssize_t rows,
+        void (*csr_to_csc)(fm_csc *C, const fm_rows *X, const Py_ssize_t *order, Py_ssize_t first_row, Py_ssize_t rows,
                             Py_ssize_t c0, Py_ssize_t c1) noexcept nogil
-        void (*gradient_csr)(void *G, const fm_columns *C, const void *dz, Py_ssize_t i0, Py_ssize_t n,
+        void (*gradient_csr)(void *G, const fm_csc *C, const void *dz, Py_ssize_t i0, Py_ssize_t n,
                              int accumulate) noexcept nogil
-        void (*normalise)(const fm_layer *layer, Py_ssize_t p, Py_ssize_t batch, Py_ssize_t stride) noexcept nogil
-        void (*average)(const fm_layer *layer, Py_ssize_t p, const fm_hyper *hyper) noexcept nogil
-        void (*backward)(const fm_layer *layer, const fm_layer *below, void *chunk, Py_ssize_t p0, Py_ssize_t p1,
+        void (*batch_norm_forward)(const fm_layer *layer, Py_ssize_t p, Py_ssize_t batch, Py_ssize_t stride) noexcept nogil
+        void (*update_running_statistics)(const fm_layer *layer, Py_ssize_t p, const fm_hyper *hyper) noexcept nogil
+        void (*backward)(const fm_layer *layer, const fm_layer *below, void *scratch, Py_ssize_t p0, Py_ssize_t p1,
                          Py_ssize_t first, Py_ssize_t rows, Py_ssize_t stride) noexcept nogil
-        void (*denormalise)(const fm_layer *layer, Py_ssize_t p, Py_ssize_t batch, Py_ssize_t stride) noexcept nogil
+        void (*batch_norm_backward)(const fm_layer *layer, Py_ssize_t p, Py_ssize_t batch, Py_ssize_t stride) noexcept nogil
         void (*update)(const fm_layer *layer, void *G, double *penalty, Py_ssize_t i0, Py_ssize_t n, Py_ssize_t p,
                        Py_ssize_t batch, Py_ssize_t stride, int accumulate, int rule, const fm_hyper *hyper) noexcept nogil
         void (*update_bias)(const fm_layer *layer, void *G, Py_ssize_t p, Py_ssize_t batch, Py_ssize_t stride,
                             int accumulate, int rule, const fm_hyper *hyper) noexcept nogil
         void (*update_scale)(const fm_layer *layer, void *G, Py_ssize_t p, int rule, const fm_hyper *hyper) noexcept nogil
-        void (*square)(const fm_layer *layer, const void *G, double *square, Py_ssize_t i0, Py_ssize_t n, Py_ssize_t p,
+        void (*sum_squared_gradient)(const fm_layer *layer, const void *G, double *sum, Py_ssize_t i0, Py_ssize_t n, Py_ssize_t p,
                        const fm_hyper *hyper) noexcept nogil
-        void (*affine)(void *scale, void *shift, const void *gamma, const void *b, const void *mean, const void *variance,
-                       Py_ssize_t n) noexcept nogil
+        void (*fold_batch_norm)(void *scale, void *shift, const void *gamma, const void *b, const void *mean,
+                                const void *variance, Py_ssize_t n) noexcept nogil
         void (*forward_row)(const fm_layer *layer, void *y, const void *x) noexcept nogil
-        void (*forward_unpacked)(const fm_layer *layer, void *chunk, Py_ssize_t p0, Py_ssize_t p1, Py_ssize_t rows,
+        void (*forward_unpacked)(const fm_layer *layer, void *scratch, Py_ssize_t p0, Py_ssize_t p1, Py_ssize_t rows,
                                  Py_ssize_t stride) noexcept nogil
-        Py_ssize_t chunk
+        Py_ssize_t scratch_size
         fm_activation_row *activations
         fm_output_row *outputs
         fm_loss_row *losses

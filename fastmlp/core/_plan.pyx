@@ -127,7 +127,8 @@ cdef class Plan:
             if self.normalises(l):
                 memset(affine, 0, 2 * self.padded(O) * size)
                 layer.scale, layer.shift = affine, affine + self.padded(O) * size
-                self.k.affine(affine, affine + self.padded(O) * size, gamma, b, statistics, statistics + n_hidden * size, O)
+                self.k.fold_batch_norm(affine, affine + self.padded(O) * size, gamma, b, statistics,
+                                       statistics + n_hidden * size, O)
                 affine += 2 * self.padded(O) * size
                 gamma += O * size
                 statistics += O * size
@@ -197,7 +198,8 @@ cdef class Plan:
     cdef int forward_few(self, char *weights, char *statistics, Rows rows, char *result, int n_threads) except -1:
         """Chunks of rows one after the other, each layer's columns over the threads, from the weights where they are; now and
         then Python looks for signals."""
-        cdef Py_ssize_t size = self.k.element_size, panel = self.k.panel, l, scratch = (self.k.chunk * size + 63) // 64 * 64
+        cdef Py_ssize_t size = self.k.element_size, panel = self.k.panel, l
+        cdef Py_ssize_t scratch = (self.k.scratch_size * size + 63) // 64 * 64
         cdef Py_ssize_t most = <Py_ssize_t> max(LEAST_TOGETHER, min(FM_CHUNK_ROWS, MOST_OPERATIONS / self.n_weights))
         cdef Py_ssize_t chunk = min(most, rows.n), stride = (chunk | 1) * panel, begin, end
         cdef Py_ssize_t slice = chunk * n_threads * <Py_ssize_t> max(1, SLICE_OPERATIONS / (<double> self.n_weights * chunk))
@@ -370,17 +372,17 @@ cdef class Plan:
     cdef void pack_statistics(self, fm_layer *layers, char *statistics, bint back) noexcept nogil:
         """The flat running averages into the layers', or, with `back`, out of them."""
         cdef Py_ssize_t size = self.k.element_size, n_hidden = self.n_statistics // 2, O
-        cdef fm_norm *norm
+        cdef fm_batch_norm *norm
         cdef int l
         for l in range(self.n_layers):
             if self.normalises(l):
                 norm, O = layers[l].norm, self.sizes[l + 1]
                 if back:
-                    self.k.scatter(statistics, norm.mean, 1, O, self.k.panel)
-                    self.k.scatter(statistics + n_hidden * size, norm.variance, 1, O, self.k.panel)
+                    self.k.scatter(statistics, norm.running_mean, 1, O, self.k.panel)
+                    self.k.scatter(statistics + n_hidden * size, norm.running_variance, 1, O, self.k.panel)
                 else:
-                    self.pack_vector(norm.mean, statistics, O)
-                    self.pack_vector(norm.variance, statistics + n_hidden * size, O)
+                    self.pack_vector(norm.running_mean, statistics, O)
+                    self.pack_vector(norm.running_variance, statistics + n_hidden * size, O)
                 statistics += O * size
 
     cdef int take_targets(self, fm_targets *targets, int loss, Py_ssize_t n, y, sample_weight) except -1:

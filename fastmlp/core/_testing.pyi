@@ -88,9 +88,9 @@ class Kernels:
         epsilon: float = 1e-8,
         rho: float = 0.9,
         weight_decay: float = 0.0,
-        slabs: int = 1,
+        micro_batches: int = 1,
     ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray], list[np.ndarray], np.ndarray]: ...
-    def leaving(
+    def layer_output(
         self,
         x: np.ndarray,
         W: np.ndarray,
@@ -107,7 +107,7 @@ class Kernels:
         row: int = 0,
         first: int = 0,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]: ...
-    def normalised(
+    def batch_norm(
         self, z: np.ndarray, scale: np.ndarray, b: np.ndarray, dy: np.ndarray, activation: str = "identity"
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]: ...
     def augment(

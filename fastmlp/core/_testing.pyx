@@ -288,7 +288,7 @@ cdef class Kernels:
         cdef Py_ssize_t rows = x.shape[0], panels
         W, b = self._array(W), self._array(b)
         cdef Panels X = Panels(self, rows, W.shape[0]).set(x), Y = Panels(self, rows, W.shape[1])
-        cdef Buffer chunk = Buffer(self.k.chunk * self.k.element_size)
+        cdef Buffer chunk = Buffer(self.k.scratch_size * self.k.element_size)
         memset(&layer, 0, sizeof(layer))
         layer.fan_in, layer.fan_out, layer.activation = W.shape[0], W.shape[1], ACTIVATIONS.index(activation)
         layer.x, layer.W, layer.b, layer.y = X.at, address(W), address(b), Y.at
@@ -317,21 +317,21 @@ cdef class Kernels:
         return Y.check("forward_csr").get()
 
     def gradient_csr(self, X, order, dz):
-        """X[order]^T dz for canonical CSR X, columns sorted in two shares and rows in two slabs, as training might take them."""
+        """X[order]^T dz for canonical CSR X: columns sorted in two shares, rows in two micro-batches, as in training."""
         cdef Rows source = Rows(X, X.shape[1])
         order = numpy.ascontiguousarray(order, numpy.intp)
         cdef Py_ssize_t rows = len(order), I = X.shape[1], c0, c1, first, n, p, size = self.k.element_size
         cdef Py_ssize_t *order_at = <Py_ssize_t *> address(order)
         cdef Panels D = Panels(self, rows, dz.shape[1]).set(dz), G = Panels(self, I, dz.shape[1], 0, True)
-        cdef fm_columns columns
+        cdef fm_csc columns
         starts, row = numpy.empty(I + 1, numpy.intp), numpy.empty(rows * I + 1, numpy.int32)
         value = numpy.empty(rows * I + 1, self.dtype)
-        columns.start, columns.row = <Py_ssize_t *> address(starts), <int32_t *> address(row)
-        columns.value = address(value)
+        columns.indptr, columns.indices = <Py_ssize_t *> address(starts), <int32_t *> address(row)
+        columns.data = address(value)
         start()
         for first, n in ((0, rows // 2), (rows // 2, rows - rows // 2)):
             for c0, c1 in ((0, I // 2), (I // 2, I)):
-                self.k.columns_csr(&columns, &source.rows, order_at + first, 0, n, c0, c1)
+                self.k.csr_to_csc(&columns, &source.rows, order_at + first, 0, n, c0, c1)
                 for p in range(G.panels):
                     self.k.gradient_csr(<char *> G.at + (p * G.stride + c0 * self.panel) * size, &columns,
                                         <char *> D.at + (p * D.stride + first * self.panel) * size, c0, c1 - c0, first > 0)
@@ -346,7 +346,7 @@ cdef class Kernels:
         cdef Panels out = Panels(self, rows, I, first), Y = Panels(self, rows, I, first), Z = Panels(self, rows, I, first).set(x)
         memset(&layer, 0, sizeof(layer))
         memset(&below, 0, sizeof(below))
-        chunk, check = guarded(self.k.chunk, self.dtype)
+        chunk, check = guarded(self.k.scratch_size, self.dtype)
         cdef void *chunk_at = address(chunk)
         y = numpy.array(x, self.dtype)
         self.k.activations[ACTIVATIONS.index(activation)].forward(address(y), address(y), y.size)
@@ -367,15 +367,15 @@ cdef class Kernels:
 
     def update(self, str optimizer, x, dz, W, b, state_W, state_b, *, int t=1, double weight_sum=1, double l1=0, double l2=0,
                double learning_rate=0.1, double momentum=0.9, double beta_1=0.9, double beta_2=0.999, double epsilon=1e-8,
-               double rho=0.9, double weight_decay=0, slabs=1):
+               double rho=0.9, double weight_decay=0, micro_batches=1):
         """One update of a layer: (W, b, state_W, state_b, penalty per column)."""
         cdef fm_layer layer
         cdef fm_hyper h
         cdef Py_ssize_t rows = x.shape[0], I = W.shape[0], O = W.shape[1], i, p, n, n_state = OPTIMIZERS[optimizer], s, at
         cdef Py_ssize_t n_blocks = (I + FM_BLOCK_ROWS - 1) // FM_BLOCK_ROWS, block
         cdef int rule = list(OPTIMIZERS).index(optimizer), accumulate
-        # One slab needs its sums no longer than a block takes, as in training; more slabs keep all of them.
-        cdef Py_ssize_t size = FM_BLOCK_ROWS * self.panel * self.k.element_size, step = size if slabs > 1 else 0
+        # One micro-batch needs its sums no longer than a block takes, as in training; more micro-batches keep all of them.
+        cdef Py_ssize_t size = FM_BLOCK_ROWS * self.panel * self.k.element_size, step = size if micro_batches > 1 else 0
         cdef Panels X = Panels(self, rows, I).set(x), D = Panels(self, rows, O).set(dz), PW = Panels(self, I, O, 0, True).set(W)
         cdef Panels PB = Panels(self, 1, O, 0, True).set(b), panels
         memset(&layer, 0, sizeof(layer))
@@ -397,11 +397,11 @@ cdef class Kernels:
         cdef double *paid = <double *> address(penalty)
         cdef Buffer sums = Buffer(size + (n_blocks + 1) * PW.panels * step)
         cdef char *G = <char *> sums.at
-        for s in range(slabs):
-            at = rows * s // slabs
-            n = rows * (s + 1) // slabs - at
+        for s in range(micro_batches):
+            at = rows * s // micro_batches
+            n = rows * (s + 1) // micro_batches - at
             accumulate = s > 0
-            rule = list(OPTIMIZERS).index(optimizer) if s == slabs - 1 else -1
+            rule = list(OPTIMIZERS).index(optimizer) if s == micro_batches - 1 else -1
             layer.x = <char *> X.at + at * self.panel * self.k.element_size
             layer.dz = <char *> D.at + at * self.panel * self.k.element_size
             start()
@@ -420,11 +420,11 @@ cdef class Kernels:
         return (PW.get(), PB.get()[0], [panels.get() for panels in states[0]], [panels.get()[0] for panels in states[1]],
                 penalty[:O])
 
-    def leaving(self, x, W, b, str activation="identity", *, scale=None, shift=None, bint residual=False, double rate=0.0,
+    def layer_output(self, x, W, b, str activation="identity", *, scale=None, shift=None, bint residual=False, double rate=0.0,
                 seed=0, int stream=1, int step=1, Py_ssize_t row=0, Py_ssize_t first=0):
         """(what leaves a layer, the same from its other two ways, dropout's factors); only the first way knows dropout."""
         cdef fm_layer layer, plain
-        cdef fm_draws draws
+        cdef fm_rng rng
         cdef Py_ssize_t rows = x.shape[0], r
         W, b, x = self._array(W), self._array(b), self._array(x)
         cdef Panels X = Panels(self, rows, W.shape[0], first).set(x), Y = Panels(self, rows, W.shape[1], first)
@@ -432,9 +432,9 @@ cdef class Kernels:
         cdef Panels out = Panels(self, rows, W.shape[1], first), keep = Panels(self, rows, W.shape[1], first)
         cdef Panels P = Panels(self, W.shape[0], W.shape[1], 0, True).set(W), B = Panels(self, 1, W.shape[1], 0, True).set(b)
         cdef Panels S = Panels(self, 1, W.shape[1], 0, True), T = Panels(self, 1, W.shape[1], 0, True)
-        cdef Buffer chunk = Buffer(self.k.chunk * self.k.element_size)
+        cdef Buffer chunk = Buffer(self.k.scratch_size * self.k.element_size)
         memset(&layer, 0, sizeof(layer))
-        draws.key[0], draws.key[1], draws.step, draws.row = seed & 0xffffffff, seed >> 32, step, row
+        rng.key[0], rng.key[1], rng.step, rng.row = seed & 0xffffffff, seed >> 32, step, row
         layer.fan_in, layer.fan_out, layer.activation = W.shape[0], W.shape[1], ACTIVATIONS.index(activation)
         layer.residual = residual
         layer.x, layer.W, layer.b, layer.y, layer.out = X.at, P.at, B.at, Y.at, out.at
@@ -445,7 +445,7 @@ cdef class Kernels:
         plain = layer
         plain.x, plain.W, plain.b, plain.y, plain.out = X0.at, address(W), address(b), U.at, NULL
         if rate > 0:
-            layer.keep, layer.rate, layer.draws, layer.stream = keep.at, rate, &draws, stream
+            layer.dropout_mask, layer.dropout_rate, layer.rng, layer.stream = keep.at, rate, &rng, stream
         single, check = guarded(rows * W.shape[1], self.dtype)
         cdef char *single_at = <char *> address(single)
         cdef char *x_at = <char *> address(x)
@@ -461,11 +461,11 @@ cdef class Kernels:
         factors = keep.check("dropout").get() if rate > 0 else None
         return result.check("forward").get(), U.check("forward_unpacked").get(), single.reshape(rows, W.shape[1]), factors
 
-    def normalised(self, z, scale, b, dy, str activation="identity"):
+    def batch_norm(self, z, scale, b, dy, str activation="identity"):
         """Batch normalisation of z forth and of dy, the gradient at y, back: (y, mean, variance, dz, d_scale, d_b), the averages
         after one batch from 0 and 1."""
         cdef fm_layer layer
-        cdef fm_norm norm
+        cdef fm_batch_norm norm
         cdef fm_hyper hyper
         cdef Py_ssize_t rows = z.shape[0], O = z.shape[1], p
         cdef Panels Z = Panels(self, rows, O).set(z), Y = Panels(self, rows, O), D = Panels(self, rows, O).set(dy)
@@ -479,38 +479,38 @@ cdef class Kernels:
         hyper.norm_momentum = 0.1
         layer.fan_out, layer.activation, layer.norm = O, ACTIVATIONS.index(activation), &norm
         layer.b, layer.z, layer.y, layer.dz = B.at, Z.at, Y.at, D.at
-        norm.scale, norm.mean, norm.variance, norm.slope = S.at, mean.at, variance.at, slope.at
+        norm.scale, norm.running_mean, norm.running_variance, norm.inverse_std = S.at, mean.at, variance.at, slope.at
         norm.batch_mean, norm.batch_variance = batch_mean.at, batch_variance.at
         norm.d_scale, norm.d_b = d_scale.at, d_b.at
         start()
         for p in range(Z.panels):
-            self.k.normalise(&layer, p, rows, Z.stride)
-            self.k.average(&layer, p, &hyper)
+            self.k.batch_norm_forward(&layer, p, rows, Z.stride)
+            self.k.update_running_statistics(&layer, p, &hyper)
         stop()
-        y = Y.check("normalise").get()
+        y = Y.check("batch_norm_forward").get()
         start()
         for p in range(Z.panels):
-            self.k.denormalise(&layer, p, rows, Z.stride)
+            self.k.batch_norm_backward(&layer, p, rows, Z.stride)
         stop()
         for panels in (mean, variance, batch_mean, batch_variance, slope):
-            panels.check("normalise")
+            panels.check("batch_norm_forward")
         for panels in (Z, D):
-            panels.check("denormalise")
-        return (y, mean.get()[0], variance.get()[0], D.get(), d_scale.check("denormalise").get()[0],
-                d_b.check("denormalise").get()[0])
+            panels.check("batch_norm_backward")
+        return (y, mean.get()[0], variance.get()[0], D.get(), d_scale.check("batch_norm_backward").get()[0],
+                d_b.check("batch_norm_backward").get()[0])
 
     def augment(self, x, partner=None, *, double mix=1.0, double noise=0.0, double mask=0.0, double rate=0.0, seed=0, int step=1,
                 Py_ssize_t row=0):
         """Rows of input, the first being number `row` of their batch, changed in place: mixed, with noise, masked, dropped."""
         cdef fm_augment how
-        cdef fm_draws draws
+        cdef fm_rng rng
         cdef Py_ssize_t rows = x.shape[0]
         cdef Panels P = Panels(self, rows, x.shape[1]).set(x), Q = Panels(self, rows, x.shape[1])
-        draws.key[0], draws.key[1], draws.step, draws.row = seed & 0xffffffff, seed >> 32, step, row
-        how.noise, how.mask, how.rate = noise, mask, rate
+        rng.key[0], rng.key[1], rng.step, rng.row = seed & 0xffffffff, seed >> 32, step, row
+        how.noise, how.mask, how.dropout = noise, mask, rate
         if partner is not None:
             Q.set(partner)
         start()
-        self.k.augment(P.at, Q.at if partner is not None else NULL, mix, &how, &draws, 0, rows, x.shape[1], P.stride)
+        self.k.augment(P.at, Q.at if partner is not None else NULL, mix, &how, &rng, 0, rows, x.shape[1], P.stride)
         stop()
         return P.check("augment").get()

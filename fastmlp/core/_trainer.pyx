@@ -183,7 +183,7 @@ cdef class Trainer(Workspace):
         memset(e, 0, sizeof(Epoch))
         self.plan.take_targets(targets, self.loss_row, rows.n, y, sample_weight)
         targets.parameter, targets.smoothing = loss_parameter, label_smoothing
-        e.input.noise, e.input.mask, e.input.rate = input_noise, input_mask, self.input_rate
+        e.input.noise, e.input.mask, e.input.dropout = input_noise, input_mask, self.input_rate
         e.changes_input = input_noise != 0 or input_mask != 0 or self.input_rate != 0 or mix is not None
         e.use_sparse = rows.use_sparse and not e.changes_input and not self.layers[0].residual
         if e.use_sparse:
@@ -208,7 +208,7 @@ cdef class Trainer(Workspace):
         e.hyper.l1, e.hyper.l2 = alpha * l1_ratio, alpha * (1 - l1_ratio)
         e.hyper.momentum, e.hyper.beta_1, e.hyper.beta_2 = momentum, beta_1, beta_2
         e.hyper.epsilon, e.hyper.rho, e.hyper.clip = epsilon, rho, 1
-        self.draws.key[0], self.draws.key[1] = <uint32_t> (seed & 0xffffffff), <uint32_t> (seed >> 32 & 0xffffffff)
+        self.rng.key[0], self.rng.key[1] = <uint32_t> (seed & 0xffffffff), <uint32_t> (seed >> 32 & 0xffffffff)
         self.run(e)
         return (self.position.loss + self.in_order(self.penalties)) / m if m else 0.0
 
@@ -452,7 +452,7 @@ cdef class Trainer(Workspace):
             mixed = self.partners + skip
             self.k.gather(mixed, e.X, partner, 0, n, self.stride)
         if e.changes_input:
-            self.k.augment(x, mixed, e.targets.mix, &e.input, &self.draws, row, n, self.plan.sizes[0], self.stride)
+            self.k.augment(x, mixed, e.targets.mix, &e.input, &self.rng, row, n, self.plan.sizes[0], self.stride)
 
     cdef void down(self, int s, Py_ssize_t row, Py_ssize_t end, int thread) noexcept nogil:
         """Rows back through segment s, as far as there is a layer that learns."""
@@ -482,9 +482,9 @@ cdef class Trainer(Workspace):
             if fm_leaves(&self.leave, ROWS):
                 pass
             elif back:
-                self.k.denormalise(&self.layers[l], p, count, self.stride)
+                self.k.batch_norm_backward(&self.layers[l], p, count, self.stride)
             else:
-                self.k.normalise(&self.layers[l], p, count, self.stride)
+                self.k.batch_norm_forward(&self.layers[l], p, count, self.stride)
         fm_profile_mark(&self.profiles[thread], self.n_layers, FM_SECTION_backward if back else FM_SECTION_forward, l)
         fm_barrier_wait(&self.barrier, n_threads)
         fm_profile_mark(&self.profiles[thread], self.n_layers, FM_SECTION_barrier, 0)
@@ -527,7 +527,7 @@ cdef class Trainer(Workspace):
                               self.stride, 1 if sparse else accumulate, rule, &hyper)
             elif unit.kind == SCALE:
                 if rule >= 0 and hyper.norm_momentum != 0:
-                    self.k.average(l, unit.p, &hyper)
+                    self.k.update_running_statistics(l, unit.p, &hyper)
                 self.k.update_scale(l, G, unit.p, rule, &hyper)
             else:
                 self.k.update_bias(l, G, unit.p, rows, self.stride, accumulate, rule, &hyper)
@@ -540,8 +540,8 @@ cdef class Trainer(Workspace):
         cdef Unit *unit
         for i in range(begin, end):
             unit = &self.units[i]
-            self.k.square(&self.layers[unit.layer], self.sums + i * block, self.squares + i * self.k.panel, unit.i0, unit.n,
-                          unit.p, hyper)
+            self.k.sum_squared_gradient(&self.layers[unit.layer], self.sums + i * block, self.squares + i * self.k.panel,
+                                        unit.i0, unit.n, unit.p, hyper)
 
     cdef double clip_factor(self) noexcept nogil:
         """min(1, max_grad_norm / norm); not a number for a norm that is none or infinite, which then shows in the parameters:
@@ -559,7 +559,7 @@ cdef class Trainer(Workspace):
         while last < end and self.units[last].layer == 0 and self.units[last].n:
             last += 1
         if last > begin:
-            self.k.columns_csr(&self.columns[thread], e.X, order, first, rows, self.units[begin].i0,
+            self.k.csr_to_csc(&self.columns[thread], e.X, order, first, rows, self.units[begin].i0,
                                self.units[last - 1].i0 + self.units[last - 1].n)
 
     # ---- Bookkeeping -------------------------------------------------------------------------------------------------
@@ -568,8 +568,8 @@ cdef class Trainer(Workspace):
         """Thread 0: what depends on where the epoch stands, before the threads go on."""
         cdef Position *position = &self.position
         cdef Py_ssize_t rows = min(e.batch_size, e.n_rows - position.first)
-        self.draws.step = <uint32_t> (e.t + position.step + 1)
-        self.draws.row = rows * position.slab // ((rows + self.slab_rows - 1) // self.slab_rows) if rows > 0 else 0
+        self.rng.step = <uint32_t> (e.t + position.step + 1)
+        self.rng.row = rows * position.slab // ((rows + self.slab_rows - 1) // self.slab_rows) if rows > 0 else 0
         if e.mix != NULL and position.step < e.n_steps:
             e.targets.mix = e.mix[position.step]
 

@@ -1,6 +1,6 @@
 # What _trainer.pyx takes from _workspace.
 
-from fastmlp.core._csrc cimport fm_columns, fm_draws, fm_kernels, fm_layer, fm_profile
+from fastmlp.core._csrc cimport fm_csc, fm_rng, fm_kernels, fm_layer, fm_profile
 from fastmlp.core._arrays cimport Rows
 from fastmlp.core._plan cimport Plan
 
@@ -41,8 +41,8 @@ cdef class Workspace:
     cdef char *scratch             # of each thread
     cdef char *partners            # rows that are mixed into those of the input
     cdef fm_profile *profiles      # of each thread
-    cdef fm_columns *columns       # of each thread: a slab's stored elements in the thread's part of the first layer
-    cdef fm_draws draws
+    cdef fm_csc *columns       # of each thread: a slab's stored elements in the thread's part of the first layer
+    cdef fm_rng rng
     cdef list buffers
     cdef bint finished             # the memory of weights and state is gone
     cdef int release(self, void *memory) except -1

@@ -71,7 +71,8 @@ cdef class Workspace:
         self.list_units()
         # Of a thread: a chunk's targets and outputs, or a chunk of weights, in phase 1, a unit's gradient in phase 2; rounded to
         # cache lines.
-        self.scratch_bytes = max(2 * FM_CHUNK_ROWS * (plan.sizes[self.n_layers] + 1), FM_BLOCK_ROWS * self.k.panel, self.k.chunk)
+        self.scratch_bytes = max(2 * FM_CHUNK_ROWS * (plan.sizes[self.n_layers] + 1), FM_BLOCK_ROWS * self.k.panel,
+                                 self.k.scratch_size)
         self.scratch_bytes = (self.scratch_bytes * self.k.element_size + 127) // 64 * 64
         self.scratch = <char *> self.buffer(self.n_threads * self.scratch_bytes)
         self.allocate_profiles()
@@ -141,23 +142,23 @@ cdef class Workspace:
                 if self.k.activations[layer.activation].from_input or (layer.norm != NULL and learns):
                     layer.z = self.buffer(batch)
                 layer.residual = self.plan.adds_input(l)
-                layer.rate, layer.stream, layer.draws = dropout[l + 1], l + 1, &self.draws
-                if layer.rate > 0:
-                    layer.keep = self.buffer(batch)
+                layer.dropout_rate, layer.stream, layer.rng = dropout[l + 1], l + 1, &self.rng
+                if layer.dropout_rate > 0:
+                    layer.dropout_mask = self.buffer(batch)
                 if layer.residual:
                     layer.dout = self.buffer(batch)
-            layer.out = self.buffer(batch) if layer.residual or layer.rate > 0 else layer.y
+            layer.out = self.buffer(batch) if layer.residual or layer.dropout_rate > 0 else layer.y
         return 0
 
     cdef int allocate_norm(self, fm_layer *layer, Py_ssize_t n_bytes, bint learns) except -1:
-        cdef fm_norm *norm = <fm_norm *> self.buffer(sizeof(fm_norm))
+        cdef fm_batch_norm *norm = <fm_batch_norm *> self.buffer(sizeof(fm_batch_norm))
         cdef int s
         layer.norm = norm
-        norm.scale, norm.mean, norm.variance = self.buffer(n_bytes), self.buffer(n_bytes), self.buffer(n_bytes)
+        norm.scale, norm.running_mean, norm.running_variance = self.buffer(n_bytes), self.buffer(n_bytes), self.buffer(n_bytes)
         for s in range(self.n_state):
             norm.scale_state[s] = self.buffer(n_bytes)
         if learns:
-            norm.slope, norm.d_scale, norm.d_b = self.buffer(n_bytes), self.buffer(n_bytes), self.buffer(n_bytes)
+            norm.inverse_std, norm.d_scale, norm.d_b = self.buffer(n_bytes), self.buffer(n_bytes), self.buffer(n_bytes)
             norm.batch_mean, norm.batch_variance = self.buffer(n_bytes), self.buffer(n_bytes)
         else:
             layer.scale, layer.shift = self.buffer(n_bytes), self.buffer(n_bytes)
@@ -243,22 +244,22 @@ cdef class Workspace:
         return 0
 
     cdef int make_room_for_columns(self, Rows rows, Py_ssize_t m, list memory) except -1:
-        """Room for each thread's columns_csr; `memory` keeps it for the epoch. A slab has at most the elements that as many
+        """Room for each thread's csr_to_csc; `memory` keeps it for the epoch. A slab has at most the elements that as many
         rows of the longest kind have, and at most all there are."""
         cdef Py_ssize_t longest, t, n
         cdef Buffer new
         with nogil:
             longest = rows.longest_row()
         n = longest * min(self.slab_rows, self.batch_size, m)
-        new = Buffer(self.n_threads * sizeof(fm_columns))
+        new = Buffer(self.n_threads * sizeof(fm_csc))
         memory.append(new)
-        self.columns = <fm_columns *> new.at
+        self.columns = <fm_csc *> new.at
         for t in range(self.n_threads):
             new = Buffer((self.plan.sizes[0] + 1) * sizeof(Py_ssize_t) + n * (self.k.element_size + sizeof(int32_t)), False)
             memory.append(new)
-            self.columns[t].start = <Py_ssize_t *> new.at
-            self.columns[t].value = self.columns[t].start + self.plan.sizes[0] + 1
-            self.columns[t].row = <int32_t *> (<char *> self.columns[t].value + n * self.k.element_size)
+            self.columns[t].indptr = <Py_ssize_t *> new.at
+            self.columns[t].data = self.columns[t].indptr + self.plan.sizes[0] + 1
+            self.columns[t].indices = <int32_t *> (<char *> self.columns[t].data + n * self.k.element_size)
         return 0
 
     def load(self, parameters, state=None, statistics=None):
@@ -285,8 +286,8 @@ cdef class Workspace:
         for l in range(self.n_layers):
             layer = &self.layers[l]
             if layer.scale != NULL:
-                self.k.affine(<void *> layer.scale, <void *> layer.shift, layer.norm.scale, layer.b, layer.norm.mean,
-                              layer.norm.variance, self.plan.padded(layer.fan_out))
+                self.k.fold_batch_norm(<void *> layer.scale, <void *> layer.shift, layer.norm.scale, layer.b,
+                                       layer.norm.running_mean, layer.norm.running_variance, self.plan.padded(layer.fan_out))
 
     def store(self, parameters, state=None, statistics=None):
         """Copy the parameters, and what else is given, out of the workspace."""

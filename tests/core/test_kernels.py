@@ -216,16 +216,27 @@ def test_few_columns_have_the_bits_of_many(kernels, rows, fan_in):
     dz, moments = draws.standard_normal((rows, wide)), [0.1 * W, W * W]
     of_b = [0.1 * b, b * b]
 
-    def results(units, slabs):
+    def results(units, micro_batches):
         state = [m[:, :units] for m in moments], [m[:units] for m in of_b]
         y, _ = kernels.forward(x, W[:, :units], b[:units], "tanh")
         W_new, b_new, W_state, b_state, _ = kernels.update(
-            "adam", x, dz[:, :units], W[:, :units], b[:units], *state, t=2, weight_sum=rows, l2=0.1, slabs=slabs
+            "adam",
+            x,
+            dz[:, :units],
+            W[:, :units],
+            b[:units],
+            *state,
+            t=2,
+            weight_sum=rows,
+            l2=0.1,
+            micro_batches=micro_batches,
         )
         return [y, W_new, b_new, *W_state, *b_state]
 
-    for slabs in {1, min(3, rows)}:
-        many = results(wide, slabs)
+    for micro_batches in {1, min(3, rows)}:
+        many = results(wide, micro_batches)
         for units in [*range(1, kernels.panel), kernels.panel + 1]:
-            for few, all_units in zip(results(units, slabs), many, strict=True):
-                np.testing.assert_array_equal(few, all_units[..., :units], err_msg=f"{units} units, {slabs} slabs")
+            for few, all_units in zip(results(units, micro_batches), many, strict=True):
+                np.testing.assert_array_equal(
+                    few, all_units[..., :units], err_msg=f"{units} units, {micro_batches} parts"
+                )
