@@ -54,13 +54,16 @@ C_FLAGS = [
     "-fvisibility=hidden",
     "-Wno-psabi",
 ]
-C_FLAGS += ["-O1", "-g"] if DEBUG else ["-O3"]
+# Python's own flags ask for -g: without debug information an installed package is a fifth of the size.
+C_FLAGS += ["-O1", "-g"] if DEBUG else ["-O3", "-g" if PROFILE else "-g0"]
 C_FLAGS += [f"-fsanitize={SANITIZE}", "-g", "-fno-omit-frame-pointer"] if SANITIZE else []
 # setuptools takes what it finds in a build folder for its own: a folder for each way of building.
 BUILD = "-".join(["build/" + ("debug" if DEBUG else "release"), *filter(None, [SANITIZE.replace(",", "-")])])
 BUILD += "-profile" if PROFILE else ""
 BUILD += "" if os.environ.get("FASTMLP_OPENMP", "1") != "0" else "-serial"
 LINK_FLAGS = [f"-fsanitize={SANITIZE}"] if SANITIZE else []
+if not (DEBUG or SANITIZE or PROFILE or WINDOWS):
+    LINK_FLAGS += ["-Wl,-x" if MACOS else "-Wl,-s"]  # without the symbols that only a debugger reads
 C_FLAGS = spelled(C_FLAGS)
 
 
