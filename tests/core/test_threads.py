@@ -43,6 +43,7 @@ def test_callers_share_the_threads():
     """Four threads: two callers take two each, five one each; a running epoch is a caller, and takes what others leave."""
     code = """
 import numpy as np
+from fastmlp import core
 from fastmlp.core import _dispatch
 found, calls = [_dispatch.usable_threads(8)], []
 for _ in range(5):
@@ -52,16 +53,16 @@ calls.clear()
 
 class Look:
     def is_set(self):
-        found.append(_machine.usable_threads(8))
+        found.append(_dispatch.usable_threads(8))
         return False
 
 trainer = core.Trainer(core.Plan((3, 2), [], "identity", "float64"), "squared_error", "sgd", 10, 4)
 trainer.load(np.zeros(8))
 trainer.cancel = Look()
 for others in (0, 1, 3):
-    calls = [_machine.Call() for _ in range(others)]
+    calls = [_dispatch.Call() for _ in range(others)]
     trainer.epoch(np.ones((10, 3)), np.ones((10, 2)), None, None, np.full(1, 0.1), 0)
-print(found, _machine.usable_threads(8) if calls.clear() is None else 0)
+print(found, _dispatch.usable_threads(8) if calls.clear() is None else 0)
 """
     assert output_of(code, OMP_NUM_THREADS="4") == f"{[4, 4, 2, 1, 1, 1, 4, 2, 1]} 4"
 
