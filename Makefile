@@ -1,27 +1,45 @@
-# What a person does with this repository. `make` alone explains itself.
+# Commands for this repository. `make` lists the first ones, `make help-all` all of them.
 
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 # Installed once per change of anything that is compiled or declared.
-SOURCES := pyproject.toml setup.py $(shell find csrc fastmlp -name '*.[ch]' -o -name '*.def' -o -name '*.py' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.pyi')
+SOURCES := pyproject.toml setup.py $(shell find csrc fastmlp -type f \
+  \( -name '*.[ch]' -o -name '*.def' -o -name '*.py' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.pyi' \))
+# What `make` alone lists.
+FIRST := install demo test docs bench dev help-all
 
-.PHONY: help demo examples test test-oldest docs lint types wheel wheel-test bench bench-check bench-peers bench-scale bench-start bench-corners bench-methods profile check \
+.PHONY: help help-all install dev demo examples test test-oldest docs lint types wheel wheel-test bench bench-check bench-peers bench-scale bench-start bench-corners bench-methods profile check \
   debug asan ubsan tsan valgrind fuzz soak test-isa test-serial check-aarch64 thorough annotate sdist format clean
 
-help:          ## this list
-	@grep -E '^[a-z0-9-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+help:
+	@for target in $(FIRST); do $(MAKE) --no-print-directory -s help-all | grep -E "^  make $$target "; done
+
+help-all:      ## every command, those for developers included
+	@grep -hE '^[a-z0-9-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 
+# After `make dev` the installation stays editable.
+EDITABLE = $(if $(wildcard $(VENV)/dev),--editable)
 $(VENV)/installed: $(BIN)/python $(SOURCES)
-	$(BIN)/python -m pip install --quiet ".[test,plot]"
-	touch $@
+	@echo "Installing fastmlp into $(VENV); compiling takes a minute or two ..."
+	@$(BIN)/python -m pip install --quiet $(EDITABLE) ".[test,plot]"
+	@touch $@
+
+install: $(VENV)/installed ## build and install into .venv
+	@echo "Installed in $(VENV). Run $(BIN)/python from another folder, or with -P; make dev installs for working in this one."
+
+dev: $(BIN)/python         ## an editable install in .venv, with every tool for developers and the git hooks
+	@echo "Installing fastmlp into $(VENV) for development ..."
+	@$(BIN)/python -m pip install --quiet --editable ".[dev,plot]"
+	@touch $(VENV)/dev $(VENV)/lint $(VENV)/installed
+	@$(BIN)/pre-commit install
 
 demo: $(VENV)/installed    ## train on handwritten digits, beside scikit-learn
-	cd $(VENV) && bin/python -m fastmlp demo --plot ../loss_curve.png
+	@cd $(VENV) && bin/python -m fastmlp demo
 
 examples: $(VENV)/installed ## run every script of examples/; their pictures go to .venv/
 	cd $(VENV) && for script in $(CURDIR)/examples/*.py; do bin/python -P $$script || exit 1; done
@@ -79,24 +97,27 @@ profile:       ## where a training step's time goes, e.g. make profile WORKLOADS
 	cd .venv-profile/run && ../bin/python -m benchmarks.profile $(WORKLOADS)
 
 $(VENV)/lint: $(BIN)/python pyproject.toml
-	$(BIN)/python -m pip install --quiet ".[lint]"
+	$(BIN)/python -m pip install --quiet $(EDITABLE) ".[lint]"
 	touch $@
 
 # cython-lint calls pycodestyle by its name alone.
-lint: $(VENV)/installed $(VENV)/lint types  ## ruff, cython-lint, clang-format, mypy, stubtest
+lint: $(VENV)/installed $(VENV)/lint types  ## ruff, cython-lint, clang-format, codespell, mypy, stubtest
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cython-lint fastmlp/core
 	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*.[ch]')
+	$(BIN)/codespell $$(git ls-files)
 	$(BIN)/mypy
 
-# Both look at what is installed, as users have it: from a folder in which the sources are not found.
+# Run where the sources are not found, so that the installed stubs are checked. Mypy does not follow an editable install.
 types: $(VENV)/installed $(VENV)/lint  ## the stubs against the extension modules; a user's program, typed
-	cd $(VENV) && bin/python -m mypy.stubtest --mypy-config-file ../pyproject.toml \
-	  fastmlp.core._dispatch fastmlp.core._plan fastmlp.core._workspace fastmlp.core._trainer fastmlp.core._testing
-	cd $(VENV) && bin/mypy --config-file= --strict ../tests/typing_usage.py
+	cd $(VENV) && $(if $(EDITABLE),MYPYPATH=$(CURDIR)) bin/python -m mypy.stubtest --mypy-config-file ../pyproject.toml \
+	  $$(cd .. && ls fastmlp/core/*.pyi | sed 's|/|.|g; s|\.pyi$$||')
+	cd $(VENV) && $(if $(EDITABLE),MYPYPATH=$(CURDIR)) bin/mypy --config-file= --strict ../tests/typing_usage.py
 
 format: $(VENV)/lint       ## let ruff and clang-format rewrite what they can
 	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $$(git ls-files 'csrc/*.[ch]')
 
 # Warnings are errors: a reference that leads nowhere, an example that fails, a docstring that Sphinx cannot read.
@@ -199,4 +220,4 @@ wheel-test: wheel    ## the same, installed and tested where no compiler can be 
 	env -i HOME="$$HOME" CC=/bin/false CXX=/bin/false PATH=$(CURDIR)/.venv-wheel-test/bin .venv-wheel-test/bin/pytest
 
 clean:         ## remove what was made
-	rm -rf build dist docs/_build docs/generated .venv .venv-* *.egg-info fastmlp/core/*.c fastmlp/core/*.html fastmlp/core/*.so loss_curve.png
+	rm -rf build dist docs/_build docs/generated .venv .venv-* *.egg-info fastmlp/core/*.c fastmlp/core/*.html fastmlp/core/*.so

@@ -44,7 +44,11 @@ def test_regressor_lists_its_losses():
 
 # --- code in README and docs/ ----------------------------------------------------------------------------------
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "developers").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs" / "developers").glob("*.md")),
+]
 # What no extra of ours for users or tests brings: its blocks run where it is installed.
 PEERS = ("jax", "keras", "onnx", "onnxruntime", "tensorflow", "torch")
 
