@@ -1,4 +1,4 @@
-"""Functions of the reference: hidden activations, output activations, losses. Imports NumPy only."""
+"""Hidden activations, output activations, losses."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def finite(x: Array) -> Array:
 
 
 def normal_density(x: Array) -> Array:
-    """phi(x) = exp(-x^2 / 2) / sqrt(2 pi), with the relative accuracy of x's type far out too.
+    """phi(x) = exp(-x^2 / 2) / sqrt(2 pi), with the relative accuracy of x's type in the tails too.
 
     The rounding error of x^2 would be exp's relative error; so x^2 = h^2 + (x - h) (x + h), h a multiple of 1/16
     whose square is exact. 2 pi = 8 arctan(1), in x's type. Beyond 200, phi is 0 in every type.
@@ -213,7 +213,7 @@ OUTPUTS: dict[str, Callable[[Array], Array]] = {
 # --- Losses: name -> (output activation, value(y, a, eps, k), dz(y, a, k)) ---------------------------------
 # value: (B,), the loss of each row; dz: (B, O), the derivative of each row's loss by z. ``eps`` is the unit
 # roundoff of the element type, finfo(dtype).eps: probabilities are clipped to [eps, 1 - eps] in the value
-# only, as in scikit-learn; the gradient is that of the unclipped loss. k is the loss's parameter, where it has one.
+# only, as in scikit-learn; the gradient is that of the unclipped loss. k is the loss's parameter, if it has one.
 
 
 def log_loss(y: Array, a: Array, eps: float, k: float = 1.0) -> Array:

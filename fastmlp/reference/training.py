@@ -1,6 +1,4 @@
-"""Networks and their training in the reference: initial values, random numbers by position, batch normalisation, gradients,
-steps, epochs. Imports NumPy and the reference's own functions and updates only.
-"""
+"""Networks and their training: initial values, random numbers by position, batch normalisation, gradients, steps, epochs."""
 
 from __future__ import annotations
 
@@ -11,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastmlp.reference.functions import ACTIVATIONS, LOSSES, OUTPUTS, Array
-from fastmlp.reference.updates import AVERAGES, OPTIMIZERS, TIDY, Hyper, State, tidy
+from fastmlp.reference.updates import AVERAGES, FLUSH_INTERVAL, OPTIMIZERS, Hyper, State, flush_subnormals
 
 Layers = list[np.ndarray]
 Rng = np.random.RandomState | np.random.Generator
@@ -113,7 +111,7 @@ def forward(coefs: Layers, intercepts: Layers, activations: Sequence[str], outpu
 
 # --- Random numbers by position ------------------------------------------------------------------------------
 
-# Streams: dropout on what enters layer l takes stream l; the input's noise and mask these.
+# Streams: dropout on the input of layer l takes stream l; the noise and the mask of the input take these.
 STREAM_NOISE = 0x40000000
 STREAM_MASK = 0x40000001
 
@@ -188,7 +186,7 @@ def normalise_fixed(z: Array, scale: Array, b: Array, mean: Array, variance: Arr
 def running(average: Array | float, value: Array, share: float = 1.0) -> Array:
     """A running average after one more batch, which counts less if it has only a ``share`` of a batch's rows.
 
-    The last batch of an epoch may be one row, of variance 0: with a whole batch's say it would spoil the averages each time.
+    The last batch of an epoch may be one row, of variance 0: at full weight it would spoil the averages each time.
     """
     return average + NORM_MOMENTUM * share * (value - average)
 
@@ -217,12 +215,12 @@ class Model(NamedTuple):
 
     @property
     def parameters(self) -> Layers:
-        """All arrays that are learned, in the order of ``state``."""
+        """All learned arrays, in the order of ``state``."""
         return self.coefs + self.intercepts + self.scales
 
 
 class Method(NamedTuple):
-    """What a training run does beyond the plain one. Rates are one per layer, ``dropout[0]`` that of the input."""
+    """Options of a training run. Rates are one per layer; ``dropout[0]`` is the rate of the input."""
 
     residual: bool = False
     dropout: tuple[float, ...] = ()
@@ -266,7 +264,7 @@ def predict(model: Model, activations: Sequence[str], output: str, X: Array, res
 
 
 def penalty(coefs: Layers, alpha: float, l1_ratio: float) -> float:
-    """alpha (l1_ratio sum |W| + (1 - l1_ratio) / 2 sum W^2); biases go unpenalised."""
+    """alpha (l1_ratio sum |W| + (1 - l1_ratio) / 2 sum W^2); biases are not penalised."""
     return alpha * sum(l1_ratio * np.abs(W).sum() + 0.5 * (1.0 - l1_ratio) * (W * W).sum() for W in coefs)
 
 
@@ -276,7 +274,7 @@ def penalty_gradient(W: Array, alpha: float, l1_ratio: float) -> Array:
 
 
 def augment(X: Array, method: Method, step: int) -> Array:
-    """X + noise, then numbers that become 0, then dropout on what is left."""
+    """X + noise, then the mask, then dropout."""
     rows, columns = X.shape
     if method.input_noise:
         X = X + method.input_noise * normals(method.seed, STREAM_NOISE, step, rows, columns)
@@ -322,7 +320,7 @@ def gradients(
 
     That the penalty is divided by S is scikit-learn's rule. With mixup (Zhang et al. 2018) row i of the batch becomes
     mix row_i + (1 - mix) row_{i+1}, its targets and its weight likewise, the first row following the last. Layers whose rate is
-    0 pay no penalty and normalise by their running averages. ``share`` is what the rows are of a whole batch.
+    0 pay no penalty and normalise by their running averages. ``share`` is the number of rows divided by ``batch_size``.
     """
     output, value, derivative = LOSSES[loss]
     n_layers = len(model.coefs)
@@ -364,8 +362,8 @@ def gradients(
     learning = [W for W, rate in zip(model.coefs, rates, strict=True) if rate > 0]
     J = ((s * value(y, a, eps, method.loss_parameter)).sum() + penalty(learning, alpha, l1_ratio)) / S
 
-    # Backward: dx and d_leaving are the gradients at what enters a layer and at what leaves it, before dropout.
-    dx = d_leaving = np.empty(0)
+    # Backward: dx and d_output are the gradients of a layer's input and of its output before dropout.
+    dx = d_output = np.empty(0)
     dz = s[:, np.newaxis] * derivative(y, a, method.loss_parameter)
     dW: Layers = [np.empty(0)] * n_layers
     db: Layers = [np.empty(0)] * n_layers
@@ -374,7 +372,7 @@ def gradients(
         W = model.coefs[layer]
         if layer < n_layers - 1:
             dz = dx * keeps[layer] if layer in keeps else dx
-            d_leaving = dz
+            d_output = dz
             dz = dz * ACTIVATIONS[activations[layer]][1](u[layer], y_of[layer])
         db[layer] = dz.sum(axis=0)
         if layer in xhats:
@@ -385,7 +383,7 @@ def gradients(
         dW[layer] = x[layer].T @ dz + penalty_gradient(W, alpha, l1_ratio)
         dx = dz @ W.T
         if adds_input(W, layer, n_layers, method.residual):
-            dx = dx + d_leaving
+            dx = dx + d_output
     return Gradients(float(J), [g / S for g in dW + db + d_scale], means, variances)
 
 
@@ -412,7 +410,7 @@ def loss_gradient(
 
 
 def clip(g: Layers, learns: Sequence[bool], max_norm: float) -> Layers:
-    """g min(1, max_norm / |g|), |g| the Euclidean norm of all that learns (Pascanu, Mikolov, Bengio 2013); 0: as it is."""
+    """g min(1, max_norm / |g|), |g| the Euclidean norm of all layers that learn (Pascanu, Mikolov, Bengio 2013); 0: as it is."""
     norm = np.sqrt(sum((part * part).sum() for part, counts in zip(g, learns, strict=True) if counts))
     return [part * (max_norm / norm) for part in g] if max_norm and norm > max_norm else g
 
@@ -434,7 +432,7 @@ def step(
     mix: float | None = None,
     share: float = 1.0,
 ) -> tuple[float, Model]:
-    """One batch: loss and gradient at the old parameters, then update number t (from 1) of all that learns.
+    """One batch: loss and gradient at the old parameters, then update number t (from 1) of all layers that learn.
 
     A batch whose weights sum to 0 changes nothing and has loss 0.
     """
@@ -452,8 +450,8 @@ def step(
         )
         if rates[k] > 0:
             w, state = update(w, g[k], state, own, t)
-            if t % TIDY == 0 and optimizer in AVERAGES:
-                state = tidy(state)
+            if t % FLUSH_INTERVAL == 0 and optimizer in AVERAGES:
+                state = flush_subnormals(state)
         new.append((w, state))
     parameters = [w for w, _ in new]
     return found.loss, Model(

@@ -1,4 +1,4 @@
-"""Update rules and learning rates of the reference. Imports NumPy only."""
+"""Update rules and learning-rate schedules."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Array = np.ndarray
 
 
 class Hyper(NamedTuple):
-    """What the update rules are steered by; each rule reads its own."""
+    """Hyperparameters of the update rules; each rule reads its own."""
 
     learning_rate: float
     momentum: float = 0.9
@@ -24,25 +24,25 @@ class Hyper(NamedTuple):
     beta_2: float = 0.999
     epsilon: float = 1e-8
     rho: float = 0.9
-    weight_decay: float = 0.0  # of weights; ``step`` hands vectors a 0
+    weight_decay: float = 0.0  # of weights only: ``step`` passes 0 for biases and scales
 
 
-# Updates after which what is subnormal in an average of gradients counts as 0: it is slow to compute with, and steps only become
-# smaller by it. Averages of squares, which steps are divided by, stay.
-TIDY = 128
+# After every 128th update, subnormal numbers in an average of gradients become 0: they are slow to compute with, and their share
+# of a step is negligible. Averages of squares stay, since steps are divided by them.
+FLUSH_INTERVAL = 128
 
 State = tuple[np.ndarray, ...]
 Update = Callable[[Array, Array, State, Hyper, int], tuple[Array, State]]
 
 
-def tidy(state: State) -> State:
-    """The state with 0, of their sign, in place of subnormal numbers of its first array."""
+def flush_subnormals(state: State) -> State:
+    """The state with subnormal numbers of its first array replaced by 0 of the same sign."""
     first = state[0]
     return (np.where(np.abs(first) < np.finfo(first.dtype).tiny, 0 * first, first), *state[1:])
 
 
 def gradient(w: Array, g: Array, state: State, hyper: Hyper, t: int) -> tuple[Array, State]:
-    """w stays, the state becomes g: for whoever wants the gradient itself, as L-BFGS does."""
+    """w stays, the state becomes g: L-BFGS takes the gradient itself."""
     return w, (g,)
 
 
@@ -116,7 +116,7 @@ def adam_hat(w: Array, g: Array, state: State, hyper: Hyper, t: int) -> tuple[Ar
 def adamw(w: Array, g: Array, state: State, hyper: Hyper, t: int) -> tuple[Array, State]:
     """adam_hat on g, and w -= lr weight_decay w besides, with the old w (Loshchilov and Hutter 2019, algorithm 2).
 
-    The paper takes off eta_t lambda w, eta_t being a schedule's factor; here the initial rate is in lr too, as users of
+    The paper subtracts eta_t lambda w, eta_t being a schedule's factor; here the initial rate is in lr too, as users of
     other libraries expect, so lambda is that rate times weight_decay. The penalty (alpha) is part of g, as in every rule.
     """
     new, state = adam_hat(w, g, state, hyper, t)
@@ -167,13 +167,13 @@ OPTIMIZERS: dict[str, tuple[int, Update]] = {
 AVERAGES = {"sgd_momentum", "sgd_nesterov", "momentum", "adam", "adam_hat", "adamw", "nadam", "amsgrad"}
 
 
-# --- Learning rates: name -> factor(step, n_steps), what learning_rate_init is multiplied by ---------------
+# --- Learning rates: name -> factor(step, n_steps) on learning_rate_init ------------------------------------
 # step = 0 .. n_steps - 1 counts the updates of a run; after that the last factor stays. scikit-learn's own three
-# schedules follow what happens in the run instead, and are held against scikit-learn itself.
+# schedules depend on the losses of the run instead; tests compare them with scikit-learn itself.
 
 
 def step_decay(step: int, n_steps: int, factor: float = 0.1, at: Sequence[float] = (0.5, 0.75)) -> float:
-    """factor^k, k = how many of the shares ``at`` of the run are over (He et al. 2016)."""
+    """factor^k, k = the number of shares ``at`` of the run that are over (He et al. 2016)."""
     return factor ** sum(step / n_steps >= share for share in at)
 
 

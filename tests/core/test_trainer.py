@@ -76,7 +76,7 @@ def test_subnormal_averages_count_as_0_from_time_to_time(optimizer, dtype):
         hyper, zeros = reference.Hyper(0.0, **CONSTANTS), np.zeros(network.n_parameters, dtype)
         _, want = update(zeros, zeros, tuple(before), hyper, t)
         cleared = t % 128 == 0 and optimizer in reference.AVERAGES
-        want = np.array(reference.tidy(want) if cleared else want)
+        want = np.array(reference.flush_subnormals(want) if cleared else want)
         got, want = after[:, : biases.start], want[:, : biases.start]
         np.testing.assert_allclose(got, want, rtol=0, atol=subnormal_tolerance(dtype))
         np.testing.assert_array_equal(np.signbit(got), np.signbit(want))
