@@ -13,13 +13,13 @@ from fastmlp._version import __version__
 
 if TYPE_CHECKING:
     from fastmlp.estimators.classifier import MLPClassifier, MLPRegressor
+    from fastmlp.estimators.conversion import from_sklearn
     from fastmlp.estimators.ensemble import MLPEnsembleClassifier, MLPEnsembleRegressor
-    from fastmlp.estimators.loading import from_sklearn, load
-    from fastmlp.estimators.persistence import InconsistentVersionWarning
+    from fastmlp.estimators.persistence import InconsistentVersionWarning, load
     from fastmlp.inspection.display import LearningRateRangeDisplay, LossCurveDisplay, WeightsDisplay
     from fastmlp.inspection.learning_rate_range import learning_rate_range
-    from fastmlp.network.container import FileFormatError
     from fastmlp.network.network import Network
+    from fastmlp.network.persistence import FileFormatError
     from fastmlp.training.schedules import CosineDecay, ExponentialDecay, OneCycle, StepDecay, WarmupCosine
 
 __all__ = [
@@ -56,10 +56,10 @@ _HOMES = {
     "OneCycle": "fastmlp.training.schedules",
     "StepDecay": "fastmlp.training.schedules",
     "WarmupCosine": "fastmlp.training.schedules",
-    "FileFormatError": "fastmlp.network.container",
+    "FileFormatError": "fastmlp.network.persistence",
     "InconsistentVersionWarning": "fastmlp.estimators.persistence",
-    "load": "fastmlp.estimators.loading",
-    "from_sklearn": "fastmlp.estimators.loading",
+    "load": "fastmlp.estimators.persistence",
+    "from_sklearn": "fastmlp.estimators.conversion",
     "LearningRateRangeDisplay": "fastmlp.inspection.display",
     "LossCurveDisplay": "fastmlp.inspection.display",
     "WeightsDisplay": "fastmlp.inspection.display",

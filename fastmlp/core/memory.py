@@ -1,7 +1,4 @@
-"""Memory: arrays whose data start on a cache line, asking for much of it beforehand, looking through it without more of it.
-
-It refuses to know what it holds. Used by all floors above.
-"""
+"""Arrays that start on a cache line, and a check for finite numbers that needs no memory."""
 
 from __future__ import annotations
 
@@ -10,15 +7,16 @@ import sys
 import numpy as np
 
 ALIGNMENT = 64  # bytes: one cache line, one AVX-512 vector
-# Less than this is not asked for beforehand: what allocates it says so soon enough.
-_WORTH_ASKING = 2**30
-# An array of so many numbers is looked through at once: a sum takes no memory, but longer to begin.
-_FEW = 10_000
+_WORTH_ASKING = 2**30  # bytes
+# Up to this size, np.isfinite is faster than a sum.
+_SMALL = 10_000
 
 
 def aligned_empty(n: int, dtype: np.dtype | str) -> np.ndarray:
     """An uninitialised array (n,) whose data start on a cache line."""
     dtype = np.dtype(dtype)
+    if n * dtype.itemsize > sys.maxsize - ALIGNMENT:
+        raise MemoryError(f"Unable to allocate {n * dtype.itemsize / 2**30:,.1f} GiB for an array of {n} numbers")
     raw = np.empty(n * dtype.itemsize + ALIGNMENT, dtype=np.uint8)
     start = -raw.ctypes.data % ALIGNMENT
     return raw[start : start + n * dtype.itemsize].view(dtype)
@@ -52,8 +50,8 @@ def claim_memory(n_bytes: int, purpose: str) -> None:
 
 
 def all_finite(array: np.ndarray) -> bool:
-    """Whether all numbers are finite; of many, their sum says so faster and without memory, unless it overflows itself."""
-    if array.size <= _FEW:
+    """Whether all numbers are finite. For a large array the sum shows it, unless the sum itself overflows."""
+    if array.size <= _SMALL:
         return bool(np.isfinite(array).all())
     with np.errstate(over="ignore", invalid="ignore"):
         return bool(np.isfinite(array.sum()) or np.isfinite(array).all())

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from fastmlp.estimators.classifier import MLPClassifier, MLPRegressor
+from fastmlp.estimators.conversion import from_sklearn
 from fastmlp.estimators.ensemble import MLPEnsembleClassifier, MLPEnsembleRegressor
-from fastmlp.estimators.loading import from_sklearn, load
+from fastmlp.estimators.persistence import load
 
 __all__ = ["MLPClassifier", "MLPEnsembleClassifier", "MLPEnsembleRegressor", "MLPRegressor", "from_sklearn", "load"]

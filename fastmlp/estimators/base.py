@@ -23,9 +23,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from fastmlp.core._atomic import Change, settle
 from fastmlp.core.memory import all_finite
+from fastmlp.estimators import conversion
 from fastmlp.estimators._sklearn import _fit_context
 from fastmlp.estimators.callbacks import CallbackSupportMixin, FitTasks, fit_tasks, with_callbacks
-from fastmlp.estimators.conversion import Convertible
 from fastmlp.estimators.doclink import DocumentationLink
 from fastmlp.estimators.fitted import continued, published, published_lbfgs
 from fastmlp.estimators.held_out import HeldOut, one_pair, split_off, takes_weights
@@ -88,7 +88,7 @@ def has_partial_fit(estimator: BaseMLP) -> bool:
     return True
 
 
-class BaseMLP(CallbackSupportMixin, DocumentationLink, Representation, Saved, Convertible, Adaptable, ABC):
+class BaseMLP(CallbackSupportMixin, DocumentationLink, Representation, Saved, Adaptable, ABC):
     """What the classifier and the regressor share: fit, and the way down to the network."""
 
     # Fitted attributes, for whoever checks types.
@@ -558,6 +558,31 @@ class BaseMLP(CallbackSupportMixin, DocumentationLink, Representation, Saved, Co
                 ConvergenceWarning,
                 stacklevel=8,
             )
+
+    def to_sklearn(self) -> Any:
+        """The same model as an estimator of scikit-learn.
+
+        Returns
+        -------
+        sklearn.neural_network.MLPClassifier or MLPRegressor
+            Fitted: predictions agree to rounding. Batch normalisation is folded into the weights (``Network.folded``). It shares
+            nothing with this one. ``partial_fit`` and ``fit`` with ``warm_start`` continue from the same parameters and record,
+            and from the same optimizer state unless there is batch normalisation.
+
+        Raises
+        ------
+        NotFittedError
+        ValueError
+            If scikit-learn cannot compute the network: for an activation that it lacks, different activations, and residual
+            connections. The message names the parameter.
+
+        Warns
+        -----
+        UserWarning
+            Names parameters, or values of them, that scikit-learn lacks and that affect further training only. It takes its
+            defaults instead.
+        """
+        return conversion.to_sklearn(self)
 
     # --- predict -------------------------------------------------------------------------------------------------
 

@@ -1,8 +1,4 @@
-"""Estimators of scikit-learn as ours, and ours as scikit-learn's: parameters, network, record, the optimizer's memory.
-
-It refuses to convert what the other side cannot compute, by name. Imported by ``base``, whose method ``to_sklearn`` is here,
-and by ``loading``.
-"""
+"""Conversion from and to scikit-learn's MLPs: parameters, network, record, optimizer state."""
 
 from __future__ import annotations
 
@@ -21,20 +17,21 @@ from sklearn.utils.validation import check_is_fitted
 
 import fastmlp.core as core
 from fastmlp.core.memory import all_finite
+from fastmlp.estimators.persistence import MODELS
 from fastmlp.network.network import Network
 from fastmlp.training.schedules import update_rule
 
-# What both have under one name: the result of a fit, and what a further one goes on from.
+# Fitted attributes with the same name and meaning in both.
 _SHARED = (
     "n_iter_", "t_", "loss_", "loss_curve_", "best_loss_", "validation_scores_", "best_validation_score_", "_no_improvement_count",
     "n_features_in_", "feature_names_in_", "classes_",
 )  # fmt: skip
-# scikit-learn's values, where it has fewer than we.
+# scikit-learn's values of parameters for which fastmlp has more.
 _THEIR_ACTIVATIONS = ("identity", "logistic", "tanh", "relu")
 _THEIR_VALUES = {
     "solver": ("lbfgs", "sgd", "adam"), "learning_rate": ("constant", "invscaling", "adaptive"), "loss": ("log_loss", "squared_error", "poisson"),
 }  # fmt: skip
-# Ours that have to do with neither predictions nor training on.
+# Parameters of fastmlp that affect neither predictions nor further training.
 _NO_LOSS = {
     "dtype",
     "n_jobs",
@@ -46,36 +43,6 @@ _NO_LOSS = {
     "validation_metric",
 }
 _STATE_ARRAYS = {"adam": ("ms", "vs"), "sgd_momentum": ("velocities",), "sgd_nesterov": ("velocities",), "sgd": ()}
-
-
-class Convertible:
-    """The method of an estimator that has to do with scikit-learn's."""
-
-    def to_sklearn(self) -> Any:
-        """The same model as an estimator of scikit-learn.
-
-        Returns
-        -------
-        sklearn.neural_network.MLPClassifier or MLPRegressor
-            Fitted: predictions agree to rounding, with batch normalisation too, which goes into the weights
-            (``Network.folded``). It shares nothing with this one. ``partial_fit`` and ``fit`` with ``warm_start`` go on from the
-            same parameters and record, and from the same optimizer's memory unless there is batch normalisation.
-
-        Raises
-        ------
-        NotFittedError
-        ValueError
-            If scikit-learn cannot compute the network: for an activation that it lacks, several different ones, and residual
-            connections. The message names the parameter.
-
-        Warns
-        -----
-        UserWarning
-            Of parameters that only matter to further training, and that scikit-learn lacks, or lacks the value of: it has
-            its default there.
-        """
-        check_is_fitted(self)
-        return _give_over(self)
 
 
 def _activation(network: Network, asked: Any) -> str:
@@ -91,7 +58,9 @@ def _activation(network: Network, asked: Any) -> str:
     return name
 
 
-def _give_over(estimator: Any) -> Any:
+def to_sklearn(estimator: Any) -> Any:
+    """The method ``to_sklearn`` of an estimator."""
+    check_is_fitted(estimator)
     estimator.network_.adopt()
     network = estimator.network_.folded() if estimator.network_.batch_norm else estimator.network_.copy()
     hidden = network.layer_sizes[:-1]
@@ -111,7 +80,7 @@ def _give_over(estimator: Any) -> Any:
         lost.append(f"layer_rates_={estimator.layer_rates_}")
     if lost:
         warnings.warn(
-            f"scikit-learn lacks {', '.join(lost)}; it has its defaults there, which matters to further training only.",
+            f"scikit-learn lacks {', '.join(lost)}; it takes its defaults instead. They affect further training only.",
             stacklevel=3,
         )
     _copy_shared(estimator, other)
@@ -131,7 +100,7 @@ def _give_over(estimator: Any) -> Any:
 
 
 def _their_parameters(cls: type, estimator: Any) -> tuple[dict[str, Any], list[str]]:
-    """scikit-learn's parameters, and what of ours it lacks, as it would be written."""
+    """scikit-learn's parameters, and those of fastmlp that it lacks, as name=value."""
     ours = estimator.get_params(deep=False)
     defaults = {name: p.default for name, p in inspect.signature(type(estimator)).parameters.items()}
     names = set(inspect.signature(cls).parameters)
@@ -204,7 +173,47 @@ def _their_optimizer(theirs: Any, state: dict[str, Any], rate: float, network: N
     return optimizer
 
 
-def take_over(cls: Any, theirs: Any) -> Any:
+def from_sklearn(estimator: Any) -> Any:
+    """The same model as an estimator of fastmlp.
+
+    Parameters
+    ----------
+    estimator : sklearn.neural_network.MLPClassifier or MLPRegressor
+        Fitted. It is not changed, and shares nothing with the result.
+
+    Returns
+    -------
+    MLPClassifier or MLPRegressor
+        Fitted: predictions agree to rounding, and ``partial_fit`` and ``fit`` with ``warm_start`` continue from the same
+        parameters, record and optimizer state. ``history_`` has epochs and losses; ``validation_loss_curve_`` is None.
+
+    Raises
+    ------
+    TypeError
+        For another estimator.
+    NotFittedError
+    ValueError
+        For a classifier of one class, and for invalid parameters.
+
+    Examples
+    --------
+    >>> import fastmlp
+    >>> from sklearn.datasets import make_regression
+    >>> from sklearn.neural_network import MLPRegressor
+    >>> X, y = make_regression(n_samples=100, n_features=5, random_state=1)
+    >>> fastmlp.from_sklearn(MLPRegressor(solver="lbfgs", random_state=1).fit(X, y)).predict(X[:2]).shape
+    (2,)
+    """
+    for name in ("MLPClassifier", "MLPRegressor"):
+        if isinstance(estimator, getattr(neural_network, name)):
+            check_is_fitted(estimator)
+            return _take_over(MODELS[name], estimator)
+    raise TypeError(
+        f"from_sklearn takes an MLPClassifier or MLPRegressor of scikit-learn, got {type(estimator).__qualname__}."
+    )
+
+
+def _take_over(cls: Any, theirs: Any) -> Any:
     """A fitted estimator of ours, of class ``cls``, from one of scikit-learn's."""
     names = inspect.signature(cls).parameters
     estimator = cls(
@@ -218,7 +227,7 @@ def take_over(cls: Any, theirs: Any) -> Any:
     parameters = _join([*theirs.coefs_, *theirs.intercepts_], dtype)
     network = Network(sizes, theirs.activation, theirs.out_activation_, dtype, parameters)
     if not all_finite(network.parameters):
-        raise ValueError("The parameters must be finite.")
+        raise ValueError("The network's weights must be finite.")
     _copy_shared(theirs, estimator)
     estimator.network_ = network
     estimator.n_outputs_, estimator.n_layers_, estimator.out_activation_ = sizes[-1], len(sizes), network.out_activation
@@ -240,7 +249,7 @@ def take_over(cls: Any, theirs: Any) -> Any:
 
 
 def _take_optimizer(estimator: Any, optimizer: Any, network: Network) -> None:
-    """The memory of scikit-learn's optimizer as ours; the rate, which adam does not keep, is what the solver begins with."""
+    """Copy the state of scikit-learn's optimizer. adam does not keep its rate: it starts with learning_rate_init."""
     if isinstance(optimizer, AdamOptimizer):
         rule, rate = "adam", float(estimator.learning_rate_init)
     else:

@@ -48,6 +48,15 @@ _SCORE_GOES_BY = ("validation_metric", "validation_fraction", "early_stopping")
 _DECAYING_SOLVER = "adamw"
 
 
+def plain(value: Any) -> Any:
+    """A parameter's value in the form in which a model file gives it back: NumPy's numbers as Python's, sequences as tuples."""
+    if isinstance(value, (np.generic, np.ndarray)):
+        value = value.tolist()
+    if isinstance(value, (list, tuple)):
+        return tuple(map(plain, value))
+    return {plain(key): plain(part) for key, part in value.items()} if isinstance(value, dict) else value
+
+
 def whole_sizes(hidden_layer_sizes: Any) -> tuple[int, ...]:
     """Units of each hidden layer, from one number or a sequence of them."""
     sizes = list(hidden_layer_sizes) if hasattr(hidden_layer_sizes, "__iter__") else [hidden_layer_sizes]
@@ -204,7 +213,8 @@ class Parameters(BaseEstimator):
         ):  # its repr names a place in memory, which a copy does not share
             values["draws"]["random_state"] = "RandomState"
         return {
-            group: {name: v if callable(v) else repr(v) for name, v in terms.items()} for group, terms in values.items()
+            group: {name: v if callable(v) else repr(plain(v)) for name, v in terms.items()}
+            for group, terms in values.items()
         }
 
     def _loss_parameter(self) -> float:

@@ -1,13 +1,15 @@
-"""Fitted estimators as data: their description and arrays in a file, what a pickle of them holds, and both read back.
+"""Saving, loading, pickling and copying of estimators. docs/saving.md has the format.
 
-docs/saving.md has the format. It refuses to know files (``container``) and to import the estimators: those register themselves.
-Imported by ``base``, ``ensemble`` and ``loading``.
+A value of a parameter that JSON has stands for itself, with tuples as lists and NumPy's numbers as Python's. A few other types are
+an object with one field, the name of the type: {"random_state": ...}.
 """
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 import inspect
+import math
 import os
 import warnings
 from collections.abc import Callable
@@ -20,20 +22,22 @@ from sklearn.utils.validation import check_is_fitted
 import fastmlp.core as core
 from fastmlp._version import __version__
 from fastmlp.estimators._sklearn import BaseEstimator
-from fastmlp.estimators.values import (
-    Reader,
-    Unsayable,
-    Writer,
-    build_random_state,
-    describe_random_state,
-    is_real,
-    is_whole,
-)
-from fastmlp.network import container
-from fastmlp.network.container import Fields, FileFormatError, Tensors, is_number
+from fastmlp.estimators.parameters import plain
 from fastmlp.network.initialisers import initialiser
 from fastmlp.network.network import Network
-from fastmlp.network.network_file import describe_network, network_state
+from fastmlp.network.persistence import (
+    Fields,
+    FileFormatError,
+    Tensors,
+    build_network,
+    describe_network,
+    is_count,
+    is_number,
+    network_state,
+    read,
+    restore_network,
+    write,
+)
 from fastmlp.training.schedules import CURVES, Curve
 
 #: The estimators that a file may hold, by the names of their classes.
@@ -43,53 +47,68 @@ _TARGET_TYPES = ("binary", "multiclass", "multilabel-indicator")
 _PROBABILITIES = ("softmax", "logistic")
 _OF_NUMBERS = tuple(sorted({output for output in core.LOSSES.values() if output not in _PROBABILITIES}))
 _RULES = tuple(rule for rule in core.OPTIMIZERS if rule != "gradient")
-_MOST_CODE_POINT = 0x10FFFF
+_MAX_CODE_POINT = 0x10FFFF
+_KEY_WORDS = 624  # of the Mersenne twister's state
+# Keys of a dict that may share a hash, as -1 and -2 do. A file with many would take time quadratic in their number.
+_MAX_EQUAL_HASHES = 100
+# Types of class labels in a file, besides strings.
+_LABELS = (
+    "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64",
+)  # fmt: skip
+
+
+class NotSerializableError(TypeError):
+    """A parameter's value or an attribute has no place in a file; the message names it and says what to do."""
 
 
 def _is_none_or(valid: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: value is None or valid(value)
 
 
-def _is_key(value: Any) -> bool:
-    """Of what is drawn by position: ``OptimizerState.seed``."""
+def _is_real(value: Any) -> bool:
+    """Whether a value is a number, finite or not."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_seed(value: Any) -> bool:
+    """Whether a value may be ``OptimizerState.seed``."""
     return value is None or (isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**64)
 
 
 def _is_curve(value: Any) -> bool:
-    return isinstance(value, list) and all(map(is_real, value))
+    return isinstance(value, list) and all(map(_is_real, value))
 
 
 def _is_history(value: Any) -> bool:
     return isinstance(value, list) and all(
-        isinstance(entry, dict) and all(isinstance(name, str) and is_real(number) for name, number in entry.items())
-        for entry in value
+        isinstance(epoch, dict) and all(map(_is_real, epoch.values())) for epoch in value
     )
 
 
-# What training left behind, as attributes: what each must be. L-BFGS leaves the first group only.
+# Attributes that a fit publishes, with a check of each. L-BFGS has the first group only.
 _RECORD: dict[str, Callable[[Any], bool]] = {
-    "loss_": is_real,
-    "n_iter_": is_whole,
-    "t_": is_whole,
+    "loss_": _is_real,
+    "n_iter_": is_count,
+    "t_": is_count,
     "history_": _is_history,
 }
 _STOCHASTIC_RECORD: dict[str, Callable[[Any], bool]] = {
     "loss_curve_": _is_curve,
-    "best_loss_": _is_none_or(is_real),
+    "best_loss_": _is_none_or(_is_real),
     "validation_scores_": _is_none_or(_is_curve),
     "validation_loss_curve_": _is_none_or(_is_curve),
-    "best_validation_score_": _is_none_or(is_real),
-    "_no_improvement_count": is_whole,
+    "best_validation_score_": _is_none_or(_is_real),
+    "_no_improvement_count": is_count,
 }
 _TERM_GROUPS = ("rate", "loss", "score", "draws")
-# Attributes that are written, or that follow from those that are; one that is not here cannot be saved.
+# Attributes that are written, or that follow from those that are. An estimator with any other cannot be saved.
 _KNOWN = {
     *_RECORD, *_STOCHASTIC_RECORD, "n_features_in_", "feature_names_in_", "classes_", "_target_type", "_sparse_target", "n_outputs_",
     "out_activation_", "n_layers_", "layer_rates_", "network_", "estimators_", "_run_terms", "_learning_rate", "_optimizer_state", "_rng",
     "_by_partial_fit",
 }  # fmt: skip
 
-# What a running fit has in its estimator; neither a copy that a callback keeps nor a file has it.
+# Attributes of a running fit. Copies and files do not have them.
 _OF_A_RUN = {
     "_callback_fit_ctx", "_skl_callbacks_to_teardown", "_callbacks_set_up", "_parent_callback_ctx", "_warn_of_end", "_run_name",
 }  # fmt: skip
@@ -101,9 +120,9 @@ class InconsistentVersionWarning(UserWarning):
     Parameters
     ----------
     estimator_name : str
-        Class of what was pickled.
+        Class of the pickled estimator.
     current_version, original_version : str
-        Of fastmlp: the one that reads, the one that wrote.
+        The version of fastmlp that reads the pickle, and the one that wrote it.
     """
 
     def __init__(self, estimator_name: str, current_version: str, original_version: str) -> None:
@@ -114,13 +133,13 @@ class InconsistentVersionWarning(UserWarning):
 
     def __str__(self) -> str:
         return (
-            f"Unpickling {self.estimator_name} of fastmlp {self.original_version} with fastmlp {self.current_version}: parameters that "
-            "are new since then get their defaults. Files that save() writes are meant to be read by later versions."
+            f"Unpickling {self.estimator_name} of fastmlp {self.original_version} with fastmlp {self.current_version}: newer "
+            "parameters get their defaults. Later versions read the files that save() writes."
         )
 
 
 def _data_of_terms(run_terms: dict[str, dict[str, Any]], estimator: Any = None) -> dict[str, dict[str, Any]]:
-    """What a run went by, with None for functions but those that ``estimator`` still has: no later value is equal to None."""
+    """The terms of a run, with None for a function unless ``estimator`` still has it. None never equals a later value."""
 
     def data(name: str, term: Any) -> Any:
         still = estimator is not None and term is getattr(estimator, name, None)
@@ -139,7 +158,7 @@ def _defaults(cls: type) -> dict[str, Any]:
 
 
 class Saved(BaseEstimator):
-    """The methods of an estimator that have to do with files, pickles and copies."""
+    """Files, pickles and copies of an estimator."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -147,16 +166,15 @@ class Saved(BaseEstimator):
             MODELS[cls.__name__] = cls
 
     def save(self, path: str | os.PathLike[str], *, optimizer_state: bool = False) -> None:
-        """Write the fitted estimator to a safetensors file, for :func:`fastmlp.load`. Callbacks stay behind.
+        """Write the fitted estimator to a safetensors file, for :func:`fastmlp.load`. Callbacks are left out.
 
         Parameters
         ----------
         path : str or path-like
-            An existing file is replaced as a whole: whoever reads it, and whatever happens meanwhile, finds the old one or
-            the new one.
+            An existing file is replaced at once: a reader finds the old file or the new one, whatever happens.
         optimizer_state : bool, default=False
-            Write the optimizer's memory and the random state too, with which ``partial_fit`` goes on as if there had been no
-            interruption. ``fit`` with ``warm_start`` does so without: it begins with an empty memory in any case.
+            Write the optimizer's state and the random state too, so that ``partial_fit`` continues as if it had not been
+            interrupted. ``fit`` with ``warm_start`` does not need them, since it begins with an empty optimizer state.
 
         Raises
         ------
@@ -164,18 +182,18 @@ class Saved(BaseEstimator):
             Without the package safetensors.
         NotFittedError
             If there is nothing to save yet.
-        TypeError
-            If a parameter is not data, such as a function; it is named. Of NumPy's generators a RandomState is, of functions a
-            learning-rate curve of fastmlp's own. Also for a subclass, and for attributes of other origin.
+        NotSerializableError
+            A TypeError: if a parameter is a function or another object that is not data; the message names it. Of NumPy's
+            generators a RandomState is data, of functions fastmlp's own learning-rate schedules. Also for a subclass, and for
+            attributes that are not fastmlp's.
         FileFormatError
-            If the model has no place in the format, such as one with a parameter that was set to what it may not be.
+            If the model could not be loaded again, such as one with an invalid parameter or weights that are not finite.
         OSError
-            If the file cannot be written; an old one stays as it was.
+            If the file cannot be written. An existing file stays as it was.
         """
         check_is_fitted(self)
         arrays: dict[str, np.ndarray] = {}
-        description = describe(self, arrays, "", optimizer_state)
-        container.write(path, description, arrays, build)
+        write(path, _describe(self, arrays, "", optimizer_state), arrays, _build)
 
     def __getstate__(self) -> dict[str, Any]:
         state = _without_run(super().__getstate__())
@@ -191,14 +209,11 @@ class Saved(BaseEstimator):
         version = state.pop("_fastmlp_version", "older than 0.1.0")
         if version != __version__:
             name = type(self).__name__
-            warnings.warn(
-                InconsistentVersionWarning(name, __version__, str(version)),
-                stacklevel=2,
-            )
+            warnings.warn(InconsistentVersionWarning(name, __version__, str(version)), stacklevel=2)
             state = {**_defaults(type(self)), **state}
         super().__setstate__(state)
 
-    # Copies within a process keep the optimizer's memory, whatever pickles do.
+    # Copies within a process keep the optimizer's state; pickles keep it only after partial_fit.
     def __copy__(self) -> Self:
         other = type(self).__new__(type(self))
         other.__dict__.update(_without_run(self.__dict__))
@@ -211,43 +226,209 @@ class Saved(BaseEstimator):
         return other
 
 
-# --- an estimator to its description ---------------------------------------------------------------------------
+def load(path: str | os.PathLike[str]) -> Any:
+    """Read a model that ``save`` wrote.
+
+    Nothing in the file is executed. Every field is checked, and no array is made that the file does not hold.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file.
+
+    Returns
+    -------
+    MLPClassifier, MLPRegressor, MLPEnsembleClassifier, MLPEnsembleRegressor or Network
+        With the same parameters, attributes and predictions as the one that was saved.
+
+    Raises
+    ------
+    ImportError
+        Without the package safetensors.
+    FileFormatError
+        If neither this version's ``save`` nor an earlier one's wrote the file.
+    OSError
+        If it cannot be read.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import fastmlp
+    >>> from sklearn.datasets import make_classification
+    >>> X, y = make_classification(n_samples=100, random_state=1)
+    >>> estimator = fastmlp.MLPClassifier(solver="lbfgs", random_state=1).fit(X, y)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     estimator.save(os.path.join(folder, "model.safetensors"))
+    ...     other = fastmlp.load(os.path.join(folder, "model.safetensors"))
+    >>> bool((other.predict_proba(X) == estimator.predict_proba(X)).all())
+    True
+    """
+    return read(path, _build)
 
 
-def describe(estimator: Any, arrays: dict[str, np.ndarray], prefix: str, optimizer_state: bool) -> dict[str, Any]:
+# --- values of parameters --------------------------------------------------------------------------------------
+
+
+def _to_json(value: Any, name: str, arrays: dict[str, np.ndarray], prefix: str, optimizer_state: bool) -> Any:
+    """JSON of a value of the parameter ``name``; large arrays go to ``arrays``, under names that begin with ``prefix``."""
+    value, kind = plain(value), type(value)
+
+    def inner(part: Any) -> Any:
+        return _to_json(part, name, arrays, prefix, optimizer_state)
+
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return _number_to_json(value)
+    if isinstance(value, tuple):
+        return [inner(part) for part in value]
+    if isinstance(value, dict):
+        return {"dict": [[inner(key), inner(part)] for key, part in value.items()]}
+    if kind in CURVES.values():
+        fields = {field.name: inner(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {"schedule": {"name": value.name, **fields}}
+    if kind is np.random.RandomState:
+        return {"random_state": _describe_random_state(value, name, arrays, f"{prefix}{name}")}
+    if kind is Network:
+        description, own = describe_network(value, f"{prefix}{name}.")
+        arrays |= own
+        return {"network": description}
+    if hasattr(value, "get_params"):
+        return {"estimator": _describe(value, arrays, f"{prefix}{name}.", optimizer_state)}
+    raise _not_serializable(name, value)
+
+
+def _not_serializable(name: str, value: Any) -> NotSerializableError:
+    kind = type(value)
+    return NotSerializableError(
+        f"{name}={value!r} of type {kind.__module__}.{kind.__qualname__} cannot be saved: a file holds data only. "
+        "Set another value with set_params, or use pickle."
+    )
+
+
+def _from_json(content: Any, name: str, tensors: Tensors, made_by: str, prefix: str) -> Any:
+    """The value of the parameter ``name``."""
+
+    def inner(part: Any) -> Any:
+        return _from_json(part, name, tensors, made_by, prefix)
+
+    if isinstance(content, list):
+        return tuple(map(inner, content))
+    if not isinstance(content, dict) or "float" in content:
+        return _number_from_json(content, name)
+    fields = Fields(content, f"{prefix}{name}")
+    if "dict" in fields:
+        value: Any = _build_dict([inner(pair) for pair in fields.items("dict")], name)
+    elif "schedule" in fields:
+        schedule = fields.inner("schedule")
+        cls = CURVES[schedule.choice("name", CURVES)]
+        value = cls(**{field.name: inner(schedule.take(field.name)) for field in dataclasses.fields(cls)})  # type: ignore[arg-type]
+        schedule.end()
+    elif "random_state" in fields:
+        value = _build_random_state(fields.inner("random_state"), tensors, f"{prefix}{name}")
+    elif "network" in fields:
+        value = restore_network(Network, network_state(fields.inner("network"), tensors, f"{prefix}{name}."))
+    elif "estimator" in fields:
+        estimator = fields.inner("estimator")
+        value = _build(estimator, tensors, made_by, f"{prefix}{name}.")
+        estimator.end()
+    else:
+        raise FileFormatError(f"{name}: an object of the unknown type {str(next(iter(content), None))[:40]!r}")
+    fields.end()
+    return value
+
+
+def _build_dict(pairs: list[Any], name: str) -> dict[Any, Any]:
+    if not all(isinstance(pair, tuple) and len(pair) == 2 for pair in pairs):
+        raise FileFormatError(f"{name}: a dict must be a list of pairs")
+    if len(pairs) - len({hash(key) for key, _ in pairs}) > _MAX_EQUAL_HASHES:
+        raise FileFormatError(f"{name}: a dict has too many keys with equal hashes")
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise FileFormatError(f"{name}: a dict has a key twice")
+    return made
+
+
+def _number_to_json(value: Any) -> Any:
+    """A number, string or None; lists and dicts of them. A float that is not finite is an object."""
+    if isinstance(value, dict):
+        return {name: _number_to_json(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_number_to_json(part) for part in value]
+    value = plain(value)
+    return {"float": str(value)} if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _number_from_json(content: Any, name: str) -> Any:
+    if isinstance(content, list):
+        return [_number_from_json(part, name) for part in content]
+    if not isinstance(content, dict):
+        return content
+    if "float" not in content:
+        return {key: _number_from_json(part, name) for key, part in content.items()}
+    if len(content) > 1 or content["float"] not in ("inf", "-inf", "nan"):
+        raise FileFormatError(f"{name}: float must be 'inf', '-inf' or 'nan'")
+    return float(content["float"])
+
+
+def _describe_random_state(
+    rng: np.random.RandomState, name: str, arrays: dict[str, np.ndarray], prefix: str
+) -> dict[str, Any]:
+    """The state of a generator; its key goes to ``arrays``."""
+    state = rng.get_state(legacy=False)
+    if not isinstance(state, dict) or state["bit_generator"] != "MT19937":
+        raise _not_serializable(name, rng)
+    arrays[f"{prefix}.key"] = np.array(state["state"]["key"], dtype=np.uint32)
+    return {
+        "position": int(state["state"]["pos"]),
+        "has_gauss": int(state["has_gauss"]),
+        "gauss": float(state["gauss"]),
+    }
+
+
+def _build_random_state(fields: Fields, tensors: Tensors, prefix: str) -> np.random.RandomState:
+    position = fields.take("position", lambda value: value in range(_KEY_WORDS + 1), f"from 0 to {_KEY_WORDS}")
+    has_gauss = fields.take("has_gauss", lambda value: type(value) is int and value in (0, 1), "0 or 1")
+    gauss = fields.number("gauss")
+    fields.end()
+    tensors.require(f"{prefix}.key", ("uint32",), (_KEY_WORDS,))
+    rng = np.random.RandomState()
+    rng.set_state(("MT19937", tensors.read(f"{prefix}.key"), position, has_gauss, gauss))
+    return rng
+
+
+# --- from an estimator to its description ----------------------------------------------------------------------
+
+
+def _describe(estimator: Any, arrays: dict[str, np.ndarray], prefix: str, optimizer_state: bool) -> dict[str, Any]:
     """The JSON of an estimator, fitted or not; its arrays go to ``arrays``, under names that begin with ``prefix``."""
     name = type(estimator).__name__
     if MODELS.get(name) is not type(estimator):
-        raise TypeError(
-            f"{type(estimator).__qualname__} cannot be saved, only {', '.join(MODELS)} themselves; pickle can."
+        raise NotSerializableError(
+            f"{type(estimator).__qualname__} cannot be saved, only {', '.join(MODELS)} themselves. Use pickle."
         )
-    writer = Writer(arrays, prefix, lambda value, inner: describe(value, arrays, inner, optimizer_state))
-    parameters = {}
-    for parameter, value in estimator.get_params(deep=False).items():
-        try:
-            parameters[parameter] = writer.say(value, parameter)
-        except Unsayable as error:
-            raise TypeError(
-                f"{name} cannot be saved with {parameter}={error}: a file holds data only. Set another value with set_params, or use pickle."
-            ) from None
-    strange = sorted(set(vars(estimator)) - set(parameters) - _KNOWN - _OF_A_RUN - {"_skl_callbacks"})
-    if strange:
-        raise TypeError(f"{name} cannot be saved with the attribute {strange[0]!r}, for which the file has no place.")
+    parameters = {
+        parameter: _to_json(value, parameter, arrays, prefix, optimizer_state)
+        for parameter, value in estimator.get_params(deep=False).items()
+    }
+    unknown = sorted(set(vars(estimator)) - set(parameters) - _KNOWN - _OF_A_RUN - {"_skl_callbacks"})
+    if unknown:
+        raise NotSerializableError(
+            f"{name} cannot be saved with the attribute {unknown[0]!r}, for which the file has no place. Delete it, or use pickle."
+        )
     fitted = None
     if hasattr(estimator, "estimators_"):
         fitted = _describe_input(estimator, arrays, prefix)
         fitted["members"] = [
-            describe(member, arrays, f"{prefix}members.{number}.", optimizer_state)
+            _describe(member, arrays, f"{prefix}members.{number}.", optimizer_state)
             for number, member in enumerate(estimator.estimators_)
         ]
     elif hasattr(estimator, "network_"):
         fitted = _describe_input(estimator, arrays, prefix)
-        fitted |= _describe_fit(estimator, writer, arrays, prefix, optimizer_state)
+        fitted |= _describe_fit(estimator, arrays, prefix, optimizer_state)
     return {"class": name, "parameters": parameters, "fitted": fitted}
 
 
 def _describe_input(estimator: Any, arrays: dict[str, np.ndarray], prefix: str) -> dict[str, Any]:
-    """What X and y must look like."""
+    """Features and target."""
     names = getattr(estimator, "feature_names_in_", None)
     described: dict[str, Any] = {
         "n_features_in": int(estimator.n_features_in_),
@@ -272,29 +453,24 @@ def _describe_classes(classes: np.ndarray, arrays: dict[str, np.ndarray], name: 
     elif classes.dtype.kind in "biuf":
         arrays[name] = classes
     else:
-        raise TypeError(
+        raise NotSerializableError(
             f"classes_ cannot be saved: labels must be numbers, truth values or strings, got an array of {classes.dtype}."
         )
     return None
 
 
-def _describe_fit(
-    estimator: Any, writer: Writer, arrays: dict[str, np.ndarray], prefix: str, optimizer_state: bool
-) -> dict[str, Any]:
-    """The network, the record of its training, and what ``partial_fit`` goes on from."""
+def _describe_fit(estimator: Any, arrays: dict[str, np.ndarray], prefix: str, optimizer_state: bool) -> dict[str, Any]:
+    """The network, the record of its training, and the state that ``partial_fit`` continues from."""
     network, own = describe_network(estimator.network_, prefix)
     arrays |= own
     record = {
-        name: writer.say(getattr(estimator, name), name)
+        name: _number_to_json(getattr(estimator, name))
         for name in (*_RECORD, *_STOCHASTIC_RECORD)
         if hasattr(estimator, name)
     }
-    record["history_"] = [
-        {name: writer.say(number, "history_") for name, number in entry.items()} for entry in estimator.history_
-    ]
     if hasattr(estimator, "_run_terms"):
         record["_run_terms"] = {
-            group: {name: writer.say(term, name) for name, term in terms.items()}
+            group: {name: _to_json(term, name, arrays, prefix, False) for name, term in terms.items()}
             for group, terms in _data_of_terms(estimator._run_terms).items()
         }
     return {
@@ -318,19 +494,24 @@ def _describe_continuation(estimator: Any, arrays: dict[str, np.ndarray], prefix
         }
     if getattr(estimator, "_rng", None) is not None:
         seed, rng = estimator._rng
-        generator = {"seed": int(seed), "state": describe_random_state(rng, arrays, f"{prefix}generator")}
+        generator = {
+            "seed": int(seed),
+            "state": _describe_random_state(rng, "random_state", arrays, f"{prefix}generator"),
+        }
     return {"optimizer": optimizer, "generator": generator}
 
 
-# --- a description to an estimator -----------------------------------------------------------------------------
+# --- from a description to an estimator ------------------------------------------------------------------------
 
 
-def build(fields: Fields, tensors: Tensors, made_by: str, prefix: str = "") -> Any:
-    """The estimator that ``describe`` described; all of it is checked."""
-    cls = MODELS[fields.name("class", MODELS)]
+def _build(fields: Fields, tensors: Tensors, made_by: str, prefix: str = "") -> Any:
+    """The model that a file describes; every field is checked."""
+    if not prefix and "network" in fields:
+        return build_network(Network, fields, tensors, made_by)
+    cls = MODELS[fields.choice("class", MODELS)]
     estimator: Any = cls(**_build_parameters(cls, fields.inner("parameters"), tensors, made_by, prefix))
     estimator._validate_params()
-    content = fields.any("fitted")
+    content = fields.take("fitted")
     if content is None:
         return estimator
     fitted = Fields(content, f"{prefix}fitted")
@@ -339,30 +520,25 @@ def build(fields: Fields, tensors: Tensors, made_by: str, prefix: str = "") -> A
         _build_members(estimator, fitted, tensors, made_by, prefix)
     else:
         _check_parameters(estimator)
-        _build_fit(estimator, fitted, tensors, prefix)
+        _build_fit(estimator, fitted, tensors, made_by, prefix)
     fitted.end()
     return estimator
 
 
 def _build_parameters(cls: type, fields: Fields, tensors: Tensors, made_by: str, prefix: str) -> dict[str, Any]:
-    """The constructor's arguments. A file of another version may lack some, which came later; they have their defaults."""
-
-    def inner(nested: Fields, nested_prefix: str) -> Any:
-        estimator = build(nested, tensors, made_by, nested_prefix)
-        nested.end()
-        return estimator
-
-    reader = Reader(tensors, prefix, inner)
+    """The constructor's arguments. A file of another version may lack newer ones, which get their defaults."""
     values = _defaults(cls)
     for name in list(values):
-        if fields.has(name) or made_by == __version__:
-            values[name] = reader.value(fields.any(name), f"{prefix}{name}")
+        if name in fields or made_by == __version__:
+            values[name] = _from_json(fields.take(name), name, tensors, made_by, prefix)
     fields.end()
+    if isinstance(values.get("class_weight"), tuple):  # one dict per output: scikit-learn's check takes a list only
+        values["class_weight"] = list(values["class_weight"])
     return values
 
 
 def _check_parameters(estimator: Any) -> None:
-    """Where scikit-learn's check of a parameter takes any sequence or word: each member, and the word."""
+    """Check the members of sequences, and the names that scikit-learn's check of a parameter does not know."""
     sizes = estimator._hidden_layer_sizes()
     estimator._dropout_rates(len(sizes) + 1)
     for name in ("weight_init", "bias_init"):
@@ -378,7 +554,7 @@ def _check_parameters(estimator: Any) -> None:
 
 def _build_input(estimator: Any, fields: Fields, tensors: Tensors, prefix: str) -> None:
     estimator.n_features_in_ = fields.count("n_features_in", least=1)
-    names = fields.any("feature_names_in")
+    names = fields.take("feature_names_in")
     if names is not None:
         if (
             not isinstance(names, list)
@@ -389,9 +565,9 @@ def _build_input(estimator: Any, fields: Fields, tensors: Tensors, prefix: str) 
         estimator.feature_names_in_ = np.array(names, dtype=object)
     if is_classifier(estimator):
         target = fields.inner("target")
-        estimator._target_type = target.name("type", _TARGET_TYPES)
+        estimator._target_type = target.choice("type", _TARGET_TYPES)
         estimator._sparse_target = target.flag("sparse")
-        estimator.classes_ = _build_classes(target.any("classes"), tensors, f"{prefix}classes")
+        estimator.classes_ = _build_classes(target.take("classes"), tensors, f"{prefix}classes")
         target.end()
         if (estimator._target_type == "binary") != (
             len(estimator.classes_) == 2
@@ -415,33 +591,19 @@ def _build_classes(labels: Any, tensors: Tensors, name: str) -> np.ndarray:
 
 
 def _read_classes(tensors: Tensors, name: str) -> np.ndarray:
-    numbers = (
-        "bool",
-        "int8",
-        "int16",
-        "int32",
-        "int64",
-        "uint8",
-        "uint16",
-        "uint32",
-        "uint64",
-        "float16",
-        "float32",
-        "float64",
-    )
     try:
-        tensors.require(name, numbers, (None,))
+        tensors.require(name, _LABELS, (None,))
     except FileFormatError:
         tensors.require(name, ("uint32",), (None, None))
         codes = np.ascontiguousarray(tensors.read(name))
-        if codes.size == 0 or codes.max() > _MOST_CODE_POINT:
+        if codes.size == 0 or codes.max() > _MAX_CODE_POINT:
             raise FileFormatError(f"tensor {name!r} must hold code points") from None
         return codes.view(f"U{codes.shape[1]}")[:, 0]
     return tensors.read(name)
 
 
-def _build_fit(estimator: Any, fields: Fields, tensors: Tensors, prefix: str) -> None:
-    network = Network._from_state(network_state(fields.inner("network"), tensors, prefix))
+def _build_fit(estimator: Any, fields: Fields, tensors: Tensors, made_by: str, prefix: str) -> None:
+    network = restore_network(Network, network_state(fields.inner("network"), tensors, prefix))
     n_outputs = network.layer_sizes[-1]
     if network.layer_sizes[0] != estimator.n_features_in_:
         raise FileFormatError(
@@ -457,51 +619,35 @@ def _build_fit(estimator: Any, fields: Fields, tensors: Tensors, prefix: str) ->
         raise FileFormatError(f"the network's out_activation must be one of {allowed}, got {network.out_activation}")
     rates = fields.items("layer_rates")
     if len(rates) != len(network.coefs) or not all(is_number(rate) and rate >= 0 for rate in rates):
-        raise FileFormatError(f"layer_rates must be {len(network.coefs)} finite numbers from 0 on")
+        raise FileFormatError(f"layer_rates must be {len(network.coefs)} finite numbers >= 0")
     estimator.network_ = network
     estimator.n_outputs_ = n_outputs
     estimator.n_layers_ = len(network.layer_sizes)
     estimator.out_activation_ = network.out_activation
     estimator.layer_rates_ = tuple(float(rate) for rate in rates)
-    _build_record(estimator, fields.inner("record"), tensors, prefix)
-    content = fields.any("continuation")
+    _build_record(estimator, fields.inner("record"), tensors, made_by, prefix)
+    content = fields.take("continuation")
     estimator._rng = None
     estimator._by_partial_fit = False
     if content is not None:
         _build_continuation(estimator, Fields(content, f"{prefix}continuation"), tensors, prefix)
 
 
-def _build_record(estimator: Any, fields: Fields, tensors: Tensors, prefix: str) -> None:
-    def no_estimator(nested: Fields, nested_prefix: str) -> Any:
-        raise FileFormatError("record must hold no estimator")
-
-    reader = Reader(tensors, prefix, no_estimator)
-    checks = dict(_RECORD)
-    stochastic = fields.has("loss_curve_")
-    if stochastic:
-        checks |= _STOCHASTIC_RECORD
-    for name, valid in checks.items():
-        content = fields.any(name)
-        if name == "history_" and isinstance(
-            content, list
-        ):  # plain objects, not values of the type that their one field names
-            value: Any = [
-                {key: reader.value(number, name) for key, number in entry.items()} if isinstance(entry, dict) else None
-                for entry in content
-            ]
-        else:
-            value = reader.value(content, name)
+def _build_record(estimator: Any, fields: Fields, tensors: Tensors, made_by: str, prefix: str) -> None:
+    stochastic = "loss_curve_" in fields
+    for name, valid in {**_RECORD, **(_STOCHASTIC_RECORD if stochastic else {})}.items():
+        value = _number_from_json(fields.take(name), name)
         if not valid(value):
-            raise FileFormatError(f"record.{name} is not what it must be")
+            raise FileFormatError(f"record.{name} has a wrong type or value")
         setattr(estimator, name, value)
     if stochastic:
         groups = fields.inner("_run_terms")
         terms = {}
         for group in _TERM_GROUPS:
-            said = groups.inner(group)
-            terms[group] = {name: reader.value(said.any(name), name) for name in said.names()}
+            content = groups.inner(group)
+            terms[group] = {name: _from_json(content.take(name), name, tensors, made_by, prefix) for name in content}
             if not all(term is None or isinstance(term, (str, Curve)) for term in terms[group].values()):
-                raise FileFormatError(f"record._run_terms.{group} must hold strings and curves")
+                raise FileFormatError(f"record._run_terms.{group} must hold strings and schedules")
         groups.end()
         estimator._run_terms = terms
     fields.end()
@@ -509,12 +655,12 @@ def _build_record(estimator: Any, fields: Fields, tensors: Tensors, prefix: str)
 
 def _build_continuation(estimator: Any, fields: Fields, tensors: Tensors, prefix: str) -> None:
     network = estimator.network_
-    content = fields.any("optimizer")
+    content = fields.take("optimizer")
     if content is not None:
         optimizer = Fields(content, f"{prefix}continuation.optimizer")
-        rule = optimizer.name("rule", _RULES)
+        rule = optimizer.choice("rule", _RULES)
         n_updates = optimizer.count("n_updates")
-        seed = optimizer.take("seed", _is_key, "a whole number of 64 bits that is not 0, or null")
+        seed = optimizer.take("seed", _is_seed, "a 64-bit integer > 0, or null")
         estimator._learning_rate = optimizer.number("learning_rate", least=0)
         optimizer.end()
         shape = (core.OPTIMIZERS[rule], network.n_parameters)
@@ -522,11 +668,11 @@ def _build_continuation(estimator: Any, fields: Fields, tensors: Tensors, prefix
         arrays = np.array(tensors.read(f"{prefix}optimizer"))
         estimator._optimizer_state = {"rule": rule, "arrays": arrays, "n_updates": n_updates, "seed": seed}
         estimator._by_partial_fit = True  # so that a pickle keeps it too
-    content = fields.any("generator")
+    content = fields.take("generator")
     if content is not None:
         generator = Fields(content, f"{prefix}continuation.generator")
         seed = generator.count("seed")
-        estimator._rng = (seed, build_random_state(generator.inner("state"), tensors, f"{prefix}generator"))
+        estimator._rng = (seed, _build_random_state(generator.inner("state"), tensors, f"{prefix}generator"))
         generator.end()
     fields.end()
 
@@ -535,7 +681,7 @@ def _build_members(ensemble: Any, fields: Fields, tensors: Tensors, made_by: str
     members: list[Any] = []
     for number, content in enumerate(fields.items("members")):
         inner = Fields(content, f"members.{number}")
-        member = build(inner, tensors, made_by, f"{prefix}members.{number}.")
+        member = _build(inner, tensors, made_by, f"{prefix}members.{number}.")
         inner.end()
         if type(member) is not ensemble._member_class or not hasattr(member, "network_"):
             raise FileFormatError(f"members.{number} must be a fitted {ensemble._member_class.__name__}")

@@ -1,4 +1,4 @@
-"""Networks: architecture and parameters, initial values, growing, files. NumPy and the compiled core only: it imports fast."""
+"""Networks: architecture and parameters, initial values, growing, files."""
 
 from __future__ import annotations
 

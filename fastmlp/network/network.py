@@ -1,37 +1,38 @@
 """Network: an architecture and its parameters, as plain NumPy arrays; forward pass and gradient.
 
-It refuses to know about epochs, stopping, labels and scikit-learn: a service that only predicts imports this
-file, NumPy and the compiled core, and starts fast. Input is checked for shape and type only. Used by
-``training`` and ``estimators``, and by users directly.
+It needs NumPy and the compiled core only, so a service that only predicts starts fast. Input is checked for shape and type, not
+for values.
 """
 
 from __future__ import annotations
 
 import operator
+import os
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 import fastmlp.core as core
-from fastmlp.core.memory import ALIGNMENT, aligned_copy, aligned_empty, all_finite, claim_memory
+from fastmlp.core.memory import ALIGNMENT, aligned_copy, aligned_empty, all_finite
 from fastmlp.network.initialisers import Draw, Layer, initialiser
-from fastmlp.network.network_file import NetworkFile
+from fastmlp.network.persistence import build_network, read, save_network
 
 # Lists of views: of the parameters, in their order, and of the running averages.
 _IN_PARAMETERS = ("coefs", "intercepts", "scales")
 _IN_STATISTICS = ("means", "variances")
 
 
-class Network(NetworkFile):
+class Network:
     """A multilayer perceptron: a(l) = f(a(l-1) W(l) + b(l)), with a(l-1) added where it is residual.
 
     Parameters
     ----------
     layer_sizes : sequence of int
-        Units per layer, input and output included; at least two.
+        Units per layer, from input to output; at least two.
     activation : str or sequence of str, default='relu'
         Activation of the hidden layers: one name for all, or one name each. Names: ``fastmlp.core.ACTIVATIONS``.
     out_activation : str, default='softmax'
@@ -41,9 +42,9 @@ class Network(NetworkFile):
     parameters : array-like of shape (n_parameters,), default=None
         Values to copy: all weights, layer by layer, each (fan_in, fan_out) in C order, then all biases, then, with
         batch normalisation, the scale of each hidden layer.
-        None draws them, layer by layer, the weights and then the biases.
+        None draws them: layer by layer, first the weights, then the biases.
     random_state : None, int, numpy.random.RandomState or numpy.random.Generator, default=None
-        What to draw with.
+        Source of the initial parameters.
     weight_init : str, (str, float) or callable, default='auto'
         'auto': uniform(-r, r), r = sqrt(6 / (fan_in + fan_out)), or with 2 instead of 6 for a layer with a logistic
         activation (Glorot and Bengio, AISTATS 2010, as scikit-learn applies it). 'glorot_uniform' (always 6),
@@ -52,13 +53,13 @@ class Network(NetworkFile):
         (fan_in, fan_out, rng) returns an array (fan_in, fan_out), drawn with ``rng``.
     bias_init : str, (str, float) or callable, default='auto'
         The same but for 'orthogonal', with the layer's fan_in and fan_out; a callable returns an array (fan_out,).
-        With batch normalisation, hidden layers begin at 0 unless this is said.
+        With batch normalisation, 'auto' sets the biases of hidden layers to 0.
     batch_norm : bool, default=False
         Normalise the product of each hidden layer over the batch before its activation: z = scale (x W - mean) /
         sqrt(variance + 1e-5) + b (Ioffe and Szegedy, ICML 2015). b is the shift; the product has no bias of its own, since
-        the mean would take it away. ``loss_gradient`` goes by the batch's averages, ``forward`` by ``statistics``.
+        the mean would cancel it. ``loss_gradient`` uses the batch's averages, ``forward`` those in ``statistics``.
     residual : bool, default=False
-        Hidden layers as wide as their input add it to their output (He, Zhang, Ren and Sun, CVPR 2016).
+        A hidden layer that is as wide as its input adds the input to its output (He, Zhang, Ren and Sun, CVPR 2016).
     statistics : array-like of shape (n_statistics,), default=None
         Running averages to copy: the means of all hidden layers, then their variances. None: zeros and ones.
 
@@ -83,7 +84,7 @@ class Network(NetworkFile):
         For an unknown name, a size below 1, parameters of another length, or a ``weight_init`` or ``bias_init`` that
         gives another shape or numbers that are not finite in ``dtype``.
     MemoryError
-        If the parameters, and the largest layer as float64, cannot be had: before anything is drawn.
+        If there is not enough memory for the parameters.
 
     Examples
     --------
@@ -125,7 +126,7 @@ class Network(NetworkFile):
         self.batch_norm, self.residual = bool(batch_norm), bool(residual)
         self.layer_sizes = _check_sizes(layer_sizes)
         self.activations = _check_activations(activation, len(self.layer_sizes) - 2)
-        # The output layer is drawn as the last hidden one; with none, as the name that was given says (scikit-learn's rule).
+        # scikit-learn's rule: the output layer is drawn like the last hidden layer; without one, ``activation`` decides.
         drawn_as = self.activations[-1] if self.activations else activation
         self.out_activation = _check_name(
             "out_activation", out_activation, dict.fromkeys(core.OUTPUTS + core.ACTIVATIONS)
@@ -140,10 +141,6 @@ class Network(NetworkFile):
         if statistics is not None:
             self.statistics[:] = _check_flat("statistics", statistics, self.n_statistics, self.layer_sizes)
         if parameters is None:
-            drawn = 8 * max(fan_in * fan_out for fan_in, fan_out in pairwise(self.layer_sizes))
-            claim_memory(
-                self.dtype.itemsize * self.n_parameters + drawn, f"Drawing a network of layers {self.layer_sizes}"
-            )
             self._bind(aligned_empty(self.n_parameters, self.dtype))
             self._draw(random_state, (*self.activations, drawn_as), draws)
             for scale, shift in zip(self.scales, self.intercepts[:-1], strict=bool(self.scales)):
@@ -154,7 +151,7 @@ class Network(NetworkFile):
             values = _check_flat("parameters", parameters, self.n_parameters, self.layer_sizes)
             self._bind(aligned_copy(values, self.dtype))
 
-    # --- state: the architecture and one array; everything else is made from them -------------------------
+    # --- state: the architecture and the arrays ----------------------------------------------------------------
 
     def __getstate__(self) -> dict[str, Any]:
         self.adopt()
@@ -183,7 +180,7 @@ class Network(NetworkFile):
         self._bind(parameters)
 
     def _bind(self, parameters: np.ndarray) -> None:
-        """Take ``parameters`` as the network's own, and cut the views."""
+        """Use ``parameters`` as the network's own array, and make the views of it."""
         self._parameters = parameters
         self._plan: core.Plan | None = None
         coefs, intercepts, start = [], [], 0
@@ -195,24 +192,24 @@ class Network(NetworkFile):
             start += fan_out
         self.coefs, self.intercepts = coefs, intercepts
         self.scales = self._by_hidden_layer(parameters[start:])
-        self._note_views()
+        self._remember_views()
 
     def _bind_statistics(self, statistics: np.ndarray) -> None:
         self.statistics = statistics
         self.means, self.variances = map(self._by_hidden_layer, np.split(statistics, 2))
-        self._note_views()
+        self._remember_views()
 
-    def _note_views(self) -> None:
-        """Remember the views, to see later which of them were replaced."""
+    def _remember_views(self) -> None:
+        """Remember the views, so that ``adopt`` sees which of them were replaced."""
         self._views = {name: tuple(getattr(self, name, ())) for name in (*_IN_PARAMETERS, *_IN_STATISTICS)}
         self._all_views = [view for views in self._views.values() for view in views]
 
     def _by_hidden_layer(self, numbers: np.ndarray) -> list[np.ndarray]:
-        """Views of as many numbers as there are hidden units; none of none."""
+        """One view per hidden layer of an array with one number per hidden unit; none if it is empty."""
         return np.split(numbers, np.cumsum(self.layer_sizes[1:-1]))[:-1] if len(numbers) else []
 
     def _draw(self, random_state: Any, names: Sequence[Any], draws: dict[str, Draw]) -> None:
-        """Fill the parameters; the same draws in the same order as ``reference.initialise``."""
+        """Draw the parameters, in the order of ``reference.initialise``."""
         rng = random_state if hasattr(random_state, "uniform") else np.random.RandomState(random_state)
         for name, W, b in zip(names, self.coefs, self.intercepts, strict=True):
             fan_in, fan_out = W.shape
@@ -250,7 +247,7 @@ class Network(NetworkFile):
 
     @property
     def plan(self) -> core.Plan:
-        """The architecture as the compiled core wants it; made at first use, never pickled."""
+        """The architecture in the compiled core's form; made at first use, never pickled."""
         if self._plan is None:
             self._plan = core.Plan(
                 self.layer_sizes, self.activations, self.out_activation, self.dtype.name, self.batch_norm, self.residual
@@ -258,7 +255,7 @@ class Network(NetworkFile):
         return self._plan
 
     def copy(self, dtype: str | np.dtype | None = None) -> Network:
-        """The same network on parameters of its own.
+        """The same network with its own parameters.
 
         Parameters
         ----------
@@ -285,12 +282,12 @@ class Network(NetworkFile):
         )
 
     def folded(self) -> Network:
-        """The same function without batch normalisation, which goes into weights and biases: for export.
+        """The same function without batch normalisation, which is folded into weights and biases: for export.
 
         Returns
         -------
         Network
-            Its outputs agree with this one's to rounding. ``forward`` does not need it: there, normalisation costs a
+            Its outputs agree with this one's to rounding. It is not faster by much: in ``forward``, normalisation costs one
             multiply-add per unit.
         """
         self.adopt()
@@ -305,16 +302,16 @@ class Network(NetworkFile):
         return self._like(self.dtype, np.concatenate([*weights, *shifts]), None, False)
 
     def adopt(self) -> None:
-        """Copy arrays that were put in place of views, in ``coefs``, say, into ``parameters`` or ``statistics``.
+        """Copy arrays that have replaced views, such as those of ``coefs``, into ``parameters`` or ``statistics``.
 
-        After ``net.coefs[0] = other``, ``net.coefs[0]`` is no view any more; this makes it one, with the values
-        of ``other``. The same goes for ``intercepts``, ``scales``, ``means`` and ``variances``. Costs nothing when nothing
-        was replaced.
+        After ``net.coefs[0] = other``, ``net.coefs[0]`` is no longer a view; ``adopt`` makes it one, with the values of
+        ``other``. The same holds for ``intercepts``, ``scales``, ``means`` and ``variances``. It costs nothing if nothing was
+        replaced.
 
         Raises
         ------
         ValueError
-            If an array has another shape than the one it replaces, or if there are more or fewer arrays.
+            If an array has another shape than the one that it replaces, or if the number of arrays has changed.
         """
         arrays = [*self.coefs, *self.intercepts, *self.scales, *self.means, *self.variances]
         if len(arrays) == len(self._all_views) and all(map(operator.is_, arrays, self._all_views)):
@@ -324,7 +321,7 @@ class Network(NetworkFile):
         self._bind_statistics(statistics)
 
     def _gathered(self, names: Sequence[str]) -> np.ndarray:
-        """The arrays of these lists as one, checked to be like the views that they replace."""
+        """The arrays of these lists in one array; each must have the shape of the view that it replaces."""
         values = []
         for name in names:
             arrays, views = getattr(self, name), self._views[name]
@@ -339,17 +336,59 @@ class Network(NetworkFile):
                 values.append(array.ravel())
         return aligned_copy(np.concatenate([np.empty(0, self.dtype), *values]), self.dtype)
 
-    # --- what it computes ----------------------------------------------------------------------------------
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the network to a safetensors file.
+
+        Parameters
+        ----------
+        path : str or path-like
+            An existing file is replaced at once: a reader finds the old file or the new one, whatever happens.
+
+        Raises
+        ------
+        ImportError
+            Without the package safetensors.
+        FileFormatError
+            If parameters or statistics are not finite. An existing file stays as it was, as after an OSError.
+        OSError
+            If the file cannot be written.
+        """
+        save_network(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read a network that ``save`` wrote. Nothing in the file is executed.
+
+        Parameters
+        ----------
+        path : str or path-like
+            The file.
+
+        Returns
+        -------
+        Network
+
+        Raises
+        ------
+        FileFormatError
+            If the file does not hold a Network; :func:`fastmlp.load` reads estimators.
+        OSError
+            If the file cannot be read.
+        """
+        return read(path, partial(build_network, cls))
+
+    # --- forward pass, loss and gradient -----------------------------------------------------------------------
 
     def forward(self, X: Any, out: np.ndarray | None = None, n_threads: int = 1) -> np.ndarray:
         """The output for the rows of X.
 
         Parameters
         ----------
-        X : ndarray or CSR matrix of shape (n, layer_sizes[0])
-            float32 or float64, any strides; converted to ``dtype`` on the way, never as a whole.
+        X : array-like or CSR matrix of shape (n, layer_sizes[0])
+            An array must be float32 or float64, with any strides; it is converted to ``dtype`` in parts, without a copy of the
+            whole. Anything else, such as a list of rows, becomes an array of ``dtype`` first.
         out : ndarray of shape (n, layer_sizes[-1]), default=None
-            Where to write, of ``dtype`` and C-contiguous; None makes a new array.
+            Array for the result, of ``dtype`` and C-contiguous; None makes a new one.
         n_threads : int, default=1
             The result does not depend on it.
 
@@ -361,12 +400,16 @@ class Network(NetworkFile):
         Raises
         ------
         ValueError, TypeError
-            For another shape or type; values are not looked at.
+            For another shape or type. Values are not checked.
         """
         plan = self._plan
         if plan is None:
             plan = self.plan
-        return plan.forward(self._parameters, X, out, n_threads, self.statistics)
+        return plan.forward(self._parameters, self._rows(X), out, n_threads, self.statistics)
+
+    def _rows(self, X: Any) -> Any:
+        """X, as an array unless it is one or sparse."""
+        return X if isinstance(X, np.ndarray) or hasattr(X, "indptr") else np.asarray(X, dtype=self.dtype)
 
     def loss_gradient(
         self,
@@ -386,22 +429,22 @@ class Network(NetworkFile):
 
         Parameters
         ----------
-        X : ndarray or CSR matrix of shape (n, layer_sizes[0])
+        X : array-like or CSR matrix of shape (n, layer_sizes[0])
             As in ``forward``.
         y : array-like
             (n,) class indices for ``log_loss``; else (n, layer_sizes[-1]) targets, or (n,) with one output.
         sample_weight : array-like of shape (n,), default=None
             None: 1 for each row.
         loss : str, default=None
-            A name of ``fastmlp.core.LOSSES`` that belongs to ``out_activation``; None takes the first that does.
+            A name of ``fastmlp.core.LOSSES`` that belongs to ``out_activation``; None takes the first of ``losses()``.
         alpha, l1_ratio : float, default=0.0
             Penalty ``alpha (l1_ratio sum |W| + (1 - l1_ratio) / 2 sum W^2)``, divided by the sum of weights.
         loss_parameter : float, default=1.0
             The delta of ``huber``, the quantile of ``quantile``.
         label_smoothing : float, default=0.0
-            Share of a class's target that goes to all classes alike (Szegedy et al., CVPR 2016).
+            Share of the target that is spread evenly over all classes (Szegedy et al., CVPR 2016).
         out : ndarray of shape (n_parameters,), default=None
-            Where to write the gradient, of ``dtype``.
+            Array for the gradient, of ``dtype``; None makes a new one.
         n_threads : int, default=1
             The result does not depend on it.
 
@@ -417,6 +460,7 @@ class Network(NetworkFile):
             For a loss that does not belong to the output activation, for targets or weights of another shape, and for no rows.
         """
         self.adopt()
+        X = self._rows(X)
         loss = self.default_loss() if loss is None else _check_name("loss", loss, self.losses())
         n_rows = X.shape[0]
         if n_rows == 0:
@@ -444,7 +488,7 @@ class Network(NetworkFile):
         return value, gradient
 
     def losses(self) -> tuple[str, ...]:
-        """The losses whose output activation is this network's.
+        """The losses that belong to this network's output activation.
 
         Returns
         -------
@@ -473,7 +517,7 @@ class Network(NetworkFile):
         return names[0]
 
     def check_targets(self, y: ArrayLike, loss: str, n_rows: int) -> np.ndarray:
-        """Targets in the form that the core reads.
+        """Targets in the core's form.
 
         Parameters
         ----------
@@ -482,7 +526,7 @@ class Network(NetworkFile):
         loss : str
             A name of ``losses()``.
         n_rows : int
-            How many rows there must be.
+            The required number of rows.
 
         Returns
         -------
@@ -492,7 +536,7 @@ class Network(NetworkFile):
         Raises
         ------
         ValueError
-            For another shape or type, or indices that are no class's.
+            For another shape or type, or indices outside the classes.
         """
         n_out = self.layer_sizes[-1]
         if core.LOSSES[loss] == "softmax":

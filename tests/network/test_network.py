@@ -270,3 +270,16 @@ def test_replaced_arrays_are_adopted_alike(name):
         with pytest.raises(ValueError, match=rf"{name}\[1\] must have shape"):
             network.adopt()
     np.testing.assert_array_equal(network.forward(X), before)
+
+
+def test_rows_may_be_any_array_like():
+    """A list of rows becomes an array of the network's type."""
+    network = Network((2, 3, 1), out_activation="identity", random_state=0)
+    X = np.array([[1, 2], [3, 4]], dtype=np.float32)
+    assert np.array_equal(network.forward([[1, 2], [3, 4]]), network.forward(X))
+    value, gradient = network.loss_gradient([[1, 2], [3, 4]], [0.0, 1.0])
+    expected, expected_gradient = network.loss_gradient(X, [0.0, 1.0])
+    assert value == expected
+    assert np.array_equal(gradient, expected_gradient)
+    with pytest.raises(ValueError, match="X has 3 columns"):
+        network.forward([[1, 2, 3]])

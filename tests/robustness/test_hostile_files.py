@@ -92,6 +92,8 @@ def test_what_is_no_model_file_is_refused(tmp_path):
     for content in (b"", b"\0" * 7, b"\xff" * 100, pickle.dumps(MLPClassifier()), b"\x08" + b"\0" * 7 + b'{"a": 1}'):
         path.write_bytes(content)
         refused(path, "it is")
+    path.write_bytes(pickle.dumps(MLPClassifier()))
+    refused(path, "it is a pickle, which pickle.load or joblib.load reads")
     safetensors.numpy.save_file({"a": np.zeros(3)}, path)
     refused(path, "not written by fastmlp")
 
@@ -122,8 +124,8 @@ def put(*keys, value):
 @pytest.mark.parametrize(("model", "match"), [
     (put("class", value="MLPRegressor"), "lacks the field 'loss'"), (put("parameters", "alpha", value=-1), "alpha"),
     (put("parameters", "new", value=1), "unknown fields: \\['new'\\]"), (lambda model: model["parameters"].pop("alpha"), "lacks the field 'alpha'"),
-    (put("parameters", "learning_rate", value={"curve": {"name": "cosine"}}), "final"), (put("parameters", "activation", value=["os"]), "activation"),
-    (put("parameters", "alpha", value={"eval": "1"}), "type must be one of"), (put("parameters", "estimator", value=1), "unknown"),
+    (put("parameters", "learning_rate", value={"schedule": {"name": "cosine"}}), "final"), (put("parameters", "activation", value=["os"]), "activation"),
+    (put("parameters", "alpha", value={"eval": "1"}), "unknown type 'eval'"), (put("parameters", "estimator", value=1), "unknown"),
     (put("parameters", "random_state", value={"random_state": {"position": 700, "has_gauss": 0, "gauss": 0.0}}), "position"),
     (put("fitted", "network", "layer_sizes", value=[13, 9, 7, 2**40]), "shape"), (put("fitted", "network", "layer_sizes", value=[13]), "layer_sizes"),
     (put("fitted", "network", "layer_sizes", value=[True, 9, 7, 3]), "layer_sizes"), (put("fitted", "network", "activations", value=["relu"]), "activations"),
@@ -187,6 +189,28 @@ def test_memory_is_that_of_the_file(tmp_path):
         tracemalloc.stop()
 
 
+def test_keys_of_equal_hash_are_refused(path):
+    """A dict of them takes time quadratic in their number: 30,000 took 10 s."""
+    keys = [[i * (2**61 - 1), 1.0] for i in range(30_000)]
+    change(path, put("parameters", "class_weight", value={"dict": keys}))
+    begun = time.perf_counter()
+    refused(path, "equal hashes")
+    assert time.perf_counter() - begun < 5
+
+
+@pytest.mark.parametrize("piece", ["[]", '{"a":0}', '"aa"'])
+def test_descriptions_of_many_values_are_refused(piece, path):
+    """Before they are parsed: each empty list of two characters would take 64 bytes."""
+    description = f"[{','.join([piece] * 6_000_000)}]"
+    change(path, metadata={"model": description})
+    tracemalloc.start()
+    try:
+        refused(path, "more than 5,000,000 values")
+        assert tracemalloc.get_traced_memory()[1] < 3 * len(description)
+    finally:
+        tracemalloc.stop()
+
+
 # --- writing ------------------------------------------------------------------------------------------------------
 
 
@@ -227,8 +251,10 @@ def test_failed_write_leaves_the_old_file(path, monkeypatch):
                 estimator.save(path)
         assert path.read_bytes() == before
         assert os.listdir(path.parent) == [path.name]
-    with pytest.raises(FileNotFoundError):
-        estimator.save(path.parent / "nowhere" / "model")
+    nowhere = path.parent / "nowhere" / "model"
+    with pytest.raises(FileNotFoundError) as caught:
+        estimator.save(nowhere)
+    assert caught.value.filename == str(nowhere)
 
 
 WRITER = """
