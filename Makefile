@@ -9,7 +9,7 @@ SOURCES := pyproject.toml setup.py $(shell find csrc fastmlp -type f \
 # What `make` alone lists.
 FIRST := install demo test docs bench dev help-all
 
-.PHONY: help help-all install dev demo examples test test-oldest docs lint types wheel wheel-test bench bench-check bench-peers bench-scale bench-start bench-corners bench-methods profile check \
+.PHONY: help help-all install dev demo examples test test-all test-oldest docs lint types wheel wheel-test bench bench-check bench-peers bench-scale bench-start bench-corners bench-methods profile check \
   debug asan ubsan tsan valgrind fuzz soak test-isa test-serial check-aarch64 thorough annotate sdist format clean
 
 help:
@@ -44,8 +44,14 @@ demo: $(VENV)/installed    ## train on handwritten digits, beside scikit-learn
 examples: $(VENV)/installed ## run every script of examples/; their pictures go to .venv/
 	cd $(VENV) && for script in $(CURDIR)/examples/*.py; do bin/python -P $$script || exit 1; done
 
-test: $(VENV)/installed    ## install into .venv and run the tests
-	$(BIN)/pytest
+test: $(VENV)/installed    ## the fast tests, in under two minutes; TESTS=tests/core/test_bits.py takes a part
+	$(BIN)/pytest $(TESTS)
+
+# Everywhere but in `make test`: all tests, the slow ones too.
+ALL := -m ""
+
+test-all: $(VENV)/installed ## all tests
+	$(BIN)/pytest $(ALL) $(TESTS)
 
 # What meets NumPy, SciPy or scikit-learn; the kernels know nothing of their versions.
 OLDEST_TESTS := tests/estimators tests/network/test_network.py tests/robustness/test_bad_input.py tests/docs/test_scikit_learn_page.py
@@ -56,7 +62,7 @@ OLDEST_TESTS := tests/estimators tests/network/test_network.py tests/robustness/
 	touch $@
 
 test-oldest: .venv-oldest/installed ## the estimators' tests with the oldest NumPy, SciPy and scikit-learn that are supported
-	.venv-oldest/bin/pytest $(OLDEST_TESTS)
+	.venv-oldest/bin/pytest $(ALL) $(OLDEST_TESTS)
 
 check: $(VENV)/installed   ## every kernel of this machine against the reference
 	cd $(VENV) && bin/python -m fastmlp check
@@ -133,7 +139,7 @@ docs: .venv-docs/installed ## the site, in docs/_build/html; runs every example
 debug:         ## build with bounds checks, -O1 -g, into .venv-debug, and run the tests there
 	$(PYTHON) -m venv .venv-debug
 	FASTMLP_DEBUG=1 .venv-debug/bin/python -m pip install --quiet ".[test,plot]"
-	.venv-debug/bin/pytest
+	.venv-debug/bin/pytest $(ALL) $(TESTS)
 
 # An environment for each sanitizer, and one without OpenMP.
 .venv-asan/installed: export FASTMLP_SANITIZE = address
@@ -150,10 +156,10 @@ debug:         ## build with bounds checks, -O1 -g, into .venv-debug, and run th
 # A refused allocation is one here too: the sanitizer's own end of the process wants memory, and waits for its own lock without it.
 asan: .venv-asan/installed         ## the tests under the address sanitizer
 	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
-	  .venv-asan/bin/pytest -p no:faulthandler -s $(TESTS)
+	  .venv-asan/bin/pytest $(ALL) -p no:faulthandler -s $(TESTS)
 
 ubsan: .venv-ubsan/installed       ## the tests under the undefined-behaviour sanitizer
-	UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 .venv-ubsan/bin/pytest -s $(TESTS)
+	UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 .venv-ubsan/bin/pytest $(ALL) -s $(TESTS)
 
 # libgomp's fork and join of a parallel region are futexes that the sanitizer cannot see. LLVM's OpenMP runtime, which answers to
 # libgomp's names, stands in for it and tells the sanitizer of them through Archer; barrier.h it understands by itself.
@@ -166,7 +172,7 @@ tsan: .venv-tsan/installed         ## the tests of threads under the thread sani
 	test -e "$(LIBOMP)" || { echo "no libomp.so.5 with libarcher.so beside it: apt-get install libomp-dev, or LIBOMP=path" >&2; exit 1; }
 	LD_PRELOAD="$$($(CC) -print-file-name=libtsan.so) $(LIBOMP)" OMP_TOOL_LIBRARIES=$(dir $(LIBOMP))libarcher.so \
 	  TSAN_OPTIONS="ignore_noninstrumented_modules=1 halt_on_error=1" setarch -R \
-	  .venv-tsan/bin/pytest -p no:faulthandler -s $(or $(TESTS),$(TSAN_TESTS)) \
+	  .venv-tsan/bin/pytest $(ALL) -p no:faulthandler -s $(or $(TESTS),$(TSAN_TESTS)) \
 	  --deselect tests/training/test_thread_limits.py::test_worker_of_a_pool_works_on_one_thread \
 	  --deselect tests/core/test_long_steps.py::test_handler_that_forks # it refuses threads after a fork
 
@@ -186,10 +192,10 @@ soak: $(VENV)/installed            ## fits, predictions, files, forks at random:
 
 test-isa: $(VENV)/installed        ## all tests once on each instruction set of this machine
 	for isa in $$($(BIN)/python -Pc 'import fastmlp.core as c; print(*c.info()["available"])'); do \
-	  FASTMLP_ISA=$$isa $(BIN)/pytest $(TESTS) || exit 1; done
+	  FASTMLP_ISA=$$isa $(BIN)/pytest $(ALL) $(TESTS) || exit 1; done
 
 test-serial: .venv-serial/installed ## all tests in a build without OpenMP
-	.venv-serial/bin/pytest $(TESTS)
+	.venv-serial/bin/pytest $(ALL) $(TESTS)
 
 check-aarch64:                     ## the kernel tests of an AArch64 build, emulated (needs Debian's qemu-user-static and cross compiler)
 	tests/aarch64.sh .venv-aarch64
@@ -217,7 +223,7 @@ wheel:         ## a wheel in dist/ that needs no compiler: from the sdist, with 
 wheel-test: wheel    ## the same, installed and tested where no compiler can be found
 	rm -rf .venv-wheel-test && $(PYTHON) -m venv .venv-wheel-test
 	.venv-wheel-test/bin/python -m pip install --quiet "$$(ls -t $(CURDIR)/dist/*.whl | head -1)[test,plot]"
-	env -i HOME="$$HOME" CC=/bin/false CXX=/bin/false PATH=$(CURDIR)/.venv-wheel-test/bin .venv-wheel-test/bin/pytest
+	env -i HOME="$$HOME" CC=/bin/false CXX=/bin/false PATH=$(CURDIR)/.venv-wheel-test/bin .venv-wheel-test/bin/pytest $(ALL)
 
 clean:         ## remove what was made
 	rm -rf build dist docs/_build docs/generated .venv .venv-* *.egg-info fastmlp/core/*.c fastmlp/core/*.html fastmlp/core/*.so

@@ -52,4 +52,4 @@ CC=aarch64-linux-gnu-gcc LDSHARED="aarch64-linux-gnu-gcc -shared" CFLAGS="-I${he
     "$python" setup.py --quiet build_ext --inplace
 "$python" -c 'import fastmlp, platform; print(platform.machine()); fastmlp.show_config()'
 "$python" -m fastmlp check | tail -n 1
-"$python" -m pytest -p no:cacheprovider "${tests[@]}"
+"$python" -m pytest -m "" -p no:cacheprovider "${tests[@]}"

@@ -50,6 +50,17 @@ def difference_tolerance(scale: float) -> float:
     return 10 * DIFFERENCE_STEP**2 * scale
 
 
+def rest_slow(values, *fast) -> list:
+    """Values for ``parametrize``, all but the named ones marked slow: each takes the same path, and is kept for the full run."""
+    values = list(values)
+    assert set(fast) <= set(values)
+    slow = pytest.mark.slow
+    return [
+        value if value in fast else pytest.param(*(value if isinstance(value, tuple) else (value,)), marks=slow)
+        for value in values
+    ]
+
+
 def needs_sklearn(version: str, what: str) -> None:
     """Skip what can be compared with scikit-learn's own MLPs from a release on only; ours do it with any."""
     if parse_version(sklearn.__version__) < parse_version(version):

@@ -107,6 +107,7 @@ def test_bits_do_not_depend_on_instruction_set(digests):
         assert digests[other] == digests[first]
 
 
+@pytest.mark.slow
 def test_bits_do_not_depend_on_the_run(digests):
     """A second process finds the same."""
     isa = next(iter(digests))

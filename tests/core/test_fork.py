@@ -15,6 +15,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+from helpers import rest_slow
 
 import fastmlp
 from fastmlp import core
@@ -107,6 +108,7 @@ def test_child_trains_the_same_bits_on_as_many_threads():
     assert run(FORKS) == "same 2\n"
 
 
+@pytest.mark.slow
 def test_grandchild_trains_the_same_bits():
     """A child's child, each having trained itself."""
     run("""
@@ -115,6 +117,7 @@ assert in_child(lambda: [digest(), in_child(digest)])[0] == [before, [before, co
 """)
 
 
+@pytest.mark.slow
 def test_child_that_trains_first():
     """The parent has started no threads of its own yet."""
     run("first = in_child(digest)\nassert first == [digest(), core.max_threads()]")
@@ -145,7 +148,7 @@ product = torch.ones(512, 512) @ torch.ones(512, 512)
 
 
 @needs_threads
-@pytest.mark.parametrize("order", ["before", "after"])
+@pytest.mark.parametrize("order", rest_slow(["before", "after"], "before"))
 @pytest.mark.parametrize("other", ["sklearn", "torch"])
 def test_child_beside_other_users_of_openmp(other, order):
     """Which bring their own copies of the runtime; theirs have run on several threads. torch shows its symbols to libraries that
@@ -189,6 +192,7 @@ def test_fork_while_another_thread_trains():
     assert run(DURING.replace("{work}", "train")) in ("[1]\n", "[1, 2]\n", "[2]\n")
 
 
+@pytest.mark.slow
 @needs_threads
 def test_fork_while_another_thread_is_in_a_region():
     """Nearly all the time: a child gets one thread."""
@@ -214,7 +218,7 @@ print("done")
 """
 
 
-@pytest.mark.parametrize("seed", ["None", "np.random.mtrand._rand", "0"])
+@pytest.mark.parametrize("seed", rest_slow(["None", "np.random.mtrand._rand", "0"], "None"))
 def test_child_can_draw_while_another_thread_shuffles(seed):
     """From NumPy's own generator: a fork in the middle of a shuffle must not leave its lock taken in the child, for ever."""
     assert run(SHUFFLES.replace("{seed}", seed)) == "done\n"
@@ -223,6 +227,7 @@ def test_child_can_draw_while_another_thread_shuffles(seed):
 REFUSES = "int omp_pause_resource_all(int kind) { return -1; }"
 
 
+@pytest.mark.slow
 @needs_threads
 def test_runtime_that_keeps_its_threads_leaves_one_to_the_child(tmp_path):
     """A call that refuses: on one thread the child has the same bits, and with more it would hang."""
@@ -243,6 +248,7 @@ assert digest() == before and core.max_threads() == 2
     )
 
 
+@pytest.mark.slow
 def test_subprocesses_do_not_mind():
     """A program that is started by fork and exec, by way of a hook in the child."""
     run("""

@@ -13,7 +13,7 @@ import time
 
 import numpy as np
 import pytest
-from helpers import classification
+from helpers import classification, rest_slow
 from scipy.sparse import csr_array
 
 from fastmlp import MLPClassifier, Network, core
@@ -81,7 +81,7 @@ class Run:
 
 
 @pytest.mark.parametrize("n_threads", [1, 2, 3])
-@pytest.mark.parametrize("kind", STEPS)
+@pytest.mark.parametrize("kind", rest_slow(STEPS, "plain", "normalised, many rows"))
 def test_bits_are_those_of_a_step_that_is_not_worked_on_aside(kind, n_threads):
     run, alone = Run(kind, n_threads), Run(kind, 1)
     aside, plain = run.trainer(slab_seconds=1.0), alone.trainer()
@@ -126,8 +126,8 @@ class Caller:
 
 
 @needs_aside
-@pytest.mark.parametrize("n_threads", [1, 2])
-@pytest.mark.parametrize("kind", STEPS)
+@pytest.mark.parametrize("n_threads", rest_slow([1, 2], 2))
+@pytest.mark.parametrize("kind", rest_slow(STEPS, "clipped slabs"))
 def test_given_up_at_any_moment(kind, n_threads):
     """The trainer holds what it did after a whole step, and can be used again."""
     run, draws = Run(kind, n_threads), np.random.RandomState(0)
@@ -203,7 +203,7 @@ def test_signal_handlers_run_meanwhile():
 
 
 @needs_aside
-@pytest.mark.parametrize("early_stopping", [False, True])
+@pytest.mark.parametrize("early_stopping", rest_slow([False, True], True))
 def test_interrupted_fits_are_valid(early_stopping, monkeypatch):
     """Ctrl-C at moments of its own in fits whose steps are worked on aside."""
     X, y = classification(3, n=6000)
@@ -339,6 +339,7 @@ print("same")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 def test_handler_that_forks():
     """The child is told that its step is lost, instead of waiting for a thread that it does not have; the parent goes on."""

@@ -63,6 +63,7 @@ def test_threadpool_limits_reach_our_runtime():
     assert printed.split(maxsplit=3) == ["4", "2", "4", "{2}\n"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_fork_while_both_runtimes_have_threads_ends():
     """A child that is forked then trains on what it has, and finds the same numbers; it does not wait for threads that are gone."""

@@ -17,7 +17,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import sklearn.neural_network
-from helpers import SKLEARN_CURVE_RTOL, classification, multilabel, needs_sklearn, regression, tolerance
+from helpers import SKLEARN_CURVE_RTOL, classification, multilabel, needs_sklearn, regression, rest_slow, tolerance
 from scipy import sparse
 from sklearn import ensemble as sklearn_ensemble
 from sklearn.base import clone
@@ -517,7 +517,9 @@ def test_divergence_of_a_member_is_raised():
 
 
 @pytest.mark.filterwarnings("ignore:Training interrupted by user")
-@pytest.mark.parametrize(("members", "solver"), [("seeds", "adam"), ("seeds", "lbfgs"), ("snapshots", "adam")])
+@pytest.mark.parametrize(
+    ("members", "solver"), rest_slow([("seeds", "adam"), ("seeds", "lbfgs"), ("snapshots", "adam")], ("seeds", "adam"))
+)
 def test_interrupt_by_signal(members, solver, monkeypatch):
     """A real SIGINT during fits that would take hours: KeyboardInterrupt at once, and soon nobody trains any more."""
     X, y = classification(2, n=20_000, n_features=50)

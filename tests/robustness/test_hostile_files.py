@@ -268,6 +268,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_kill_leaves_the_old_file_or_the_new(tmp_path):
     """SIGKILL at random moments of a process that does nothing but save, over and over."""
     path, draws = tmp_path / "model", random.Random(0)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import classification, regression
+from helpers import classification, regression, rest_slow
 
 import fastmlp
 from fastmlp import MLPClassifier, MLPEnsembleClassifier, MLPRegressor, Network, core
@@ -88,7 +88,7 @@ def assert_valid(estimator, X) -> None:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", rest_slow(KINDS, "fresh"))
 def test_raised_at_every_line(kind, error):
     """Before each line of the package that a fit of three epochs runs, as a signal may come or an allocation fail."""
     X, y = classification(3, n=90)
@@ -334,7 +334,7 @@ def test_large_network_looks_for_signals_between_few_rows():
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs process groups and SIGINT")
-@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize("name", rest_slow(SCRIPTS, "fit"))
 def test_interrupt_of_a_script(name, tmp_path):
     """Ctrl-C reaches all processes of the terminal's group: workers too. Soon none is left, and nothing was lost but the work."""
     script = tmp_path / "script.py"
@@ -372,6 +372,7 @@ estimator = MLPClassifier((200,), learning_rate=rate, max_iter=10**8, tol=0.0, n
 """
 
 
+@pytest.mark.slow
 def test_interrupt_of_a_notebook_kernel(tmp_path):
     """A kernel's interrupt ends the cell's fit; the estimator then predicts in the next cell."""
     for module in ("ipykernel", "jupyter_client"):

@@ -9,7 +9,7 @@ import threading
 
 import numpy as np
 import pytest
-from helpers import classification, regression, tolerance
+from helpers import classification, regression, rest_slow, tolerance
 
 from fastmlp import MLPClassifier, MLPRegressor, Network, core
 from fastmlp.training import loop as training
@@ -141,7 +141,7 @@ def test_interrupt_keeps_parameters(early_stopping, monkeypatch):
     assert np.array_equal(estimator.network_.parameters, expected.network_.parameters)
 
 
-@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+@pytest.mark.parametrize("solver", rest_slow(["adam", "lbfgs"], "adam"))
 def test_interrupt_by_signal(solver):
     """A real SIGINT in the middle of an epoch that would take minutes: ended soon, warned, and it predicts."""
     X, y = classification(2, n=20000, n_features=50)

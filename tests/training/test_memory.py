@@ -3,7 +3,7 @@
 import sys
 
 import pytest
-from helpers import SANITIZED, output_of
+from helpers import SANITIZED, output_of, rest_slow
 
 WIDTH = 2048
 CHILD = f"""
@@ -29,7 +29,7 @@ print(peak() - before)
 @pytest.mark.skipif(
     sys.platform != "linux" or SANITIZED, reason="reads Linux's /proc, and sanitizers keep what is freed"
 )
-@pytest.mark.parametrize(("early_stopping", "copies"), [(False, 4), (True, 5)])
+@pytest.mark.parametrize(("early_stopping", "copies"), rest_slow([(False, 4), (True, 5)], (True, 5)))
 def test_training_takes_few_copies_of_the_parameters(early_stopping, copies):
     """The estimator's, the weights in panels and Adam's moments, and the best ones; what comes after the epochs takes no more."""
     found = output_of(CHILD, str(int(early_stopping)))

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import ENVIRONMENT, HANGS_AFTER, classification, output_of
+from helpers import ENVIRONMENT, HANGS_AFTER, classification, output_of, rest_slow
 
 from fastmlp import MLPClassifier, Network, core
 from fastmlp.training import loop as training
@@ -171,7 +171,7 @@ INSIDE = "def threads(_):\n    import os\n    from fastmlp.training.threads impo
 
 
 @needs_threads
-@pytest.mark.parametrize("n_jobs", [None, 64])
+@pytest.mark.parametrize("n_jobs", rest_slow([None, 64], None))
 def test_loky_worker_keeps_to_its_share(n_jobs):
     """Workers on all cores, two of them on two: one thread in each, so that none waits for a core; and joblib's inner limit."""
     code = (
