@@ -35,7 +35,7 @@ install: $(VENV)/installed ## build and install into .venv
 dev: $(BIN)/python         ## an editable install in .venv, with every tool for developers and the git hooks
 	@echo "Installing fastmlp into $(VENV) for development ..."
 	@$(BIN)/python -m pip install --quiet --editable ".[dev,plot]"
-	@touch $(VENV)/dev $(VENV)/lint $(VENV)/installed
+	@touch $(VENV)/dev $(VENV)/installed
 	@$(BIN)/pre-commit install
 
 demo: $(VENV)/installed    ## train on handwritten digits, beside scikit-learn
@@ -102,29 +102,32 @@ profile:       ## where a training step's time goes, e.g. make profile WORKLOADS
 	rm -rf .venv-profile/run && mkdir .venv-profile/run && cp -r benchmarks .venv-profile/run/
 	cd .venv-profile/run && ../bin/python -m benchmarks.profile $(WORKLOADS)
 
-$(VENV)/lint: $(BIN)/python pyproject.toml
-	$(BIN)/python -m pip install --quiet $(EDITABLE) ".[lint]"
+# Not editable: mypy reads the stubs that were installed, as users have them.
+.venv-lint/installed: $(SOURCES)
+	$(PYTHON) -m venv .venv-lint
+	.venv-lint/bin/python -m pip install --quiet --upgrade pip
+	.venv-lint/bin/python -m pip install --quiet ".[lint]"
 	touch $@
 
 # cython-lint calls pycodestyle by its name alone.
-lint: $(VENV)/installed $(VENV)/lint types  ## ruff, cython-lint, clang-format, codespell, mypy, stubtest
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cython-lint fastmlp/core
-	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*.[ch]')
-	$(BIN)/codespell $$(git ls-files)
-	$(BIN)/mypy
+lint: .venv-lint/installed types  ## ruff, cython-lint, clang-format, codespell, mypy, stubtest
+	.venv-lint/bin/ruff check .
+	.venv-lint/bin/ruff format --check .
+	PATH="$(CURDIR)/.venv-lint/bin:$$PATH" .venv-lint/bin/cython-lint fastmlp/core
+	.venv-lint/bin/clang-format --dry-run --Werror $$(git ls-files 'csrc/*.[ch]')
+	.venv-lint/bin/codespell $$(git ls-files)
+	.venv-lint/bin/mypy
 
-# Run where the sources are not found, so that the installed stubs are checked. Mypy does not follow an editable install.
-types: $(VENV)/installed $(VENV)/lint  ## the stubs against the extension modules; a user's program, typed
-	cd $(VENV) && $(if $(EDITABLE),MYPYPATH=$(CURDIR)) bin/python -m mypy.stubtest --mypy-config-file ../pyproject.toml \
-	  $$(cd .. && ls fastmlp/core/*.pyi | sed 's|/|.|g; s|\.pyi$$||')
-	cd $(VENV) && $(if $(EDITABLE),MYPYPATH=$(CURDIR)) bin/mypy --config-file= --strict ../tests/typing_usage.py
+# Run in a folder from which the sources are not found.
+types: .venv-lint/installed  ## the stubs against the extension modules; a user's program, typed
+	cd .venv-lint && bin/python -m mypy.stubtest --mypy-config-file ../pyproject.toml \
+	  fastmlp.core._dispatch fastmlp.core._plan fastmlp.core._workspace fastmlp.core._trainer fastmlp.core._testing
+	cd .venv-lint && bin/mypy --config-file= --strict ../tests/typing_usage.py
 
-format: $(VENV)/lint       ## let ruff and clang-format rewrite what they can
-	$(BIN)/ruff check --fix .
-	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $$(git ls-files 'csrc/*.[ch]')
+format: .venv-lint/installed ## let ruff and clang-format rewrite what they can
+	.venv-lint/bin/ruff check --fix .
+	.venv-lint/bin/ruff format .
+	.venv-lint/bin/clang-format -i $$(git ls-files 'csrc/*.[ch]')
 
 # Warnings are errors: a reference that leads nowhere, an example that fails, a docstring that Sphinx cannot read.
 .venv-docs/installed: $(SOURCES)
