@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from fastmlp.estimators.conversion import from_sklearn
     from fastmlp.estimators.ensemble import MLPEnsembleClassifier, MLPEnsembleRegressor
     from fastmlp.estimators.persistence import InconsistentVersionWarning, load
-    from fastmlp.inspection.display import LearningRateRangeDisplay, LossCurveDisplay, WeightsDisplay
-    from fastmlp.inspection.learning_rate_range import learning_rate_range
+    from fastmlp.inspection.display import LossCurveDisplay, WeightsDisplay
+    from fastmlp.inspection.learning_rate_range import LearningRateRangeDisplay, learning_rate_range
     from fastmlp.network.network import Network
     from fastmlp.network.persistence import FileFormatError
     from fastmlp.training.schedules import CosineDecay, ExponentialDecay, OneCycle, StepDecay, WarmupCosine
@@ -60,7 +60,7 @@ _HOMES = {
     "InconsistentVersionWarning": "fastmlp.estimators.persistence",
     "load": "fastmlp.estimators.persistence",
     "from_sklearn": "fastmlp.estimators.conversion",
-    "LearningRateRangeDisplay": "fastmlp.inspection.display",
+    "LearningRateRangeDisplay": "fastmlp.inspection.learning_rate_range",
     "LossCurveDisplay": "fastmlp.inspection.display",
     "WeightsDisplay": "fastmlp.inspection.display",
     "learning_rate_range": "fastmlp.inspection.learning_rate_range",

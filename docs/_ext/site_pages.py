@@ -36,10 +36,13 @@ TITLES = {
     "fastmlp.training.schedules": "Learning-rate schedules",
     "fastmlp.inspection.learning_rate_range": "Tuning",
     "fastmlp.inspection.display": "Displays",
+    "fastmlp.estimators.persistence": "Saving and loading",
+    "fastmlp.network.persistence": "Files",
+    "fastmlp.estimators.conversion": "Conversion from scikit-learn",
     "fastmlp": "The installation",
 }
 # What users are handed without asking for it by name.
-RETURNED = {"fastmlp.inspection.learning_rate_range": ["tuning.LearningRateRange"]}
+RETURNED = {"fastmlp.inspection.learning_rate_range": ["inspection.learning_rate_range.LearningRateRange"]}
 NEW_PAGES = "<!-- new pages -->"
 TOCTREE = re.compile(r"```\{toctree\}\n(.*?)```", re.DOTALL)
 LINK_OUT = re.compile(r"\[([^\]]+)\]\((\.\./[^)#]+)(#[^)]*)?\)")

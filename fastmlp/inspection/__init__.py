@@ -1,1 +1,1 @@
-"""Looking at a model: plots, and the learning-rate range test."""
+"""Plots of fitted estimators, and the learning-rate range test."""

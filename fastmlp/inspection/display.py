@@ -1,7 +1,6 @@
-"""Displays: results as plots, in scikit-learn's manner: a class per plot, ``from_estimator``, ``plot``, ``ax_``.
+"""Displays: plots of a fitted estimator with ``from_estimator``, ``plot`` and ``ax_``, as scikit-learn's displays have them.
 
-matplotlib is imported when something is plotted. It refuses to compute what it shows: floors below do. Imported by ``tuning``
-and by users.
+matplotlib is imported when something is plotted.
 """
 
 from __future__ import annotations
@@ -15,19 +14,18 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from fastmlp.estimators.base import BaseMLP
-from fastmlp.inspection.range_test import FACTOR, HIGH, LOW, N_STEPS, run_range_test
 
 
-def _pyplot() -> Any:
+def pyplot() -> Any:
     """matplotlib's pyplot, or an error that says how to get it."""
     try:
-        from matplotlib import pyplot
+        from matplotlib import pyplot as plt
     except ImportError as error:
         raise ImportError("Plots need matplotlib: pip install 'fastmlp[plot]'.") from error
-    return pyplot
+    return plt
 
 
-def _line_style(kwargs: dict[str, Any]) -> dict[str, Any]:
+def line_style(kwargs: dict[str, Any]) -> dict[str, Any]:
     """A line's properties under their full names: ``c`` is ``color``."""
     from matplotlib.cbook import normalize_kwargs
     from matplotlib.lines import Line2D
@@ -48,172 +46,25 @@ def _fitted(estimator: Any) -> BaseMLP:
     return last
 
 
-class LearningRateRangeDisplay:
-    """Loss over learning rate: what a range test found.
-
-    ``from_estimator``, or ``plot`` of what :func:`learning_rate_range` returns, make one.
-
-    Parameters
-    ----------
-    rates, losses, smoothed_losses : ndarray of shape (n,)
-        The rate of each step, the loss of its rows, and this loss smoothed.
-    suggestion : float, default=None
-        A rate to mark.
-
-    Attributes
-    ----------
-    ax_ : matplotlib Axes
-        What was drawn on. Losses far above those of the beginning are beyond its upper limit.
-    figure_ : matplotlib Figure
-    line_ : matplotlib Line2D
-        The smoothed losses.
-    losses_line_ : matplotlib Line2D
-        The losses, as a fainter line of the same colour.
-    suggestion_line_ : matplotlib Line2D or None
-        A vertical line at the suggestion.
-
-    Examples
-    --------
-    >>> from fastmlp import LearningRateRangeDisplay, MLPClassifier
-    >>> from sklearn.datasets import make_classification
-    >>> X, y = make_classification(n_samples=100, random_state=1)
-    >>> display = LearningRateRangeDisplay.from_estimator(MLPClassifier(random_state=1), X, y)
-    >>> display.figure_.savefig("rates.png")
-    """
-
-    ax_: Any
-    figure_: Any
-    line_: Any
-    losses_line_: Any
-    suggestion_line_: Any
-
-    def __init__(
-        self, *, rates: np.ndarray, losses: np.ndarray, smoothed_losses: np.ndarray, suggestion: float | None = None
-    ) -> None:
-        self.rates = rates
-        self.losses = losses
-        self.smoothed_losses = smoothed_losses
-        self.suggestion = suggestion
-
-    @classmethod
-    def from_estimator(
-        cls,
-        estimator: BaseMLP,
-        X: Any,
-        y: Any,
-        *,
-        sample_weight: ArrayLike | None = None,
-        low: float = LOW,
-        high: float = HIGH,
-        n_steps: int = N_STEPS,
-        window: int | None = None,
-        factor: float = FACTOR,
-        ax: Any = None,
-        **kwargs: Any,
-    ) -> Self:
-        """Run the test and plot it.
-
-        Parameters
-        ----------
-        estimator, X, y, sample_weight, low, high, n_steps, window, factor
-            As for :func:`learning_rate_range`.
-        ax : matplotlib Axes, default=None
-            As for ``plot``.
-        **kwargs : dict
-            As for ``plot``.
-
-        Returns
-        -------
-        LearningRateRangeDisplay
-        """
-        _pyplot()  # if it is missing, that is said before the work is done
-        test = run_range_test(
-            estimator,
-            X,
-            y,
-            sample_weight=sample_weight,
-            low=low,
-            high=high,
-            n_steps=n_steps,
-            window=window,
-            factor=factor,
-        )
-        display = cls(
-            rates=test.rates, losses=test.losses, smoothed_losses=test.smoothed_losses, suggestion=test.suggestion
-        )
-        return display.plot(ax=ax, **kwargs)
-
-    def plot(self, ax: Any = None, **kwargs: Any) -> Self:
-        """Draw.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, default=None
-            What to draw on; None: new ones.
-        **kwargs : dict
-            For the line of the smoothed losses: ``label`` (which brings a legend), ``color``, ...
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        ImportError
-            Without matplotlib, which is in fastmlp's extra ``plot``.
-        """
-        pyplot = _pyplot()
-        if ax is None:
-            ax = pyplot.subplots()[1]
-        self.ax_ = ax
-        self.figure_ = ax.figure
-        kwargs = _line_style(kwargs)
-        (self.line_,) = ax.plot(self.rates, self.smoothed_losses, **kwargs)
-        colour = self.line_.get_color()
-        faint = {"color": colour, "alpha": 0.3, "linewidth": 0.8, "zorder": self.line_.get_zorder() - 0.5}
-        (self.losses_line_,) = ax.plot(self.rates, self.losses, **faint)
-        self.suggestion_line_ = None
-        if self.suggestion is not None:
-            self.suggestion_line_ = ax.axvline(self.suggestion, color=colour, linestyle=":", linewidth=1.0)
-        ax.set(xscale="log", xlabel="Learning rate", ylabel="Loss")
-        self._set_limits(ax)
-        if "label" in kwargs:
-            ax.legend()
-        return self
-
-    def _set_limits(self, ax: Any) -> None:
-        """From the least smoothed loss to the highest one before it, and some more; wider if an earlier plot set wider limits."""
-        least = int(np.argmin(self.smoothed_losses))
-        bottom, top = self.smoothed_losses[least], self.smoothed_losses[: least + 1].max()
-        if not top > bottom:  # the loss never fell
-            return
-        room = top - bottom
-        limits = bottom - 0.1 * room, top + 0.5 * room
-        if not ax.get_autoscaley_on():
-            before = ax.get_ylim()
-            limits = min(limits[0], before[0]), max(limits[1], before[1])
-        ax.set_ylim(limits)
-
-
 class LossCurveDisplay:
-    """How a fit went: training loss over epochs, and what else was recorded of them.
+    """The course of a fit: training loss over epochs, with validation loss, score and learning rate.
 
     ``from_estimator`` makes one.
 
     Parameters
     ----------
     epochs : array-like of shape (n,)
-        Numbers of the epochs.
+        Number of each epoch.
     loss : array-like of shape (n,)
         Training loss, with penalty.
     validation_loss, validation_score : array-like of shape (n,), default=None
-        On rows held out or given as ``eval_set``; NaN where an epoch has none.
+        On the validation rows or ``eval_set``; NaN for an epoch without it.
     learning_rate : array-like of shape (n,), default=None
-        At the beginning of each epoch.
+        At the start of each epoch.
     best_epoch : int, default=None
         The epoch to mark.
     score_name : str, default='Validation score'
-        What the score is called on its axis.
+        Label of the score's axis.
 
     Attributes
     ----------
@@ -274,8 +125,8 @@ class LossCurveDisplay:
         Parameters
         ----------
         estimator : MLPClassifier, MLPRegressor, or a Pipeline that ends in one
-            Fitted. The best epoch is the first with ``best_validation_score_``, of which ``early_stopping`` keeps the
-            parameters; without scores, none is marked.
+            Fitted. The best epoch is the first with ``best_validation_score_``, whose parameters ``early_stopping`` keeps.
+            Without scores, none is marked.
         ax : matplotlib Axes, default=None
             As for ``plot``.
         **kwargs : dict
@@ -292,7 +143,7 @@ class LossCurveDisplay:
         NotFittedError
             Before ``fit``.
         """
-        _pyplot()
+        pyplot()
         fitted = _fitted(estimator)
         history = fitted.history_
 
@@ -301,7 +152,9 @@ class LossCurveDisplay:
             return None if np.isnan(values).all() else values
 
         score = column("validation_score")
-        best = getattr(fitted, "best_validation_score_", None)  # of earlier fits by another metric, none is
+        best = getattr(
+            fitted, "best_validation_score_", None
+        )  # scores of an earlier fit with another metric do not match it
         metric = fitted.validation_metric
         display = cls(
             epochs=np.array([epoch["epoch"] for epoch in history], dtype=np.intp),
@@ -324,11 +177,11 @@ class LossCurveDisplay:
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            What to draw on; None: new ones.
+            Axes to draw on; None makes new ones.
         plot_score : bool, default=True
             Draw the score, if there is one.
         plot_learning_rate : bool or None, default=None
-            Draw the learning rate; None: if it is not the same in all epochs.
+            Draw the learning rate; None: if it varies.
         **kwargs
             For the lines of both losses: ``linewidth``, ``marker``, ...
 
@@ -341,12 +194,12 @@ class LossCurveDisplay:
         ImportError
             Without matplotlib, which is in fastmlp's extra ``plot``.
         """
-        pyplot = _pyplot()
+        plt = pyplot()
         if ax is None:
-            ax = pyplot.subplots()[1]
+            ax = plt.subplots()[1]
         self.ax_ = ax
         self.figure_ = ax.figure
-        kwargs = _line_style(kwargs)
+        kwargs = line_style(kwargs)
         (self.line_,) = ax.plot(self.epochs, self.loss, **{"label": "Training loss", "color": "C0", **kwargs})
         self.validation_line_ = self.score_line_ = self.rate_line_ = self.best_line_ = None
         self.score_ax_ = self.rate_ax_ = None
@@ -361,21 +214,21 @@ class LossCurveDisplay:
         if self.learning_rate is not None and (varies if plot_learning_rate is None else plot_learning_rate):
             style = {"label": "Learning rate", "color": "C7", "linestyle": ":", "drawstyle": "steps-mid"}
             self.rate_ax_, self.rate_line_ = self._beside(self.learning_rate, **style)
-            if self.score_ax_ is not None:  # two scales to the right: one further out
+            if self.score_ax_ is not None:  # two scales on the right
                 self.rate_ax_.spines["right"].set_position(("outward", 50))
         if self.best_epoch is not None:
             style = {"color": "0.5", "linewidth": 1.0, "linestyle": "-."}
             self.best_line_ = ax.axvline(self.best_epoch, label=f"Best epoch ({self.best_epoch})", **style)
         lines = [self.line_, self.validation_line_, self.score_line_, self.rate_line_, self.best_line_]
         drawn = [line for line in lines if line is not None]
-        # On the axes that are drawn last, or their lines would run over it; in the middle, where losses have fallen below and
-        # scores have risen above.
+        # On the axes that are drawn last, so that no line covers it. In the middle, losses have fallen below it and scores risen
+        # above it.
         on_top = self.rate_ax_ or self.score_ax_ or ax
         on_top.legend(drawn, [line.get_label() for line in drawn], loc="center right")
         return self
 
     def _beside(self, values: ArrayLike, **style: Any) -> tuple[Any, Any]:
-        """Values over the same epochs, on a scale of their own to the right."""
+        """Plot values over the same epochs, with their own scale on the right."""
         axes = self.ax_.twinx()
         (line,) = axes.plot(self.epochs, values, **style)
         axes.set_ylabel(style["label"], color=style["color"])
@@ -383,7 +236,7 @@ class LossCurveDisplay:
 
 
 class WeightsDisplay:
-    """What units look at: the weights into a layer, as one heat map, or as an image per unit.
+    """The weights into a layer, as one heat map or as an image per unit.
 
     ``from_estimator`` makes one.
 
@@ -397,14 +250,14 @@ class WeightsDisplay:
     feature_names : sequence of str of length fan_in, default=None
         Names of the heat map's rows.
     input_label : str, default='Feature'
-        What the heat map's rows are.
+        Label of the heat map's rows.
 
     Attributes
     ----------
     ax_ : matplotlib Axes
     figure_ : matplotlib Figure
     image_ : matplotlib AxesImage
-        All that is shown, in one image; between units' images it is NaN, which is left blank.
+        The whole plot is one image. Gaps between units' images are NaN, which is left blank.
     colorbar_ : matplotlib Colorbar or None
 
     Examples
@@ -455,7 +308,7 @@ class WeightsDisplay:
         layer : int, default=0
             Index into ``coefs_``; 0 is the first hidden layer, -1 the output.
         units : int or sequence of int, default=None
-            Which of the layer's units, by index, or how many from the first on; None: all.
+            Indices of the layer's units, or the number of units from the first; None: all.
         image_shape : tuple (height, width), default=None
             As in the class.
         ax : matplotlib Axes, default=None
@@ -474,9 +327,9 @@ class WeightsDisplay:
         NotFittedError
             Before ``fit``.
         ValueError
-            For a layer or units that there are not, or an image of another size.
+            For a layer or units that do not exist, or an image of another size.
         """
-        _pyplot()
+        pyplot()
         fitted = _fitted(estimator)
         coefs = fitted.coefs_
         if not -len(coefs) <= layer < len(coefs):
@@ -504,9 +357,9 @@ class WeightsDisplay:
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            What to draw on; None: new ones.
+            Axes to draw on; None makes new ones.
         colorbar : bool, default=True
-            Whether to draw the scale of colours, on which 0 is the middle.
+            Whether to draw the colour scale, with 0 in the middle.
         **kwargs
             For ``imshow``: ``cmap`` (default 'RdBu_r'), ``vmax``, ...
 
@@ -521,11 +374,11 @@ class WeightsDisplay:
         ValueError
             If the images' size is not the number of weights into a unit.
         """
-        pyplot = _pyplot()
+        plt = pyplot()
         weights = np.asarray(self.weights)
         shown = weights if self.image_shape is None else self._side_by_side(weights)
         if ax is None:
-            ax = pyplot.subplots()[1]
+            ax = plt.subplots()[1]
         self.ax_ = ax
         self.figure_ = ax.figure
         style: dict[str, Any] = {
@@ -533,7 +386,7 @@ class WeightsDisplay:
             "aspect": "auto" if self.image_shape is None else "equal",
             "interpolation": "nearest",
         }
-        if kwargs.get("norm") is None:  # which has limits of its own
+        if kwargs.get("norm") is None:  # a norm has its own limits
             limit = kwargs.pop("vmax", None) or float(np.abs(weights).max()) or 1.0
             style |= {"vmin": -limit, "vmax": limit}
         self.image_ = ax.imshow(shown, **{**style, **kwargs})
@@ -547,7 +400,7 @@ class WeightsDisplay:
         return self
 
     def _side_by_side(self, weights: np.ndarray) -> np.ndarray:
-        """(rows (height + 1) - 1, columns (width + 1) - 1): about as many images in a row as there are rows; NaN between them."""
+        """One image (rows (height + 1) - 1, columns (width + 1) - 1), about square, with NaN between the units' images."""
         fan_in, n = weights.shape
         shape = np.ravel(np.asarray(self.image_shape)).tolist()
         height, width = shape if len(shape) == 2 else (0, 0)

@@ -28,7 +28,7 @@ from fastmlp import (
     learning_rate_range,
     reference,
 )
-from fastmlp.inspection.range_test import end_of_test, rising_rates, smooth
+from fastmlp.inspection.learning_rate_range import end_of_test, rising_rates, smooth
 from fastmlp.training.schedules import STOCHASTIC_SOLVERS, update_rule
 
 matplotlib.use("Agg")
@@ -510,7 +510,7 @@ def test_plot_without_matplotlib_names_the_extra(monkeypatch):
     X, y = classification(2)
     found = learning_rate_range(MLPClassifier(**SMALL), X, y, n_steps=10)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.setattr(fastmlp.inspection.display, "run_range_test", None)
+    monkeypatch.setattr(sys.modules["fastmlp.inspection.learning_rate_range"], "_run_test", None)
     for plot in (found.plot, lambda: LearningRateRangeDisplay.from_estimator(MLPClassifier(**SMALL), X, y)):
         with pytest.raises(ImportError, match=r"matplotlib: pip install 'fastmlp\[plot\]'"):
             plot()
