@@ -226,7 +226,7 @@ wheel:         ## a wheel in dist/ that needs no compiler: from the sdist, with 
 wheel-test: wheel    ## the same, installed and tested where no compiler can be found
 	rm -rf .venv-wheel-test && $(PYTHON) -m venv .venv-wheel-test
 	.venv-wheel-test/bin/python -m pip install --quiet "$$(ls -t $(CURDIR)/dist/*.whl | head -1)[test,plot]"
-	env -i HOME="$$HOME" CC=/bin/false CXX=/bin/false PATH=$(CURDIR)/.venv-wheel-test/bin .venv-wheel-test/bin/pytest $(ALL)
+	env -i HOME="$$HOME" CC=/bin/false CXX=/bin/false PATH=$(CURDIR)/.venv-wheel-test/bin .venv-wheel-test/bin/pytest $(ALL) $(TESTS)
 
 clean:         ## remove what was made
 	rm -rf build dist docs/_build docs/generated .venv .venv-* *.egg-info fastmlp/core/*.c fastmlp/core/*.html fastmlp/core/*.so
