@@ -40,8 +40,6 @@
  * A multiple of every NR. */
 #define KC 256
 
-#define FM_INLINE static inline __attribute__((always_inline))
-
 /* What will be wanted soon: rows of n panels from `at` on. */
 typedef struct prefetch {
     real *const *panel;

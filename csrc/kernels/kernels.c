@@ -10,8 +10,6 @@
 #include "vector.h"
 #include "vmath.h"
 
-static inline ptrdiff_t min_of(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
-
 /* ---- Moving data in and out of panels -------------------------------------------------------------------------- */
 
 /* Eight rows at a time, as many streams as the prefetcher follows; the eight rows after them are fetched meanwhile,

@@ -1,9 +1,9 @@
-/* vector.h: one vector of the instruction set that is being compiled, in the element type that is being compiled.
+/* vector.h: one vector of the instruction set and element type that are being compiled.
  *
- * The build defines FM_BITS (32: float, 64: double) and FM_VECTOR_BYTES. GCC's vector extension does the rest, except
- * for fused multiply-add, the square root, the smaller of two and vectors that are partly filled, which need one
- * intrinsic each. Contraction is off in the whole build (-ffp-contract=off): a multiply-add is fused only where v_fma
- * is written, so that every compiler and every instruction set with FMA rounds alike. Included by kernels.c only.
+ * The build defines FM_BITS (32: float, 64: double) and FM_VECTOR_BYTES. GCC's vector extension provides the
+ * arithmetic; fused multiply-add, square root, minimum, maximum and partial loads and stores need an intrinsic each.
+ * The whole build has -ffp-contract=off: a multiply-add is fused only where v_fma is written, so every compiler and
+ * every instruction set with FMA rounds alike.
  */
 #ifndef FM_VECTOR_H
 #define FM_VECTOR_H
@@ -37,25 +37,48 @@ typedef bits ivec __attribute__((vector_size(FM_VECTOR_BYTES)));
 typedef ubits uvec __attribute__((vector_size(FM_VECTOR_BYTES)));
 typedef real vec_unaligned __attribute__((vector_size(FM_VECTOR_BYTES), aligned(sizeof(real)), may_alias));
 
+/* Functions that take constants, other functions among them, and are a copy of their own at each call. */
+#define FM_INLINE static inline __attribute__((always_inline))
+
+static inline ptrdiff_t min_of(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
+
 static inline vec v_set(real s) { return s - (vec){0}; }
 static inline vec v_load(const real *p) { return *(const vec_unaligned *)p; }
 static inline void v_store(real *p, vec v) { *(vec_unaligned *)p = v; }
 
-/* The first n of V reals, 0 <= n <= V; the rest reads as zero and is not written. */
+/* FM_INTRINSIC(max), say, is _mm256_max_ps; `native` is the type that it takes. */
 #if defined(__AVX512F__) && FM_VECTOR_BYTES == 64
-static inline vec v_load_n(const real *p, ptrdiff_t n) {
-    if (FM_DOUBLE)
-        return (vec)_mm512_maskz_loadu_pd((__mmask8)((1u << n) - 1), p);
-    return (vec)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
-}
-static inline void v_store_n(real *p, vec v, ptrdiff_t n) {
-    if (FM_DOUBLE)
-        _mm512_mask_storeu_pd(p, (__mmask8)((1u << n) - 1), (__m512d)v);
-    else
-        _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)v);
-}
-#elif defined(__AVX2__) && FM_VECTOR_BYTES == 32
-static inline __m256i v_first(ptrdiff_t n) { /* all bits set in the first n lanes */
+#define FM_AVX512 1
+#else
+#define FM_AVX512 0
+#endif
+#if defined(__AVX2__) && FM_VECTOR_BYTES == 32
+#define FM_AVX2 1
+#else
+#define FM_AVX2 0
+#endif
+#if defined(__aarch64__) && FM_VECTOR_BYTES == 16
+#define FM_NEON 1
+#else
+#define FM_NEON 0
+#endif
+#if FM_AVX512 && FM_BITS == 64
+typedef __m512d native;
+#define FM_INTRINSIC(name) _mm512_##name##_pd
+#define v_first(n) ((__mmask8)((1u << (n)) - 1)) /* the first n lanes */
+#elif FM_AVX512
+typedef __m512 native;
+#define FM_INTRINSIC(name) _mm512_##name##_ps
+#define v_first(n) ((__mmask16)((1u << (n)) - 1))
+#elif FM_AVX2
+#if FM_BITS == 64
+typedef __m256d native;
+#define FM_INTRINSIC(name) _mm256_##name##_pd
+#else
+typedef __m256 native;
+#define FM_INTRINSIC(name) _mm256_##name##_ps
+#endif
+static inline __m256i v_first(ptrdiff_t n) {
     static const bits window[2 * FM_VECTOR_BYTES / sizeof(real)] = {
         -1, -1, -1, -1,
 #if FM_BITS == 32
@@ -64,17 +87,15 @@ static inline __m256i v_first(ptrdiff_t n) { /* all bits set in the first n lane
     };
     return _mm256_loadu_si256((const __m256i *)(window + V - n));
 }
-static inline vec v_load_n(const real *p, ptrdiff_t n) {
-    if (FM_DOUBLE)
-        return (vec)_mm256_maskload_pd((const double *)p, v_first(n));
-    return (vec)_mm256_maskload_ps((const float *)p, v_first(n));
-}
-static inline void v_store_n(real *p, vec v, ptrdiff_t n) {
-    if (FM_DOUBLE)
-        _mm256_maskstore_pd((double *)p, v_first(n), (__m256d)v);
-    else
-        _mm256_maskstore_ps((float *)p, v_first(n), (__m256)v);
-}
+#endif
+
+/* The first n of V reals, 0 <= n <= V; the rest reads as zero and is not written. */
+#if FM_AVX512
+static inline vec v_load_n(const real *p, ptrdiff_t n) { return (vec)FM_INTRINSIC(maskz_loadu)(v_first(n), p); }
+static inline void v_store_n(real *p, vec v, ptrdiff_t n) { FM_INTRINSIC(mask_storeu)(p, v_first(n), (native)v); }
+#elif FM_AVX2
+static inline vec v_load_n(const real *p, ptrdiff_t n) { return (vec)FM_INTRINSIC(maskload)(p, v_first(n)); }
+static inline void v_store_n(real *p, vec v, ptrdiff_t n) { FM_INTRINSIC(maskstore)(p, v_first(n), (native)v); }
 #else
 static inline vec v_load_n(const real *p, ptrdiff_t n) {
     vec v = {0};
@@ -84,9 +105,8 @@ static inline vec v_load_n(const real *p, ptrdiff_t n) {
 static inline void v_store_n(real *p, vec v, ptrdiff_t n) { memcpy(p, &v, (size_t)n * sizeof(real)); }
 #endif
 
-/* to[j * to_stride + i] = from[i * from_stride + j] for i < V and j < TRANSPOSED_ROWS: 16 bytes of each row, turned
- * over within them.
- */
+/* transpose_rows: to[j * to_stride + i] = from[i * from_stride + j] for i < V and j < TRANSPOSED_ROWS, which 16 bytes
+ * hold. */
 #define TRANSPOSED_ROWS (FM_DOUBLE ? 2 : 4)
 #if defined(__SSE2__) || defined(__aarch64__)
 #if !defined(__SSE2__)
@@ -101,24 +121,24 @@ typedef float64x2_t doubles;
 #if FM_VECTOR_BYTES == 64
 typedef __m512 singles;
 typedef __m512d doubles;
-#define FM_OF_WIDTH(name) _mm512_##name
+#define FM_UNPACK(name) _mm512_unpack##name
 #elif FM_VECTOR_BYTES == 32
 typedef __m256 singles;
 typedef __m256d doubles;
-#define FM_OF_WIDTH(name) _mm256_##name
+#define FM_UNPACK(name) _mm256_unpack##name
 #else
 typedef __m128 singles;
 typedef __m128d doubles;
-#define FM_OF_WIDTH(name) _mm_##name
+#define FM_UNPACK(name) _mm_unpack##name
 #endif
 typedef __m128 bytes_16;
 #define LOAD_16(p) _mm_loadu_ps((const float *)(p))
-#define LOW_SINGLES FM_OF_WIDTH(unpacklo_ps)
-#define HIGH_SINGLES FM_OF_WIDTH(unpackhi_ps)
-#define LOW_DOUBLES FM_OF_WIDTH(unpacklo_pd)
-#define HIGH_DOUBLES FM_OF_WIDTH(unpackhi_pd)
+#define LOW_SINGLES FM_UNPACK(lo_ps)
+#define HIGH_SINGLES FM_UNPACK(hi_ps)
+#define LOW_DOUBLES FM_UNPACK(lo_pd)
+#define HIGH_DOUBLES FM_UNPACK(hi_pd)
 #endif
-/* Every TRANSPOSED_ROWS-th row's 16 bytes side by side. */
+/* 16 bytes of every TRANSPOSED_ROWS-th row, side by side. */
 static inline singles load_rows(const real *from, ptrdiff_t stride) {
     const ptrdiff_t step = TRANSPOSED_ROWS * stride;
     const bytes_16 first = LOAD_16(from);
@@ -159,59 +179,30 @@ static inline void transpose_rows(real *to, ptrdiff_t to_stride, const real *fro
 /* mask ? a : b, lane by lane; a comparison of vectors gives such a mask. */
 static inline vec v_select(ivec mask, vec a, vec b) { return (vec)((mask & (ivec)a) | (~mask & (ivec)b)); }
 
-#define FM_LANEWISE(r, expression)                                                                                     \
-    do {                                                                                                               \
-        for (int i = 0; i < V; i++)                                                                                    \
-            (r)[i] = (real)(expression);                                                                               \
-    } while (0)
-
-/* x > bound ? bound : x and x < bound ? bound : x, lane by lane: NaN in x stays. */
+/* min(x, bound) and max(x, bound), lane by lane; NaN in x is kept. */
 static inline vec v_min(vec x, vec bound) {
-#if defined(__AVX512F__) && FM_VECTOR_BYTES == 64
-    if (FM_DOUBLE)
-        return (vec)_mm512_min_pd((__m512d)bound, (__m512d)x);
-    return (vec)_mm512_min_ps((__m512)bound, (__m512)x);
-#elif defined(__AVX__) && FM_VECTOR_BYTES == 32
-    if (FM_DOUBLE)
-        return (vec)_mm256_min_pd((__m256d)bound, (__m256d)x);
-    return (vec)_mm256_min_ps((__m256)bound, (__m256)x);
+#if FM_AVX512 || FM_AVX2
+    return (vec)FM_INTRINSIC(min)((native)bound, (native)x);
 #else
     return v_select(x > bound, bound, x);
 #endif
 }
 static inline vec v_max(vec x, vec bound) {
-#if defined(__AVX512F__) && FM_VECTOR_BYTES == 64
-    if (FM_DOUBLE)
-        return (vec)_mm512_max_pd((__m512d)bound, (__m512d)x);
-    return (vec)_mm512_max_ps((__m512)bound, (__m512)x);
-#elif defined(__AVX__) && FM_VECTOR_BYTES == 32
-    if (FM_DOUBLE)
-        return (vec)_mm256_max_pd((__m256d)bound, (__m256d)x);
-    return (vec)_mm256_max_ps((__m256)bound, (__m256)x);
+#if FM_AVX512 || FM_AVX2
+    return (vec)FM_INTRINSIC(max)((native)bound, (native)x);
 #else
     return v_select(x < bound, bound, x);
 #endif
 }
 
-/* a * b + c, rounded once (twice on the base instruction set, which has no FMA: FM_FUSED). */
-#if (defined(__AVX512F__) && FM_VECTOR_BYTES == 64) || (defined(__FMA__) && FM_VECTOR_BYTES == 32) ||                  \
-    (defined(__aarch64__) && FM_VECTOR_BYTES == 16)
-#define FM_FUSED 1
-#else
-#define FM_FUSED 0
-#endif
+/* a * b + c, rounded once; twice where the instruction set has no FMA (FM_FUSED 0). */
+#define FM_FUSED (FM_AVX512 || FM_AVX2 || FM_NEON)
 static inline vec v_fma(vec a, vec b, vec c) {
-#if defined(__AVX512F__) && FM_VECTOR_BYTES == 64
-    if (FM_DOUBLE)
-        return (vec)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
-    return (vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
-#elif defined(__FMA__) && FM_VECTOR_BYTES == 32
-    if (FM_DOUBLE)
-        return (vec)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
-    return (vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
-#elif defined(__aarch64__) && FM_VECTOR_BYTES == 16
-    if (FM_DOUBLE)
-        return (vec)vfmaq_f64((float64x2_t)c, (float64x2_t)a, (float64x2_t)b);
+#if FM_AVX512 || FM_AVX2
+    return (vec)FM_INTRINSIC(fmadd)((native)a, (native)b, (native)c);
+#elif FM_NEON && FM_BITS == 64
+    return (vec)vfmaq_f64((float64x2_t)c, (float64x2_t)a, (float64x2_t)b);
+#elif FM_NEON
     return (vec)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
 #else
     return a * b + c;
@@ -219,17 +210,12 @@ static inline vec v_fma(vec a, vec b, vec c) {
 }
 
 static inline vec v_sqrt(vec a) {
-#if defined(__AVX512F__) && FM_VECTOR_BYTES == 64
-    if (FM_DOUBLE)
-        return (vec)_mm512_sqrt_pd((__m512d)a);
-    return (vec)_mm512_sqrt_ps((__m512)a);
-#elif defined(__AVX__) && FM_VECTOR_BYTES == 32
-    if (FM_DOUBLE)
-        return (vec)_mm256_sqrt_pd((__m256d)a);
-    return (vec)_mm256_sqrt_ps((__m256)a);
+#if FM_AVX512 || FM_AVX2
+    return (vec)FM_INTRINSIC(sqrt)((native)a);
 #else
     vec r;
-    FM_LANEWISE(r, FM_DOUBLE ? sqrt((double)a[i]) : sqrtf((float)a[i]));
+    for (int i = 0; i < V; i++)
+        r[i] = (real)(FM_DOUBLE ? sqrt((double)a[i]) : sqrtf((float)a[i]));
     return r;
 #endif
 }

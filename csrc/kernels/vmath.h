@@ -53,7 +53,7 @@
 #define FM_LN2_LO FM_R(1.4286068203094173e-06f, 1.9082149292705877e-10)
 
 /* c[0] + x c[1] + x^2 c[2] + ... */
-static inline __attribute__((always_inline)) vec v_polynomial(vec x, const real *c, int terms) {
+FM_INLINE vec v_polynomial(vec x, const real *c, int terms) {
     vec p = v_set(c[terms - 1]);
     for (int i = terms - 2; i >= 0; i--)
         p = v_fma(p, x, v_set(c[i]));
