@@ -16,11 +16,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define FM_BLOCK_ROWS 32  /* rows of a weight panel that are updated as one piece, on every instruction set */
-#define FM_CHUNK_ROWS 128 /* rows that pass through the network together in one thread: their activations stay in L2   \
-                           */
-#define FM_MAX_STATE 3    /* arrays of optimizer state */
-#define FM_CONSTANTS 8    /* numbers that an update rule computes once per step */
+#define FM_BLOCK_ROWS 32 /* rows of a weight panel that are updated as one piece, on every instruction set */
+#define FM_CHUNK_ROWS                                                                                                  \
+    128                /* rows that pass through the network together in one thread: their activations stay in L2      \
+                        */
+#define FM_MAX_STATE 3 /* arrays of optimizer state */
+#define FM_CONSTANTS 8 /* numbers that an update rule computes once per step */
 #define FM_NORM_EPSILON 1e-5 /* beside the variance, in batch normalisation */
 
 /* ---- Names, from the .def files ------------------------------------------------------------------------------- */
@@ -159,18 +160,9 @@ typedef struct fm_output_row {
     void (*apply)(void *a, ptrdiff_t rows, ptrdiff_t columns); /* in place, row-major without gaps */
 } fm_output_row;
 
-/* gradient: dz[r] = weight * dJ/dz of the row, in z's place, for r < rows; value[r] = the row's loss, unweighted
- * z in panels, row r at first + r; the targets of row order[r] (NULL: first_target + r), with mixup those of partner[r]
- * too; scratch: 2 * rows * (O + 1) reals. value: the row's loss alone, from a = output(z), row-major without gaps,
- * which it overwrites; scratch: rows * (O + 1) reals. oracle: LOSSES */
 typedef struct fm_loss_row {
     const char *name;
     int target_is_class, output;
-    void (*gradient)(void *z, double *value, void *scratch, const fm_targets *targets, const ptrdiff_t *order,
-                     const ptrdiff_t *partner, ptrdiff_t first_target, ptrdiff_t first, ptrdiff_t rows,
-                     ptrdiff_t columns, ptrdiff_t stride);
-    void (*value)(void *a, double *value, void *scratch, const fm_targets *targets, ptrdiff_t first_target,
-                  ptrdiff_t rows, ptrdiff_t columns);
 } fm_loss_row;
 
 typedef struct fm_optimizer_row {
@@ -230,6 +222,18 @@ typedef struct fm_kernels {
 
     /* update_running_statistics: panel p of the running averages moves towards the batch's. oracle: normalise */
     void (*update_running_statistics)(const fm_layer *layer, ptrdiff_t p, const fm_hyper *hyper);
+
+    /* loss_gradient: dz[r] = weight dJ/dz of row r, in z's place, and value[r] = the row's loss, unweighted. z in
+     * panels, row r at first + r; the targets of row order[r] (NULL: first_target + r), with mixup those of partner[r]
+     * too. scratch: 2 rows (O + 1) reals. oracle: LOSSES */
+    void (*loss_gradient)(int loss, void *z, double *value, void *scratch, const fm_targets *targets,
+                          const ptrdiff_t *order, const ptrdiff_t *partner, ptrdiff_t first_target, ptrdiff_t first,
+                          ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t stride);
+
+    /* loss_value: value[r] alone, from a = output(z), row-major without gaps, which it overwrites.
+     * scratch: rows (O + 1) reals. oracle: LOSSES */
+    void (*loss_value)(int loss, void *a, double *value, void *scratch, const fm_targets *targets,
+                       ptrdiff_t first_target, ptrdiff_t rows, ptrdiff_t columns);
 
     /* backward: below.dz[r] = (layer.dz[r] W^T) * f'(below)[r], f' from below's y or z; before f', what residual and
      * dropout make of it; panels p0 <= p < p1 of below that there are. With below.norm: without f', the rest is

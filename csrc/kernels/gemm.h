@@ -26,7 +26,7 @@
 
 /* Rows of a tile: 2 MR accumulators, 2 vectors of the right operand and 1 broadcast fill 16 registers (32 with AVX-512
  * and on AArch64). */
-#if (defined(__AVX512F__) && FM_VECTOR_BYTES == 64) || defined(__aarch64__)
+#if FM_AVX512 || FM_NEON
 #define MR 12
 #else
 #define MR 6

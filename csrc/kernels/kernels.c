@@ -12,39 +12,12 @@
 
 /* ---- Moving data in and out of panels -------------------------------------------------------------------------- */
 
-/* Eight rows at a time, as many streams as the prefetcher follows; the eight rows after them are fetched meanwhile,
- * since rows drawn at random are ones that no prefetcher finds (waiting for them took a tenth of a step of tab). */
-#define GATHER_DENSE(type)                                                                                             \
-    static void gather_dense_##type(real *P, const fm_rows *X, const ptrdiff_t *order, ptrdiff_t first,                \
-                                    ptrdiff_t rows, ptrdiff_t stride) {                                                \
-        const ptrdiff_t rs = X->row_stride, cs = X->column_stride;                                                     \
-        for (ptrdiff_t r0 = 0; r0 < rows; r0 += 8) {                                                                   \
-            const ptrdiff_t r1 = min_of(r0 + 8, rows);                                                                 \
-            for (ptrdiff_t c0 = 0; c0 < X->columns; c0 += NR) {                                                        \
-                const ptrdiff_t width = min_of(NR, X->columns - c0);                                                   \
-                real *restrict p = P + c0 / NR * stride + r0 * NR;                                                     \
-                for (ptrdiff_t r = r0; r < r1; r++, p += NR) {                                                         \
-                    const type *restrict x = (const type *)X->data + (order ? order[r] : first + r) * rs + c0 * cs;    \
-                    if (cs == 1 && r + 8 < rows)                                                                       \
-                        __builtin_prefetch((const type *)X->data + (order ? order[r + 8] : first + r + 8) * rs + c0,   \
-                                           0, 2);                                                                      \
-                    if (cs == 1 && width == NR && sizeof(type) == sizeof(real))                                        \
-                        memcpy(p, x, (size_t)NR * sizeof(real));                                                       \
-                    else if (cs == 1 && sizeof(type) == sizeof(real)) {                                                \
-                        v_store(p, v_load_n((const real *)x, min_of(width, V)));                                       \
-                        v_store(p + V, v_load_n((const real *)x + V, width > V ? width - V : 0));                      \
-                    } else if (cs == 1 && width == NR)                                                                 \
-                        for (ptrdiff_t j = 0; j < NR; j++)                                                             \
-                            p[j] = (real)x[j];                                                                         \
-                    else                                                                                               \
-                        for (ptrdiff_t j = 0; j < NR; j++)                                                             \
-                            p[j] = j < width ? (real)x[j * cs] : 0;                                                    \
-                }                                                                                                      \
-            }                                                                                                          \
-        }                                                                                                              \
-    }
-GATHER_DENSE(float)
-GATHER_DENSE(double)
+#define DATA float
+#define KIND(function) function##_float
+#include "gather_template.h"
+#define DATA double
+#define KIND(function) function##_double
+#include "gather_template.h"
 
 static void gather(void *P, const fm_rows *X, const ptrdiff_t *order, ptrdiff_t first, ptrdiff_t rows,
                    ptrdiff_t stride) {
@@ -77,6 +50,14 @@ static void scatter(void *M, const void *P, ptrdiff_t rows, ptrdiff_t columns, p
 
 /* ---- Activations ------------------------------------------------------------------------------------------------ */
 
+/* d[i] *= slope(u[i]) for i < n. */
+FM_INLINE void multiply_by(vec (*const slope)(vec u), real *d, const real *u, ptrdiff_t n) {
+    for (; n >= V; n -= V, d += V, u += V)
+        v_store(d, v_load(d) * slope(v_load(u)));
+    if (n > 0)
+        v_store_n(d, v_load_n(d, n) * slope(v_load_n(u, n)), n);
+}
+
 #define VARIABLE_OUTPUT y
 #define VARIABLE_INPUT x
 #define ACTIVATION(name, argument, forward, derivative)                                                                \
@@ -85,17 +66,8 @@ static void scatter(void *M, const void *P, ptrdiff_t rows, ptrdiff_t columns, p
         (void)VARIABLE_##argument;                                                                                     \
         return derivative;                                                                                             \
     }                                                                                                                  \
-    static void forward_##name(void *y, const void *x, ptrdiff_t n) {                                                  \
-        FM_MAP((real *)y, (const real *)x, n, f_##name(v));                                                            \
-    }                                                                                                                  \
-    static void derivative_##name(void *d, const void *from, ptrdiff_t n) {                                            \
-        const real *u = from;                                                                                          \
-        real *dx = d;                                                                                                  \
-        for (; n >= V; n -= V, dx += V, u += V)                                                                        \
-            v_store(dx, v_load(dx) * slope_##name(v_load(u)));                                                         \
-        if (n > 0)                                                                                                     \
-            v_store_n(dx, v_load_n(dx, n) * slope_##name(v_load_n(u, n)), n);                                          \
-    }
+    static void forward_##name(void *y, const void *x, ptrdiff_t n) { map(f_##name, y, x, n); }                        \
+    static void derivative_##name(void *d, const void *x_or_y, ptrdiff_t n) { multiply_by(slope_##name, d, x_or_y, n); }
 #include "activations.def"
 #undef ACTIVATION
 
@@ -244,22 +216,21 @@ static void backward(const fm_layer *l, const fm_layer *below, void *chunk, ptrd
 
 /* ---- Batch normalisation ---------------------------------------------------------------------------------------- */
 
-/* sum = sum over row < rows of the expression, in four chains. */
-#define SUM_ROWS(sum, rows, expression)                                                                                \
-    do {                                                                                                               \
-        vec chain_[4] = {v_set(0), v_set(0), v_set(0), v_set(0)};                                                      \
-        ptrdiff_t row = 0;                                                                                             \
-        for (; row + 4 <= (rows); row += 4) {                                                                          \
-            const ptrdiff_t first_ = row;                                                                              \
-            for (int i = 0; i < 4; i++) {                                                                              \
-                const ptrdiff_t row = first_ + i;                                                                      \
-                chain_[i] += (expression);                                                                             \
-            }                                                                                                          \
-        }                                                                                                              \
-        for (; row < (rows); row++)                                                                                    \
-            chain_[row % 4] += (expression);                                                                           \
-        sum = (chain_[0] + chain_[1]) + (chain_[2] + chain_[3]);                                                       \
-    } while (0)
+/* Sum of term(row of A, row of B, shift) over the rows, in four chains. */
+FM_INLINE vec sum_rows(vec (*const term)(vec a, vec b, vec shift), const real *A, const real *B, vec shift,
+                       ptrdiff_t rows) {
+    vec chain[4] = {v_set(0), v_set(0), v_set(0), v_set(0)};
+    ptrdiff_t r = 0;
+    for (; r + 4 <= rows; r += 4)
+        for (int i = 0; i < 4; i++)
+            chain[i] += term(v_load(A + (r + i) * NR), v_load(B + (r + i) * NR), shift);
+    for (; r < rows; r++)
+        chain[r % 4] += term(v_load(A + r * NR), v_load(B + r * NR), shift);
+    return (chain[0] + chain[1]) + (chain[2] + chain[3]);
+}
+static inline vec value_term(vec a, vec b, vec shift) { return (void)b, (void)shift, a; }
+static inline vec deviation_term(vec a, vec b, vec mean) { return (void)b, (a - mean) * (a - mean); }
+static inline vec product_term(vec a, vec b, vec shift) { return (void)shift, a * b; }
 
 static void batch_norm_forward(const fm_layer *l, ptrdiff_t p, ptrdiff_t batch, ptrdiff_t stride) {
     const fm_batch_norm *n = l->norm;
@@ -269,11 +240,8 @@ static void batch_norm_forward(const fm_layer *l, ptrdiff_t p, ptrdiff_t batch, 
         real *z = (real *)l->z + p * stride + c, *y = (real *)l->y + p * stride + c;
         const ptrdiff_t at = p * NR + c;
         const vec scale = v_load((const real *)n->scale + at), b = v_load((const real *)l->b + at);
-        vec mean, variance;
-        SUM_ROWS(mean, batch, v_load(z + row * NR));
-        mean = mean / count;
-        SUM_ROWS(variance, batch, (v_load(z + row * NR) - mean) * (v_load(z + row * NR) - mean));
-        variance = variance / count;
+        const vec mean = sum_rows(value_term, z, z, v_set(0), batch) / count;
+        const vec variance = sum_rows(deviation_term, z, z, mean, batch) / count;
         const vec slope = v_set(1) / v_sqrt(variance + epsilon);
         v_store((real *)n->inverse_std + at, slope);
         v_store((real *)n->batch_mean + at, mean);
@@ -309,7 +277,7 @@ static void batch_norm_backward(const fm_layer *l, ptrdiff_t p, ptrdiff_t batch,
     if (activation[l->activation].from_input)
         for (ptrdiff_t first = 0; first < batch; first += ROWS) {
             const ptrdiff_t rows = min_of(ROWS, batch - first);
-            real u[ROWS * FM_LANES];
+            real u[ROWS * NR];
             for (ptrdiff_t i = 0; i < rows * NR; i += V) {
                 const ptrdiff_t at = p * NR + i % NR;
                 v_store(u + i, v_fma(v_load((const real *)n->scale + at),
@@ -324,9 +292,8 @@ static void batch_norm_backward(const fm_layer *l, ptrdiff_t p, ptrdiff_t batch,
         const real *xhat = (const real *)l->z + p * stride + c;
         real *dz = dz_panel + c;
         const ptrdiff_t at = p * NR + c;
-        vec d_scale, d_b;
-        SUM_ROWS(d_b, batch, v_load(dz + row * NR));
-        SUM_ROWS(d_scale, batch, v_load(dz + row * NR) * v_load(xhat + row * NR));
+        const vec d_b = sum_rows(value_term, dz, dz, v_set(0), batch);
+        const vec d_scale = sum_rows(product_term, dz, xhat, v_set(0), batch);
         v_store((real *)n->d_b + at, d_b);
         v_store((real *)n->d_scale + at, d_scale);
         const vec factor = v_load((const real *)n->scale + at) * v_load((const real *)n->inverse_std + at);
@@ -404,7 +371,7 @@ static void sum_squared_gradient(const fm_layer *l, const void *G_, double *sum,
                                  const fm_hyper *h) {
     const real *G = G_, *W = (const real *)l->W + (p * l->fan_in + i0) * NR;
     const vec l1 = v_set((real)h->l1), l2 = v_set((real)h->l2), divide = v_set((real)(1 / h->weight_sum));
-    real lanes[FM_LANES];
+    real lanes[NR];
     memset(sum, 0, (size_t)NR * sizeof(*sum));
     for (ptrdiff_t r = 0; r < (n ? n : 1); r++) {
         for (ptrdiff_t c = 0; c < NR; c += V) {
@@ -451,34 +418,37 @@ static void gemv_wide(real *y, const real *x, const real *W, const real *b, ptrd
 /* Rows of W that are prefetched: the columns' way takes a piece of each row, which prefetchers follow less well. */
 #define GEMV_PREFETCH_ROWS 12
 
-/* Eight vectors of outputs at a time; where W's row ends inside a vector, the load runs on into the next row, except in
- * W's last rows. */
+/* Outputs o .. fan_out, n vectors at a time; the first output that is left. */
+FM_INLINE ptrdiff_t gemv_block(real *y, const real *x, const real *W, const real *b, ptrdiff_t fan_in,
+                               ptrdiff_t fan_out, ptrdiff_t o, const int n) {
+    for (; o + n * V <= fan_out; o += n * V) {
+        vec sum[8];
+        for (int j = 0; j < n; j++)
+            sum[j] = b ? v_load(b + o + j * V) : v_set(0);
+        const real *w = W + o;
+        for (ptrdiff_t i = 0; i < fan_in; i++, w += fan_out) {
+            for (int j = 0; j < n * V; j += 64 / (int)sizeof(real))
+                __builtin_prefetch(w + GEMV_PREFETCH_ROWS * fan_out + j);
+            for (int j = 0; j < n; j++)
+                sum[j] = v_fma(v_set(x[i]), v_load(w + j * V), sum[j]);
+        }
+        for (int j = 0; j < n; j++)
+            v_store(y + o + j * V, sum[j]);
+    }
+    return o;
+}
+
+/* y = b + x W. Where W's row ends inside a vector, the load runs on into the next row, except in W's last rows. */
 static void gemv(real *y, const real *x, const real *W, const real *b, ptrdiff_t fan_in, ptrdiff_t fan_out) {
     ptrdiff_t o = 0;
     if (fan_out > GEMV_WIDE_COLUMNS) {
         gemv_wide(y, x, W, b, fan_in, fan_out);
         o = fan_out;
     }
-#define FORWARD_ROW_BLOCK(n)                                                                                           \
-    for (; o + (n) * V <= fan_out; o += (n) * V) {                                                                     \
-        vec sum[n];                                                                                                    \
-        for (int j = 0; j < (n); j++)                                                                                  \
-            sum[j] = b ? v_load(b + o + j * V) : v_set(0);                                                             \
-        const real *w = W + o;                                                                                         \
-        for (ptrdiff_t i = 0; i < fan_in; i++, w += fan_out) {                                                         \
-            for (int j = 0; j < (n) * V; j += 64 / (int)sizeof(real))                                                  \
-                __builtin_prefetch(w + GEMV_PREFETCH_ROWS * fan_out + j);                                              \
-            for (int j = 0; j < (n); j++)                                                                              \
-                sum[j] = v_fma(v_set(x[i]), v_load(w + j * V), sum[j]);                                                \
-        }                                                                                                              \
-        for (int j = 0; j < (n); j++)                                                                                  \
-            v_store(y + o + j * V, sum[j]);                                                                            \
-    }
-    FORWARD_ROW_BLOCK(8)
-    FORWARD_ROW_BLOCK(4)
-    FORWARD_ROW_BLOCK(2)
-    FORWARD_ROW_BLOCK(1)
-#undef FORWARD_ROW_BLOCK
+    o = gemv_block(y, x, W, b, fan_in, fan_out, o, 8);
+    o = gemv_block(y, x, W, b, fan_in, fan_out, o, 4);
+    o = gemv_block(y, x, W, b, fan_in, fan_out, o, 2);
+    o = gemv_block(y, x, W, b, fan_in, fan_out, o, 1);
     if (o < fan_out) {
         const ptrdiff_t rest = fan_out - o, end = fan_in * fan_out;
         vec sum = b ? v_load_n(b + o, rest) : v_set(0);
@@ -508,7 +478,7 @@ static void forward_row(const fm_layer *l, void *y_, const void *x_) {
 /* ---- Single functions, for checks and benchmarks ---------------------------------------------------------------- */
 
 #define ROW(name)                                                                                                      \
-    static void map_##name(void *y, const void *x, ptrdiff_t n) { FM_MAP((real *)y, (const real *)x, n, v_##name(v)); }
+    static void map_##name(void *y, const void *x, ptrdiff_t n) { map(v_##name, y, x, n); }
 FM_MATH_FUNCTIONS(ROW)
 #undef ROW
 
@@ -560,6 +530,8 @@ const fm_kernels FM_PASTE(fm_kernels_, FM_ISA, _, FM_BITS) = {
     .update_scale = update_scale,
     .forward_row = forward_row,
     .forward_unpacked = forward_unpacked,
+    .loss_gradient = loss_gradient,
+    .loss_value = loss_value,
     .scratch_size = (KC + 1) * NR,
     .activations =
         {
@@ -575,7 +547,7 @@ const fm_kernels FM_PASTE(fm_kernels_, FM_ISA, _, FM_BITS) = {
         },
     .losses =
         {
-#define LOSS(name, target, output, ...) {#name, FM_TARGET_##target, FM_OUTPUT_##output, gradient_##name, value_##name},
+#define LOSS(name, target, output, ...) {#name, FM_TARGET_##target, FM_OUTPUT_##output},
 #include "losses.def"
 #undef LOSS
         },

@@ -15,18 +15,15 @@
 #include "fastmlp.h"
 #include "vmath.h"
 
-#define FM_LANES                                                                                                       \
-    ((ptrdiff_t)(2 * FM_VECTOR_BYTES / sizeof(real))) /* columns of a panel: NR where an array needs a constant */
-
 typedef uint64_t wide
     __attribute__((vector_size(FM_VECTOR_BYTES))); /* a word of 32 bits in each lane of 64, its upper half anything */
 #define WIDE ((ptrdiff_t)(FM_VECTOR_BYTES / sizeof(uint64_t)))
 
 /* Products of 64 bits of the lanes' lower halves. */
 static inline wide w_multiply(wide a, wide b) {
-#if defined(__AVX512F__) && FM_VECTOR_BYTES == 64
+#if FM_AVX512
     return (wide)_mm512_mul_epu32((__m512i)a, (__m512i)b);
-#elif defined(__AVX2__) && FM_VECTOR_BYTES == 32
+#elif FM_AVX2
     return (wide)_mm256_mul_epu32((__m256i)a, (__m256i)b);
 #elif defined(__SSE2__)
     return (wide)_mm_mul_epu32((__m128i)a, (__m128i)b);
@@ -36,7 +33,7 @@ static inline wide w_multiply(wide a, wide b) {
 }
 
 /* word[j][c] = word j of Philox at counter (group, column + c, stream, step) */
-static void philox(uint32_t word[4][FM_LANES], const fm_rng *rng, uint32_t group, ptrdiff_t column, uint32_t stream) {
+static void philox(uint32_t word[4][NR], const fm_rng *rng, uint32_t group, ptrdiff_t column, uint32_t stream) {
     const wide zero = {0}, m0 = zero + 0xD2511F53u, m1 = zero + 0xCD9E8D57u;
     for (ptrdiff_t c = 0; c < NR; c += WIDE) {
         wide x0 = zero + group, x1 = zero, x2 = zero + stream, x3 = zero + rng->step;
@@ -65,7 +62,7 @@ static void draw_keep(real *restrict keep, const fm_rng *rng, ptrdiff_t first, p
                       uint32_t stream, double rate, real kept) {
     const ptrdiff_t start = rng->row + first, end = start + rows;
     const uint32_t least = (uint32_t)(rate * 4294967296.0);
-    uint32_t word[4][FM_LANES];
+    uint32_t word[4][NR];
     for (ptrdiff_t row = start; row < end; row++, keep += NR) {
         if (row == start || row % 4 == 0)
             philox(word, rng, (uint32_t)(row / 4), column, stream);
@@ -79,7 +76,7 @@ static void drop(real *restrict P, const fm_rng *rng, ptrdiff_t first, ptrdiff_t
                  uint32_t stream, double rate, real kept) {
     const ptrdiff_t start = rng->row + first, end = start + rows;
     const uint32_t least = (uint32_t)(rate * 4294967296.0);
-    uint32_t word[4][FM_LANES];
+    uint32_t word[4][NR];
     for (ptrdiff_t row = start; row < end; row++, P += NR) {
         if (row == start || row % 4 == 0)
             philox(word, rng, (uint32_t)(row / 4), column, stream);
@@ -103,7 +100,7 @@ static inline vec v_sin_turn(vec t) {
 
 /* (k + 1/2) / 2^23 for the upper 23 bits k of each word: exact in both element types, and never 0. */
 static inline vec v_uniform(const uint32_t *word) {
-    real u[FM_VECTOR_BYTES / sizeof(real)];
+    real u[V];
     for (ptrdiff_t i = 0; i < V; i++)
         u[i] = (real)(int32_t)(word[i] >> 9);
     return (v_load(u) + v_set((real)0.5)) * v_set((real)(1.0 / 8388608.0));
@@ -123,8 +120,8 @@ static inline void normals(real *n0, real *n1, const uint32_t *u0, const uint32_
 static void add_noise(real *restrict P, const fm_rng *rng, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t column,
                       uint32_t stream, real deviation) {
     const ptrdiff_t start = rng->row + first, end = start + rows;
-    uint32_t word[4][FM_LANES];
-    real normal[4][FM_LANES];
+    uint32_t word[4][NR];
+    real normal[4][NR];
     for (ptrdiff_t row = start; row < end; row++, P += NR) {
         if (row == start || row % 4 == 0) {
             philox(word, rng, (uint32_t)(row / 4), column, stream);

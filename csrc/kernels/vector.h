@@ -219,4 +219,22 @@ static inline vec v_sqrt(vec a) {
     return r;
 #endif
 }
+
+/* y[i] = f(x[i]) for i < n; y may be x. */
+FM_INLINE void map(vec (*const f)(vec x), real *y, const real *x, ptrdiff_t n) {
+    ptrdiff_t i = 0;
+    for (; i + V <= n; i += V)
+        v_store(y + i, f(v_load(x + i)));
+    if (i < n)
+        v_store_n(y + i, f(v_load_n(x + i, n - i)), n - i);
+}
+
+/* y[i] = f(x[i], k) for i < n; y may be x. */
+FM_INLINE void map_with(vec (*const f)(vec x, vec k), vec k, real *y, const real *x, ptrdiff_t n) {
+    ptrdiff_t i = 0;
+    for (; i + V <= n; i += V)
+        v_store(y + i, f(v_load(x + i), k));
+    if (i < n)
+        v_store_n(y + i, f(v_load_n(x + i, n - i), k), n - i);
+}
 #endif

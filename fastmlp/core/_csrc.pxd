@@ -96,11 +96,6 @@ cdef extern from "fastmlp.h" nogil:
     ctypedef struct fm_loss_row:
         const char *name
         int target_is_class, output
-        void (*gradient)(void *z, double *value, void *scratch, const fm_targets *targets, const Py_ssize_t *order,
-                         const Py_ssize_t *partner, Py_ssize_t first_target, Py_ssize_t first, Py_ssize_t rows,
-                         Py_ssize_t columns, Py_ssize_t stride) noexcept nogil
-        void (*value)(void *a, double *value, void *scratch, const fm_targets *targets, Py_ssize_t first_target,
-                      Py_ssize_t rows, Py_ssize_t columns) noexcept nogil
 
     ctypedef struct fm_optimizer_row:
         const char *name
@@ -129,6 +124,11 @@ cdef extern from "fastmlp.h" nogil:
                              int accumulate) noexcept nogil
         void (*batch_norm_forward)(const fm_layer *layer, Py_ssize_t p, Py_ssize_t batch, Py_ssize_t stride) noexcept nogil
         void (*update_running_statistics)(const fm_layer *layer, Py_ssize_t p, const fm_hyper *hyper) noexcept nogil
+        void (*loss_gradient)(int loss, void *z, double *value, void *scratch, const fm_targets *targets,
+                              const Py_ssize_t *order, const Py_ssize_t *partner, Py_ssize_t first_target, Py_ssize_t first,
+                              Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t stride) noexcept nogil
+        void (*loss_value)(int loss, void *a, double *value, void *scratch, const fm_targets *targets,
+                           Py_ssize_t first_target, Py_ssize_t rows, Py_ssize_t columns) noexcept nogil
         void (*backward)(const fm_layer *layer, const fm_layer *below, void *scratch, Py_ssize_t p0, Py_ssize_t p1,
                          Py_ssize_t first, Py_ssize_t rows, Py_ssize_t stride) noexcept nogil
         void (*batch_norm_backward)(const fm_layer *layer, Py_ssize_t p, Py_ssize_t batch, Py_ssize_t stride) noexcept nogil

@@ -414,5 +414,5 @@ cdef class Plan:
         values = numpy_empty(n, "float64")
         cdef double *value = <double *> flat(values, n, b'd', "values", True)
         with nogil:
-            self.k.losses[row].value(a, value, scratch.at, &targets, 0, n, O)
+            self.k.loss_value(row, a, value, scratch.at, &targets, 0, n, O)
         return values

@@ -196,14 +196,14 @@ cdef class Kernels:
         """(dz, value per row, value alone) at z for the targets y[order], mixed with y[partner]; the last from z's output, for
         the plain targets y[:rows]."""
         cdef fm_targets targets
-        cdef const fm_loss_row *row = &self.k.losses[list(LOSSES).index(name)]
+        cdef int loss = list(LOSSES).index(name)
         cdef Py_ssize_t rows = z.shape[0], O = z.shape[1]
         cdef Panels dz = Panels(self, rows, O, 3).set(z)
         scratch = numpy.empty(2 * rows * (O + 1) + 64, self.dtype)
         value, check = guarded(rows, "float64")
         memset(&targets, 0, sizeof(targets))
         targets.parameter, targets.smoothing, targets.mix = parameter, smoothing, mix
-        y = numpy.ascontiguousarray(y, numpy.intp if row.target_is_class else self.dtype)
+        y = numpy.ascontiguousarray(y, numpy.intp if self.k.losses[loss].target_is_class else self.dtype)
         targets.classes = <Py_ssize_t *> address(y)
         targets.values = address(y)
         if weights is not None:
@@ -223,8 +223,8 @@ cdef class Kernels:
         cdef Py_ssize_t *order_at = <Py_ssize_t *> address(order) if order is not None else NULL
         cdef Py_ssize_t *partner_at = <Py_ssize_t *> address(partner) if partner is not None else NULL
         start()
-        row.gradient(dz.at, value_at, scratch_at, &targets, order_at, partner_at, 0, 3, rows, O, dz.stride)
-        row.value(a_at, plain_at, scratch_at, &targets, 0, rows, O)
+        self.k.loss_gradient(loss, dz.at, value_at, scratch_at, &targets, order_at, partner_at, 0, 3, rows, O, dz.stride)
+        self.k.loss_value(loss, a_at, plain_at, scratch_at, &targets, 0, rows, O)
         stop()
         for guard in (check, check_output, check_plain):
             guard(name)

@@ -427,8 +427,8 @@ cdef class Trainer(Workspace):
                     self.up(&self.layers[l], row, n)
                 fm_profile_mark(profile, self.n_layers, FM_SECTION_forward, l)
             if s == self.n_segments - 1:
-                self.k.losses[self.loss_row].gradient(last.dz, self.values + row, self.scratch + thread * self.scratch_bytes,
-                                                      e.targets, order, partner, first + row, row, n, O, self.stride)
+                self.k.loss_gradient(self.loss_row, last.dz, self.values + row, self.scratch + thread * self.scratch_bytes,
+                                     e.targets, order, partner, first + row, row, n, O, self.stride)
                 fm_profile_mark(profile, self.n_layers, FM_SECTION_loss, 0)
                 self.down(s, row, row + n, thread)
             row += n
