@@ -1,13 +1,12 @@
-"""Every kernel of this machine against the reference: the cases that `python -m fastmlp check`, the tests and the
-benchmarks share. They are made from the tables of the C code, so a new row is checked without a word here.
+"""Every kernel of this machine against the reference: the cases of `python -m fastmlp check`, the tests and the benchmarks.
 
-Only __main__, tests and benchmarks import this file; it is the one place where compiled code and reference.py meet.
-An error is measured in a unit that says what may be expected of the operation:
+They are made from the tables of the C code, so a new row is checked without a change here. An error is measured in the unit that
+suits the operation:
 
     ulp      units in the last place of the exact result, which is computed in extended precision
-    n eps    the rounding of a sum of n products: n eps |A| |B| (Higham 2002, section 3.1), or of n steps on numbers of
-             that size
-    exact    0: data is moved, not computed with
+    n eps    the rounding of a sum of n products: n eps |A| |B| (Higham 2002, section 3.1), or of n operations on numbers
+             of that size
+    exact    0: data is moved only
 """
 
 from __future__ import annotations
@@ -23,14 +22,14 @@ from fastmlp.core._testing import MATH, Kernels
 
 Array = np.ndarray
 
-# Largest errors in ulps that vmath.h states, rounded up.
+# Largest errors in ulps that vmath.h documents, rounded up.
 ULPS = {"exp": 2.0, "log": 2.0, "tanh": 2.0, "logistic": 4.0, "expm1": 2.0, "log1p": 2.0}
-# An activation is a handful of such functions and roundings.
+# An activation combines a few such functions and roundings.
 ACTIVATION_ULPS = 8.0
 
 
 class Outcome(NamedTuple):
-    """What one case found: the largest error, the bound it must not exceed, and their unit."""
+    """Result of a case: the largest error, its bound, and their unit."""
 
     error: float
     bound: float
@@ -42,14 +41,14 @@ class Outcome(NamedTuple):
 
 
 class Case(NamedTuple):
-    """An operation; run(kernels, (B, I, O), draws) computes it both ways."""
+    """An operation; run(kernels, (B, I, O), draws) compares the kernel with the reference."""
 
     operation: str
     run: Callable[[Kernels, tuple[int, int, int], np.random.RandomState], Outcome]
 
 
 def largest(error: Array | float, unit: Array | float) -> float:
-    """max |error| / unit; 0 for nothing at all, infinity where NaN stands against a number."""
+    """max |error| / unit; 0 for empty arrays, infinity for a NaN."""
     ratio = np.abs(np.asarray(error, dtype=np.float64)) / np.maximum(
         np.asarray(unit, dtype=np.float64), np.finfo(np.float64).tiny
     )
@@ -57,10 +56,10 @@ def largest(error: Array | float, unit: Array | float) -> float:
 
 
 def in_ulps(got: Array, want: Array, floor: float = 0.0) -> float:
-    """Largest difference in ulps of the exact values `want` (extended precision), or of `floor` where they are smaller."""
+    """Largest difference in ulps of the exact values `want` (extended precision), or of `floor` if that is larger."""
     with np.errstate(over="ignore"):
         rounded = want.astype(got.dtype)
-    finite = np.isfinite(rounded) | ~np.isinf(got)  # beyond the largest number, infinity is the right answer
+    finite = np.isfinite(rounded) | ~np.isinf(got)  # where the exact value overflows, infinity is correct
     spacing = np.spacing(np.maximum(np.abs(rounded[finite]), got.dtype.type(floor))).astype(np.float64)
     return largest(got[finite].astype(want.dtype) - want[finite], spacing)
 
@@ -73,7 +72,7 @@ def numbers(K: Kernels, draws: np.random.RandomState, *shape: int) -> Array:
 
 
 def spread(K: Kernels, draws: np.random.RandomState, n: int) -> Array:
-    """Numbers of all sizes that the functions treat apart: tiny, around the switches of formula, large."""
+    """Numbers in every range that the functions distinguish: tiny, around the changes of formula, large."""
     scale = np.array([1e-20, 1e-3, 0.5, 1.0, 5.0, 30.0, 90.0])
     x: Array = (draws.standard_normal(n) * scale[np.arange(n) % len(scale)]).astype(K.dtype)
     return x
@@ -94,7 +93,7 @@ EXACT: dict[str, Callable[[Array], Array]] = {
     "expm1": np.expm1,
     "log1p": np.log1p,
 }
-# Functions that are made for some numbers only: any number, brought there.
+# Functions with a smaller domain: maps of any number into it.
 DOMAINS: dict[str, Callable[[Array], Array]] = {
     "log": lambda x: np.abs(x) + np.finfo(x.dtype).tiny,
     "expm1": lambda x: -np.abs(x),
@@ -118,7 +117,7 @@ def activation_case(name: str) -> Case:
     def run(K: Kernels, shape: tuple[int, int, int], draws: np.random.RandomState) -> Outcome:
         x = spread(K, draws, shape[0] * shape[1])
         exact = np.asarray(reference.ACTIVATIONS[name][0](x.astype(np.longdouble)))
-        floor = 1e3 * float(np.finfo(K.dtype).tiny)  # x logistic(x), say, passes through a subnormal number
+        floor = 1e3 * float(np.finfo(K.dtype).tiny)  # an intermediate result, as in x logistic(x), may be subnormal
         return Outcome(in_ulps(K.activation(name, x, offset=K.offset), exact, floor), ACTIVATION_ULPS, "ulp")
 
     return Case(f"activation {name}", run)
@@ -141,7 +140,7 @@ def output_case(name: str) -> Case:
     def run(K: Kernels, shape: tuple[int, int, int], draws: np.random.RandomState) -> Outcome:
         z = 4 * numbers(K, draws, shape[0], max(shape[2], 1))
         want = reference.OUTPUTS[name](z.astype(np.longdouble))
-        # softmax: z - max is rounded before exp makes a relative error of it, then a row is summed
+        # softmax: exp turns the rounding of z - max into a relative error, then a row is summed
         bound = ACTIVATION_ULPS + 2 * float(np.abs(z).max(initial=0)) + z.shape[1]
         return Outcome(in_ulps(K.output(name, z), want), bound, "ulp")
 
@@ -168,7 +167,7 @@ def loss_case(name: str) -> Case:
         k, mix, smoothing = 0.7, 0.6, 0.1
         output, value_of, slope = reference.LOSSES[name]
         a, wide = reference.OUTPUTS[output](z.astype(np.float64)), y if y.ndim == 1 else y.astype(np.float64)
-        # The clipped probability 1 - p of a sure prediction is known to eps, so its logarithm to eps / (1 - p).
+        # The clipped probability 1 - p of a confident prediction has error eps, so its logarithm has eps / (1 - p).
         largest_y = np.abs(wide).max(initial=0) * (outputs if y.ndim == 2 else 1)
         unit = 4.0 * (outputs + 4) * eps_of(K) * (np.exp(np.abs(z).max(axis=1, initial=1.0)) + largest_y)
         dz, value, plain = K.loss(name, z, y, weights, order, parameter=k)
@@ -225,7 +224,7 @@ def gather_case(source: str) -> Case:
 
 
 def product_error(K: Kernels, got: Array, want: Array, A: Array, B: Array, slope: Array | float = 1.0) -> float:
-    """In units of (n + 1) eps |A| |B|, n the number of products in a sum; the 1 stands for the bias."""
+    """Error in units of (n + 2) eps |A| |B|, n the number of products in a sum."""
     bound = (A.shape[1] + 2) * eps_of(K) * (np.abs(A).astype(np.float64) @ np.abs(B).astype(np.float64) + 1e-30)
     return largest(got - want, bound * slope)
 
@@ -241,7 +240,7 @@ def forward_case(name: str) -> Case:
             product_error(K, z, augmented @ Wb.astype(np.float64), augmented, Wb),
             largest(y - reference.ACTIVATIONS[name][0](wide), ACTIVATION_ULPS * eps_of(K) * (1 + np.abs(wide))),
         ]
-        for r in range(min(B, 2)):  # a row on its own: the same bits
+        for r in range(min(B, 2)):  # a single row gives the same bits
             errors.append(0.0 if np.array_equal(K.forward_row(x[r], W, b, name, offset=K.offset), y[r]) else np.inf)
         errors.append(0.0 if np.array_equal(K.forward_unpacked(x, W, b, name), y) else np.inf)
         return Outcome(max(errors), 1.0, "n eps")
@@ -250,7 +249,7 @@ def forward_case(name: str) -> Case:
 
 
 def sparse_rows(K: Kernels, draws: np.random.RandomState, rows: int, columns: int) -> tuple[Any, Array, Array]:
-    """(canonical CSR matrix, an order of its rows with repetitions, those rows densely); some rows are empty."""
+    """(canonical CSR matrix, an order of its rows with repetitions, those rows as a dense array); some rows are empty."""
     from scipy.sparse import csr_array
 
     X = np.where(draws.uniform(size=(rows + 2, columns)) < draws.choice([0, 0.1, 0.5], size=(rows + 2, 1)), 1.0, 0.0)
@@ -267,7 +266,7 @@ def forward_csr_case() -> Case:
         y = K.forward_csr(X, order, W, b, "relu", first=K.first)
         augmented, Wb = np.hstack([x, np.ones((B, 1))]), np.vstack([W, b])
         error = product_error(K, y, np.maximum(augmented @ Wb.astype(np.float64), 0), augmented, Wb)
-        same = np.array_equal(y, K.forward(x, W, b, "relu")[0])  # zeros left out leave the same numbers
+        same = np.array_equal(y, K.forward(x, W, b, "relu")[0])  # skipping zeros does not change the bits
         return Outcome(error if same else np.inf, 1.0, "n eps")
 
     return Case("forward CSR", run)
@@ -336,7 +335,7 @@ def gradient_case() -> Case:
 
 def optimizer_case(name: str) -> Case:
     def run(K: Kernels, shape: tuple[int, int, int], draws: np.random.RandomState) -> Outcome:
-        _, I, O = shape  # a batch of one row: each gradient is one product, and the rule's own rounding is what is seen
+        _, I, O = shape  # one row: each gradient is a single product, so the error is the update rule's own
         x, dz, W, b = numbers(K, draws, 1, I), numbers(K, draws, 1, O), numbers(K, draws, I, O), numbers(K, draws, O)
         n_state, rule = reference.OPTIMIZERS[name]
         state_W = [np.abs(numbers(K, draws, I, O)) for _ in range(n_state)]
@@ -358,8 +357,8 @@ def optimizer_case(name: str) -> Case:
         for w, g, state, of_part, new_w, new_state in parts:
             old_state = tuple(s.astype(np.float64) for s in state)
             want_w, want_state = rule(w, g, old_state, of_part, t)
-            # A step is a sum, of the gradient and what is left of earlier ones: its rounding is of its terms' size, not its own.
-            # The state is positive here, so with one of the signs no two terms cancel.
+            # A step is a sum of gradients, which may cancel: its rounding error scales with its terms. The state is positive, so
+            # with one of the two signs of g no terms cancel.
             step = sum(np.abs(rule(np.zeros_like(w), sign * np.abs(g), old_state, of_part, t)[0]) for sign in (1, -1))
             errors.append(largest(new_w - want_w, eps_of(K) * (np.abs(w) + np.abs(want_w) + step)))
             for got, want, old in zip(new_state, want_state, old_state, strict=True):
@@ -369,7 +368,7 @@ def optimizer_case(name: str) -> Case:
     return Case(f"update {name}", run)
 
 
-# ---- What a training run does beyond the plain one --------------------------------------------------------------------------
+# ---- Options of training --------------------------------------------------------------------------------------------------
 
 SEED = 0x9E3779B97F4A7C15
 
@@ -411,7 +410,7 @@ def normalised_case(name: str) -> Case:
         f, derivative = reference.ACTIVATIONS[name]
         du = wide[3] * derivative(u, f(u))
         want_dz, want_scale, want_b = reference.normalise_gradient(du, xhat, slope, wide[1])
-        # An error in z's mean or variance moves every row; with one or two rows, 1 / sqrt(variance) may be as large as 300.
+        # An error in z's mean or variance affects every row; with one or two rows, 1 / sqrt(variance) may reach 300.
         unit = (
             0.1
             * (B + 8)
@@ -451,7 +450,7 @@ def augment_case() -> Case:
 
 
 def training_case(loss: str, optimizer: str) -> Case:
-    """Three steps of a small network, all kernels together, on the instruction set that was chosen at import."""
+    """Three steps of a small network: all kernels together, on the instruction set chosen at import."""
 
     def run(K: Kernels, shape: tuple[int, int, int], draws: np.random.RandomState) -> Outcome:
         rows, sizes = 50, (11, 17, 9, 5)
@@ -507,7 +506,7 @@ def training_cases() -> Iterator[Case]:
         yield training_case("log_loss", optimizer)
 
 
-# Shapes that check runs: more than a chunk of k, more than a block of rows, and edges everywhere.
+# More than a chunk of k, more than a block of rows, and edges in every dimension.
 CHECK_SHAPE = (67, 301, 45)
 
 

@@ -46,7 +46,7 @@ _STATE_ARRAYS = {"adam": ("ms", "vs"), "sgd_momentum": ("velocities",), "sgd_nes
 
 
 def _activation(network: Network, asked: Any) -> str:
-    """The one name that scikit-learn has for all hidden layers."""
+    """The name of the activation that all hidden layers share, which scikit-learn must have."""
     names = set(network.activations) or ({asked} if isinstance(asked, str) else {"identity"})
     if len(names) > 1:
         raise ValueError(
@@ -54,7 +54,7 @@ def _activation(network: Network, asked: Any) -> str:
         )
     (name,) = names
     if name not in _THEIR_ACTIVATIONS:
-        raise ValueError(f"activation={name!r} is none of scikit-learn's, which are {_THEIR_ACTIVATIONS}.")
+        raise ValueError(f"activation={name!r}: scikit-learn has only {_THEIR_ACTIVATIONS}.")
     return name
 
 
@@ -66,13 +66,13 @@ def to_sklearn(estimator: Any) -> Any:
     hidden = network.layer_sizes[:-1]
     if network.residual and any(a == b for a, b in pairwise(hidden)):
         raise ValueError(
-            f"residual=True: scikit-learn has no connections past a layer, this network has layers {hidden}."
+            f"residual=True: scikit-learn has no residual connections, which this network with layers {hidden} has."
         )
     cls = neural_network.MLPClassifier if is_classifier(estimator) else neural_network.MLPRegressor
     theirs, lost = _their_parameters(cls, estimator)
     if network.out_activation == "exp" and theirs.get("loss") != "poisson":
         raise ValueError(
-            f"loss={estimator.loss!r}: the network was trained with another, whose output is an exponential."
+            f"loss={estimator.loss!r}: the network was trained with loss='poisson', whose output is an exponential."
         )
     theirs["activation"] = _activation(network, estimator.activation)
     other = cls(**theirs)
@@ -86,11 +86,8 @@ def to_sklearn(estimator: Any) -> Any:
     _copy_shared(estimator, other)
     other.coefs_, other.intercepts_ = _split(network.parameters, network)
     other._best_coefs, other._best_intercepts = _split(network.parameters, network)
-    other.n_layers_, other.n_outputs_, other.out_activation_ = (
-        len(network.layer_sizes),
-        network.layer_sizes[-1],
-        network.out_activation,
-    )
+    other.n_layers_, other.n_outputs_ = len(network.layer_sizes), network.layer_sizes[-1]
+    other.out_activation_ = network.out_activation
     if is_classifier(estimator):
         other._label_binarizer = _binarizer(estimator)
     state = getattr(estimator, "_optimizer_state", None)
@@ -118,7 +115,7 @@ def _their_parameters(cls: type, estimator: Any) -> tuple[dict[str, Any], list[s
 
 
 def _same(value: Any, default: Any) -> bool:
-    """Whether a value is the default; arrays never are."""
+    """Whether a value is the default. An array never is."""
     return type(value) is type(default) and bool(value == default)
 
 
@@ -144,7 +141,7 @@ def _copy_shared(source: Any, target: Any) -> None:
 
 
 def _binarizer(estimator: Any) -> LabelBinarizer:
-    """The one that scikit-learn would have fitted."""
+    """The LabelBinarizer that scikit-learn would have fitted."""
     binarizer = LabelBinarizer()
     binarizer.classes_ = estimator.classes_.copy()
     binarizer.y_type_, binarizer.sparse_input_ = estimator._target_type, estimator._sparse_target
@@ -158,14 +155,8 @@ def _their_optimizer(theirs: Any, state: dict[str, Any], rate: float, network: N
         optimizer = AdamOptimizer(parameters, theirs.learning_rate_init, theirs.beta_1, theirs.beta_2, theirs.epsilon)
         optimizer.t = state["n_updates"]
     else:
-        optimizer = SGDOptimizer(
-            parameters,
-            theirs.learning_rate_init,
-            theirs.learning_rate,
-            theirs.momentum,
-            theirs.nesterovs_momentum,
-            theirs.power_t,
-        )
+        rule = (theirs.learning_rate, theirs.momentum, theirs.nesterovs_momentum, theirs.power_t)
+        optimizer = SGDOptimizer(parameters, theirs.learning_rate_init, *rule)
         optimizer.learning_rate = rate
     for name, flat in zip(_STATE_ARRAYS[state["rule"]], state["arrays"], strict=True):
         weights, biases = _split(flat, network)

@@ -1,17 +1,15 @@
 """Growing a trained network, wider or deeper, without changing what it computes (Chen, Goodfellow, Shlens, ICLR 2016).
 
-When the function can be kept:
+When that is possible:
 
-    wider   always; in a residual network where the same layers stay as wide as their input
-    deeper  a new layer begins as the identity. Without a residual connection that takes an activation with
-            f(f(x)) = f(x): identity, relu; and not before the first hidden layer, but with identity. With one
-            it takes f(0) = 0 and a slope there that is not 0, or the layer could never learn: not relu, not logistic.
+    wider   always; in a residual network, if the same layers stay as wide as their input
+    deeper  a new layer starts as the identity. Without a residual connection, this needs an activation with f(f(x)) = f(x):
+            identity or relu; before the first hidden layer, identity only. With a residual connection, it needs f(0) = 0 and a
+            slope at 0 that is not 0, or the layer could never learn: not relu, not logistic.
 
-With batch normalisation, what training makes of a batch should be kept too. A new residual layer has scale 0. Without residual
-connections, a new layer's scale and shift are the deviation and the mean of what enters it, which are reckoned from the layer
-before, as if its sums were normally distributed.
-
-It refuses to train, and to know estimators. Used by ``base``.
+With batch normalisation, the output in training is kept too. A new residual layer has scale 0. Without residual connections, a
+new layer's scale and shift are the standard deviation and the mean of its input, computed from the layer before as if the sums
+there were normally distributed.
 """
 
 from __future__ import annotations
@@ -33,7 +31,7 @@ _IDEMPOTENT = ("identity", "relu")
 
 
 def grow_sequence(values: Sequence[T], origin: Sequence[int | None], new: T | None = None) -> list[T]:
-    """One value per layer for a grown network: a layer that is ``new`` takes that, or else the value of the one before it."""
+    """One value per layer of a grown network. A new layer takes ``new``, or the value of the layer before it."""
     grown: list[T] = []
     for old in origin:
         if old is not None:
@@ -46,7 +44,7 @@ def grow_sequence(values: Sequence[T], origin: Sequence[int | None], new: T | No
 def grow_network(
     network: Network, hidden_layer_sizes: Sequence[int], rng: np.random.RandomState
 ) -> tuple[Network, list[int | None]]:
-    """The network with these hidden layers and the same function, and the hidden layer that each of them was, None for a new one.
+    """Grow a network to these hidden layers. Returns it and the old index of each hidden layer, None for a new one.
 
     Raises
     ------
@@ -69,7 +67,7 @@ def grow_network(
 
 
 def _thin_sizes(network: Network, origin: Sequence[int | None]) -> list[int]:
-    """Units per layer, input included, before anything is widened: a new layer is as wide as what enters it."""
+    """Units per layer, input included, before layers are widened: a new layer is as wide as its input."""
     thin = [network.layer_sizes[0]]
     for old in origin:
         thin.append(thin[-1] if old is None else network.layer_sizes[1 + old])
@@ -77,12 +75,14 @@ def _thin_sizes(network: Network, origin: Sequence[int | None]) -> list[int]:
 
 
 def _why_not(network: Network, sizes: Sequence[int], origin: Sequence[int | None]) -> str:
-    """What stands against growing that way; '' for nothing."""
+    """Why the network cannot grow this way; '' if it can."""
     thin, wide = _thin_sizes(network, origin), [network.layer_sizes[0], *sizes]
     if any(size < least for size, least in zip(wide, thin, strict=True)):
         return f"layers of {thin[1:]} units would become {tuple(sizes)}, which is narrower"
     if network.residual and [a == b for a, b in pairwise(thin)] != [a == b for a, b in pairwise(wide)]:
-        return f"its residual connections, where layers are as wide as their input, would come or go between {thin} and {wide}"
+        return (
+            f"its residual connections, where layers are as wide as their input, would change between {thin} and {wide}"
+        )
     for place, (old, name) in enumerate(zip(origin, grow_sequence(network.activations, origin), strict=True)):
         if old is not None:
             continue
@@ -90,14 +90,14 @@ def _why_not(network: Network, sizes: Sequence[int], origin: Sequence[int | None
             flat = Network((1, 1), out_activation=name, dtype="float64", parameters=[1.0, 0.0])
             at_zero, beyond = flat.forward(np.array([[0.0], [-1e-3]])).ravel()
             if at_zero != 0 or beyond == 0:
-                return f"a residual layer with {name} cannot both add nothing and learn"
+                return f"a residual layer with {name} cannot start as the identity and learn"
         elif name not in _IDEMPOTENT or (place == 0 and name != "identity"):
-            return f"a layer with {name} at place {place} cannot pass on what enters it"
+            return f"a layer with {name} at position {place} cannot be the identity"
     return ""
 
 
 def _deepened(network: Network, origin: Sequence[int | None], rng: np.random.RandomState) -> Network:
-    """With new layers as wide as what enters them, which pass it on."""
+    """Insert the new layers, as wide as their input; each computes the identity."""
     thin = _thin_sizes(network, origin)
     names = grow_sequence(network.activations, origin)
     grown = _empty(network, [*thin, network.layer_sizes[-1]], names, rng)
@@ -105,7 +105,7 @@ def _deepened(network: Network, origin: Sequence[int | None], rng: np.random.Ran
         "identity",
         np.zeros(thin[0]),
         np.ones(thin[0]),
-    )  # of X they are not known
+    )  # for the input, whose moments are unknown
     for layer, old in enumerate([*origin, len(network.coefs) - 1]):
         normalised = layer < len(grown.scales)
         if old is not None:
@@ -121,7 +121,7 @@ def _deepened(network: Network, origin: Sequence[int | None], rng: np.random.Ran
         elif not normalised:
             grown.coefs[layer][...] = 0
         if normalised and network.residual:
-            # W = 0 would do for prediction; but from its first step on, normalisation would make it as large as any layer.
+            # W = 0 would be undone by normalisation in the first training step.
             grown.scales[layer][...] = 0
         elif normalised:
             mean, variance = _moments(*before)
@@ -131,18 +131,18 @@ def _deepened(network: Network, origin: Sequence[int | None], rng: np.random.Ran
 
 
 def _moments(activation: str, mean: np.ndarray, deviation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and variance of f(u), u = mean + deviation * a normal number, for the two functions that a new layer may have."""
+    """Mean and variance of f(u), u normal with this mean and deviation, for the two activations that a new layer may have."""
     m, d = mean.astype(np.float64), np.maximum(np.abs(deviation.astype(np.float64)), np.finfo(np.float32).tiny)
     if activation == "identity":
         return m, d * d
-    positive = 0.5 * np.array([math.erfc(-x) for x in m / d / math.sqrt(2)])  # how often u > 0
+    positive = 0.5 * np.array([math.erfc(-x) for x in m / d / math.sqrt(2)])  # P(u > 0)
     density = d * np.exp(-0.5 * (m / d) ** 2) / math.sqrt(2 * math.pi)
     first = m * positive + density
     return first, np.maximum((m * m + d * d) * positive + m * density - first * first, 0)
 
 
 def _widened(network: Network, sizes: Sequence[int], rng: np.random.RandomState) -> Network:
-    """With units doubled: two have the same incoming weights, and share the outgoing ones in unequal parts."""
+    """Widen layers by copying units. Copies have the same incoming weights and share the outgoing ones in unequal parts."""
     grown = _empty(network, [network.layer_sizes[0], *sizes, network.layer_sizes[-1]], network.activations, rng)
     copies, shares = np.arange(network.layer_sizes[0]), np.ones(network.layer_sizes[0])
     last = len(network.coefs) - 1
@@ -151,7 +151,7 @@ def _widened(network: Network, sizes: Sequence[int], rng: np.random.RandomState)
         fan_in, fan_out = W.shape
         if layer == last:
             copies = np.arange(fan_out)
-        elif not (network.residual and fan_in == fan_out):  # there, the units are those of the layer below
+        elif not (network.residual and fan_in == fan_out):  # there, the copies are those of the layer below
             copies, shares = _copies(fan_out, sizes[layer], rng)
         grown.coefs[layer][...], grown.intercepts[layer][...] = entering[:, copies], b[copies]
         if layer < len(grown.scales):
@@ -161,7 +161,7 @@ def _widened(network: Network, sizes: Sequence[int], rng: np.random.RandomState)
 
 
 def _copies(n: int, wanted: int, rng: np.random.RandomState) -> tuple[np.ndarray, np.ndarray]:
-    """Which of n units each of ``wanted`` is, and its share of that unit's outgoing weights; a unit's shares add up to 1."""
+    """For each of ``wanted`` units, the index of the unit that it copies and its share of the outgoing weights (sum 1 per unit)."""
     copies = np.concatenate([np.arange(n), rng.randint(n, size=wanted - n)])
     drawn = rng.uniform(0.5, 1.5, wanted)
     total = np.bincount(copies, weights=drawn, minlength=n)

@@ -1,8 +1,4 @@
-"""What weights and biases are before training: the names of ``weight_init`` and ``bias_init``, and their draws.
-
-It refuses to know networks: one array of one layer is drawn at a time, in float64. Imported by ``network``, and by
-``base`` for the names.
-"""
+"""Initial weights and biases: the names of ``weight_init`` and ``bias_init``, and their distributions. Drawn in float64."""
 
 from __future__ import annotations
 
@@ -15,7 +11,7 @@ import numpy as np
 
 
 class Layer(NamedTuple):
-    """What a draw may depend on."""
+    """The properties of a layer that initial values depend on."""
 
     fan_in: int
     fan_out: int
@@ -41,21 +37,21 @@ def _constant(value: Size) -> Draw:
     return lambda rng, layer, shape: np.full(shape, value(layer))
 
 
-# Columns that all reflections pass over together: those of a layer of 1,000 units stay in L2.
+# Columns per block: all reflections are applied to a block before the next, so that it stays in L2.
 _COLUMNS = 64
 
 
 def _orthogonal(rng: Any, layer: Layer, shape: tuple[int, ...]) -> np.ndarray:
     """Orthonormal columns, or rows where those are fewer, evenly distributed over all such matrices.
 
-    A product of reflections by normal vectors that grow shorter (Stewart 1980): what the QR factorisation of a normal
-    matrix gives, the signs chosen so that R's diagonal is positive (Mezzadri 2007). It is written out because LAPACK's
-    own has other bits on another processor, and on another number of threads.
+    A product of reflections by normal vectors of decreasing length (Stewart 1980): the Q of the QR factorisation of a normal
+    matrix, with signs such that R's diagonal is positive (Mezzadri 2007). LAPACK is not used because its bits depend on
+    the processor and the number of threads.
     """
     n, m = min(shape), max(shape)
     vectors = rng.normal(size=(n, m))
     signs = np.empty(n)
-    for k in range(n):  # (1 - v v^T) e_1 = -sign x / |x|, from v = x + sign |x| e_1 made sqrt(2) long
+    for k in range(n):  # (1 - v v^T) e_1 = -sign x / |x|, with v = x + sign |x| e_1 scaled to length sqrt(2)
         v = vectors[k, k:]
         signs[k] = -np.copysign(1.0, v[0])
         v[0] -= signs[k] * np.sqrt((v * v).sum())
@@ -71,9 +67,9 @@ def _orthogonal(rng: Any, layer: Layer, shape: tuple[int, ...]) -> np.ndarray:
     return q if shape[0] == m else q.T
 
 
-#: What ``bias_init`` may be by name; the sizes are those of the layer's weights.
+#: Names of ``bias_init``; fan_in and fan_out are those of the layer's weights.
 BIAS_INITIALISERS: dict[str, Draw] = {
-    # scikit-learn's form of the next one
+    # scikit-learn's form of glorot_uniform
     "auto": _uniform(lambda l: np.sqrt((2.0 if l.activation == "logistic" else 6.0) / (l.fan_in + l.fan_out))),
     # Glorot and Bengio, AISTATS 2010: variance 2 / (fan_in + fan_out)
     "glorot_uniform": _uniform(lambda l: np.sqrt(6.0 / (l.fan_in + l.fan_out))),
@@ -84,13 +80,13 @@ BIAS_INITIALISERS: dict[str, Draw] = {
     # LeCun, Bottou, Orr and Müller 1998, Efficient BackProp: variance 1 / fan_in
     "lecun_normal": _normal(lambda l: np.sqrt(1.0 / l.fan_in)),
 }
-#: What ``weight_init`` may be by name.
+#: Names of ``weight_init``.
 WEIGHT_INITIALISERS: dict[str, Draw] = {
     **BIAS_INITIALISERS,
     # Saxe, McClelland and Ganguli, ICLR 2014
     "orthogonal": _orthogonal,
 }
-#: What either may be as a pair (name, number): what the number is called, its least value, how to draw with it.
+#: Pairs (name, number) of either: the number's name, its least value, the distribution.
 PAIRS: dict[str, tuple[str, float, Callable[[Size], Draw]]] = {
     "normal": ("std >= 0", 0.0, _normal),
     "uniform": ("bound >= 0", 0.0, _uniform),
@@ -99,12 +95,12 @@ PAIRS: dict[str, tuple[str, float, Callable[[Size], Draw]]] = {
 
 
 def initialiser(argument: str, value: Any) -> Draw:
-    """The draw that ``value`` stands for.
+    """The function that draws initial values as ``value`` says.
 
     Parameters
     ----------
     argument : {'weight_init', 'bias_init'}
-        What the value was given as.
+        The argument's name.
     value : str, (str, float) or callable
         A name of ``WEIGHT_INITIALISERS`` or ``BIAS_INITIALISERS``; a pair ('normal', std), ('uniform', bound) or
         ('constant', value); or a callable (fan_in, fan_out, rng) that returns (fan_in, fan_out) weights or (fan_out,)
@@ -138,7 +134,7 @@ def initialiser(argument: str, value: Any) -> Draw:
 
 
 def _checked(argument: str, function: Callable[[int, int, Any], Any]) -> Draw:
-    """The user's function, held to its shape and to real numbers; ``Network`` looks whether they are finite."""
+    """The user's function, with a check of shape and type; ``Network`` checks that the numbers are finite."""
 
     def draw(rng: Any, layer: Layer, shape: tuple[int, ...]) -> np.ndarray:
         array = np.asarray(function(layer.fan_in, layer.fan_out, rng))

@@ -89,7 +89,7 @@ def selu_derivative(x: Array, y: Array) -> Array:
 
 
 def finite(x: Array) -> Array:
-    """x, infinities replaced by the largest numbers: what is multiplied by 0 then gives 0, its limit, and not NaN."""
+    """x, infinities replaced by the largest numbers: their product with 0 is then 0, the limit, and not NaN."""
     largest = np.finfo(np.float64).max
     return np.clip(x, -largest, largest)
 

@@ -200,7 +200,7 @@ def unbiased_variance(z: Array) -> Array:
 
 
 class Model(NamedTuple):
-    """Parameters and the optimizer's memory: ``state[k]`` holds k arrays for each of ``coefs + intercepts + scales``.
+    """Parameters and optimizer state: ``state[k]`` holds k arrays for each of ``coefs + intercepts + scales``.
 
     ``scales``, ``means`` and ``variances`` hold one array per hidden layer with batch normalisation, else nothing; the
     layer's intercept is then its shift.
