@@ -9,7 +9,7 @@ SOURCES := pyproject.toml setup.py $(shell find csrc fastmlp -type f \
 # What `make` alone lists.
 FIRST := install demo test docs bench dev help-all
 
-.PHONY: help help-all install dev demo examples test test-all test-oldest docs lint types wheel wheel-test bench bench-check bench-peers bench-scale bench-start bench-corners bench-methods profile check \
+.PHONY: help help-all install dev demo examples test test-all coverage test-oldest docs lint types wheel wheel-test bench bench-check bench-peers bench-scale bench-start bench-corners bench-methods profile check \
   debug asan ubsan tsan valgrind fuzz soak test-isa test-serial check-aarch64 thorough annotate sdist format clean
 
 help:
@@ -52,6 +52,17 @@ ALL := -m ""
 
 test-all: $(VENV)/installed ## all tests
 	$(BIN)/pytest $(ALL) $(TESTS)
+
+# In a copy of the tree: its extension modules report every line to the tracer, with and without the interpreter's lock, and are slow.
+# What runs in processes of its own is not counted.
+coverage:      ## lines of Python and of Cython that the fast tests execute; COVERAGE_ARGS="-m ''" for all tests
+	rm -rf .venv-coverage && $(PYTHON) -m venv .venv-coverage && mkdir .venv-coverage/tree
+	cp -r *.md LICENSE Makefile pyproject.toml setup.py .ci .github csrc docs examples fastmlp tests .venv-coverage/tree/
+	cd .venv-coverage/tree && rm -f fastmlp/core/*.so && FASTMLP_COVERAGE=1 ../bin/python -m pip install --quiet --editable ".[test,plot]"
+	.venv-coverage/bin/python -m pip install --quiet "Cython>=3.1"  # its plugin reads what its compiler wrote
+	cd .venv-coverage/tree && ../bin/coverage run -m pytest $(COVERAGE_ARGS) $(TESTS); status=$$?; \
+	  for kind in py pyx; do ../bin/coverage report --sort=-cover --include="*.$$kind" --skip-covered | tail -12; done; \
+	  exit $$status
 
 # What meets NumPy, SciPy or scikit-learn; the kernels know nothing of their versions.
 OLDEST_TESTS := tests/estimators tests/network/test_network.py tests/robustness/test_bad_input.py tests/docs/test_scikit_learn_page.py

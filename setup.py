@@ -1,7 +1,8 @@
 """Builds fastmlp's extension modules: csrc/kernels/kernels.c once per row of csrc/isa.def and element type, then Cython.
 
 Environment: FASTMLP_OPENMP=0 builds without threads; FASTMLP_DEBUG=1 builds with bounds checks, -O1 and -g;
-FASTMLP_SANITIZE=address (undefined, thread) adds a sanitizer; FASTMLP_PROFILE=1 builds Trainer.profile (make profile).
+FASTMLP_SANITIZE=address (undefined, thread) adds a sanitizer; FASTMLP_PROFILE=1 builds Trainer.profile (make profile);
+FASTMLP_COVERAGE=1 has Cython report every line that it executes (make coverage).
 LIBOMP_PREFIX=/folder names an OpenMP runtime that Apple's clang does not find by itself (include/omp.h, lib/libomp).
 Everything that does not depend on the machine is in pyproject.toml. docs/developers/building.md says which systems were tried.
 """
@@ -23,6 +24,7 @@ CSRC = Path("csrc")
 DEBUG = os.environ.get("FASTMLP_DEBUG") == "1"
 SANITIZE = os.environ.get("FASTMLP_SANITIZE", "")
 PROFILE = os.environ.get("FASTMLP_PROFILE") == "1"
+COVERAGE = os.environ.get("FASTMLP_COVERAGE") == "1"
 WINDOWS, MACOS = sys.platform == "win32", sys.platform == "darwin"
 if MACOS:
     # One architecture at a time: a Python for both would compile each file for both, and isa.def's flags are for one.
@@ -60,6 +62,7 @@ C_FLAGS += [f"-fsanitize={SANITIZE}", "-g", "-fno-omit-frame-pointer"] if SANITI
 # setuptools takes what it finds in a build folder for its own: a folder for each way of building.
 BUILD = "-".join(["build/" + ("debug" if DEBUG else "release"), *filter(None, [SANITIZE.replace(",", "-")])])
 BUILD += "-profile" if PROFILE else ""
+BUILD += "-coverage" if COVERAGE else ""
 BUILD += "" if os.environ.get("FASTMLP_OPENMP", "1") != "0" else "-serial"
 LINK_FLAGS = [f"-fsanitize={SANITIZE}"] if SANITIZE else []
 if not (DEBUG or SANITIZE or PROFILE or WINDOWS):
@@ -202,6 +205,7 @@ def openmp_spellings() -> list[tuple[list[str], list[str]]]:
 def extension(name: str) -> Extension:
     macros = [("CYTHON_WITHOUT_ASSERTIONS", "1")] if not DEBUG else []
     macros += [("FM_PROFILE", "1")] if PROFILE else []
+    macros += [("CYTHON_TRACE_NOGIL", "1")] if COVERAGE else []
     return Extension(
         f"fastmlp.core.{name}",
         [f"fastmlp/core/{name}.pyx"],
@@ -222,9 +226,12 @@ def extensions() -> list[Extension]:
         "cdivision": True,
         "embedsignature": True,
         "freethreading_compatible": True,
+        "linetrace": COVERAGE,
     }
     names = ("_atomic", "_arrays", "_dispatch", "_shuffle", "_plan", "_workspace", "_trainer", "_testing")
-    return cythonize([extension(name) for name in names], compiler_directives=directives, build_dir=f"{BUILD}/cython")
+    # Coverage's plugin looks for the C file beside the .pyx file.
+    build_dir = None if COVERAGE else f"{BUILD}/cython"
+    return cythonize([extension(name) for name in names], compiler_directives=directives, build_dir=build_dir)
 
 
 setup(ext_modules=extensions(), cmdclass={"build_ext": BuildKernels}, options={"build": {"build_base": BUILD}})
