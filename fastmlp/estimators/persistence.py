@@ -385,7 +385,9 @@ def _describe_random_state(
 
 
 def _build_random_state(fields: Fields, tensors: Tensors, prefix: str) -> np.random.RandomState:
-    position = fields.take("position", lambda value: value in range(_KEY_WORDS + 1), f"from 0 to {_KEY_WORDS}")
+    position = fields.take(
+        "position", lambda value: is_count(value) and value <= _KEY_WORDS, f"an integer from 0 to {_KEY_WORDS}"
+    )
     has_gauss = fields.take("has_gauss", lambda value: type(value) is int and value in (0, 1), "0 or 1")
     gauss = fields.number("gauss")
     fields.end()
