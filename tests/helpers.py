@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,11 @@ def subnormal_tolerance(dtype: str | np.dtype) -> float:
 def difference_tolerance(scale: float) -> float:
     """Bound for the error of central differences of a function whose third derivatives are about ``scale``."""
     return 10 * DIFFERENCE_STEP**2 * scale
+
+
+def name_of(value) -> str:
+    """A value as a test's id: as it prints, without addresses, so that the id is the same in every process."""
+    return re.sub(" at 0x[0-9a-fA-F]+", "", str(value))
 
 
 def rest_slow(values, *fast) -> list:

@@ -93,6 +93,7 @@ def digests() -> dict[str, dict[str, str]]:
 def test_bits_do_not_depend_on_threads(digests):
     """n_jobs 1, 2 and 3."""
     for isa, found in digests.items():
+        assert found
         for case, digest in found.items():
             assert digest == found[case[: -len("1")] + "1"], (isa, case)
         distinct = len(set(found.values()))

@@ -128,9 +128,9 @@ def test_epoch_resumes_from_stored_state(rng):
 
 
 def test_core_objects_cannot_be_half_made_or_remade():
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="positional argument"):
         core.Plan.__new__(core.Plan)
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="Argument 'plan' has incorrect type"):
         core.Trainer(None, "log_loss", "adam", 10, 1)
     plan = core.Plan((4, 3), (), "softmax", "float64")
     plan.__init__((400, 300), (), "softmax", "float64")

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.numpy
-from helpers import classification, multilabel, regression
+from helpers import classification, multilabel, name_of, regression
 from safetensors import safe_open
 from scipy.sparse import csr_matrix
 from sklearn.exceptions import NotFittedError
@@ -246,7 +246,7 @@ def test_feature_names_come_back(tmp_path):
     {"solver": "sgd", "learning_rate": "invscaling"}, {"solver": "sgd", "learning_rate": "adaptive", "tol": 10.0, "n_iter_no_change": 1},
     {"learning_rate": "one_cycle", "max_iter": 6}, {"dropout": 0.2, "input_noise": 0.1, "input_mask": 0.1, "mixup": 0.3}, {"batch_norm": True},
     {"random_state": 12}, {"random_state": np.random.RandomState(12)}, {"dtype": "float32"},
-], ids=str)  # fmt: skip
+], ids=name_of)  # fmt: skip
 def test_partial_fit_goes_on_as_if_uninterrupted(settings, tmp_path):
     """The same bits as the original, which is trained on only after the copy was: nothing is shared."""
     estimator = MLPClassifier(**{**SMALL, "batch_size": 50, **settings})
@@ -267,7 +267,7 @@ def test_partial_fit_goes_on_as_if_uninterrupted(settings, tmp_path):
 @pytest.mark.parametrize("settings", [
     {}, {"early_stopping": True}, {"solver": "lbfgs"}, {"learning_rate": "cosine", "dropout": 0.2}, {"random_state": np.random.RandomState(12)},
     {"learning_rate": CosineDecay(final=0.3)}, {"alpha": np.float64(0.1), "hidden_layer_sizes": np.array([9, 7])},
-], ids=str)  # fmt: skip
+], ids=name_of)  # fmt: skip
 def test_warm_start_goes_on_as_if_uninterrupted(settings, tmp_path):
     """Without optimizer_state: a fit begins with an empty memory."""
     estimator = MLPClassifier(**{**SMALL, "warm_start": True, **settings}).fit(X, Y)

@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from helpers import tolerance, varied
+from helpers import name_of, tolerance, varied
 
 from fastmlp import Network, reference
 from fastmlp.network.initialisers import BIAS_INITIALISERS, PAIRS, WEIGHT_INITIALISERS
@@ -35,7 +35,7 @@ PAIRED += [("orthogonal", ("constant", 0.0)), (ramp, ones)]
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("make_rng", [np.random.RandomState, np.random.default_rng], ids=["RandomState", "Generator"])
-@pytest.mark.parametrize(("weight_init", "bias_init"), PAIRED, ids=str)
+@pytest.mark.parametrize(("weight_init", "bias_init"), PAIRED, ids=name_of)
 def test_parameters_are_the_references(weight_init, bias_init, make_rng, dtype):
     """Same generator, same bits, in the same order; drawn in float64 and rounded afterwards."""
     coefs, intercepts = reference.initialise(SIZES, ACTIVATIONS, make_rng(3), weight_init, bias_init)
