@@ -11,7 +11,8 @@ suits the operation:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +22,7 @@ from fastmlp import reference
 from fastmlp.core._testing import MATH, Kernels
 
 Array = np.ndarray
+Shape = tuple[int, int, int]  # (B, I, O)
 
 # Largest errors in ulps that vmath.h documents, rounded up.
 ULPS = {"exp": 2.0, "log": 2.0, "tanh": 2.0, "logistic": 4.0, "expm1": 2.0, "log1p": 2.0}
@@ -44,7 +46,7 @@ class Case(NamedTuple):
     """An operation; run(kernels, (B, I, O), draws) compares the kernel with the reference."""
 
     operation: str
-    run: Callable[[Kernels, tuple[int, int, int], np.random.RandomState], Outcome]
+    run: Callable[[Kernels, Shape, np.random.RandomState], Outcome]
 
 
 def largest(error: Array | float, unit: Array | float) -> float:
@@ -101,50 +103,37 @@ DOMAINS: dict[str, Callable[[Array], Array]] = {
 }
 
 
-def math_case(name: str) -> Case:
+def check_math(name: str, K: Kernels, shape: Shape, draws: np.random.RandomState) -> Outcome:
     exact = EXACT[name]
-
-    def run(K: Kernels, shape: tuple[int, int, int], draws: np.random.RandomState) -> Outcome:
-        x = spread(K, draws, shape[0] * shape[1])
-        x = DOMAINS[name](x) if name in DOMAINS else x
-        with np.errstate(over="ignore", under="ignore"):
-            return Outcome(in_ulps(K.math(name, x, offset=K.offset), exact(x.astype(np.longdouble))), ULPS[name], "ulp")
-
-    return Case(f"math {name}", run)
+    x = spread(K, draws, shape[0] * shape[1])
+    x = DOMAINS[name](x) if name in DOMAINS else x
+    with np.errstate(over="ignore", under="ignore"):
+        return Outcome(in_ulps(K.math(name, x, offset=K.offset), exact(x.astype(np.longdouble))), ULPS[name], "ulp")
 
 
-def activation_case(name: str) -> Case:
-    def run(K: Kernels, shape: tuple[int, int, int], draws: np.random.RandomState) -> Outcome:
-        x = spread(K, draws, shape[0] * shape[1])
-        exact = np.asarray(reference.ACTIVATIONS[name][0](x.astype(np.longdouble)))
-        floor = 1e3 * float(np.finfo(K.dtype).tiny)  # an intermediate result, as in x logistic(x), may be subnormal
-        return Outcome(in_ulps(K.activation(name, x, offset=K.offset), exact, floor), ACTIVATION_ULPS, "ulp")
-
-    return Case(f"activation {name}", run)
+def check_activation(name: str, K: Kernels, shape: Shape, draws: np.random.RandomState) -> Outcome:
+    x = spread(K, draws, shape[0] * shape[1])
+    exact = np.asarray(reference.ACTIVATIONS[name][0](x.astype(np.longdouble)))
+    floor = 1e3 * float(np.finfo(K.dtype).tiny)  # an intermediate result, as in x logistic(x), may be subnormal
+    return Outcome(in_ulps(K.activation(name, x, offset=K.offset), exact, floor), ACTIVATION_ULPS, "ulp")
 
 
-def derivative_case(name: str) -> Case:
-    def run(K: Kernels, shape: tuple[int, int, int], draws: np.random.RandomState) -> Outcome:
-        x, d = spread(K, draws, shape[0] * shape[1]), numbers(K, draws, shape[0] * shape[1])
-        f, slope = reference.ACTIVATIONS[name]
-        wide = x.astype(np.longdouble)
-        want = d * slope(wide, f(wide))
-        return Outcome(
-            largest(K.derivative(name, d, x, offset=K.offset) - want, eps_of(K) * np.abs(d)), ACTIVATION_ULPS, "n eps"
-        )
-
-    return Case(f"derivative {name}", run)
+def check_derivative(name: str, K: Kernels, shape: Shape, draws: np.random.RandomState) -> Outcome:
+    x, d = spread(K, draws, shape[0] * shape[1]), numbers(K, draws, shape[0] * shape[1])
+    f, slope = reference.ACTIVATIONS[name]
+    wide = x.astype(np.longdouble)
+    want = d * slope(wide, f(wide))
+    return Outcome(
+        largest(K.derivative(name, d, x, offset=K.offset) - want, eps_of(K) * np.abs(d)), ACTIVATION_ULPS, "n eps"
+    )
 
 
-def output_case(name: str) -> Case:
-    def run(K: Kernels, shape: tuple[int, int, int], draws: np.random.RandomState) -> Outcome:
-        z = 4 * numbers(K, draws, shape[0], max(shape[2], 1))
-        want = reference.OUTPUTS[name](z.astype(np.longdouble))
-        # softmax: exp turns the rounding of z - max into a relative error, then a row is summed
-        bound = ACTIVATION_ULPS + 2 * float(np.abs(z).max(initial=0)) + z.shape[1]
-        return Outcome(in_ulps(K.output(name, z), want), bound, "ulp")
-
-    return Case(f"output {name}", run)
+def check_output(name: str, K: Kernels, shape: Shape, draws: np.random.RandomState) -> Outcome:
+    z = 4 * numbers(K, draws, shape[0], max(shape[2], 1))
+    want = reference.OUTPUTS[name](z.astype(np.longdouble))
+    # softmax: exp turns the rounding of z - max into a relative error, then a row is summed
+    bound = ACTIVATION_ULPS + 2 * float(np.abs(z).max(initial=0)) + z.shape[1]
+    return Outcome(in_ulps(K.output(name, z), want), bound, "ulp")
 
 
 def targets_for(loss: str, shape: tuple[int, int], draws: np.random.RandomState) -> Array:
@@ -157,39 +146,36 @@ def targets_for(loss: str, shape: tuple[int, int], draws: np.random.RandomState)
     return draws.poisson(1.5, size=shape).astype(np.float64) if output == "exp" else draws.standard_normal(shape)
 
 
-def loss_case(name: str) -> Case:
-    def run(K: Kernels, shape: tuple[int, int, int], draws: np.random.RandomState) -> Outcome:
-        rows, outputs = shape[0], max(shape[2], 1)
-        z, weights = numbers(K, draws, rows, outputs), draws.uniform(0, 2, rows + 3)
-        order, partner = draws.permutation(rows + 3)[:rows], draws.randint(rows + 3, size=rows)
-        y = targets_for(name, (rows + 3, outputs), draws)
-        y = y if y.ndim == 1 else y.astype(K.dtype)
-        k, mix, smoothing = 0.7, 0.6, 0.1
-        output, value_of, slope = reference.LOSSES[name]
-        a, wide = reference.OUTPUTS[output](z.astype(np.float64)), y if y.ndim == 1 else y.astype(np.float64)
-        # The clipped probability 1 - p of a confident prediction has error eps, so its logarithm has eps / (1 - p).
-        largest_y = np.abs(wide).max(initial=0) * (outputs if y.ndim == 2 else 1)
-        unit = 4.0 * (outputs + 4) * eps_of(K) * (np.exp(np.abs(z).max(axis=1, initial=1.0)) + largest_y)
-        dz, value, plain = K.loss(name, z, y, weights, order, parameter=k)
-        errors = [
-            largest(value - value_of(wide[order], a, eps_of(K), k), unit),
-            largest(dz - weights[order, np.newaxis] * slope(wide[order], a, k), unit[:, np.newaxis]),
-            largest(plain - value_of(wide[:rows], a, eps_of(K), k), unit),
-        ]
-        soft = wide
-        if output in ("softmax", "logistic"):
-            soft = reference.soft_targets(wide, outputs, smoothing)
-        else:
-            smoothing = 0.0
-        soft = mix * soft[order] + (1 - mix) * soft[partner]
-        total = mix * weights[order] + (1 - mix) * weights[partner]
-        dz, value, _ = K.loss(name, z, y, weights, order, parameter=k, smoothing=smoothing, partner=partner, mix=mix)
-        away = np.abs(a - soft) > 8 * eps_of(K) * (1 + np.abs(soft))  # from a kink, where rounding decides the slope
-        errors.append(largest(value - value_of(soft, a, eps_of(K), k), unit))
-        errors.append(largest(np.where(away, dz - total[:, np.newaxis] * slope(soft, a, k), 0), unit[:, np.newaxis]))
-        return Outcome(max(errors), 1.0, "n eps")
-
-    return Case(f"loss {name}", run)
+def check_loss(name: str, K: Kernels, shape: Shape, draws: np.random.RandomState) -> Outcome:
+    rows, outputs = shape[0], max(shape[2], 1)
+    z, weights = numbers(K, draws, rows, outputs), draws.uniform(0, 2, rows + 3)
+    order, partner = draws.permutation(rows + 3)[:rows], draws.randint(rows + 3, size=rows)
+    y = targets_for(name, (rows + 3, outputs), draws)
+    y = y if y.ndim == 1 else y.astype(K.dtype)
+    k, mix, smoothing = 0.7, 0.6, 0.1
+    output, value_of, slope = reference.LOSSES[name]
+    a, wide = reference.OUTPUTS[output](z.astype(np.float64)), y if y.ndim == 1 else y.astype(np.float64)
+    # The clipped probability 1 - p of a confident prediction has error eps, so its logarithm has eps / (1 - p).
+    largest_y = np.abs(wide).max(initial=0) * (outputs if y.ndim == 2 else 1)
+    unit = 4.0 * (outputs + 4) * eps_of(K) * (np.exp(np.abs(z).max(axis=1, initial=1.0)) + largest_y)
+    dz, value, plain = K.loss(name, z, y, weights, order, parameter=k)
+    errors = [
+        largest(value - value_of(wide[order], a, eps_of(K), k), unit),
+        largest(dz - weights[order, np.newaxis] * slope(wide[order], a, k), unit[:, np.newaxis]),
+        largest(plain - value_of(wide[:rows], a, eps_of(K), k), unit),
+    ]
+    soft = wide
+    if output in ("softmax", "logistic"):
+        soft = reference.soft_targets(wide, outputs, smoothing)
+    else:
+        smoothing = 0.0
+    soft = mix * soft[order] + (1 - mix) * soft[partner]
+    total = mix * weights[order] + (1 - mix) * weights[partner]
+    dz, value, _ = K.loss(name, z, y, weights, order, parameter=k, smoothing=smoothing, partner=partner, mix=mix)
+    away = np.abs(a - soft) > 8 * eps_of(K) * (1 + np.abs(soft))  # from a kink, where rounding decides the slope
+    errors.append(largest(value - value_of(soft, a, eps_of(K), k), unit))
+    errors.append(largest(np.where(away, dz - total[:, np.newaxis] * slope(soft, a, k), 0), unit[:, np.newaxis]))
+    return Outcome(max(errors), 1.0, "n eps")
 
 
 # ---- Layers ---------------------------------------------------------------------------------------------------------------
@@ -202,25 +188,22 @@ def of_either_index(X: Any, draws: np.random.RandomState) -> Any:
     return X
 
 
-def gather_case(source: str) -> Case:
-    def run(K: Kernels, shape: tuple[int, int, int], draws: np.random.RandomState) -> Outcome:
-        rows, columns = shape[0], max(shape[1], 1)
-        kind, layout = source.split()
-        across, down = draws.randint(1, 4), draws.choice([-3, -1, 1, 2])
-        X = draws.standard_normal(((rows + 2) * abs(down), columns * across)).astype(kind)
-        X = X[::down, ::across] if layout == "strided" else X[: rows + 2, :columns]
-        X = np.asfortranarray(X) if layout == "F" else X
-        order = draws.randint(rows + 2, size=rows)
-        if layout == "CSR":
-            from scipy.sparse import csr_array
+def check_gather(source: str, K: Kernels, shape: Shape, draws: np.random.RandomState) -> Outcome:
+    rows, columns = shape[0], max(shape[1], 1)
+    kind, layout = source.split()
+    across, down = draws.randint(1, 4), draws.choice([-3, -1, 1, 2])
+    X = draws.standard_normal(((rows + 2) * abs(down), columns * across)).astype(kind)
+    X = X[::down, ::across] if layout == "strided" else X[: rows + 2, :columns]
+    X = np.asfortranarray(X) if layout == "F" else X
+    order = draws.randint(rows + 2, size=rows)
+    if layout == "CSR":
+        from scipy.sparse import csr_array
 
-            X = np.where(X > 0, X, 0)
-            got = K.gather(of_either_index(csr_array(X), draws), order)
-        else:
-            got = K.gather(X, order)
-        return Outcome(largest(got - X[order].astype(K.dtype), 1.0), 0.0, "exact")
-
-    return Case(f"gather {source}", run)
+        X = np.where(X > 0, X, 0)
+        got = K.gather(of_either_index(csr_array(X), draws), order)
+    else:
+        got = K.gather(X, order)
+    return Outcome(largest(got - X[order].astype(K.dtype), 1.0), 0.0, "exact")
 
 
 def product_error(K: Kernels, got: Array, want: Array, A: Array, B: Array, slope: Array | float = 1.0) -> float:
@@ -229,23 +212,20 @@ def product_error(K: Kernels, got: Array, want: Array, A: Array, B: Array, slope
     return largest(got - want, bound * slope)
 
 
-def forward_case(name: str) -> Case:
-    def run(K: Kernels, shape: tuple[int, int, int], draws: np.random.RandomState) -> Outcome:
-        B, I, O = shape
-        x, W, b = numbers(K, draws, B, I), numbers(K, draws, I, O), numbers(K, draws, O)
-        augmented, Wb = np.hstack([x, np.ones((B, 1))]), np.vstack([W, b])
-        y, z = K.forward(x, W, b, name, first=K.first)
-        wide = z.astype(np.float64)
-        errors = [
-            product_error(K, z, augmented @ Wb.astype(np.float64), augmented, Wb),
-            largest(y - reference.ACTIVATIONS[name][0](wide), ACTIVATION_ULPS * eps_of(K) * (1 + np.abs(wide))),
-        ]
-        for r in range(min(B, 2)):  # a single row gives the same bits
-            errors.append(0.0 if np.array_equal(K.forward_row(x[r], W, b, name, offset=K.offset), y[r]) else np.inf)
-        errors.append(0.0 if np.array_equal(K.forward_unpacked(x, W, b, name), y) else np.inf)
-        return Outcome(max(errors), 1.0, "n eps")
-
-    return Case(f"forward {name}", run)
+def check_forward(name: str, K: Kernels, shape: Shape, draws: np.random.RandomState) -> Outcome:
+    B, I, O = shape
+    x, W, b = numbers(K, draws, B, I), numbers(K, draws, I, O), numbers(K, draws, O)
+    augmented, Wb = np.hstack([x, np.ones((B, 1))]), np.vstack([W, b])
+    y, z = K.forward(x, W, b, name, first=K.first)
+    wide = z.astype(np.float64)
+    errors = [
+        product_error(K, z, augmented @ Wb.astype(np.float64), augmented, Wb),
+        largest(y - reference.ACTIVATIONS[name][0](wide), ACTIVATION_ULPS * eps_of(K) * (1 + np.abs(wide))),
+    ]
+    for r in range(min(B, 2)):  # a single row gives the same bits
+        errors.append(0.0 if np.array_equal(K.forward_row(x[r], W, b, name, offset=K.offset), y[r]) else np.inf)
+    errors.append(0.0 if np.array_equal(K.forward_unpacked(x, W, b, name), y) else np.inf)
+    return Outcome(max(errors), 1.0, "n eps")
 
 
 def sparse_rows(K: Kernels, draws: np.random.RandomState, rows: int, columns: int) -> tuple[Any, Array, Array]:
@@ -258,114 +238,99 @@ def sparse_rows(K: Kernels, draws: np.random.RandomState, rows: int, columns: in
     return of_either_index(csr_array(X.astype(K.dtype)), draws), order, X.astype(K.dtype)[order]
 
 
-def forward_csr_case() -> Case:
-    def run(K: Kernels, shape: tuple[int, int, int], draws: np.random.RandomState) -> Outcome:
-        B, I, O = shape[0], max(shape[1], 1), shape[2]
-        X, order, x = sparse_rows(K, draws, B, I)
-        W, b = numbers(K, draws, I, O), numbers(K, draws, O)
-        y = K.forward_csr(X, order, W, b, "relu", first=K.first)
-        augmented, Wb = np.hstack([x, np.ones((B, 1))]), np.vstack([W, b])
-        error = product_error(K, y, np.maximum(augmented @ Wb.astype(np.float64), 0), augmented, Wb)
-        same = np.array_equal(y, K.forward(x, W, b, "relu")[0])  # skipping zeros does not change the bits
-        return Outcome(error if same else np.inf, 1.0, "n eps")
-
-    return Case("forward CSR", run)
+def check_forward_csr(K: Kernels, shape: Shape, draws: np.random.RandomState) -> Outcome:
+    B, I, O = shape[0], max(shape[1], 1), shape[2]
+    X, order, x = sparse_rows(K, draws, B, I)
+    W, b = numbers(K, draws, I, O), numbers(K, draws, O)
+    y = K.forward_csr(X, order, W, b, "relu", first=K.first)
+    augmented, Wb = np.hstack([x, np.ones((B, 1))]), np.vstack([W, b])
+    error = product_error(K, y, np.maximum(augmented @ Wb.astype(np.float64), 0), augmented, Wb)
+    same = np.array_equal(y, K.forward(x, W, b, "relu")[0])  # skipping zeros does not change the bits
+    return Outcome(error if same else np.inf, 1.0, "n eps")
 
 
-def gradient_csr_case() -> Case:
-    def run(K: Kernels, shape: tuple[int, int, int], draws: np.random.RandomState) -> Outcome:
-        B, I, O = max(shape[0], 1), max(shape[1], 1), shape[2]
-        X, order, x = sparse_rows(K, draws, B, I)
-        dz = numbers(K, draws, B, O)
-        got = K.gradient_csr(X, order, dz)
-        zeros = np.zeros((I, O)), np.zeros(O), [np.zeros((I, O))], [np.zeros(O)]
-        same = np.array_equal(got, K.update("gradient", x, dz, *zeros)[2][0])
-        error = product_error(K, got, x.T.astype(np.float64) @ dz.astype(np.float64), x.T, dz)
-        return Outcome(error if same else np.inf, 1.0, "n eps")
-
-    return Case("weight gradient CSR", run)
+def check_gradient_csr(K: Kernels, shape: Shape, draws: np.random.RandomState) -> Outcome:
+    B, I, O = max(shape[0], 1), max(shape[1], 1), shape[2]
+    X, order, x = sparse_rows(K, draws, B, I)
+    dz = numbers(K, draws, B, O)
+    got = K.gradient_csr(X, order, dz)
+    zeros = np.zeros((I, O)), np.zeros(O), [np.zeros((I, O))], [np.zeros(O)]
+    same = np.array_equal(got, K.update("gradient", x, dz, *zeros)[2][0])
+    error = product_error(K, got, x.T.astype(np.float64) @ dz.astype(np.float64), x.T, dz)
+    return Outcome(error if same else np.inf, 1.0, "n eps")
 
 
-def backward_case(name: str) -> Case:
-    def run(K: Kernels, shape: tuple[int, int, int], draws: np.random.RandomState) -> Outcome:
-        B, I, O = shape
-        dz, W, x = numbers(K, draws, B, O), numbers(K, draws, I, O), numbers(K, draws, B, I)
-        f, slope = reference.ACTIVATIONS[name]
-        wide = x.astype(np.float64)
-        want = (dz.astype(np.float64) @ W.astype(np.float64).T) * slope(wide, f(wide))
-        return Outcome(
-            product_error(K, K.backward(dz, W, x, name, first=K.first), want, dz, W.T, ACTIVATION_ULPS), 1.0, "n eps"
-        )
-
-    return Case(f"backward {name}", run)
+def check_backward(name: str, K: Kernels, shape: Shape, draws: np.random.RandomState) -> Outcome:
+    B, I, O = shape
+    dz, W, x = numbers(K, draws, B, O), numbers(K, draws, I, O), numbers(K, draws, B, I)
+    f, slope = reference.ACTIVATIONS[name]
+    wide = x.astype(np.float64)
+    want = (dz.astype(np.float64) @ W.astype(np.float64).T) * slope(wide, f(wide))
+    return Outcome(
+        product_error(K, K.backward(dz, W, x, name, first=K.first), want, dz, W.T, ACTIVATION_ULPS), 1.0, "n eps"
+    )
 
 
-def gradient_case() -> Case:
-    def run(K: Kernels, shape: tuple[int, int, int], draws: np.random.RandomState) -> Outcome:
-        B, I, O = max(shape[0], 1), shape[1], shape[2]
-        x, dz, W, b = numbers(K, draws, B, I), numbers(K, draws, B, O), numbers(K, draws, I, O), numbers(K, draws, O)
-        zeros = [np.zeros((I, O))], [np.zeros(O)]
-        l1, l2, total = 0.3, 0.2, 7.0
-        kept, _, dW, db, paid = K.update("gradient", x, dz, W, b, *zeros, weight_sum=total, l1=l1, l2=l2)
-        again = K.update("gradient", x, dz, W, b, *zeros, weight_sum=total, l1=l1, l2=l2, micro_batches=3)
-        wide = W.astype(np.float64)
-        want = (x.T.astype(np.float64) @ dz.astype(np.float64) + l1 * np.sign(wide) + l2 * wide) / total
-        penalty = l1 * np.abs(wide) + 0.5 * l2 * wide**2
-        left, right = (
-            np.hstack([x.T, np.ones((I, 2))]),
-            np.vstack([dz, np.full((2, O), l1 + l2 * np.abs(wide).max(initial=0))]),
-        )
-        errors = [
-            product_error(K, dW[0], want, left / total, right),
-            product_error(
-                K,
-                db[0][np.newaxis],
-                dz.sum(axis=0, dtype=np.float64)[np.newaxis] / total,
-                np.full((1, B), 1 / total),
-                dz,
-            ),
-            largest(paid - penalty.sum(axis=0), (I + 2) * eps_of(K) * penalty.sum(axis=0)),
-            0.0 if np.array_equal(kept, W) else np.inf,
-            0.0 if np.array_equal(again[2][0], dW[0]) and np.array_equal(again[3][0], db[0]) else np.inf,
-        ]
-        return Outcome(max(errors), 1.0, "n eps")
-
-    return Case("weight gradient", run)
+def check_gradient(K: Kernels, shape: Shape, draws: np.random.RandomState) -> Outcome:
+    B, I, O = max(shape[0], 1), shape[1], shape[2]
+    x, dz, W, b = numbers(K, draws, B, I), numbers(K, draws, B, O), numbers(K, draws, I, O), numbers(K, draws, O)
+    zeros = [np.zeros((I, O))], [np.zeros(O)]
+    l1, l2, total = 0.3, 0.2, 7.0
+    kept, _, dW, db, paid = K.update("gradient", x, dz, W, b, *zeros, weight_sum=total, l1=l1, l2=l2)
+    again = K.update("gradient", x, dz, W, b, *zeros, weight_sum=total, l1=l1, l2=l2, micro_batches=3)
+    wide = W.astype(np.float64)
+    want = (x.T.astype(np.float64) @ dz.astype(np.float64) + l1 * np.sign(wide) + l2 * wide) / total
+    penalty = l1 * np.abs(wide) + 0.5 * l2 * wide**2
+    left, right = (
+        np.hstack([x.T, np.ones((I, 2))]),
+        np.vstack([dz, np.full((2, O), l1 + l2 * np.abs(wide).max(initial=0))]),
+    )
+    errors = [
+        product_error(K, dW[0], want, left / total, right),
+        product_error(
+            K,
+            db[0][np.newaxis],
+            dz.sum(axis=0, dtype=np.float64)[np.newaxis] / total,
+            np.full((1, B), 1 / total),
+            dz,
+        ),
+        largest(paid - penalty.sum(axis=0), (I + 2) * eps_of(K) * penalty.sum(axis=0)),
+        0.0 if np.array_equal(kept, W) else np.inf,
+        0.0 if np.array_equal(again[2][0], dW[0]) and np.array_equal(again[3][0], db[0]) else np.inf,
+    ]
+    return Outcome(max(errors), 1.0, "n eps")
 
 
-def optimizer_case(name: str) -> Case:
-    def run(K: Kernels, shape: tuple[int, int, int], draws: np.random.RandomState) -> Outcome:
-        _, I, O = shape  # one row: each gradient is a single product, so the error is the update rule's own
-        x, dz, W, b = numbers(K, draws, 1, I), numbers(K, draws, 1, O), numbers(K, draws, I, O), numbers(K, draws, O)
-        n_state, rule = reference.OPTIMIZERS[name]
-        state_W = [np.abs(numbers(K, draws, I, O)) for _ in range(n_state)]
-        state_b = [np.abs(numbers(K, draws, O)) for _ in range(n_state)]
-        t = 3
-        hyper = reference.Hyper(
-            learning_rate=0.05, momentum=0.8, beta_1=0.85, beta_2=0.95, epsilon=1e-3, rho=0.7, weight_decay=0.3
-        )
-        new_W, new_b, new_sW, new_sb, _ = K.update(
-            name, x, dz, W, b, state_W, state_b, t=t, weight_sum=2.0, **hyper._asdict()
-        )
-        wide = [a.astype(np.float64) for a in (x, dz, W, b)]
-        of_bias = hyper._replace(weight_decay=0.0)
-        parts = [
-            (wide[2], wide[0].T @ wide[1] / 2, state_W, hyper, new_W, new_sW),
-            (wide[3], wide[1][0] / 2, state_b, of_bias, new_b, new_sb),
-        ]
-        errors = []
-        for w, g, state, of_part, new_w, new_state in parts:
-            old_state = tuple(s.astype(np.float64) for s in state)
-            want_w, want_state = rule(w, g, old_state, of_part, t)
-            # A step is a sum of gradients, which may cancel: its rounding error scales with its terms. The state is positive, so
-            # with one of the two signs of g no terms cancel.
-            step = sum(np.abs(rule(np.zeros_like(w), sign * np.abs(g), old_state, of_part, t)[0]) for sign in (1, -1))
-            errors.append(largest(new_w - want_w, eps_of(K) * (np.abs(w) + np.abs(want_w) + step)))
-            for got, want, old in zip(new_state, want_state, old_state, strict=True):
-                errors.append(largest(got - want, eps_of(K) * (np.abs(old) + np.abs(want))))
-        return Outcome(max(errors), 16.0, "n eps")
-
-    return Case(f"update {name}", run)
+def check_optimizer(name: str, K: Kernels, shape: Shape, draws: np.random.RandomState) -> Outcome:
+    _, I, O = shape  # one row: each gradient is a single product, so the error is the update rule's own
+    x, dz, W, b = numbers(K, draws, 1, I), numbers(K, draws, 1, O), numbers(K, draws, I, O), numbers(K, draws, O)
+    n_state, rule = reference.OPTIMIZERS[name]
+    state_W = [np.abs(numbers(K, draws, I, O)) for _ in range(n_state)]
+    state_b = [np.abs(numbers(K, draws, O)) for _ in range(n_state)]
+    t = 3
+    hyper = reference.Hyper(
+        learning_rate=0.05, momentum=0.8, beta_1=0.85, beta_2=0.95, epsilon=1e-3, rho=0.7, weight_decay=0.3
+    )
+    new_W, new_b, new_sW, new_sb, _ = K.update(
+        name, x, dz, W, b, state_W, state_b, t=t, weight_sum=2.0, **hyper._asdict()
+    )
+    wide = [a.astype(np.float64) for a in (x, dz, W, b)]
+    of_bias = hyper._replace(weight_decay=0.0)
+    parts = [
+        (wide[2], wide[0].T @ wide[1] / 2, state_W, hyper, new_W, new_sW),
+        (wide[3], wide[1][0] / 2, state_b, of_bias, new_b, new_sb),
+    ]
+    errors = []
+    for w, g, state, of_part, new_w, new_state in parts:
+        old_state = tuple(s.astype(np.float64) for s in state)
+        want_w, want_state = rule(w, g, old_state, of_part, t)
+        # A step is a sum of gradients, which may cancel: its rounding error scales with its terms. The state is positive, so
+        # with one of the two signs of g no terms cancel.
+        step = sum(np.abs(rule(np.zeros_like(w), sign * np.abs(g), old_state, of_part, t)[0]) for sign in (1, -1))
+        errors.append(largest(new_w - want_w, eps_of(K) * (np.abs(w) + np.abs(want_w) + step)))
+        for got, want, old in zip(new_state, want_state, old_state, strict=True):
+            errors.append(largest(got - want, eps_of(K) * (np.abs(old) + np.abs(want))))
+    return Outcome(max(errors), 16.0, "n eps")
 
 
 # ---- Options of training --------------------------------------------------------------------------------------------------
@@ -373,137 +338,123 @@ def optimizer_case(name: str) -> Case:
 SEED = 0x9E3779B97F4A7C15
 
 
-def layer_output_case(kind: str) -> Case:
+def check_layer_output(kind: str, K: Kernels, shape: Shape, draws: np.random.RandomState) -> Outcome:
     """Residual connections, dropout, a fixed normalisation: on all three ways that rows take through a layer."""
-
-    def run(K: Kernels, shape: tuple[int, int, int], draws: np.random.RandomState) -> Outcome:
-        residual, rate, affine = "residual" in kind, 0.4 * ("dropout" in kind), "affine" in kind
-        B, I, O = shape[0], shape[1], shape[1] if residual else shape[2]
-        x, W, b = numbers(K, draws, B, I), numbers(K, draws, I, O), numbers(K, draws, O)
-        scale, shift = (numbers(K, draws, O), numbers(K, draws, O)) if affine else (np.ones(O), b)
-        got, few, single, keep = K.layer_output(
-            x, W, b, "tanh", scale=scale if affine else None, shift=shift if affine else None, residual=residual, rate=rate,
-            seed=SEED, stream=3, step=7, row=5, first=K.first,
-        )  # fmt: skip
-        wide, left, right = x.astype(np.float64), np.hstack([x, np.ones((B, 2))]), np.vstack([W, b, np.ones(O)])
-        want = np.tanh((wide @ W.astype(np.float64)) * scale + shift) + (wide if residual else 0)
-        row = 5 + K.first
-        factors = reference.keep(SEED, 3, 7, row + B, O, rate)[row:] if rate else np.ones((B, O))
-        errors = [
-            product_error(K, few, want, left, right, 1 + np.abs(scale) + np.abs(shift)),
-            largest(got - few * factors, eps_of(K) * 4 * np.abs(few)),
-            0.0 if np.array_equal(single, few) else np.inf,
-            0.0 if keep is None or np.array_equal(keep > 0, factors > 0) else np.inf,
-        ]
-        return Outcome(max(errors), 1.0, "n eps")
-
-    return Case(f"layer output {kind}", run)
+    residual, rate, affine = "residual" in kind, 0.4 * ("dropout" in kind), "affine" in kind
+    B, I, O = shape[0], shape[1], shape[1] if residual else shape[2]
+    x, W, b = numbers(K, draws, B, I), numbers(K, draws, I, O), numbers(K, draws, O)
+    scale, shift = (numbers(K, draws, O), numbers(K, draws, O)) if affine else (np.ones(O), b)
+    got, few, single, keep = K.layer_output(
+        x, W, b, "tanh", scale=scale if affine else None, shift=shift if affine else None, residual=residual, rate=rate,
+        seed=SEED, stream=3, step=7, row=5, first=K.first,
+    )  # fmt: skip
+    wide, left, right = x.astype(np.float64), np.hstack([x, np.ones((B, 2))]), np.vstack([W, b, np.ones(O)])
+    want = np.tanh((wide @ W.astype(np.float64)) * scale + shift) + (wide if residual else 0)
+    row = 5 + K.first
+    factors = reference.keep(SEED, 3, 7, row + B, O, rate)[row:] if rate else np.ones((B, O))
+    errors = [
+        product_error(K, few, want, left, right, 1 + np.abs(scale) + np.abs(shift)),
+        largest(got - few * factors, eps_of(K) * 4 * np.abs(few)),
+        0.0 if np.array_equal(single, few) else np.inf,
+        0.0 if keep is None or np.array_equal(keep > 0, factors > 0) else np.inf,
+    ]
+    return Outcome(max(errors), 1.0, "n eps")
 
 
-def normalised_case(name: str) -> Case:
-    def run(K: Kernels, shape: tuple[int, int, int], draws: np.random.RandomState) -> Outcome:
-        B, O = max(shape[0], 1), shape[2]
-        z, scale, b, dy = numbers(K, draws, B, O), numbers(K, draws, O), numbers(K, draws, O), numbers(K, draws, B, O)
-        y, mean, variance, dz, d_scale, d_b = K.batch_norm(z, scale, b, dy, name)
-        wide = [v.astype(np.float64) for v in (z, scale, b, dy)]
-        u, xhat, slope = reference.normalise(*wide[:3])
-        f, derivative = reference.ACTIVATIONS[name]
-        du = wide[3] * derivative(u, f(u))
-        want_dz, want_scale, want_b = reference.normalise_gradient(du, xhat, slope, wide[1])
-        # An error in z's mean or variance affects every row; with one or two rows, 1 / sqrt(variance) may reach 300.
-        unit = (
-            0.1
-            * (B + 8)
-            * eps_of(K)
-            * (1 + slope)
-            * (1 + np.abs(scale) + np.abs(b))
-            * (1 + np.abs(xhat).max(axis=0, initial=0)) ** 2
-        )
-        reach = 1 + np.abs(dy).sum(axis=0)
-        errors = [
-            largest(y - f(u), unit),
-            largest(mean - reference.running(0.0, wide[0].mean(axis=0)), unit),
-            largest(variance - reference.running(1.0, reference.unbiased_variance(wide[0])), unit),
-            largest(d_scale - want_scale, unit * reach),
-            largest(d_b - want_b, unit * reach),
-            largest(dz - want_dz, unit * reach * (1 + slope) * (1 + np.abs(scale))),
-        ]
-        return Outcome(max(errors), 1.0, "n eps")
-
-    return Case(f"batch_norm {name}", run)
+def check_normalised(name: str, K: Kernels, shape: Shape, draws: np.random.RandomState) -> Outcome:
+    B, O = max(shape[0], 1), shape[2]
+    z, scale, b, dy = numbers(K, draws, B, O), numbers(K, draws, O), numbers(K, draws, O), numbers(K, draws, B, O)
+    y, mean, variance, dz, d_scale, d_b = K.batch_norm(z, scale, b, dy, name)
+    wide = [v.astype(np.float64) for v in (z, scale, b, dy)]
+    u, xhat, slope = reference.normalise(*wide[:3])
+    f, derivative = reference.ACTIVATIONS[name]
+    du = wide[3] * derivative(u, f(u))
+    want_dz, want_scale, want_b = reference.normalise_gradient(du, xhat, slope, wide[1])
+    # An error in z's mean or variance affects every row; with one or two rows, 1 / sqrt(variance) may reach 300.
+    unit = (
+        0.1
+        * (B + 8)
+        * eps_of(K)
+        * (1 + slope)
+        * (1 + np.abs(scale) + np.abs(b))
+        * (1 + np.abs(xhat).max(axis=0, initial=0)) ** 2
+    )
+    reach = 1 + np.abs(dy).sum(axis=0)
+    errors = [
+        largest(y - f(u), unit),
+        largest(mean - reference.running(0.0, wide[0].mean(axis=0)), unit),
+        largest(variance - reference.running(1.0, reference.unbiased_variance(wide[0])), unit),
+        largest(d_scale - want_scale, unit * reach),
+        largest(d_b - want_b, unit * reach),
+        largest(dz - want_dz, unit * reach * (1 + slope) * (1 + np.abs(scale))),
+    ]
+    return Outcome(max(errors), 1.0, "n eps")
 
 
-def augment_case() -> Case:
-    def run(K: Kernels, shape: tuple[int, int, int], draws: np.random.RandomState) -> Outcome:
-        B, I, row = shape[0], shape[1], 3
-        x, partner = numbers(K, draws, B, I), numbers(K, draws, B, I)
-        how = {"noise": 0.5, "mask": 0.2, "rate": 0.3}
-        got = K.augment(x, partner, mix=0.7, **how, seed=SEED, step=9, row=row)
-        method = reference.Method(dropout=(how["rate"],), input_noise=how["noise"], input_mask=how["mask"], seed=SEED)
-        mixed = 0.7 * x.astype(np.float64) + 0.3 * partner.astype(np.float64)
-        want = reference.augment(np.vstack([np.zeros((row, I)), mixed]), method, 9)[row:]
-        size = (np.abs(mixed) + 6.0) / (1 - how["rate"])
-        dropped = 0.0 if np.array_equal(got == 0, want == 0) else np.inf
-        return Outcome(max(largest(got - want, eps_of(K) * size), dropped), ACTIVATION_ULPS, "n eps")
-
-    return Case("augment", run)
+def check_augment(K: Kernels, shape: Shape, draws: np.random.RandomState) -> Outcome:
+    B, I, row = shape[0], shape[1], 3
+    x, partner = numbers(K, draws, B, I), numbers(K, draws, B, I)
+    how = {"noise": 0.5, "mask": 0.2, "rate": 0.3}
+    got = K.augment(x, partner, mix=0.7, **how, seed=SEED, step=9, row=row)
+    method = reference.Method(dropout=(how["rate"],), input_noise=how["noise"], input_mask=how["mask"], seed=SEED)
+    mixed = 0.7 * x.astype(np.float64) + 0.3 * partner.astype(np.float64)
+    want = reference.augment(np.vstack([np.zeros((row, I)), mixed]), method, 9)[row:]
+    size = (np.abs(mixed) + 6.0) / (1 - how["rate"])
+    dropped = 0.0 if np.array_equal(got == 0, want == 0) else np.inf
+    return Outcome(max(largest(got - want, eps_of(K) * size), dropped), ACTIVATION_ULPS, "n eps")
 
 
-def training_case(loss: str, optimizer: str) -> Case:
+def check_training(loss: str, optimizer: str, K: Kernels, shape: Shape, draws: np.random.RandomState) -> Outcome:
     """Three steps of a small network: all kernels together, on the instruction set chosen at import."""
-
-    def run(K: Kernels, shape: tuple[int, int, int], draws: np.random.RandomState) -> Outcome:
-        rows, sizes = 50, (11, 17, 9, 5)
-        hidden = [core.ACTIVATIONS[i % len(core.ACTIVATIONS)] for i in (2, 1)]
-        X, weights = draws.standard_normal((rows, sizes[0])), draws.uniform(0.5, 2, rows)
-        y = targets_for(loss, (rows, sizes[-1]), draws)
-        coefs, intercepts = reference.initialise(sizes, "relu", draws)
-        plan = core.Plan(sizes, hidden, core.LOSSES[loss], "float64")
-        trainer = core.Trainer(plan, loss, optimizer, 19, 2)
-        flat = np.concatenate([w.ravel() for w in coefs + intercepts])
-        trainer.load(flat)
-        order, rates = draws.permutation(rows), np.full(3, 0.01)
-        got = trainer.epoch(X, y, weights, order, rates, 0, alpha=0.1, l1_ratio=0.3, weight_decay=0.7)
-        trainer.store(flat)
-        model = reference.new_model(coefs, intercepts, optimizer)
-        hyper = reference.Hyper(0.01, weight_decay=0.7)
-        want, model = reference.epoch(
-            model, hidden, loss, optimizer, 19, X, y, weights, order, rates, 0, hyper, 0.1, 0.3
-        )
-        want_flat = np.concatenate([w.ravel() for w in model.coefs + model.intercepts])
-        error = max(largest(flat - want_flat, eps_of(K)), largest(got - want, abs(want) * eps_of(K)))
-        return Outcome(error, 1e4, "n eps")
-
-    return Case(f"training {loss} {optimizer}", run)
+    rows, sizes = 50, (11, 17, 9, 5)
+    hidden = [core.ACTIVATIONS[i % len(core.ACTIVATIONS)] for i in (2, 1)]
+    X, weights = draws.standard_normal((rows, sizes[0])), draws.uniform(0.5, 2, rows)
+    y = targets_for(loss, (rows, sizes[-1]), draws)
+    coefs, intercepts = reference.initialise(sizes, "relu", draws)
+    plan = core.Plan(sizes, hidden, core.LOSSES[loss], "float64")
+    trainer = core.Trainer(plan, loss, optimizer, 19, 2)
+    flat = np.concatenate([w.ravel() for w in coefs + intercepts])
+    trainer.load(flat)
+    order, rates = draws.permutation(rows), np.full(3, 0.01)
+    got = trainer.epoch(X, y, weights, order, rates, 0, alpha=0.1, l1_ratio=0.3, weight_decay=0.7)
+    trainer.store(flat)
+    model = reference.new_model(coefs, intercepts, optimizer)
+    hyper = reference.Hyper(0.01, weight_decay=0.7)
+    want, model = reference.epoch(model, hidden, loss, optimizer, 19, X, y, weights, order, rates, 0, hyper, 0.1, 0.3)
+    want_flat = np.concatenate([w.ravel() for w in model.coefs + model.intercepts])
+    error = max(largest(flat - want_flat, eps_of(K)), largest(got - want, abs(want) * eps_of(K)))
+    return Outcome(error, 1e4, "n eps")
 
 
 def cases() -> Iterator[Case]:
     """One case per name in the C tables and per way of moving data."""
-    yield from map(math_case, MATH)
-    yield from map(activation_case, core.ACTIVATIONS)
-    yield from map(derivative_case, core.ACTIVATIONS)
-    yield from map(output_case, core.OUTPUTS)
-    yield from map(loss_case, core.LOSSES)
-    for kind in ("float32", "float64"):
-        for layout in ("C", "F", "strided", "CSR"):
-            yield gather_case(f"{kind} {layout}")
-    yield from map(forward_case, core.ACTIVATIONS)
-    yield from map(backward_case, core.ACTIVATIONS)
-    yield gradient_case()
-    yield forward_csr_case()
-    yield gradient_csr_case()
-    yield from map(optimizer_case, core.OPTIMIZERS)
-    yield from map(layer_output_case, ("residual", "dropout", "affine", "residual dropout affine"))
-    yield from map(normalised_case, core.ACTIVATIONS)
-    yield augment_case()
+    sources = [f"{kind} {layout}" for kind in ("float32", "float64") for layout in ("C", "F", "strided", "CSR")]
+    checks: list[tuple[str, Callable[..., Outcome], Iterable[str]]] = [
+        ("math", check_math, MATH),
+        ("activation", check_activation, core.ACTIVATIONS),
+        ("derivative", check_derivative, core.ACTIVATIONS),
+        ("output", check_output, core.OUTPUTS),
+        ("loss", check_loss, core.LOSSES),
+        ("gather", check_gather, sources),
+        ("forward", check_forward, core.ACTIVATIONS),
+        ("backward", check_backward, core.ACTIVATIONS),
+        ("update", check_optimizer, core.OPTIMIZERS),
+        ("layer output", check_layer_output, ("residual", "dropout", "affine", "residual dropout affine")),
+        ("batch_norm", check_normalised, core.ACTIVATIONS),
+    ]
+    for operation, check, names in checks:
+        yield from (Case(f"{operation} {name}", partial(check, name)) for name in names)
+    yield Case("weight gradient", check_gradient)
+    yield Case("forward CSR", check_forward_csr)
+    yield Case("weight gradient CSR", check_gradient_csr)
+    yield Case("augment", check_augment)
 
 
 def training_cases() -> Iterator[Case]:
     """One case per loss with one optimizer, and per optimizer with one loss."""
-    for loss in core.LOSSES:
-        yield training_case(loss, "sgd_nesterov")
-    for optimizer in core.OPTIMIZERS:
-        yield training_case("log_loss", optimizer)
+    pairs = [(loss, "sgd_nesterov") for loss in core.LOSSES] + [("log_loss", rule) for rule in core.OPTIMIZERS]
+    for loss, optimizer in pairs:
+        yield Case(f"training {loss} {optimizer}", partial(check_training, loss, optimizer))
 
 
 # More than a chunk of k, more than a block of rows, and edges in every dimension.
