@@ -132,7 +132,7 @@ lint: .venv-lint/installed types  ## ruff, cython-lint, clang-format, codespell,
 # Run in a folder from which the sources are not found.
 types: .venv-lint/installed  ## the stubs against the extension modules; a user's program, typed
 	cd .venv-lint && bin/python -m mypy.stubtest --mypy-config-file ../pyproject.toml \
-	  fastmlp.core._dispatch fastmlp.core._plan fastmlp.core._workspace fastmlp.core._trainer fastmlp.core._testing
+	  fastmlp.core._dispatch fastmlp.core._plan fastmlp.core._predict fastmlp.core._trainer fastmlp.core._testing
 	cd .venv-lint && bin/mypy --config-file= --strict ../tests/typing_usage.py
 
 format: .venv-lint/installed ## let ruff and clang-format rewrite what they can
@@ -181,14 +181,14 @@ ubsan: .venv-ubsan/installed       ## the tests under the undefined-behaviour sa
 # one thread, and the test that counts theirs is left out.
 # Without address randomisation: the sanitizer wants its memory at fixed places.
 LIBOMP ?= $(firstword $(wildcard /usr/lib/llvm-*/lib/libomp.so.5))
-TSAN_TESTS := $(wildcard tests/core/test_bits.py tests/core/test_threads.py tests/core/test_long_steps.py tests/training/test_thread_limits.py)
+TSAN_TESTS := $(wildcard tests/core/test_bits.py tests/core/test_threads.py tests/core/test_signals.py tests/training/test_thread_limits.py)
 tsan: .venv-tsan/installed         ## the tests of threads under the thread sanitizer (needs Debian's libomp-dev)
 	test -e "$(LIBOMP)" || { echo "no libomp.so.5 with libarcher.so beside it: apt-get install libomp-dev, or LIBOMP=path" >&2; exit 1; }
 	LD_PRELOAD="$$($(CC) -print-file-name=libtsan.so) $(LIBOMP)" OMP_TOOL_LIBRARIES=$(dir $(LIBOMP))libarcher.so \
 	  TSAN_OPTIONS="ignore_noninstrumented_modules=1 halt_on_error=1" setarch -R \
 	  .venv-tsan/bin/pytest $(ALL) -p no:faulthandler -s $(or $(TESTS),$(TSAN_TESTS)) \
 	  --deselect tests/training/test_thread_limits.py::test_worker_of_a_pool_works_on_one_thread \
-	  --deselect tests/core/test_long_steps.py::test_handler_that_forks # it refuses threads after a fork
+	  --deselect tests/core/test_signals.py::test_handler_that_forks # it refuses threads after a fork
 
 # Valgrind has no extended precision: some errors in ulps that check prints are its own, so a status of 1 with check's last line is well.
 valgrind: $(VENV)/installed        ## every kernel but AVX-512's under valgrind's memory check, some minutes

@@ -27,7 +27,7 @@ from benchmarks.machine import describe_machine
 
 HERE = Path(__file__).parent
 FLOAT = 4  # bytes: all is float32
-SLAB_ROWS = 512  # of a batch whose activations are kept at once: _workspace.pyx
+MICRO_BATCH_ROWS = 512  # whose activations are kept at once: _trainer.pyx
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,13 @@ class Point:
 
     @property
     def law_bytes(self) -> float:
-        """Parameters, two moments and the caller's copy; a slab's activations and deltas; and for a fit, 8 bytes
+        """Parameters, two moments and the caller's copy; a micro-batch's activations and deltas; and for a fit, 8 bytes
         per row for the encoded y and 8 for the order."""
         products = [i * o for i, o in pairwise(self.layer_sizes)]
         units = self.layer_sizes[0] + 2 * sum(self.layer_sizes[1:-1]) + self.layer_sizes[-1]
-        slab = min(self.batch_size, self.n_rows, SLAB_ROWS)
+        micro_batch = min(self.batch_size, self.n_rows, MICRO_BATCH_ROWS)
         rows = 16 * self.n_rows if self.axis == "rows" else 0
-        return FLOAT * (4 * sum(products) + slab * units) + rows
+        return FLOAT * (4 * sum(products) + micro_batch * units) + rows
 
 
 def points(quick: bool) -> list[Point]:

@@ -186,8 +186,8 @@ typedef struct fm_kernels {
     void (*gather)(void *P, const fm_rows *X, const ptrdiff_t *order, ptrdiff_t first, ptrdiff_t rows,
                    ptrdiff_t stride);
 
-    /* augment: the gathered rows P (rows, columns), from row `first` of the slab, in place: P = mix P + (1 - mix) Q, Q
-     * the partners' rows (NULL: none); then `settings`. oracle: augment */
+    /* augment: the gathered rows P (rows, columns), from row `first` of the micro-batch, in place: P = mix P + (1 - mix) Q,
+     * Q the partners' rows (NULL: none); then `settings`. oracle: augment */
     void (*augment)(void *P, const void *Q, double mix, const fm_augment *settings, const fm_rng *rng, ptrdiff_t first,
                     ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t stride);
 
@@ -251,7 +251,7 @@ typedef struct fm_kernels {
      *     g  = (G + l2 W + l1 sign(W)) clip / weight_sum
      *     W, state = rule(W, state, g);  penalty[column] += penalty_scale * column's penalty, before the update
      * After every 128th update what is subnormal in an average of gradients becomes 0.
-     * rule < 0: stops after G (a batch taken in slabs). G: FM_BLOCK_ROWS * panel reals, the caller's.
+     * rule < 0: stops after G (before the last micro-batch). G: FM_BLOCK_ROWS * panel reals, the caller's.
      * numerics: G is one chain in the order of the batch. oracle: gradient, OPTIMIZERS */
     void (*update)(const fm_layer *layer, void *G, double *penalty, ptrdiff_t i0, ptrdiff_t n, ptrdiff_t p,
                    ptrdiff_t batch, ptrdiff_t stride, int accumulate, int rule, const fm_hyper *hyper);

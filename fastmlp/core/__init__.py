@@ -14,7 +14,8 @@ try:
         max_threads,
         peak_gflops,
     )
-    from fastmlp.core._plan import Plan
+    from fastmlp.core._plan import ParameterLayout, Plan, parameter_layout
+    from fastmlp.core._predict import forward, row_losses
     from fastmlp.core._shuffle import shuffle
     from fastmlp.core._trainer import Cancelled, Trainer
 except ModuleNotFoundError as error:
@@ -31,11 +32,15 @@ __all__ = [
     "OUTPUTS",
     "Cancelled",
     "Change",
+    "ParameterLayout",
     "Plan",
     "Trainer",
+    "forward",
     "info",
     "max_threads",
+    "parameter_layout",
     "peak_gflops",
+    "row_losses",
     "settle",
     "shuffle",
 ]

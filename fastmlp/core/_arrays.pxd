@@ -1,7 +1,7 @@
 from fastmlp.core._csrc cimport fm_rows
 
 cdef Py_ssize_t first_outside(const Py_ssize_t *numbers, Py_ssize_t n, Py_ssize_t limit) noexcept nogil
-cdef void *flat(object array, Py_ssize_t n, int kind, str name, bint writable=*) except? NULL
+cdef void *array_address(object array, Py_ssize_t n, int kind, str name, bint writable=*) except? NULL
 
 
 cdef class Buffer:
@@ -9,18 +9,18 @@ cdef class Buffer:
     cdef void *at
 
 
-cdef class Rows:
+cdef class InputRows:
     cdef fm_rows rows
     cdef Py_ssize_t n
     cdef Py_buffer buffers[3]
     cdef int n_buffers
-    cdef bint use_sparse                    # CSR whose zeros are worth leaving out
+    cdef bint use_sparse                    # CSR with few enough stored elements to skip the zeros
     cdef object owner
-    cdef int take_csr(self, X, Py_ssize_t columns) except -1
+    cdef int read_csr(self, X, Py_ssize_t columns) except -1
     cdef Py_ssize_t first_bad_row(self, Py_ssize_t nnz) noexcept nogil
     cdef Py_ssize_t first_bad_column(self, Py_ssize_t columns) noexcept nogil
     cdef bint canonical(self) noexcept nogil
     cdef Py_ssize_t index(self, int buffer, Py_ssize_t i) noexcept nogil
     cdef Py_ssize_t longest_row(self) noexcept nogil
-    cdef int take(self, array, int flags) except -1
+    cdef int hold_buffer(self, array, int flags) except -1
     cdef int is_double(self, Py_buffer *view, str name) except -1

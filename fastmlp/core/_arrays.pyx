@@ -1,7 +1,7 @@
-"""Memory and the caller's arrays: aligned buffers, X as dense or CSR rows, flat arrays.
+"""Memory and the caller's arrays: aligned buffers, X as dense or CSR rows, addresses of flat arrays.
 
-Memory is zeroed when it is allocated, so the padding of a panel is always finite; a kernel that writes the padding itself may
-take memory that is not.
+Memory is zeroed when it is allocated, so that the padding of a panel is finite; a kernel that writes the padding itself may
+use memory that is not zeroed.
 """
 
 import sys
@@ -18,9 +18,8 @@ from libc.stdlib cimport calloc, free, malloc
 
 from fastmlp.core._csrc cimport *
 
-# CSR input whose share of stored elements is at most this is multiplied element by element, else as dense rows. Measured on
-# Zen 4: 4,000 rows of 5,000 columns, 256 units, an epoch takes 0.04 of the dense way's time at a share of 0.002, 0.06 at
-# 0.01, 0.27 at 0.1, 0.49 at 0.2; of 500 columns, 100 units, 0.6 at 0.2.
+# CSR input with at most this share of stored elements is multiplied element by element, else as dense rows: measured, an
+# epoch at this share takes 0.5 to 0.6 of the time.
 cdef double SPARSE_SHARE = 0.2
 
 
@@ -50,8 +49,8 @@ cdef int format_of(Py_buffer *view) except -1:
     return f[0] if f[0] != 0 and f[1] == 0 else 0
 
 
-cdef class Rows:
-    """X as the kernels see it: a dense array of any strides, or CSR. Holds the buffers for as long as it lives."""
+cdef class InputRows:
+    """X as the kernels read it: a dense array of any strides, or CSR. It holds X's buffers."""
 
     def __cinit__(self, X, Py_ssize_t columns):
         cdef Py_buffer *view = &self.buffers[0]
@@ -59,15 +58,15 @@ cdef class Rows:
         self.n_buffers = 0
         self.owner = X
         if not isinstance(X, ndarray) and hasattr(X, "indptr"):
-            self.take_csr(X, columns)
+            self.read_csr(X, columns)
             return
-        self.take(X, PyBUF_STRIDES)
+        self.hold_buffer(X, PyBUF_STRIDES)
         if view.ndim != 2:
             raise ValueError(f"X must have 2 dimensions, got {view.ndim}")
         if view.shape[1] != columns:
             raise ValueError(f"X has {view.shape[1]} columns, the network takes {columns}")
         self.rows.is_double = self.is_double(view, "X")
-        for axis in range(2):  # where there is one place only, NumPy's stride may be anything
+        for axis in range(2):  # NumPy's stride of an axis of length 1 may be any number
             if <uintptr_t> view.buf % view.itemsize or (view.shape[axis] > 1 and view.strides[axis] % view.itemsize):
                 raise ValueError("X must be aligned to its element size")
         self.n = view.shape[0]
@@ -76,7 +75,7 @@ cdef class Rows:
         self.rows.row_stride = view.strides[0] // view.itemsize
         self.rows.column_stride = view.strides[1] // view.itemsize
 
-    cdef int take_csr(self, X, Py_ssize_t columns) except -1:
+    cdef int read_csr(self, X, Py_ssize_t columns) except -1:
         cdef Py_ssize_t i, nnz
         if getattr(X, "format", None) != "csr":
             raise ValueError(f"sparse X must be in CSR format, got {getattr(X, 'format', type(X).__name__)!r}")
@@ -88,7 +87,7 @@ cdef class Rows:
         if indices.dtype != indptr.dtype:
             indices, indptr = indices.astype(numpy.int64), indptr.astype(numpy.int64)
         for part in (X.data, indices, indptr):
-            self.take(numpy.ascontiguousarray(part), PyBUF_STRIDES)
+            self.hold_buffer(numpy.ascontiguousarray(part), PyBUF_STRIDES)
         self.n = X.shape[0]
         if self.n < 0:
             raise ValueError(f"X must not have {self.n} rows")
@@ -119,7 +118,7 @@ cdef class Rows:
         return 0
 
     cdef Py_ssize_t first_bad_row(self, Py_ssize_t nnz) noexcept nogil:
-        """The first row that ends before it begins or behind the stored elements; n if there is none."""
+        """The first row that ends before it begins or after the stored elements; n if there is none."""
         cdef Py_ssize_t row
         for row in range(self.n):
             if self.index(2, row + 1) < self.index(2, row) or self.index(2, row + 1) > nnz:
@@ -127,7 +126,7 @@ cdef class Rows:
         return self.n
 
     cdef Py_ssize_t first_bad_column(self, Py_ssize_t columns) noexcept nogil:
-        """The first stored element whose column is none; their number if there is none."""
+        """The first stored element with an invalid column; the number of elements if there is none."""
         cdef Py_ssize_t i, nnz = self.index(2, self.n)
         for i in range(nnz):
             if self.index(1, i) < 0 or self.index(1, i) >= columns:
@@ -144,7 +143,7 @@ cdef class Rows:
         return True
 
     cdef Py_ssize_t longest_row(self) noexcept nogil:
-        """Most stored elements in a row."""
+        """Largest number of stored elements in a row."""
         cdef Py_ssize_t longest = 0, row
         for row in range(self.n):
             longest = max(longest, self.index(2, row + 1) - self.index(2, row))
@@ -155,7 +154,7 @@ cdef class Rows:
             return (<int64_t *> self.buffers[buffer].buf)[i]
         return (<int32_t *> self.buffers[buffer].buf)[i]
 
-    cdef int take(self, array, int flags) except -1:
+    cdef int hold_buffer(self, array, int flags) except -1:
         PyObject_GetBuffer(array, &self.buffers[self.n_buffers], flags | PyBUF_FORMAT)
         self.n_buffers += 1
         return 0
@@ -181,7 +180,7 @@ cdef Py_ssize_t first_outside(const Py_ssize_t *numbers, Py_ssize_t n, Py_ssize_
     return n
 
 
-cdef void *flat(object array, Py_ssize_t n, int kind, str name, bint writable=False) except? NULL:
+cdef void *array_address(object array, Py_ssize_t n, int kind, str name, bint writable=False) except? NULL:
     """Address of a C-contiguous array of n elements; the caller keeps the array alive while it uses the address.
 
     kind: b'f' or b'd' for float32 and float64, b'i' for integers as wide as a pointer.

@@ -1,4 +1,4 @@
-# Mirror of csrc/fastmlp.h, csrc/runtime/aside.h, csrc/runtime/barrier.h, csrc/runtime/pace.h and csrc/runtime/profile.h, nothing else.
+# Mirror of csrc/fastmlp.h and csrc/runtime, and C11's atomic_flag.
 
 from libc.stdint cimport int32_t, uint32_t
 
@@ -157,32 +157,17 @@ cdef extern from "fastmlp.h" nogil:
     int fm_isa_available(int i)
     const fm_kernels *fm_isa_kernels(int i, int element_size)
 
-cdef extern from "runtime/aside.h" nogil:
-    const double FM_LONG
-
-    ctypedef struct fm_leave:
+cdef extern from "<stdatomic.h>" nogil:
+    ctypedef struct atomic_flag:
         pass
-    void fm_leave_begin(fm_leave *leave)
-    void fm_leave_ask(fm_leave *leave)
-    bint fm_leave_asked(fm_leave *leave)
-    bint fm_leaves(fm_leave *leave, int phase)
-    bint fm_left(fm_leave *leave, int phase)
-
-    ctypedef struct fm_aside:
-        pass
-    bint fm_aside_begin(fm_aside *a, void (*work)(void *) noexcept nogil, void *what)
-    bint fm_aside_wait(fm_aside *a)
-    bint fm_aside_end(fm_aside *a)
+    bint atomic_flag_test_and_set(atomic_flag *flag)
+    void atomic_flag_clear(atomic_flag *flag)
 
 cdef extern from "runtime/barrier.h" nogil:
     ctypedef struct fm_barrier:
         pass
     void fm_barrier_init(fm_barrier *b)
     void fm_barrier_wait(fm_barrier *b, int n)
-    ctypedef struct fm_turn:
-        pass
-    bint fm_take(fm_turn *turn)
-    void fm_give(fm_turn *turn)
 
 cdef extern from "runtime/pace.h" nogil:
     ctypedef struct fm_pace:

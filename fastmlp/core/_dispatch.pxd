@@ -6,5 +6,5 @@ cdef void region_ends() noexcept nogil
 cdef const fm_kernels *kernels_of(str isa, str dtype) except NULL
 
 
-cdef class Call:
+cdef class Caller:
     pass

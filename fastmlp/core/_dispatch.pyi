@@ -1,4 +1,4 @@
-"""Stub of _dispatch.pyx: names of the C tables, the machine. Its memory and arrays are for the other compiled modules only."""
+"""Stub of _dispatch.pyx."""
 
 from typing import Any, final
 
@@ -8,7 +8,7 @@ __all__ = [
     "NORM_EPSILON",
     "OPTIMIZERS",
     "OUTPUTS",
-    "Call",
+    "Caller",
     "info",
     "max_threads",
     "peak_gflops",
@@ -22,7 +22,7 @@ OPTIMIZERS: dict[str, int]
 NORM_EPSILON: float
 
 @final
-class Call: ...
+class Caller: ...
 
 def usable_threads(wanted: int) -> int: ...
 def max_threads() -> int: ...

@@ -10,10 +10,9 @@ from fastmlp.core._csrc cimport *
 from fastmlp.core._openmp cimport *
 
 __all__ = [
-    "ACTIVATIONS", "LOSSES", "NORM_EPSILON", "OPTIMIZERS", "OUTPUTS", "Call", "info", "max_threads", "peak_gflops",
+    "ACTIVATIONS", "LOSSES", "NORM_EPSILON", "OPTIMIZERS", "OUTPUTS", "Caller", "info", "max_threads", "peak_gflops",
     "usable_threads",
 ]
-
 
 
 # ---- Dispatch and names ------------------------------------------------------------------------------------------------
@@ -66,16 +65,16 @@ cdef extern from "runtime/fork.h" nogil:
 
 
 if fm_watch_forks() != 0:
-    raise MemoryError("fastmlp could not have itself told of forks")
+    raise MemoryError("fastmlp could not register its handlers of forks")
 
 
 cpdef int usable_threads(int wanted) noexcept nogil:
-    """As many of the wanted threads as OpenMP and the other callers (see Call) allow, at least one."""
+    """As many of the wanted threads as OpenMP and the other callers (see Caller) allow, at least one."""
     return 1 if fm_alone else max(1, min(wanted, fm_share(omp_get_max_threads())))
 
 
 cdef void region_begins() noexcept nogil:
-    """To be called before a parallel region, and its counterpart after it."""
+    """Call this before a parallel region, and region_ends after it."""
     fm_region_begins()
 
 
@@ -84,8 +83,8 @@ cdef void region_ends() noexcept nogil:
 
 
 @cython.final
-cdef class Call:
-    """One caller among those that share the threads: from when this is made until it goes, with the call that made it."""
+cdef class Caller:
+    """Counts a call among those that share the threads, for as long as this object lives."""
 
     def __cinit__(self):
         fm_call_begins()
@@ -95,13 +94,13 @@ cdef class Call:
 
 
 def max_threads() -> int:
-    """Threads that OpenMP would start now: OMP_NUM_THREADS, affinity and threadpoolctl are in it; 1 without OpenMP, and in
-    a process that was forked while its parent's threads could not be let go (csrc/runtime/fork.h)."""
+    """Threads that OpenMP would start now, which OMP_NUM_THREADS, affinity and threadpoolctl change; 1 without OpenMP, and in a
+    process that was forked while OpenMP could not stop its parent's threads (csrc/runtime/fork.h)."""
     return 1 if fm_alone else omp_get_max_threads()
 
 
 def info() -> dict:
-    """What was built and what runs: compiler, instruction sets (built, available, chosen), threads, element types."""
+    """The build and the machine: compiler, instruction sets (built, available, chosen), threads, element types."""
     return {
         "compiler": FM_COMPILER.decode(),
         "openmp": bool(FM_HAS_OPENMP),

@@ -1,7 +1,10 @@
-# What _workspace.pyx, _trainer.pyx and _testing.pyx take from _plan.
+from fastmlp.core._arrays cimport Buffer
+from fastmlp.core._csrc cimport fm_kernels, fm_layer, fm_targets
 
-from fastmlp.core._csrc cimport fm_barrier, fm_kernels, fm_layer, fm_rows, fm_targets
-from fastmlp.core._arrays cimport Buffer, Rows
+cdef struct Offsets:
+    # Bytes from the start of the flat parameters (W, b, scale) or statistics (mean, variance) to a layer's arrays.
+    Py_ssize_t W, b, scale, mean, variance
+
 
 cdef class Plan:
     cdef readonly tuple layer_sizes
@@ -10,33 +13,26 @@ cdef class Plan:
     cdef readonly str dtype
     cdef readonly bint batch_norm
     cdef readonly bint residual
-    cdef readonly Py_ssize_t n_parameters   # flat: weights, biases, scales of the normalisation
-    cdef readonly Py_ssize_t n_statistics   # flat: running means, then running variances
+    cdef readonly Py_ssize_t n_parameters
+    cdef readonly Py_ssize_t n_statistics
     cdef const fm_kernels *k
-    cdef int kind                           # of dtype, for flat
+    cdef int kind                  # of dtype, for array_address
     cdef object numpy_dtype
-    cdef int n_layers                       # of weights: one less than layer_sizes
-    cdef Buffer sizes_buffer, hidden_buffer
+    cdef int n_layers              # of weights: one less than layer_sizes
+    cdef list buffers
     cdef Py_ssize_t *sizes
-    cdef int *hidden                        # activation of each layer's output; identity where output_row applies
-    cdef int output_row                     # in outputs, or -1
-    cdef Py_ssize_t widest, n_weights, n_units
+    cdef Offsets *offsets          # of each layer
+    cdef int *activation_rows      # of each layer, in the table of activations; identity where output_row applies
+    cdef int output_row            # in the table of outputs, or -1
+    cdef Py_ssize_t widest, n_weights
     cdef Py_ssize_t padded(self, Py_ssize_t columns) noexcept nogil
     cdef bint normalises(self, int l) noexcept nogil
     cdef bint adds_input(self, int l) noexcept nogil
     cdef Py_ssize_t affine_bytes(self) noexcept nogil
     cdef void describe(self, fm_layer *layers, char *parameters, char *statistics, char *affine) noexcept nogil
-    cdef int forward_rows(self, char *weights, char *statistics, Rows rows, char *result) except -1
-    cdef void gather_row(self, char *x, const fm_rows *rows, Py_ssize_t row) noexcept nogil
-    cdef int forward_few(self, char *weights, char *statistics, Rows rows, char *result, int n_threads) except -1
-    cdef void forward_together(self, fm_layer *layers, Rows rows, char *result, char *scratch, Py_ssize_t chunk,
-                               Py_ssize_t stride, fm_barrier *barrier, Py_ssize_t begin, Py_ssize_t end, int thread,
-                               int n_threads) noexcept nogil
-    cdef int forward_packed(self, char *weights, char *statistics, Rows rows, char *result, int n_threads) except -1
-    cdef void forward_chunks(self, fm_layer *layers, Rows rows, char *result, Py_ssize_t chunk, Py_ssize_t stride,
-                             Py_ssize_t begin, Py_ssize_t end, int thread, int n_threads) noexcept nogil
     cdef void pack(self, fm_layer *layers, char *parameters, int state) noexcept nogil
     cdef void pack_vector(self, void *to, char *vector, Py_ssize_t n) noexcept nogil
     cdef void unpack(self, char *parameters, fm_layer *layers, int state) noexcept nogil
-    cdef void pack_statistics(self, fm_layer *layers, char *statistics, bint back) noexcept nogil
-    cdef int take_targets(self, fm_targets *targets, int loss, Py_ssize_t n, y, sample_weight) except -1
+    cdef void pack_statistics(self, fm_layer *layers, char *statistics) noexcept nogil
+    cdef void unpack_statistics(self, char *statistics, fm_layer *layers) noexcept nogil
+    cdef int read_targets(self, fm_targets *targets, int loss, Py_ssize_t n, y, sample_weight) except -1

@@ -1,13 +1,22 @@
-"""Stub of _plan.pyx: architectures that predict."""
+"""Stub of _plan.pyx."""
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import NamedTuple, Self
 
-import numpy as np
 from typing_extensions import disjoint_base
 
-__all__ = ["Plan"]
+__all__ = ["ParameterLayout", "Plan", "parameter_layout"]
 
+class ParameterLayout(NamedTuple):
+    coefs: list[slice]
+    intercepts: list[slice]
+    scales: list[slice]
+    means: list[slice]
+    variances: list[slice]
+    n_parameters: int
+    n_statistics: int
+
+def parameter_layout(layer_sizes: Sequence[int], batch_norm: bool = False) -> ParameterLayout: ...
 @disjoint_base
 class Plan:
     @property
@@ -35,12 +44,3 @@ class Plan:
         batch_norm: bool = False,
         residual: bool = False,
     ) -> Self: ...
-    def forward(
-        self,
-        parameters: np.ndarray,
-        X: Any,
-        out: np.ndarray | None = None,
-        n_threads: int = 1,
-        statistics: np.ndarray | None = None,
-    ) -> np.ndarray: ...
-    def row_losses(self, loss: str, output: np.ndarray, y: np.ndarray, parameter: float = 1.0) -> np.ndarray: ...

@@ -12,7 +12,7 @@ import sys
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.stdint cimport uint32_t, uint64_t
 
-from fastmlp.core._arrays cimport flat
+from fastmlp.core._arrays cimport array_address
 
 __all__ = ["shuffle"]
 
@@ -99,7 +99,7 @@ def shuffle(order, rng, bint alone=False):
         they must not: a process forked by one of them would inherit a generator whose lock nobody gives back.
     """
     cdef Py_ssize_t n = len(order)
-    cdef Py_ssize_t *at = <Py_ssize_t *> flat(order, n, b'i', "order", True)
+    cdef Py_ssize_t *at = <Py_ssize_t *> array_address(order, n, b'i', "order", True)
     cdef fm_bit_generator *bits = <fm_bit_generator *> PyCapsule_GetPointer(rng._bit_generator.capsule, "BitGenerator")
     if n < 2:
         return

@@ -11,7 +11,7 @@ from libc.string cimport memset
 
 from fastmlp.core._csrc cimport *
 from fastmlp.core._openmp cimport fm_seconds
-from fastmlp.core._arrays cimport Buffer, Rows
+from fastmlp.core._arrays cimport Buffer, InputRows
 from fastmlp.core._dispatch cimport kernels_of
 
 from fastmlp.core._dispatch import ACTIVATIONS, LOSSES, OPTIMIZERS, OUTPUTS, info
@@ -232,7 +232,7 @@ cdef class Kernels:
 
     def gather(self, X, order=None, Py_ssize_t first=0, rows=None):
         """X[order], through panels."""
-        cdef Rows source = Rows(X, X.shape[1])
+        cdef InputRows source = InputRows(X, X.shape[1])
         if order is not None:
             order = numpy.ascontiguousarray(order, numpy.intp)
         cdef Py_ssize_t n = rows if rows is not None else len(order) if order is not None else X.shape[0] - first
@@ -302,7 +302,7 @@ cdef class Kernels:
     def forward_csr(self, X, order, W, b, str activation="identity", Py_ssize_t first=0):
         """y of the first layer for the rows `order` of canonical CSR X."""
         cdef fm_layer layer
-        cdef Rows source = Rows(X, X.shape[1])
+        cdef InputRows source = InputRows(X, X.shape[1])
         order = numpy.ascontiguousarray(order, numpy.intp)
         cdef Py_ssize_t rows = len(order)
         cdef Py_ssize_t *order_at = <Py_ssize_t *> address(order)
@@ -318,7 +318,7 @@ cdef class Kernels:
 
     def gradient_csr(self, X, order, dz):
         """X[order]^T dz for canonical CSR X: columns sorted in two shares, rows in two micro-batches, as in training."""
-        cdef Rows source = Rows(X, X.shape[1])
+        cdef InputRows source = InputRows(X, X.shape[1])
         order = numpy.ascontiguousarray(order, numpy.intp)
         cdef Py_ssize_t rows = len(order), I = X.shape[1], c0, c1, first, n, p, size = self.k.element_size
         cdef Py_ssize_t *order_at = <Py_ssize_t *> address(order)

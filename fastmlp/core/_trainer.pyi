@@ -1,42 +1,41 @@
-"""Stub of _trainer.pyx: training runs, and the names of _machine and _plan."""
+"""Stub of _trainer.pyx."""
 
 import threading
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Self
 
 import numpy as np
 from typing_extensions import disjoint_base
 
-from fastmlp.core._dispatch import ACTIVATIONS as ACTIVATIONS
-from fastmlp.core._dispatch import LOSSES as LOSSES
-from fastmlp.core._dispatch import NORM_EPSILON as NORM_EPSILON
-from fastmlp.core._dispatch import OPTIMIZERS as OPTIMIZERS
-from fastmlp.core._dispatch import OUTPUTS as OUTPUTS
-from fastmlp.core._dispatch import info as info
-from fastmlp.core._dispatch import max_threads as max_threads
-from fastmlp.core._dispatch import peak_gflops as peak_gflops
-from fastmlp.core._plan import Plan as Plan
-from fastmlp.core._workspace import Workspace
+from fastmlp.core._plan import Plan
 
-__all__ = [
-    "ACTIVATIONS",
-    "LOSSES",
-    "NORM_EPSILON",
-    "OPTIMIZERS",
-    "OUTPUTS",
-    "Cancelled",
-    "Plan",
-    "Trainer",
-    "info",
-    "max_threads",
-    "peak_gflops",
-]
+__all__ = ["Cancelled", "Trainer"]
 
 class Cancelled(Exception): ...
 
 @disjoint_base
-class Trainer(Workspace):
+class Trainer:
     cancel: threading.Event | None
-    slab_seconds: float
+    @property
+    def loss(self) -> str: ...
+    @property
+    def optimizer(self) -> str: ...
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def n_threads(self) -> int: ...
+    def __new__(
+        cls,
+        plan: Plan,
+        loss: str,
+        optimizer: str,
+        batch_size: int,
+        n_threads: int = 1,
+        *,
+        dropout: Sequence[float] | None = None,
+        layer_rates: Sequence[float] | None = None,
+        max_grad_norm: float = 0.0,
+    ) -> Self: ...
     def epoch(
         self,
         X: Any,
@@ -62,6 +61,12 @@ class Trainer(Workspace):
         seed: int = 0,
         step_losses: np.ndarray | None = None,
     ) -> float: ...
+    def load(
+        self, parameters: np.ndarray, state: np.ndarray | None = None, statistics: np.ndarray | None = None
+    ) -> None: ...
+    def store(
+        self, parameters: np.ndarray, state: np.ndarray | None = None, statistics: np.ndarray | None = None
+    ) -> None: ...
     def finish(
         self, parameters: np.ndarray, state: np.ndarray | None = None, statistics: np.ndarray | None = None
     ) -> None: ...
@@ -76,3 +81,4 @@ class Trainer(Workspace):
         statistics: np.ndarray | None = None,
         **constants: Any,
     ) -> float: ...
+    def profile(self) -> dict[tuple[str, int], list[float]]: ...

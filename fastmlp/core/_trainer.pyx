@@ -1,21 +1,17 @@
-"""The conductor of training: splits the work of a step over threads and calls the C kernels.
+"""Training: Workspace is the memory of a run, Trainer splits the work of its steps over threads and calls the C kernels.
 
-It knows nothing of epochs' ends, stopping or estimators (training.py), and computes nothing itself: every sum of products,
-loss and update is a kernel of csrc/fastmlp.h. Re-exports the names of _machine and _plan, so that the floors above see one
-module.
+Nothing is computed here but sums of losses: every product, activation, loss and update is a kernel of csrc/fastmlp.h.
 
 A step has two phases, with a barrier after each:
-    1. along the network, each thread its rows: gather, forward, loss, backward
-    2. across the batch, each thread its blocks of weights: gradient and update in one
-Batch normalisation cuts phase 1 into segments: its statistics are taken by columns, with a barrier before and after. Clipping
-cuts phase 2: all gradients first, then, when their norm is known, all updates.
-A batch of more than 512 rows (fewer in very large networks) is taken in slabs, the sums of phase 2 carried from slab to
-slab, which keeps both their order and the memory small. No result depends on the number of threads: a sum is always one
-kernel's, in the order of the rows, and random numbers are drawn by position.
+    1. forward and backward: each thread takes some of the rows through the network
+    2. gradient and update: each thread takes some blocks of weights, over all rows of the batch
+Batch normalisation cuts phase 1 into segments: its statistics are computed by columns, with a barrier before and after.
+Clipping cuts phase 2: all gradients first, then, when their norm is known, all updates.
+A batch of more than 512 rows (128 to 512 in very large networks) is computed in micro-batches. Phase 2 carries its sums
+from one to the next, which keeps both their order and the memory small. No result depends on the number of threads: each
+sum belongs to one kernel, which adds in the order of the rows, and random numbers depend on their position only.
 
-Between slices of time Python looks for signals. A slab that outlasts a slice is worked on aside (csrc/runtime/aside.h), and given up if
-a signal's handler raises: then nothing has changed that lasts, since phase 1 writes what belongs to the batch only. Phase 2 is
-finished, but where it would take long too, gradients come first and may be given up.
+Work goes on in slices of time, a slice being at least one micro-batch. Between slices Python handles signals.
 """
 
 import numpy
@@ -24,122 +20,530 @@ cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from cython.parallel cimport parallel, threadid
 from libc.math cimport INFINITY, NAN, sqrt
-from libc.stdint cimport uint32_t
+from libc.stdint cimport int32_t, uint32_t
 from libc.string cimport memset
 
+from fastmlp.core._arrays cimport Buffer, InputRows, array_address, first_outside
 from fastmlp.core._csrc cimport *
-from fastmlp.core._epoch cimport Epoch, Position, row_weight, weight_sum
-from fastmlp.core._arrays cimport Buffer, Rows, first_outside, flat
-from fastmlp.core._dispatch cimport Call, region_begins, region_ends, usable_threads
+from fastmlp.core._dispatch cimport Caller, region_begins, region_ends, usable_threads
 from fastmlp.core._openmp cimport *
 from fastmlp.core._plan cimport Plan
-from fastmlp.core._workspace cimport SCALE, Unit, Workspace
 
-from fastmlp.core._dispatch import ACTIVATIONS, LOSSES, NORM_EPSILON, OPTIMIZERS, OUTPUTS, info, max_threads, peak_gflops
+from fastmlp.core._dispatch import LOSSES, OPTIMIZERS
 
-__all__ = [
-    "ACTIVATIONS", "LOSSES", "NORM_EPSILON", "OPTIMIZERS", "OUTPUTS", "Cancelled", "Plan", "Trainer", "info", "max_threads",
-    "peak_gflops",
-]
-globals()["Plan"] = Plan  # a cimported name is not yet one of the Python module
+__all__ = ["Cancelled", "Trainer"]
 
-
-cdef enum:  # what may be left, see aside.h
-    ROWS = 1
-    GRADIENTS = 2
-
-# Multiply-adds after which a thread asks whether to leave: some milliseconds.
-cdef Py_ssize_t PIECE = 250_000_000
+# Rows of a micro-batch: with more, a layer's output has left L2 when the next layer reads it. Very large networks take
+# fewer, so that signals need not wait long.
+cdef Py_ssize_t MAX_MICRO_BATCH_ROWS = 512
+cdef Py_ssize_t MIN_MICRO_BATCH_ROWS = 128
+cdef double MICRO_BATCH_OPERATIONS = 5e9
+# Cost of a panel of a bias, where a full panel's row of weights costs 32; measured on Zen 5 with batches of 64 and 200.
+cdef Py_ssize_t VECTOR_COST = 70
+# Weight of a full batch in the running averages of batch normalisation.
+cdef double NORM_MOMENTUM = 0.1
 
 
-cdef inline Py_ssize_t piece_of(Py_ssize_t of_column, Py_ssize_t columns) noexcept nogil:
-    """Panels to compute between two such questions, where a column takes so many multiply-adds; all, if they are few."""
-    return columns if of_column * columns <= PIECE else 1 + PIECE // (32 * of_column)
+cdef enum ItemKind:
+    WEIGHTS, BIAS, SCALE
+
+
+cdef struct WorkItem:
+    # A piece of phase 2: rows i0 .. i0 + n of weight panel p or, with n = 0, panel p of a vector.
+    int layer
+    ItemKind kind
+    Py_ssize_t i0, n, p
+    Py_ssize_t cost                # of all items before this one, and half of its own
+
+
+cdef struct Progress:
+    # How far an epoch has come. Thread 0 alone writes it, between barriers.
+    Py_ssize_t step, micro_batch
+    Py_ssize_t first               # position in the epoch's order of the step's first row
+    Py_ssize_t rows                # rows finished in this slice
+    double step_loss               # sum over the step's rows
+    double loss                    # sum over steps of the mean loss times the rows
+    int stop                       # the slice or the epoch ends here
+
+
+cdef struct Epoch:
+    # Arguments of one call of Trainer.epoch, read by all threads.
+    const fm_rows *X
+    bint use_sparse, changes_input
+    fm_augment input
+    fm_targets targets
+    const Py_ssize_t *order
+    const Py_ssize_t *partners     # row that is mixed into each row of the order; NULL without mixup
+    Py_ssize_t n_rows, batch_size, n_steps, t
+    const double *learning_rates   # of each step
+    const double *mix              # of each step
+    const double *weight_sums      # of each step
+    double *step_losses            # NULL: not wanted
+    fm_hyper hyper
+    double slice_end
+    int rule
+
+
+cdef double row_weight(const Epoch *e, Py_ssize_t r, double mix) noexcept nogil:
+    """Weight of row r of the epoch's order; with mixup, its partner's weight in proportion."""
+    cdef const double *weights = e.targets.weights
+    if weights == NULL:
+        return 1
+    if e.partners != NULL:
+        return mix * weights[r if e.order == NULL else e.order[r]] + (1 - mix) * weights[e.partners[r]]
+    return weights[r if e.order == NULL else e.order[r]]
+
+
+cdef double weight_sum(const Epoch *e, Py_ssize_t step) noexcept nogil:
+    """Sum of the weights of a step's rows, in their order; without weights, the number of rows."""
+    cdef Py_ssize_t first = step * e.batch_size, last = min(first + e.batch_size, e.n_rows), r
+    cdef double total = 0
+    if e.targets.weights == NULL:
+        return <double> (last - first)
+    for r in range(first, last):
+        total += row_weight(e, r, 1 if e.mix == NULL else e.mix[step])
+    return total
+
+
+cdef const Py_ssize_t *list_partners(const Epoch *e, list kept) except NULL:
+    """Mixup's partner of each row of the epoch's order: the next row of its batch, or the first one for the last."""
+    cdef Buffer room = Buffer((e.n_rows + 1) * sizeof(Py_ssize_t), False)
+    cdef Py_ssize_t *partners = <Py_ssize_t *> room.at
+    cdef Py_ssize_t first, last, r, next
+    kept.append(room)
+    for first in range(0, e.n_rows, e.batch_size):
+        last = min(first + e.batch_size, e.n_rows)
+        for r in range(first, last):
+            next = first if r == last - 1 else r + 1
+            partners[r] = next if e.order == NULL else e.order[next]
+    return partners
 
 
 class Cancelled(Exception):
-    """Someone set the event of `Trainer.cancel`."""
+    """The event `Trainer.cancel` was set."""
 
 
-cdef struct Work:
-    # A slice that is worked on aside.
-    void *trainer
-    Epoch *epoch
-    int n_threads
-
+# ---- Memory and lists of work ----------------------------------------------------------------------------------------
 
 @cython.final
-cdef class Turn:
-    """One thread's use of a Trainer: from when this is made until it goes, with the call that made it."""
+cdef class Workspace:
+    """Memory of a training run: layers in panels, optimizer state, activations of a micro-batch; and its work items."""
 
-    cdef fm_turn *turn
+    cdef Plan plan
+    cdef const fm_kernels *k
+    cdef fm_layer *layers
+    cdef fm_rng rng
+    cdef int n_layers, n_state, n_threads
+    cdef double *rates             # of each layer: factor of its learning rate
+    cdef int first_learning        # gradients are not propagated below this layer
+    cdef int n_segments
+    cdef int *segment_ends         # last layer of each segment
+    cdef WorkItem *items
+    cdef Py_ssize_t n_items, total_cost
+    cdef Py_ssize_t micro_batch_rows, stride, scratch_bytes
+    cdef char *gradients           # of each item; NULL where each thread's scratch is enough
+    cdef double *squares           # of each item's columns: sums of squared gradients, where these are clipped
+    cdef double *penalties         # of each item's columns, over the epoch
+    cdef double *row_losses        # of a micro-batch
+    cdef char *scratch             # of each thread
+    cdef char *partners            # input rows that mixup mixes into those of the first layer
+    cdef fm_profile *profiles      # of each thread
+    cdef fm_csc *columns       # of each thread: a micro-batch's stored elements in the columns of its items
+    cdef list buffers
+    cdef bint finished             # the memory of weights and state is freed
+
+    def __cinit__(self, Plan plan, int n_state, Py_ssize_t batch_size, int n_threads, dropout, layer_rates, bint clips):
+        cdef int l
+        self.plan, self.k, self.n_layers = plan, plan.k, plan.n_layers
+        self.n_state, self.n_threads, self.buffers = n_state, n_threads, []
+        self.rates = <double *> self.allocate(self.n_layers * sizeof(double))
+        self.first_learning = self.n_layers
+        for l in range(self.n_layers - 1, -1, -1):
+            self.rates[l] = layer_rates[l]
+            self.first_learning = l if self.rates[l] > 0 else self.first_learning
+        self.micro_batch_rows = <Py_ssize_t> max(
+            MIN_MICRO_BATCH_ROWS, min(MAX_MICRO_BATCH_ROWS, MICRO_BATCH_OPERATIONS / (6.0 * plan.n_parameters))
+        )
+        for l in range(self.n_layers):
+            if plan.normalises(l) and self.rates[l] > 0:
+                self.micro_batch_rows = batch_size  # statistics are those of a whole batch
+        cdef bint carries = batch_size > self.micro_batch_rows
+        self.micro_batch_rows = min(batch_size, self.micro_batch_rows)
+        self.check_size()
+        self.allocate_layers(dropout)
+        self.list_segments()
+        self.list_items()
+        # Phase 1 keeps a chunk's targets and outputs there, or a chunk of weights; phase 2 an item's gradient. In whole
+        # cache lines.
+        self.scratch_bytes = max(
+            2 * FM_CHUNK_ROWS * (plan.sizes[self.n_layers] + 1), FM_BLOCK_ROWS * self.k.panel, self.k.scratch_size
+        )
+        self.scratch_bytes = (self.scratch_bytes * self.k.element_size + 127) // 64 * 64
+        self.scratch = <char *> self.allocate(n_threads * self.scratch_bytes)
+        self.allocate_profiles()
+        self.row_losses = <double *> self.allocate(self.micro_batch_rows * sizeof(double))
+        if carries or clips:
+            self.gradients = <char *> self.allocate(self.n_items * FM_BLOCK_ROWS * self.k.panel * self.k.element_size)
+        if clips:
+            self.squares = <double *> self.allocate(self.n_items * self.k.panel * sizeof(double))
+
+    cdef int check_size(self) except -1:
+        """MemoryError where sizes in bytes, of a batch or of threads, could overflow later; a Plan's own cannot."""
+        rows, threads, size = self.micro_batch_rows, self.n_threads, self.k.element_size  # Python numbers
+        widths = sum([self.plan.padded(units) for units in self.plan.layer_sizes])
+        n_bytes = size * (2 * rows * widths + 2 * threads * FM_CHUNK_ROWS * self.plan.layer_sizes[self.n_layers])
+        if n_bytes > 2**47:
+            raise MemoryError(
+                f"batches of {rows} rows on {threads} threads need at least {n_bytes / 2**30:,.1f} GiB of working memory for "
+                f"layers {self.plan.layer_sizes}"
+            )
+        return 0
+
+    cdef void *allocate(self, Py_ssize_t n_bytes) except NULL:
+        cdef Buffer new = Buffer(n_bytes)
+        self.buffers.append(new)
+        return new.at
+
+    cdef int free(self, void *memory) except -1:
+        self.buffers = [buffer for buffer in self.buffers if (<Buffer> buffer).at != memory]
+        return 0
+
+    cdef int allocate_layers(self, dropout) except -1:
+        """Panels for weights, state, and a micro-batch's activations and gradients.
+
+        An odd number of rows between panels keeps a row's pieces out of a common cache set.
+        """
+        cdef Py_ssize_t size = self.k.element_size, rows = self.micro_batch_rows | 1, O, batch
+        cdef fm_layer *layer
+        cdef bint learns, hidden
+        cdef int l, s
+        self.stride = rows * self.k.panel
+        self.layers = <fm_layer *> self.allocate(self.n_layers * sizeof(fm_layer))
+        for l in range(self.n_layers):
+            layer = &self.layers[l]
+            layer.fan_in, layer.fan_out = self.plan.sizes[l], self.plan.sizes[l + 1]
+            layer.activation = self.plan.activation_rows[l]
+            learns, hidden = self.rates[l] > 0, l < self.n_layers - 1
+            O = self.plan.padded(layer.fan_out)
+            batch = O // self.k.panel * self.stride * size
+            layer.W = self.allocate(layer.fan_in * O * size)
+            layer.b = self.allocate(O * size)
+            for s in range(self.n_state):
+                layer.W_state[s] = self.allocate(layer.fan_in * O * size)
+                layer.b_state[s] = self.allocate(O * size)
+            layer.x = self.layers[l - 1].out if l > 0 else NULL  # of the first layer: see make_room_for_input
+            layer.dz = self.allocate(batch)
+            layer.y = layer.dz
+            if self.plan.normalises(l):
+                self.allocate_norm(layer, O * size, learns)
+            if hidden:
+                layer.y = self.allocate(batch)
+                if self.k.activations[layer.activation].from_input or (layer.norm != NULL and learns):
+                    layer.z = self.allocate(batch)
+                layer.residual = self.plan.adds_input(l)
+                layer.dropout_rate, layer.stream, layer.rng = dropout[l + 1], l + 1, &self.rng
+                if layer.dropout_rate > 0:
+                    layer.dropout_mask = self.allocate(batch)
+                if layer.residual:
+                    layer.dout = self.allocate(batch)
+            layer.out = self.allocate(batch) if layer.residual or layer.dropout_rate > 0 else layer.y
+        return 0
+
+    cdef int allocate_norm(self, fm_layer *layer, Py_ssize_t n_bytes, bint learns) except -1:
+        cdef fm_batch_norm *norm = <fm_batch_norm *> self.allocate(sizeof(fm_batch_norm))
+        cdef int s
+        layer.norm = norm
+        norm.scale, norm.running_mean, norm.running_variance = self.allocate(n_bytes), self.allocate(n_bytes), self.allocate(n_bytes)
+        for s in range(self.n_state):
+            norm.scale_state[s] = self.allocate(n_bytes)
+        if learns:
+            norm.inverse_std, norm.d_scale, norm.d_b = self.allocate(n_bytes), self.allocate(n_bytes), self.allocate(n_bytes)
+            norm.batch_mean, norm.batch_variance = self.allocate(n_bytes), self.allocate(n_bytes)
+        else:
+            layer.scale, layer.shift = self.allocate(n_bytes), self.allocate(n_bytes)
+        return 0
+
+    cdef int allocate_profiles(self) except -1:
+        cdef int t
+        self.profiles = <fm_profile *> self.allocate(self.n_threads * sizeof(fm_profile))
+        if FM_HAS_PROFILE:
+            for t in range(self.n_threads):
+                self.profiles[t].seconds = <double *> self.allocate(FM_N_SECTIONS * self.n_layers * sizeof(double))
+        return 0
+
+    cdef int list_segments(self) except -1:
+        """A segment ends with a layer that is normalised by the batch, or with the last layer."""
+        cdef int l
+        self.segment_ends = <int *> self.allocate(self.n_layers * sizeof(int))
+        for l in range(self.n_layers):
+            if l == self.n_layers - 1 or (self.layers[l].norm != NULL and self.layers[l].scale == NULL):
+                self.segment_ends[self.n_segments] = l
+                self.n_segments += 1
+        return 0
+
+    cdef int list_items(self) except -1:
+        """Work items of phase 2, small enough to share out and large enough to stream; none of layers with rate 0."""
+        cdef int l
+        for l in range(self.n_layers):
+            self.add_items(l, NULL)
+        self.items = <WorkItem *> self.allocate(self.n_items * sizeof(WorkItem))
+        self.penalties = <double *> self.allocate(self.n_items * self.k.panel * sizeof(double))
+        self.n_items = self.total_cost = 0
+        for l in range(self.n_layers):
+            self.add_items(l, self.items)
+        return 0
+
+    cdef Py_ssize_t row_cost(self, Py_ssize_t columns) noexcept:
+        """Cost of a row of weights, gradient and update, in a panel of this many columns: 32 for a full one."""
+        return 32 if columns > self.k.vector else min(18, 5 + 16 * columns // self.k.vector)
+
+    cdef int add_items(self, int l, WorkItem *items) except -1:
+        """Append the items of layer l; with items = NULL, only count them."""
+        cdef fm_layer *layer = &self.layers[l]
+        cdef Py_ssize_t panel = self.k.panel, panels = self.plan.padded(layer.fan_out) // panel, i, p, cost
+        cdef WorkItem item
+        if self.rates[l] == 0:
+            return 0
+        item.layer = l
+        for item.kind in (WEIGHTS, BIAS, SCALE):
+            if item.kind == SCALE and layer.norm == NULL:
+                continue
+            for i in range(0, layer.fan_in if item.kind == WEIGHTS else 1, FM_BLOCK_ROWS):
+                for p in range(panels):
+                    item.i0, item.p = i, p
+                    item.n = min(FM_BLOCK_ROWS, layer.fan_in - i) if item.kind == WEIGHTS else 0
+                    cost = item.n * self.row_cost(layer.fan_out - p * panel) if item.kind == WEIGHTS else VECTOR_COST
+                    item.cost = self.total_cost + cost // 2
+                    self.total_cost += cost
+                    if items != NULL:
+                        items[self.n_items] = item
+                    self.n_items += 1
+        return 0
+
+    cdef int make_room_for_input(self, bint mixes) except -1:
+        """x of the first layer, which CSR input does not need; and as much again for mixup's partners."""
+        cdef Py_ssize_t panels = self.plan.padded(self.plan.sizes[0]) // self.k.panel
+        cdef Py_ssize_t n_bytes = panels * self.stride * self.k.element_size
+        if self.layers[0].x == NULL:
+            self.layers[0].x = self.allocate(n_bytes)
+        if mixes and self.partners == NULL:
+            self.partners = <char *> self.allocate(n_bytes)
+        return 0
+
+    cdef int make_room_for_columns(self, InputRows rows, Py_ssize_t m, list kept) except -1:
+        """Room for the stored elements of a micro-batch, by column, in each thread; `kept` holds it for the epoch."""
+        cdef Py_ssize_t longest, t, n
+        cdef Buffer new
+        with nogil:
+            longest = rows.longest_row()
+        n = longest * min(self.micro_batch_rows, m)
+        new = Buffer(self.n_threads * sizeof(fm_csc))
+        kept.append(new)
+        self.columns = <fm_csc *> new.at
+        for t in range(self.n_threads):
+            new = Buffer(
+                (self.plan.sizes[0] + 1) * sizeof(Py_ssize_t) + n * (self.k.element_size + sizeof(int32_t)), False
+            )
+            kept.append(new)
+            self.columns[t].indptr = <Py_ssize_t *> new.at
+            self.columns[t].data = self.columns[t].indptr + self.plan.sizes[0] + 1
+            self.columns[t].indices = <int32_t *> (<char *> self.columns[t].data + n * self.k.element_size)
+        return 0
+
+    cdef int load(self, parameters, state, statistics) except -1:
+        """Copy flat arrays in: see Trainer.load."""
+        cdef Py_ssize_t n = self.plan.n_parameters, size = self.k.element_size
+        cdef char *at = <char *> array_address(parameters, n, self.plan.kind, "parameters")
+        cdef char *state_at = NULL
+        cdef Buffer zeros = None
+        cdef Py_ssize_t step = n * size if state is not None else 0  # the same zeros for each array
+        cdef fm_layer *layer
+        cdef int s, l
+        if state is not None:
+            state_at = <char *> array_address(state, n * self.n_state, self.plan.kind, "state")
+        elif self.n_state:
+            zeros = Buffer(n * size)
+            state_at = <char *> zeros.at
+        with nogil:
+            self.plan.pack(self.layers, at, -1)
+            for s in range(self.n_state):
+                self.plan.pack(self.layers, state_at + s * step, s)
+        if self.plan.batch_norm:
+            at = <char *> array_address(statistics, self.plan.n_statistics, self.plan.kind, "statistics")
+            self.plan.pack_statistics(self.layers, at)
+        for l in range(self.n_layers):
+            layer = &self.layers[l]
+            if layer.scale != NULL:
+                self.k.fold_batch_norm(<void *> layer.scale, <void *> layer.shift, layer.norm.scale, layer.b, layer.norm.running_mean,
+                              layer.norm.running_variance, self.plan.padded(layer.fan_out))
+        return 0
+
+    cdef int store(self, parameters, state, statistics) except -1:
+        """Copy out into flat arrays: see Trainer.store."""
+        cdef Py_ssize_t n = self.plan.n_parameters, size = self.k.element_size
+        cdef char *at = <char *> array_address(parameters, n, self.plan.kind, "parameters", True)
+        cdef char *state_at = NULL
+        cdef int s
+        if state is not None:
+            state_at = <char *> array_address(state, n * self.n_state, self.plan.kind, "state", True)
+        with nogil:
+            self.plan.unpack(at, self.layers, -1)
+            for s in range(self.n_state if state_at != NULL else 0):
+                self.plan.unpack(state_at + s * n * size, self.layers, s)
+        if self.plan.batch_norm and statistics is not None:
+            at = <char *> array_address(statistics, self.plan.n_statistics, self.plan.kind, "statistics", True)
+            self.plan.unpack_statistics(at, self.layers)
+        return 0
+
+    cdef int finish(self, parameters, state, statistics) except -1:
+        """store, freeing each array as soon as it is copied: see Trainer.finish."""
+        cdef Py_ssize_t n = self.plan.n_parameters, size = self.k.element_size
+        cdef char *at = NULL
+        cdef int l, s
+        if state is not None:
+            at = <char *> array_address(state, n * self.n_state, self.plan.kind, "state", True)
+        self.store(parameters, None, statistics)
+        self.finished = True
+        for l in range(self.n_layers):
+            self.free(self.layers[l].W)
+        for s in range(self.n_state):
+            if at != NULL:
+                with nogil:
+                    self.plan.unpack(at + s * n * size, self.layers, s)
+            for l in range(self.n_layers):
+                self.free(self.layers[l].W_state[s])
+        return 0
+
+    cdef Py_ssize_t first_item(self, int thread, int n_threads) noexcept nogil:
+        """Items are shared out by cost: the first one whose middle lies in this thread's share or after it."""
+        cdef Py_ssize_t low = 0, high = self.n_items, middle, share = self.total_cost * thread // n_threads
+        if thread == n_threads:
+            return self.n_items
+        while low < high:
+            middle = (low + high) // 2
+            if self.items[middle].cost < share:
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+    cdef double sum_in_order(self, const double *numbers) noexcept nogil:
+        """Sum over the items' columns, by layer, block of rows and column, in four chains (column % 4): the same order for
+        every panel width."""
+        cdef double[4] chain
+        cdef Py_ssize_t i, j, columns
+        chain[0] = chain[1] = chain[2] = chain[3] = 0
+        for i in range(self.n_items):
+            columns = min(self.k.panel, self.layers[self.items[i].layer].fan_out - self.items[i].p * self.k.panel)
+            for j in range(columns):
+                chain[j % 4] += numbers[i * self.k.panel + j]
+        return (chain[0] + chain[1]) + (chain[2] + chain[3])
+
+
+# ---- Training --------------------------------------------------------------------------------------------------------
+
+@cython.final
+cdef class InUse:
+    """Marks a Trainer as in use, by one call at a time, for as long as this object lives."""
+
+    cdef Trainer trainer
 
     def __cinit__(self, Trainer trainer):
-        trainer.refuse_finished()
-        if not fm_take(&trainer.turn):
+        if trainer.memory.finished:
+            raise RuntimeError("this Trainer has finished: its memory is freed")
+        if atomic_flag_test_and_set(&trainer.in_use):
             raise RuntimeError("this Trainer is in use: an epoch of it runs, or another thread has it")
-        self.turn = &trainer.turn
+        self.trainer = trainer
 
     def __dealloc__(self):
-        if self.turn != NULL:
-            fm_give(self.turn)
+        if self.trainer is not None:
+            atomic_flag_clear(&self.trainer.in_use)
 
 
-cdef class Trainer(Workspace):
-    """One training run: its workspace, and epochs over it.
+cdef class Trainer:
+    """One training run: its memory, and epochs over it.
 
     Parameters
     ----------
     plan : Plan
-        Its output activation must be the loss's.
+        Its output activation must be the one that belongs to the loss.
     loss : str
         One of LOSSES.
     optimizer : str
-        One of OPTIMIZERS. 'gradient' updates nothing and is what `loss_gradient` needs.
+        One of OPTIMIZERS. 'gradient' updates nothing; `loss_gradient` needs it.
     batch_size : int
         Largest number of rows in a step.
-    n_threads : int
-        At most so many threads: fewer when fewer are faster. The result does not depend on it.
-    dropout : sequence of float, one per layer, or None
-        Rates in [0, 1) of what enters each layer.
-    layer_rates : sequence of float, one per layer, or None
-        What the learning rate is multiplied by in each layer. Where it is 0 nothing changes, not even the running averages of
-        batch normalisation, which are then used in place of the batch's; such a layer pays no penalty.
-    max_grad_norm : float
-        The gradient of all that learns is scaled down to this Euclidean norm; 0: never.
+    n_threads : int, default=1
+        Most threads to use; fewer run when fewer are faster. The result does not depend on it.
+    dropout : sequence of float, one per layer, default=None
+        Rates in [0, 1) of dropout on each layer's input. None: no dropout.
+    layer_rates : sequence of float, one per layer, default=None
+        Factors of the learning rate in each layer; None: 1. A layer with factor 0 does not change and pays no penalty; batch
+        normalisation then uses its running averages, not the batch's.
+    max_grad_norm : float, default=0.0
+        The gradient of all layers that learn is scaled down to this Euclidean norm; 0: never.
 
     Attributes
     ----------
-    slab_seconds : float
-        What a slab took in the last slice; before the first one, an estimate. From 0.02 on a slice is worked on aside.
     cancel : threading.Event or None
-        Set from any thread, it ends an epoch within about 0.1 s, as Ctrl-C does in the main thread; on Windows, where the rows of
-        one slab take longer, after them: 128 rows of a network of more than 20 million weights, or a large batch with batch
-        normalisation.
+        If it is set, from any thread, an epoch ends within 0.1 s, or one micro-batch if that takes longer: at most 512 rows,
+        but a whole batch with batch normalisation. So does Ctrl-C in the main thread.
+
+    Raises
+    ------
+    ValueError, MemoryError
     """
 
-    cdef fm_barrier barrier
-    cdef Position position
-    cdef fm_pace pace
-    cdef fm_turn turn
-    # What other threads read is here, not on the stack of a call: a daemon thread ends where it stands when the interpreter ends.
-    cdef Epoch now
-    cdef fm_targets targets
-    cdef fm_leave leave
-    cdef fm_aside aside
-    cdef Work work_now
-    cdef public double slab_seconds
+    cdef readonly str loss
+    cdef readonly str optimizer
+    cdef readonly Py_ssize_t batch_size
+    cdef readonly int n_threads
     cdef public object cancel
+    cdef Plan plan
+    cdef Workspace memory
+    cdef const fm_kernels *k
+    cdef fm_layer *layers          # of the workspace
+    cdef int n_layers, loss_row, rule
+    cdef double norm_momentum, max_grad_norm, input_rate
+    cdef atomic_flag in_use
+    cdef fm_barrier barrier
+    cdef fm_pace pace
+    cdef Progress progress
 
-    def __cinit__(self, *args, **kwargs):
+    def __cinit__(self, Plan plan not None, str loss not None, str optimizer not None, Py_ssize_t batch_size,
+                  int n_threads=1, *, dropout=None, layer_rates=None, double max_grad_norm=0.0):
+        if loss not in LOSSES:
+            raise ValueError(f"loss must be one of {tuple(LOSSES)}, got {loss!r}")
+        if optimizer not in OPTIMIZERS:
+            raise ValueError(f"optimizer must be one of {tuple(OPTIMIZERS)}, got {optimizer!r}")
+        if LOSSES[loss] != plan.output:
+            raise ValueError(f"loss {loss!r} needs a plan with output {LOSSES[loss]!r}, got {plan.output!r}")
+        if batch_size < 1 or n_threads < 1:
+            raise ValueError(f"batch_size and n_threads must be positive, got {batch_size} and {n_threads}")
+        dropout = (0.0,) * plan.n_layers if dropout is None else tuple(dropout)
+        layer_rates = (1.0,) * plan.n_layers if layer_rates is None else tuple(layer_rates)
+        if len(dropout) != plan.n_layers or not all(0 <= rate < 1 for rate in dropout):
+            raise ValueError(f"dropout must hold {plan.n_layers} rates in [0, 1), one per layer, got {dropout}")
+        if len(layer_rates) != plan.n_layers or not all(0 <= rate < float("inf") for rate in layer_rates):
+            raise ValueError(f"layer_rates must hold {plan.n_layers} numbers >= 0, one per layer, got {layer_rates}")
+        if not max_grad_norm >= 0:
+            raise ValueError(f"max_grad_norm must be >= 0, got {max_grad_norm}")
+        self.plan, self.loss, self.optimizer = plan, loss, optimizer
+        self.batch_size, self.n_threads, self.max_grad_norm = batch_size, n_threads, max_grad_norm
+        self.loss_row = list(LOSSES).index(loss)
+        self.rule = list(OPTIMIZERS).index(optimizer)
+        self.norm_momentum = 0 if optimizer == "gradient" else NORM_MOMENTUM
+        self.input_rate = dropout[0]
+        self.memory = Workspace(plan, OPTIMIZERS[optimizer], batch_size, n_threads, dropout, layer_rates, max_grad_norm > 0)
+        self.k, self.n_layers, self.layers = plan.k, plan.n_layers, self.memory.layers
+        atomic_flag_clear(&self.in_use)
         fm_barrier_init(&self.barrier)
-        self.slab_seconds = 6e-11 * self.plan.n_parameters * min(self.batch_size, self.slab_rows)
 
     def epoch(self, X, y, sample_weight, order, learning_rates, Py_ssize_t t, *, double alpha=0.0, double l1_ratio=0.0,
               double momentum=0.9, double beta_1=0.9, double beta_2=0.999, double epsilon=1e-8, double rho=0.9,
               double weight_decay=0.0, double loss_parameter=1.0, double label_smoothing=0.0, double input_noise=0.0,
               double input_mask=0.0, mix=None, seed=0, step_losses=None):
-        """One pass over the rows `order` of X in batches of `batch_size`, the last one being the rest.
+        """One pass over the rows `order` of X, in batches of `batch_size`; the last one may be smaller.
 
         Parameters
         ----------
@@ -150,14 +554,14 @@ cdef class Trainer(Workspace):
             None takes all rows in order.
         learning_rates : float64 array, one per step
         t : int
-            Updates made before.
+            Number of updates before this epoch.
         loss_parameter : float
             Quantile or delta, for the losses that have one.
         label_smoothing : float
         input_noise, input_mask : float
-            Standard deviation of what is added to each number of X; share of them that become 0.
+            Standard deviation of the noise that is added to X; share of the numbers in X that become 0.
         mix : float64 array, one per step, or None
-            Mixup: each row counts so much, the next one of its batch (the first one for the last) the rest.
+            Mixup: share of each row itself; the rest is the next row of its batch (the first one for the last).
         seed : int
             Key, of 64 bits, of dropout, noise and mask; their counters are t + step, layer, row in the batch and column.
         step_losses : float64 array, one per step, or None
@@ -166,251 +570,219 @@ cdef class Trainer(Workspace):
         Returns
         -------
         float
-            Sum over batches of (weighted mean loss + penalty / weight sum) * rows, divided by all rows. A batch whose
-            weights sum to zero changes nothing and adds nothing.
+            Sum over batches of (weighted mean loss + penalty / weight sum) * rows, divided by the number of rows. A batch
+            whose weights sum to zero changes nothing and adds nothing.
 
         Raises
         ------
         KeyboardInterrupt, or whatever a signal handler raises; Cancelled. The parameters are then those of the last whole step.
-        RuntimeError in a child that was forked by a signal handler while a step that takes long was worked on aside.
         """
-        cdef Turn _turn = Turn(self)  # until this call ends
-        cdef Rows rows = Rows(X, self.plan.sizes[0])
-        cdef Epoch *e = &self.now
-        cdef fm_targets *targets = &self.targets
+        cdef InUse _in_use = InUse(self)  # until this call ends
+        cdef InputRows rows = InputRows(X, self.plan.sizes[0])
+        cdef Workspace memory = self.memory
+        cdef Epoch e
         cdef Py_ssize_t m = rows.n if order is None else len(order), s
-        cdef list memory = []
-        memset(e, 0, sizeof(Epoch))
-        self.plan.take_targets(targets, self.loss_row, rows.n, y, sample_weight)
-        targets.parameter, targets.smoothing = loss_parameter, label_smoothing
+        cdef list kept = []
+        memset(&e, 0, sizeof(Epoch))
+        self.plan.read_targets(&e.targets, self.loss_row, rows.n, y, sample_weight)
+        e.targets.parameter, e.targets.smoothing = loss_parameter, label_smoothing
         e.input.noise, e.input.mask, e.input.dropout = input_noise, input_mask, self.input_rate
         e.changes_input = input_noise != 0 or input_mask != 0 or self.input_rate != 0 or mix is not None
         e.use_sparse = rows.use_sparse and not e.changes_input and not self.layers[0].residual
         if e.use_sparse:
-            self.make_room_for_columns(rows, m, memory)
+            memory.make_room_for_columns(rows, m, kept)
         else:
-            self.make_room_for_input(mix is not None)
-        e.X, e.targets, e.n_rows, e.batch_size, e.t, e.rule = &rows.rows, targets, m, self.batch_size, t, self.rule
+            memory.make_room_for_input(mix is not None)
+        e.X, e.n_rows, e.batch_size, e.t, e.rule = &rows.rows, m, self.batch_size, t, self.rule
         e.n_steps = (m + self.batch_size - 1) // self.batch_size
-        e.order = self.take_order(order, rows.n)
-        e.learning_rates = <double *> flat(learning_rates, e.n_steps, b'd', "learning_rates")
+        e.order = self.read_order(order, rows.n)
+        e.learning_rates = <double *> array_address(learning_rates, e.n_steps, b'd', "learning_rates")
         if mix is not None:
-            e.mix = <double *> flat(mix, e.n_steps, b'd', "mix")
-            e.partners = list_partners(e, memory)
+            e.mix = <double *> array_address(mix, e.n_steps, b'd', "mix")
+            e.partners = list_partners(&e, kept)
         if step_losses is not None:
-            e.step_losses = <double *> flat(step_losses, e.n_steps, b'd', "step_losses", True)
+            e.step_losses = <double *> array_address(step_losses, e.n_steps, b'd', "step_losses", True)
         cdef Buffer sums = Buffer(e.n_steps * sizeof(double))
         e.weight_sums = <double *> sums.at
         with nogil:
             for s in range(e.n_steps):
-                (<double *> sums.at)[s] = weight_sum(e, s)
+                (<double *> sums.at)[s] = weight_sum(&e, s)
         e.hyper.weight_decay = weight_decay
         e.hyper.l1, e.hyper.l2 = alpha * l1_ratio, alpha * (1 - l1_ratio)
         e.hyper.momentum, e.hyper.beta_1, e.hyper.beta_2 = momentum, beta_1, beta_2
         e.hyper.epsilon, e.hyper.rho, e.hyper.clip = epsilon, rho, 1
-        self.rng.key[0], self.rng.key[1] = <uint32_t> (seed & 0xffffffff), <uint32_t> (seed >> 32 & 0xffffffff)
-        self.run(e)
-        return (self.position.loss + self.in_order(self.penalties)) / m if m else 0.0
+        memory.rng.key[0], memory.rng.key[1] = <uint32_t> (seed & 0xffffffff), <uint32_t> (seed >> 32 & 0xffffffff)
+        self.run_epoch(&e)
+        return (self.progress.loss + memory.sum_in_order(memory.penalties)) / m if m else 0.0
 
     def load(self, parameters, state=None, statistics=None):
-        """As Workspace; refused during an epoch, to signal handlers too."""
-        cdef Turn _turn = Turn(self)
-        Workspace.load(self, parameters, state, statistics)
+        """Copy in flat parameters, the optimizer's arrays (n_state, n_parameters; None: zeros), and the running averages of
+        batch normalisation. RuntimeError during an epoch, also in a signal handler."""
+        cdef InUse _in_use = InUse(self)
+        self.memory.load(parameters, state, statistics)
 
     def store(self, parameters, state=None, statistics=None):
-        """As Workspace; refused during an epoch, to signal handlers too: weights may be half updated."""
-        cdef Turn _turn = Turn(self)
-        Workspace.store(self, parameters, state, statistics)
+        """Copy out the parameters, and the other arrays that are given. RuntimeError during an epoch, also in a signal handler:
+        weights may be half updated."""
+        cdef InUse _in_use = InUse(self)
+        self.memory.store(parameters, state, statistics)
 
     def finish(self, parameters, state=None, statistics=None):
-        """store for the last time: what has been copied is let go before the next is, so that training never takes more memory
-        than it did in its epochs. The Trainer is of no use then."""
-        cdef Turn _turn = Turn(self)
-        cdef int l, s
-        cdef char *at = NULL
-        cdef Py_ssize_t n = self.plan.n_parameters, size = self.k.element_size
-        if state is not None:
-            at = <char *> flat(state, n * self.n_state, self.plan.kind, "state", True)
-        Workspace.store(self, parameters, None, statistics)
-        self.finished = True
-        for l in range(self.n_layers):
-            self.release(self.layers[l].W)
-        for s in range(self.n_state):
-            if at != NULL:
-                with nogil:
-                    self.plan.unpack(at + s * n * size, self.layers, s)
-            for l in range(self.n_layers):
-                self.release(self.layers[l].W_state[s])
+        """store for the last time. Each array is freed before the next is copied, so that training never takes more memory
+        than during its epochs. The Trainer cannot be used afterwards."""
+        cdef InUse _in_use = InUse(self)
+        self.memory.finish(parameters, state, statistics)
 
     def loss_gradient(self, parameters, X, y, sample_weight, out, *, statistics=None, **constants):
-        """Loss of all rows of X at `parameters`, and its gradient into the flat array `out`; `constants` as in epoch."""
+        """Loss of all rows of X at `parameters`; its gradient goes to the flat array `out`; `constants` as in epoch."""
         if self.optimizer != "gradient":
             raise ValueError(f"loss_gradient needs a Trainer with optimizer 'gradient', this one has {self.optimizer!r}")
         if len(X) > self.batch_size if isinstance(X, numpy.ndarray) else X.shape[0] > self.batch_size:
             raise ValueError(f"X has more rows than the batch size {self.batch_size}")
-        cdef char *at = <char *> flat(out, self.plan.n_parameters, self.plan.kind, "out", True)
+        cdef char *at = <char *> array_address(out, self.plan.n_parameters, self.plan.kind, "out", True)
         self.load(parameters, None, statistics)
         loss = self.epoch(X, y, sample_weight, None, numpy.zeros(1), 0, **constants)
         self.plan.unpack(at, self.layers, 0)
         return loss
 
-    cdef const Py_ssize_t *take_order(self, order, Py_ssize_t n) except? NULL:
+    def profile(self) -> dict:
+        """Seconds so far by (section, layer), a list with one number per thread. Sections that belong to no layer are
+        counted at layer 0. Raises RuntimeError unless the package was built with FASTMLP_PROFILE=1."""
+        cdef int section, l, t
+        if not FM_HAS_PROFILE:
+            raise RuntimeError("profiles are compiled in on request only: build with FASTMLP_PROFILE=1")
+        return {
+            (fm_section_name(section).decode(), l): [
+                self.memory.profiles[t].seconds[section * self.n_layers + l] for t in range(self.n_threads)
+            ]
+            for section in range(FM_N_SECTIONS) for l in range(self.n_layers)
+        }
+
+    cdef const Py_ssize_t *read_order(self, order, Py_ssize_t n) except? NULL:
         cdef Py_ssize_t i, m
         cdef const Py_ssize_t *at
         if order is None:
             return NULL
         m = len(order)
-        at = <Py_ssize_t *> flat(order, m, b'i', "order")
+        at = <Py_ssize_t *> array_address(order, m, b'i', "order")
         with nogil:
             i = first_outside(at, m, n)
         if i < m:
             raise IndexError(f"order must lie in [0, {n}), got {at[i]}")
         return at
 
-    cdef int run(self, Epoch *e) except -1:
-        """The epoch's steps, in time slices between which Python looks for signals."""
-        cdef Call _call = Call()  # until this one ends
-        cdef Position *position = &self.position
+    cdef int run_epoch(self, Epoch *e) except -1:
+        """The epoch's steps, in slices of time."""
+        cdef Caller _caller = Caller()  # until this call ends
+        cdef Progress *progress = &self.progress
         cdef int n_threads, used
-        cdef double began, now
-        memset(position, 0, sizeof(Position))
-        memset(self.penalties, 0, self.n_units * self.k.panel * sizeof(double))
-        fm_leave_begin(&self.leave)
-        self.arrive(e)
-        while position.step < e.n_steps:
-            self.look()
-            position.stop, position.rows = 0, 0
-            n_threads = usable_threads(self.n_threads)  # others may have come, or gone
-            began = fm_seconds()
-            e.slice_end = fm_pace_begin(&self.pace, n_threads, began)
+        memset(progress, 0, sizeof(Progress))
+        memset(self.memory.penalties, 0, self.memory.n_items * self.k.panel * sizeof(double))
+        self.begin_micro_batch(e)
+        while progress.step < e.n_steps:
+            self.poll_signals()
+            progress.stop, progress.rows = 0, 0
+            n_threads = usable_threads(self.n_threads)  # the number of other callers may have changed
+            e.slice_end = fm_pace_begin(&self.pace, n_threads, fm_seconds())
             used = 1 if self.pace.trial == 0 else n_threads
-            if self.slab_seconds <= FM_LONG or not self.slice_aside(e, used):
-                with nogil:
-                    self.work_all(e, used)
-            now = fm_seconds()
+            with nogil:
+                self.run_slice(e, used)
             if n_threads > 1:
-                fm_pace_end(&self.pace, position.rows, now)
-            if position.rows:
-                self.slab_seconds = (now - began) * min(self.batch_size, self.slab_rows) / position.rows
+                fm_pace_end(&self.pace, progress.rows, fm_seconds())
         PyErr_CheckSignals()
         return 0
 
-    cdef int look(self) except -1:
-        """Whether to go on; signal handlers run here."""
+    cdef int poll_signals(self) except -1:
+        """Run signal handlers; raise what they raise, or Cancelled."""
         PyErr_CheckSignals()
         if self.cancel is not None and self.cancel.is_set():
             raise Cancelled
         return 0
 
-    cdef bint slice_aside(self, Epoch *e, int n_threads) except -1:
-        """A slice on a thread of its own, this one looking for signals meanwhile; False if there is no thread to be had."""
-        cdef Work *work = &self.work_now
-        cdef bint ended = False
-        work.trainer, work.epoch, work.n_threads = <void *> self, e, n_threads
-        if not fm_aside_begin(&self.aside, work_aside, work):
-            return False
-        try:
-            while not ended:
-                with nogil:
-                    ended = fm_aside_wait(&self.aside)
-                if not ended:
-                    self.look()
-        finally:
-            fm_leave_ask(&self.leave)  # of no effect on a slice that has ended
-            with nogil:
-                ended = fm_aside_end(&self.aside)
-            if not ended:
-                self.finished = True  # a step may be half done
-                raise RuntimeError("a signal handler forked this process in the middle of a training step, which is lost here")
-        fm_leave_begin(&self.leave)
-        return True
-
-    cdef void work_all(self, Epoch *e, int n_threads) noexcept nogil:
-        """Steps from the current position until the slice or the epoch ends, or all are asked to leave."""
+    cdef void run_slice(self, Epoch *e, int n_threads) noexcept nogil:
+        """Steps from the current one until the slice or the epoch ends."""
         if n_threads == 1:
-            self.work(e, 0, 1)
+            self.run_thread(e, 0, 1)
             return
         region_begins()
         with parallel(num_threads=n_threads):
-            self.work(e, threadid(), omp_get_num_threads())
+            self.run_thread(e, threadid(), omp_get_num_threads())
         region_ends()
 
-    cdef void work(self, Epoch *e, int thread, int n_threads) noexcept nogil:
+    cdef void run_thread(self, Epoch *e, int thread, int n_threads) noexcept nogil:
         """One thread's part of a slice."""
-        cdef Position *position = &self.position
+        cdef Progress *progress = &self.progress
         cdef fm_hyper hyper = e.hyper
-        cdef Py_ssize_t begin = self.first_unit(thread, n_threads), end = self.first_unit(thread + 1, n_threads)
-        cdef Py_ssize_t step, slab, n_slabs, rows, first, count
+        cdef Py_ssize_t begin = self.memory.first_item(thread, n_threads)
+        cdef Py_ssize_t end = self.memory.first_item(thread + 1, n_threads)
+        cdef Py_ssize_t step, micro_batch, n_micro_batches, rows, first, count
         cdef bint last
-        cdef fm_profile *profile = &self.profiles[thread]
+        cdef fm_profile *profile = &self.memory.profiles[thread]
         fm_profile_begin(profile)
-        while not position.stop:
-            step, slab = position.step, position.slab
-            rows = min(e.batch_size, e.n_rows - position.first)
-            n_slabs = (rows + self.slab_rows - 1) // self.slab_rows
-            first = rows * slab // n_slabs
-            count = rows * (slab + 1) // n_slabs - first
-            first += position.first
+        while not progress.stop:
+            step, micro_batch = progress.step, progress.micro_batch
+            rows = min(e.batch_size, e.n_rows - progress.first)
+            n_micro_batches = self.count_micro_batches(rows)
+            first = rows * micro_batch // n_micro_batches
+            count = rows * (micro_batch + 1) // n_micro_batches - first
+            first += progress.first
             if e.weight_sums[step] != 0:
-                self.along_network(e, first, count, thread, n_threads)
+                self.forward_backward(e, first, count, thread, n_threads)
                 fm_barrier_wait(&self.barrier, n_threads)
                 fm_profile_mark(profile, self.n_layers, FM_SECTION_barrier, 0)
-                if fm_left(&self.leave, ROWS):
-                    return
                 hyper.learning_rate, hyper.t = e.learning_rates[step], e.t + step + 1
                 hyper.weight_sum, hyper.penalty_scale = e.weight_sums[step], rows / e.weight_sums[step]
-                # A batch counts by its rows: the last of an epoch may be one, of variance 0. Measured on 401 rows in batches of
-                # 200: with a whole batch's say it takes R^2 from 0.98 to 0.30.
+                # In proportion to its rows: the last batch of an epoch may have one row, of variance 0. Measured with 401
+                # rows in batches of 200: the full momentum for the last one takes R^2 from 0.98 to 0.30.
                 hyper.norm_momentum = self.norm_momentum * (rows / <double> e.batch_size)
-                last = slab == n_slabs - 1
-                if not self.apart:
-                    self.across_batch(e, &hyper, begin, end, first, count, slab > 0, e.rule if last else -1, thread)
+                last = micro_batch == n_micro_batches - 1
+                if self.memory.squares == NULL:
+                    self.gradient_update(e, &hyper, begin, end, first, count, micro_batch > 0, e.rule if last else -1, thread)
                 else:
-                    self.across_batch(e, &hyper, begin, end, first, count, slab > 0, -1, thread)
+                    self.gradient_update(e, &hyper, begin, end, first, count, micro_batch > 0, -1, thread)
                     if last:
                         hyper.clip = 1
-                        if self.squares != NULL:
-                            self.measure(&hyper, begin, end)
+                        self.gradient_norms(&hyper, begin, end)
                         fm_barrier_wait(&self.barrier, n_threads)
-                        if fm_left(&self.leave, GRADIENTS):
-                            return
-                        if self.squares != NULL:
-                            hyper.clip = self.clip_factor()
-                        self.across_batch(e, &hyper, begin, end, first, 0, 1, e.rule, thread)
+                        hyper.clip = self.clip_factor()
+                        self.gradient_update(e, &hyper, begin, end, first, 0, 1, e.rule, thread)
             else:
                 fm_barrier_wait(&self.barrier, n_threads)
             if thread == 0:
-                self.advance(e, rows, first, count, n_slabs)
+                self.end_micro_batch(e, rows, first, count, n_micro_batches)
             fm_profile_mark(profile, self.n_layers, FM_SECTION_bookkeeping, 0)
             fm_barrier_wait(&self.barrier, n_threads)
             fm_profile_mark(profile, self.n_layers, FM_SECTION_barrier, 0)
 
+    cdef Py_ssize_t count_micro_batches(self, Py_ssize_t rows) noexcept nogil:
+        return (rows + self.memory.micro_batch_rows - 1) // self.memory.micro_batch_rows
+
     # ---- Phase 1 -----------------------------------------------------------------------------------------------------
 
-    cdef void along_network(self, Epoch *e, Py_ssize_t first, Py_ssize_t count, int thread, int n_threads) noexcept nogil:
-        """This thread's rows of the slab up the segments and down again; its columns of what stands between them."""
+    cdef void forward_backward(self, Epoch *e, Py_ssize_t first, Py_ssize_t count, int thread,
+                               int n_threads) noexcept nogil:
+        """This thread's rows of the micro-batch through all segments and back; its columns of the normalisations between."""
         cdef int s
-        for s in range(self.n_segments):
-            self.through(e, s, first, count, thread, n_threads)
-            if s < self.n_segments - 1:
-                self.between(self.ends[s], count, thread, n_threads, False)
-        for s in range(self.n_segments - 2, -1, -1):
-            self.between(self.ends[s], count, thread, n_threads, True)
-            self.down(s, count * thread // n_threads, count * (thread + 1) // n_threads, thread)
+        for s in range(self.memory.n_segments):
+            self.forward_segment(e, s, first, count, thread, n_threads)
+            if s < self.memory.n_segments - 1:
+                self.batch_norm_barrier(self.memory.segment_ends[s], count, thread, n_threads, False)
+        for s in range(self.memory.n_segments - 2, -1, -1):
+            self.batch_norm_barrier(self.memory.segment_ends[s], count, thread, n_threads, True)
+            self.backward_segment(s, count * thread // n_threads, count * (thread + 1) // n_threads, thread)
 
-    cdef void through(self, Epoch *e, int s, Py_ssize_t first, Py_ssize_t count, int thread, int n_threads) noexcept nogil:
-        """This thread's rows through segment s, in chunks; through the last one down again too, while they are in the cache."""
+    cdef void forward_segment(self, Epoch *e, int s, Py_ssize_t first, Py_ssize_t count, int thread,
+                              int n_threads) noexcept nogil:
+        """This thread's rows forward through segment s, in chunks; in the last segment also back, while they are in the cache."""
         cdef Py_ssize_t row = count * thread // n_threads, end = count * (thread + 1) // n_threads
-        cdef Py_ssize_t n_chunks = (end - row + FM_CHUNK_ROWS - 1) // FM_CHUNK_ROWS, n
+        cdef Py_ssize_t n_chunks = (end - row + FM_CHUNK_ROWS - 1) // FM_CHUNK_ROWS, n, stride = self.memory.stride
         cdef Py_ssize_t O = self.plan.sizes[self.n_layers]
         cdef const Py_ssize_t *order
         cdef const Py_ssize_t *partner
-        cdef fm_layer *last = &self.layers[self.n_layers - 1]
-        cdef fm_profile *profile = &self.profiles[thread]
+        cdef fm_layer *layer
+        cdef fm_profile *profile = &self.memory.profiles[thread]
         cdef int l
         for n_chunks in range(n_chunks, 0, -1):
-            if fm_leaves(&self.leave, ROWS):
-                return
             n = (end - row) // n_chunks
             order, partner = NULL, NULL
             if e.order != NULL:
@@ -418,203 +790,174 @@ cdef class Trainer(Workspace):
             if e.partners != NULL:
                 partner = e.partners + first + row
             if s == 0 and not e.use_sparse:
-                self.fetch(e, order, partner, first + row, row, n)
+                self.gather_inputs(e, order, partner, first + row, row, n)
                 fm_profile_mark(profile, self.n_layers, FM_SECTION_gather, 0)
-            for l in range(self.ends[s - 1] + 1 if s > 0 else 0, self.ends[s] + 1):
+            for l in range(self.memory.segment_ends[s - 1] + 1 if s > 0 else 0, self.memory.segment_ends[s] + 1):
+                layer = &self.layers[l]
                 if l == 0 and e.use_sparse:
-                    self.k.forward_csr(&self.layers[0], e.X, order, first + row, row, n, self.stride)
+                    self.k.forward_csr(layer, e.X, order, first + row, row, n, stride)
                 else:
-                    self.up(&self.layers[l], row, n)
+                    self.k.forward(layer, 0, layer.fan_out, row, n, stride)
                 fm_profile_mark(profile, self.n_layers, FM_SECTION_forward, l)
-            if s == self.n_segments - 1:
-                self.k.loss_gradient(self.loss_row, last.dz, self.values + row, self.scratch + thread * self.scratch_bytes,
-                                     e.targets, order, partner, first + row, row, n, O, self.stride)
+            if s == self.memory.n_segments - 1:
+                layer = &self.layers[self.n_layers - 1]
+                self.k.loss_gradient(self.loss_row, layer.dz, self.memory.row_losses + row, self.thread_scratch(thread),
+                                     &e.targets, order, partner, first + row, row, n, O, stride)
                 fm_profile_mark(profile, self.n_layers, FM_SECTION_loss, 0)
-                self.down(s, row, row + n, thread)
+                self.backward_segment(s, row, row + n, thread)
             row += n
 
-    @cython.final
-    cdef void up(self, const fm_layer *layer, Py_ssize_t row, Py_ssize_t n) noexcept nogil:
-        """Rows through one layer."""
-        cdef Py_ssize_t p = 0, piece = piece_of(n * layer.fan_in, layer.fan_out)
-        while p * self.k.panel < layer.fan_out and not fm_leaves(&self.leave, ROWS):
-            self.k.forward(layer, p, p + piece, row, n, self.stride)
-            p += piece
-
-    cdef void fetch(self, Epoch *e, const Py_ssize_t *order, const Py_ssize_t *partner, Py_ssize_t first_row, Py_ssize_t row,
-                    Py_ssize_t n) noexcept nogil:
-        """Rows of the input, changed as the run wants them."""
-        cdef Py_ssize_t skip = row * self.k.panel * self.k.element_size
+    cdef void gather_inputs(self, Epoch *e, const Py_ssize_t *order, const Py_ssize_t *partner, Py_ssize_t first_row,
+                            Py_ssize_t row, Py_ssize_t n) noexcept nogil:
+        """Rows of the input into panels, mixed, with noise, masked and dropped as the run wants."""
+        cdef Py_ssize_t skip = row * self.k.panel * self.k.element_size, stride = self.memory.stride
         cdef char *x = <char *> self.layers[0].x + skip
         cdef char *mixed = NULL
-        self.k.gather(x, e.X, order, first_row, n, self.stride)
+        self.k.gather(x, e.X, order, first_row, n, stride)
         if partner != NULL:
-            mixed = self.partners + skip
-            self.k.gather(mixed, e.X, partner, 0, n, self.stride)
+            mixed = self.memory.partners + skip
+            self.k.gather(mixed, e.X, partner, 0, n, stride)
         if e.changes_input:
-            self.k.augment(x, mixed, e.targets.mix, &e.input, &self.rng, row, n, self.plan.sizes[0], self.stride)
+            self.k.augment(x, mixed, e.targets.mix, &e.input, &self.memory.rng, row, n, self.plan.sizes[0], stride)
 
-    cdef void down(self, int s, Py_ssize_t row, Py_ssize_t end, int thread) noexcept nogil:
-        """Rows back through segment s, as far as there is a layer that learns."""
+    cdef void backward_segment(self, int s, Py_ssize_t row, Py_ssize_t end, int thread) noexcept nogil:
+        """Gradients of rows back through segment s, down to the first layer that learns."""
         cdef Py_ssize_t n_chunks = (end - row + FM_CHUNK_ROWS - 1) // FM_CHUNK_ROWS, n
-        cdef int l, bottom = max(self.lowest, self.ends[s - 1] if s > 0 else 0)
+        cdef int l, bottom = max(self.memory.first_learning, self.memory.segment_ends[s - 1] if s > 0 else 0)
         for n_chunks in range(n_chunks, 0, -1):
             n = (end - row) // n_chunks
-            for l in range(self.ends[s], bottom, -1):
-                self.back(&self.layers[l], &self.layers[l - 1], row, n, thread)
-                fm_profile_mark(&self.profiles[thread], self.n_layers, FM_SECTION_backward, l)
+            for l in range(self.memory.segment_ends[s], bottom, -1):
+                self.k.backward(&self.layers[l], &self.layers[l - 1], self.thread_scratch(thread), 0, self.layers[l].fan_in,
+                                row, n, self.memory.stride)
+                fm_profile_mark(&self.memory.profiles[thread], self.n_layers, FM_SECTION_backward, l)
             row += n
 
-    @cython.final
-    cdef void back(self, const fm_layer *layer, const fm_layer *below, Py_ssize_t row, Py_ssize_t n, int thread) noexcept nogil:
-        """Rows back through one layer."""
-        cdef Py_ssize_t p = 0, piece = piece_of(n * layer.fan_out, layer.fan_in)
-        while p * self.k.panel < layer.fan_in and not fm_leaves(&self.leave, ROWS):
-            self.k.backward(layer, below, self.scratch + thread * self.scratch_bytes, p, p + piece, row, n, self.stride)
-            p += piece
-
-    cdef void between(self, int l, Py_ssize_t count, int thread, int n_threads, bint back) noexcept nogil:
-        """This thread's columns of layer l's normalisation, forth or back, while no thread touches its rows."""
+    cdef void batch_norm_barrier(self, int l, Py_ssize_t count, int thread, int n_threads, bint backward) noexcept nogil:
+        """This thread's columns of layer l's normalisation, or of its gradient, between two barriers."""
         cdef Py_ssize_t panels = self.plan.padded(self.layers[l].fan_out) // self.k.panel, p
+        cdef fm_profile *profile = &self.memory.profiles[thread]
         fm_barrier_wait(&self.barrier, n_threads)
-        fm_profile_mark(&self.profiles[thread], self.n_layers, FM_SECTION_barrier, 0)
+        fm_profile_mark(profile, self.n_layers, FM_SECTION_barrier, 0)
         for p in range(panels * thread // n_threads, panels * (thread + 1) // n_threads):
-            if fm_leaves(&self.leave, ROWS):
-                pass
-            elif back:
-                self.k.batch_norm_backward(&self.layers[l], p, count, self.stride)
+            if backward:
+                self.k.batch_norm_backward(&self.layers[l], p, count, self.memory.stride)
             else:
-                self.k.batch_norm_forward(&self.layers[l], p, count, self.stride)
-        fm_profile_mark(&self.profiles[thread], self.n_layers, FM_SECTION_backward if back else FM_SECTION_forward, l)
+                self.k.batch_norm_forward(&self.layers[l], p, count, self.memory.stride)
+        fm_profile_mark(profile, self.n_layers, FM_SECTION_backward if backward else FM_SECTION_forward, l)
         fm_barrier_wait(&self.barrier, n_threads)
-        fm_profile_mark(&self.profiles[thread], self.n_layers, FM_SECTION_barrier, 0)
+        fm_profile_mark(profile, self.n_layers, FM_SECTION_barrier, 0)
+
+    cdef char *thread_scratch(self, int thread) noexcept nogil:
+        return self.memory.scratch + thread * self.memory.scratch_bytes
 
     # ---- Phase 2 -----------------------------------------------------------------------------------------------------
 
-    cdef void across_batch(self, Epoch *e, const fm_hyper *common, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t first,
-                           Py_ssize_t rows, int accumulate, int rule, int thread) noexcept nogil:
-        """This thread's blocks of weights and biases. With rows = 0 the gradients are there already."""
+    cdef void gradient_update(self, Epoch *e, const fm_hyper *common, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t first,
+                              Py_ssize_t rows, int accumulate, int rule, int thread) noexcept nogil:
+        """This thread's items: gradient, and update unless rule < 0. With rows = 0 the gradients are there already."""
         cdef Py_ssize_t i, size = self.k.element_size, block = FM_BLOCK_ROWS * self.k.panel * size
-        cdef int layer = -1
+        cdef Py_ssize_t stride = self.memory.stride
+        cdef int l = -1
         cdef fm_hyper hyper = common[0]
+        cdef const double *rates = self.memory.rates
         cdef bint sparse
-        cdef Unit *unit
-        cdef fm_layer *l
-        cdef void *G = self.scratch + thread * self.scratch_bytes
-        cdef fm_profile *profile = &self.profiles[thread]
+        cdef WorkItem *item
+        cdef fm_layer *layer
+        cdef void *G = self.thread_scratch(thread)
+        cdef fm_profile *profile = &self.memory.profiles[thread]
         if e.use_sparse and rows:
             self.sort_columns(e, begin, end, first, rows, thread)
         for i in range(begin, end):
-            if rule < 0 and fm_leaves(&self.leave, GRADIENTS):
-                break
-            unit = &self.units[i]
-            l = &self.layers[unit.layer]
-            if unit.layer != layer:
-                if layer >= 0:
-                    fm_profile_mark(profile, self.n_layers, FM_SECTION_update, layer)
-                if layer < 0 or self.rates[unit.layer] != self.rates[layer]:
-                    hyper.learning_rate = common.learning_rate * self.rates[unit.layer]
+            item = &self.memory.items[i]
+            layer = &self.layers[item.layer]
+            if item.layer != l:
+                if l >= 0:
+                    fm_profile_mark(profile, self.n_layers, FM_SECTION_update, l)
+                if l < 0 or rates[item.layer] != rates[l]:
+                    hyper.learning_rate = common.learning_rate * rates[item.layer]
                     self.k.optimizers[e.rule].prepare(&hyper)
-                layer = unit.layer
-            if self.sums != NULL:
-                G = self.sums + i * block
-            if unit.n:
-                sparse = unit.layer == 0 and e.use_sparse and rows > 0
+                l = item.layer
+            if self.memory.gradients != NULL:
+                G = self.memory.gradients + i * block
+            if item.n:
+                sparse = l == 0 and e.use_sparse and rows > 0
                 if sparse:
-                    self.k.gradient_csr(G, &self.columns[thread], <char *> l.dz + unit.p * self.stride * size, unit.i0, unit.n,
-                                        accumulate)
-                self.k.update(l, G, self.penalties + i * self.k.panel, unit.i0, unit.n, unit.p, 0 if sparse else rows,
-                              self.stride, 1 if sparse else accumulate, rule, &hyper)
-            elif unit.kind == SCALE:
+                    self.k.gradient_csr(G, &self.memory.columns[thread], <char *> layer.dz + item.p * stride * size, item.i0,
+                                        item.n, accumulate)
+                self.k.update(layer, G, self.memory.penalties + i * self.k.panel, item.i0, item.n, item.p,
+                              0 if sparse else rows, stride, 1 if sparse else accumulate, rule, &hyper)
+            elif item.kind == SCALE:
                 if rule >= 0 and hyper.norm_momentum != 0:
-                    self.k.update_running_statistics(l, unit.p, &hyper)
-                self.k.update_scale(l, G, unit.p, rule, &hyper)
+                    self.k.update_running_statistics(layer, item.p, &hyper)
+                self.k.update_scale(layer, G, item.p, rule, &hyper)
             else:
-                self.k.update_bias(l, G, unit.p, rows, self.stride, accumulate, rule, &hyper)
+                self.k.update_bias(layer, G, item.p, rows, stride, accumulate, rule, &hyper)
         if begin < end:
-            fm_profile_mark(profile, self.n_layers, FM_SECTION_update, layer)
+            fm_profile_mark(profile, self.n_layers, FM_SECTION_update, l)
 
-    cdef void measure(self, const fm_hyper *hyper, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    cdef void gradient_norms(self, const fm_hyper *hyper, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
         """Sums of squares of this thread's gradients, by column."""
         cdef Py_ssize_t i, block = FM_BLOCK_ROWS * self.k.panel * self.k.element_size
-        cdef Unit *unit
+        cdef WorkItem *item
         for i in range(begin, end):
-            unit = &self.units[i]
-            self.k.sum_squared_gradient(&self.layers[unit.layer], self.sums + i * block, self.squares + i * self.k.panel,
-                                        unit.i0, unit.n, unit.p, hyper)
+            item = &self.memory.items[i]
+            self.k.sum_squared_gradient(&self.layers[item.layer], self.memory.gradients + i * block,
+                          self.memory.squares + i * self.k.panel, item.i0, item.n, item.p, hyper)
 
     cdef double clip_factor(self) noexcept nogil:
-        """min(1, max_grad_norm / norm); not a number for a norm that is none or infinite, which then shows in the parameters:
-        with 0 instead, training would stand still without a word."""
-        cdef double norm = sqrt(self.in_order(self.squares))
+        """min(1, max_grad_norm / norm); NaN for a norm that is NaN or infinite, which then shows in the parameters: with 0
+        instead, training would stand still silently."""
+        cdef double norm = sqrt(self.memory.sum_in_order(self.memory.squares))
         return 1 if norm <= self.max_grad_norm else self.max_grad_norm / norm if norm < INFINITY else NAN
 
     cdef void sort_columns(self, Epoch *e, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t first, Py_ssize_t rows,
                            int thread) noexcept nogil:
-        """The slab's stored elements in the columns of this thread's units, which come first and in the columns' order."""
+        """The micro-batch's stored elements in the columns of this thread's items of the first layer, by column."""
         cdef Py_ssize_t last = begin
+        cdef const WorkItem *items = self.memory.items
         cdef const Py_ssize_t *order = NULL
         if e.order != NULL:
             order = e.order + first
-        while last < end and self.units[last].layer == 0 and self.units[last].n:
+        while last < end and items[last].layer == 0 and items[last].n:
             last += 1
         if last > begin:
-            self.k.csr_to_csc(&self.columns[thread], e.X, order, first, rows, self.units[begin].i0,
-                               self.units[last - 1].i0 + self.units[last - 1].n)
+            self.k.csr_to_csc(&self.memory.columns[thread], e.X, order, first, rows, items[begin].i0,
+                               items[last - 1].i0 + items[last - 1].n)
 
     # ---- Bookkeeping -------------------------------------------------------------------------------------------------
 
-    cdef void arrive(self, Epoch *e) noexcept nogil:
-        """Thread 0: what depends on where the epoch stands, before the threads go on."""
-        cdef Position *position = &self.position
-        cdef Py_ssize_t rows = min(e.batch_size, e.n_rows - position.first)
-        self.rng.step = <uint32_t> (e.t + position.step + 1)
-        self.rng.row = rows * position.slab // ((rows + self.slab_rows - 1) // self.slab_rows) if rows > 0 else 0
-        if e.mix != NULL and position.step < e.n_steps:
-            e.targets.mix = e.mix[position.step]
+    cdef void begin_micro_batch(self, Epoch *e) noexcept nogil:
+        """Thread 0, before the threads go on: where random numbers are drawn, and the step's share of mixup."""
+        cdef Progress *progress = &self.progress
+        cdef Py_ssize_t rows = min(e.batch_size, e.n_rows - progress.first)
+        self.memory.rng.step = <uint32_t> (e.t + progress.step + 1)
+        self.memory.rng.row = rows * progress.micro_batch // self.count_micro_batches(rows) if rows > 0 else 0
+        if e.mix != NULL and progress.step < e.n_steps:
+            e.targets.mix = e.mix[progress.step]
 
-    cdef void advance(self, Epoch *e, Py_ssize_t rows, Py_ssize_t first, Py_ssize_t count,
-                      Py_ssize_t n_slabs) noexcept nogil:
-        """Thread 0, while the others finish phase 2: sum the slab's losses in the order of the rows, move on."""
-        cdef Position *position = &self.position
+    cdef void end_micro_batch(self, Epoch *e, Py_ssize_t rows, Py_ssize_t first, Py_ssize_t count,
+                              Py_ssize_t n_micro_batches) noexcept nogil:
+        """Thread 0, while the others finish phase 2: sum the losses in the order of the rows, move on."""
+        cdef Progress *progress = &self.progress
         cdef double weight
         cdef Py_ssize_t r
-        if e.weight_sums[position.step] != 0:
+        if e.weight_sums[progress.step] != 0:
             for r in range(count):
                 weight = row_weight(e, first + r, e.targets.mix)
                 if weight != 0:
-                    position.step_loss += weight * self.values[r]
-        position.rows += count
-        position.slab += 1
-        if position.slab == n_slabs:
-            if e.weight_sums[position.step] != 0:
-                position.step_loss /= e.weight_sums[position.step]
-                position.loss += position.step_loss * rows
+                    progress.step_loss += weight * self.memory.row_losses[r]
+        progress.rows += count
+        progress.micro_batch += 1
+        if progress.micro_batch == n_micro_batches:
+            if e.weight_sums[progress.step] != 0:
+                progress.step_loss /= e.weight_sums[progress.step]
+                progress.loss += progress.step_loss * rows
             if e.step_losses != NULL:
-                e.step_losses[position.step] = position.step_loss
-            position.step_loss = 0
-            position.slab = 0
-            position.step += 1
-            position.first += rows
-        self.arrive(e)
-        if position.step == e.n_steps or fm_leave_asked(&self.leave) or fm_seconds() >= e.slice_end:
-            position.stop = 1
-
-
-cdef void work_aside(void *what) noexcept nogil:
-    cdef Work *work = <Work *> what
-    (<Trainer> work.trainer).work_all(work.epoch, work.n_threads)
-
-
-cdef const Py_ssize_t *list_partners(const Epoch *e, list memory) except NULL:
-    """Of each row of the epoch's order: the next one of its batch, the first one for the last."""
-    cdef Buffer room = Buffer((e.n_rows + 1) * sizeof(Py_ssize_t), False)
-    cdef Py_ssize_t *partners = <Py_ssize_t *> room.at
-    cdef Py_ssize_t first, last, r, next
-    memory.append(room)
-    for first in range(0, e.n_rows, e.batch_size):
-        last = min(first + e.batch_size, e.n_rows)
-        for r in range(first, last):
-            next = first if r == last - 1 else r + 1
-            partners[r] = next if e.order == NULL else e.order[next]
-    return partners
+                e.step_losses[progress.step] = progress.step_loss
+            progress.step_loss = 0
+            progress.micro_batch = 0
+            progress.step += 1
+            progress.first += rows
+        self.begin_micro_batch(e)
+        if progress.step == e.n_steps or fm_seconds() >= e.slice_end:
+            progress.stop = 1

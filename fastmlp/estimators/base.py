@@ -21,6 +21,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.optimize import _check_optimize_result
 from sklearn.utils.validation import check_is_fitted
 
+from fastmlp.core import row_losses
 from fastmlp.core._atomic import Change, settle
 from fastmlp.core.memory import all_finite
 from fastmlp.estimators import conversion
@@ -510,7 +511,7 @@ class BaseMLP(CallbackSupportMixin, DocumentationLink, Representation, Saved, Ad
         def score(network: Network) -> tuple[float, float]:
             n_threads = choose_threads(self.n_jobs, forward_flops(network.layer_sizes, len(held_out.target)))
             output = network.forward(held_out.X, n_threads=n_threads)
-            losses = network.plan.row_losses(loss, output.copy(), held_out.target, self._loss_parameter())
+            losses = row_losses(network.plan, loss, output.copy(), held_out.target, self._loss_parameter())
             mean_loss = float(np.average(losses, weights=weight))
             if probe is not None and not all_finite(output):
                 return np.nan, mean_loss  # metrics raise at such predictions, and the run would be lost for one epoch

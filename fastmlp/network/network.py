@@ -183,20 +183,18 @@ class Network:
         """Use ``parameters`` as the network's own array, and make the views of it."""
         self._parameters = parameters
         self._plan: core.Plan | None = None
-        coefs, intercepts, start = [], [], 0
-        for fan_in, fan_out in pairwise(self.layer_sizes):
-            coefs.append(parameters[start : start + fan_in * fan_out].reshape(fan_in, fan_out))
-            start += fan_in * fan_out
-        for fan_out in self.layer_sizes[1:]:
-            intercepts.append(parameters[start : start + fan_out])
-            start += fan_out
-        self.coefs, self.intercepts = coefs, intercepts
-        self.scales = self._by_hidden_layer(parameters[start:])
+        layout = self._layout()
+        shapes = pairwise(self.layer_sizes)
+        self.coefs = [parameters[at].reshape(shape) for at, shape in zip(layout.coefs, shapes, strict=True)]
+        self.intercepts = [parameters[at] for at in layout.intercepts]
+        self.scales = [parameters[at] for at in layout.scales]
         self._remember_views()
 
     def _bind_statistics(self, statistics: np.ndarray) -> None:
         self.statistics = statistics
-        self.means, self.variances = map(self._by_hidden_layer, np.split(statistics, 2))
+        layout = self._layout()
+        self.means = [statistics[at] for at in layout.means]
+        self.variances = [statistics[at] for at in layout.variances]
         self._remember_views()
 
     def _remember_views(self) -> None:
@@ -204,9 +202,9 @@ class Network:
         self._views = {name: tuple(getattr(self, name, ())) for name in (*_IN_PARAMETERS, *_IN_STATISTICS)}
         self._all_views = [view for views in self._views.values() for view in views]
 
-    def _by_hidden_layer(self, numbers: np.ndarray) -> list[np.ndarray]:
-        """One view per hidden layer of an array with one number per hidden unit; none if it is empty."""
-        return np.split(numbers, np.cumsum(self.layer_sizes[1:-1]))[:-1] if len(numbers) else []
+    def _layout(self) -> core.ParameterLayout:
+        """Where the arrays of each layer lie in ``parameters`` and ``statistics``."""
+        return core.parameter_layout(self.layer_sizes, self.batch_norm)
 
     def _draw(self, random_state: Any, names: Sequence[Any], draws: dict[str, Draw]) -> None:
         """Draw the parameters, in the order of ``reference.initialise``."""
@@ -236,14 +234,12 @@ class Network:
     @property
     def n_parameters(self) -> int:
         """Number of weights, biases and scales."""
-        return (
-            sum(fan_in * fan_out + fan_out for fan_in, fan_out in pairwise(self.layer_sizes)) + self.n_statistics // 2
-        )
+        return self._layout().n_parameters
 
     @property
     def n_statistics(self) -> int:
         """Number of running averages."""
-        return 2 * sum(self.layer_sizes[1:-1]) if self.batch_norm else 0
+        return self._layout().n_statistics
 
     @property
     def plan(self) -> core.Plan:
@@ -405,7 +401,7 @@ class Network:
         plan = self._plan
         if plan is None:
             plan = self.plan
-        return plan.forward(self._parameters, self._rows(X), out, n_threads, self.statistics)
+        return core.forward(plan, self._parameters, self._rows(X), out, n_threads, self.statistics)
 
     def _rows(self, X: Any) -> Any:
         """X, as an array unless it is one or sparse."""

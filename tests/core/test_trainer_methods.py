@@ -172,11 +172,11 @@ def test_prediction_is_the_references(method, n_rows):
     ours, (_, model, spec) = train(METHODS[method], "tanh", "log_loss", "adam", "float64", 32)
     _, _, parameters, _, statistics, plan = ours
     X = np.random.RandomState(0).standard_normal((1100, SIZES[0]))
-    got = plan.forward(parameters, X[:n_rows], statistics=statistics)
+    got = core.forward(plan, parameters, X[:n_rows], statistics=statistics)
     expected = reference.predict(model, plan.activations, plan.output, X[:n_rows], spec.residual)
     assert np.abs(got - expected).max() <= tolerance("float64", 40 * sum(SIZES))
     for n_threads in (1, 2):
-        np.testing.assert_array_equal(plan.forward(parameters, X, None, n_threads, statistics)[:n_rows], got)
+        np.testing.assert_array_equal(core.forward(plan, parameters, X, None, n_threads, statistics)[:n_rows], got)
 
 
 def test_frozen_layers_do_not_change_a_bit():

@@ -1,15 +1,12 @@
-"""A step that takes long is worked on aside, on a thread of its own: the bits are the same, it can be given up in the middle, and
-what is left then is the last whole step. ``slab_seconds`` has steps that take milliseconds pass for such."""
+"""Signals and ``cancel`` are handled between micro-batches: what a Trainer then holds, and what a handler may do."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -20,14 +17,12 @@ from fastmlp import MLPClassifier, Network, core
 from fastmlp.training.loop import Method
 
 LIMIT = 120  # seconds; what hangs, hangs for ever
-needs_aside = pytest.mark.skipif(os.name != "posix", reason="steps are not worked on aside there")
+needs_timer = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no interval timer")
 
 STEPS = {
-    "plain": {"batch": 500},
-    "slabs": {"batch": 1500},
-    "normalised": {"batch": 500, "batch_norm": True},
-    "normalised, many rows": {"batch": 1500, "batch_norm": True},
-    "clipped slabs": {"batch": 1500, "max_grad_norm": 0.01},
+    "micro-batches": {"batch": 1500},
+    "clipped": {"batch": 1500, "max_grad_norm": 0.01},
+    "batch norm": {"batch": 1500, "batch_norm": True},
     "all of it": {"batch": 1500, "batch_norm": True, "max_grad_norm": 0.01, "dropout": (0.1, 0.2, 0.1)},
     "sparse": {"batch": 1500, "sparse": True},
 }
@@ -36,7 +31,7 @@ STEPS = {
 class Run:
     """Three steps of one kind of STEPS on so many threads; the last one has fewer rows."""
 
-    def __init__(self, kind: str, n_threads: int, sizes: tuple[int, ...] = (100, 1400, 1100, 3)) -> None:
+    def __init__(self, kind: str, n_threads: int, sizes: tuple[int, ...] = (100, 700, 600, 3)) -> None:
         options = dict(STEPS[kind])
         self.batch, sparse, normalised = (
             options.pop("batch"),
@@ -51,10 +46,9 @@ class Run:
         self.X = csr_array(np.where(draws.uniform(size=X.shape) < 0.1, X, 0)) if sparse else X
         self.y = draws.randint(sizes[-1], size=self.rows)
 
-    def trainer(self, slab_seconds: float = 0.0) -> core.Trainer:
+    def trainer(self) -> core.Trainer:
         """At its beginning."""
         trainer = core.Trainer(self.network.plan, "log_loss", "adam", self.batch, self.n_threads, **self.options)
-        trainer.slab_seconds = slab_seconds
         trainer.load(self.network.parameters, None, self.network.statistics)
         return trainer
 
@@ -80,100 +74,52 @@ class Run:
         return found
 
 
-@pytest.mark.parametrize("n_threads", [1, 2, 3])
-@pytest.mark.parametrize("kind", rest_slow(STEPS, "plain", "normalised, many rows"))
-def test_bits_are_those_of_a_step_that_is_not_worked_on_aside(kind, n_threads):
-    run, alone = Run(kind, n_threads), Run(kind, 1)
-    aside, plain = run.trainer(slab_seconds=1.0), alone.trainer()
-    assert run.go(aside) == alone.go(plain)
-    assert run.left(aside) == alone.left(plain)
+class NthPoll:
+    """A Trainer's ``cancel`` that is set when it is asked for the n-th time."""
 
-
-def test_a_product_in_pieces_has_the_bits_of_one_in_a_whole():
-    """Layers so wide that a chunk of 128 rows is several pieces; with 20 rows it is one, and rows do not depend on each other."""
-    draws = np.random.RandomState(0)
-    X, y = draws.standard_normal((128, 1700)).astype(np.float32), draws.randint(3, size=128)
-    network = Network((1700, 1700, 1300, 3), random_state=0)
-
-    def gradient(first: int, last: int) -> np.ndarray:
-        """Of these rows, which is what tells of what they passed through; rows beyond them have weight 0."""
-        weights = np.zeros(128)
-        weights[first:last] = 1
-        trainer = core.Trainer(network.plan, "log_loss", "gradient", 128, 2)
-        out = np.empty(network.n_parameters, dtype=np.float32)
-        trainer.loss_gradient(network.parameters, X, y, weights, out)
-        few = core.Trainer(network.plan, "log_loss", "gradient", last - first, 1)
-        expected = np.empty_like(out)
-        few.loss_gradient(network.parameters, X[first:last], y[first:last], np.ones(last - first), expected)
-        assert out.tobytes() == expected.tobytes()
-        return out
-
-    assert not np.array_equal(gradient(0, 20), gradient(100, 120))
-
-
-class Caller:
-    """A Trainer's ``cancel`` that is set so long after its look of this number: looks come too seldom to find each moment."""
-
-    def __init__(self, number: int, seconds: float) -> None:
-        self.number, self.seconds = number, seconds
+    def __init__(self, n: int) -> None:
+        self.n = n
 
     def is_set(self) -> bool:
-        self.number -= 1
-        if self.number >= 0:
-            return False
-        time.sleep(self.seconds)
-        return True
+        self.n -= 1
+        return self.n <= 0
 
 
-@needs_aside
 @pytest.mark.parametrize("n_threads", rest_slow([1, 2], 2))
-@pytest.mark.parametrize("kind", rest_slow(STEPS, "clipped slabs"))
-def test_given_up_at_any_moment(kind, n_threads):
-    """The trainer holds what it did after a whole step, and can be used again."""
-    run, draws = Run(kind, n_threads), np.random.RandomState(0)
+@pytest.mark.parametrize("kind", rest_slow(STEPS, "clipped"))
+def test_cancelled_epochs_end_at_a_whole_step(kind, n_threads):
+    """Whenever they are cancelled, in the middle of a step too; the trainer can be used again."""
+    # Two of them so wide that a step outlasts a slice of time: signals are handled in the middle of it.
+    wide = kind in ("micro-batches", "clipped")
+    run = Run(kind, n_threads, (100, 1400, 1100, 3) if wide else (100, 300, 200, 3))
     whole = run.after_steps()
-    found = set()
-    for _ in range(12):
-        trainer = run.trainer(slab_seconds=1.0)
-        trainer.cancel = Caller(draws.randint(1, 5), draws.uniform(0, 0.01))
-        with contextlib.suppress(core.Cancelled):
+    found = []
+    for n in range(1, 20):
+        trainer = run.trainer()
+        trainer.cancel = NthPoll(n)
+        try:
             run.go(trainer)
-        found.add(whole.index(run.left(trainer)))
-    assert min(found) < len(whole) - 1
-    trainer.cancel, trainer.slab_seconds = None, 0.0
-    trainer.load(run.network.parameters, None, run.network.statistics)
-    run.go(trainer)
+        except core.Cancelled:
+            found.append(whole.index(run.left(trainer)))
+            last = trainer
+        else:
+            break
+    assert found[0] == 0
+    assert found == sorted(found)
+    assert set(found) <= set(range(len(whole) - 1))
+    if wide:
+        assert len(found) > len(set(found)), "no step was cancelled in its middle"
     assert run.left(trainer) == whole[-1]
+    last.cancel = None
+    last.load(run.network.parameters, None, run.network.statistics)
+    run.go(last)
+    assert run.left(last) == whole[-1]
 
 
-@needs_aside
-def test_looks_come_while_a_step_goes_on():
-    """A step of seconds, given up at once: nothing has changed, and there was more than one look in it."""
-    network = Network((100, 1500, 1500, 3), batch_norm=True, random_state=0)
-    X = np.random.RandomState(0).standard_normal((40_000, 100)).astype(np.float32)
-    trainer = core.Trainer(network.plan, "log_loss", "adam", len(X), 1)
-    looks = []
-
-    class Third:
-        def is_set(self) -> bool:
-            looks.append(time.perf_counter())
-            return len(looks) >= 3
-
-    trainer.cancel = Third()
-    trainer.load(network.parameters, None, network.statistics)
-    with pytest.raises(core.Cancelled):
-        trainer.epoch(X, np.zeros(len(X), np.intp), None, None, np.ones(1), 0)
-    assert len(looks) == 3
-    parameters, statistics = np.empty_like(network.parameters), np.empty_like(network.statistics)
-    trainer.store(parameters, None, statistics)
-    assert np.array_equal(parameters, network.parameters)
-    assert np.array_equal(statistics, network.statistics)
-
-
-@needs_aside
+@needs_timer
 def test_signal_handlers_run_meanwhile():
-    """They run in the thread that called, and one that does not raise changes nothing."""
-    run = Run("normalised, many rows", 2)
+    """One that does not raise changes nothing, and cannot read the Trainer in the middle of an epoch."""
+    run = Run("micro-batches", 2)
     whole = run.after_steps()
     seen = []
 
@@ -191,7 +137,7 @@ def test_signal_handlers_run_meanwhile():
     before = signal.signal(signal.SIGALRM, handler)
     try:
         for _ in range(8):
-            trainer = run.trainer(slab_seconds=1.0)
+            trainer = run.trainer()
             signal.setitimer(signal.ITIMER_REAL, 0.001)
             run.go(trainer)
             signal.setitimer(signal.ITIMER_REAL, 0)
@@ -202,15 +148,15 @@ def test_signal_handlers_run_meanwhile():
     assert set(seen) == {4, "this Trainer is in use"}
 
 
-@needs_aside
+@needs_timer
 @pytest.mark.parametrize("early_stopping", rest_slow([False, True], True))
 def test_interrupted_fits_are_valid(early_stopping, monkeypatch):
-    """Ctrl-C at moments of its own in fits whose steps are worked on aside."""
+    """Ctrl-C at any moment of a fit of large batches."""
     X, y = classification(3, n=6000)
     make = Method.trainer
 
     class Arming:
-        """Starts the timer at its first look, when training begins: on a slow machine a fit takes long to come to it."""
+        """Starts the timer when training begins, which on a slow machine takes a while."""
 
         armed, seconds = False, 0.0
 
@@ -222,7 +168,6 @@ def test_interrupted_fits_are_valid(early_stopping, monkeypatch):
 
     def made(self, *arguments) -> core.Trainer:
         trainer = make(self, *arguments)
-        trainer.slab_seconds = 1.0
         trainer.cancel = Arming()
         return trainer
 
@@ -249,7 +194,7 @@ def test_interrupted_fits_are_valid(early_stopping, monkeypatch):
 
 
 ENDING = """
-import sys, threading, time
+import threading, time
 import numpy as np
 from fastmlp import Network, core
 
@@ -268,34 +213,17 @@ def train():
     while True:
         trainer.epoch(X, y, None, None, np.ones(1), 0)
 
-def deep(work, depth):      # on a stack of which the system takes most back
-    return list(map(lambda _: deep(work, depth - 1), [0])) if depth else work()
-
-class Slow:
-    def __del__(self, clock=time.perf_counter):
-        end = clock() + 0.3
-        while clock() < end:
-            pass
-
-sys.keep = Slow()           # so that the interpreter takes long to end
-threading.Thread(target=deep, args=(train, 60), daemon=True).start()
+threading.Thread(target=train, daemon=True).start()
 training.wait()
 time.sleep(0.2)
 """
 
 
-@needs_aside
 def test_interpreter_that_ends_meanwhile():
-    """A daemon thread is ended where it stands, and its stack goes: what works aside must not have its orders there."""
+    """With a daemon thread in the middle of a step."""
     environment = {**os.environ, "OMP_NUM_THREADS": "2"}
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", ENDING],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=LIMIT,
-    )
+    command = [sys.executable, "-P", "-c", ENDING]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=LIMIT)
     assert done.returncode == 0, done.stderr
 
 
@@ -304,7 +232,7 @@ import os, signal, sys
 import numpy as np
 from fastmlp import MLPClassifier, Network, core
 
-network = Network((100, 300, 200, 3), batch_norm=True, random_state=0)
+network = Network((100, 600, 500, 3), random_state=0)
 X, y = np.random.RandomState(0).standard_normal((6000, 100)).astype("float32"), np.arange(6000) % 3
 children = []
 
@@ -314,7 +242,6 @@ def handler(number, frame):
 
 def go():
     trainer = core.Trainer(network.plan, "log_loss", "adam", 3000, 2)
-    trainer.slab_seconds = 1.0
     trainer.load(network.parameters, None, network.statistics)
     trainer.epoch(X, y, None, None, np.full(2, 0.01), 0)
     parameters = network.parameters.copy()
@@ -325,11 +252,7 @@ expected = go()
 signal.signal(signal.SIGALRM, handler)
 while not children:
     signal.setitimer(signal.ITIMER_REAL, 0.005)
-    try:
-        same = np.array_equal(go(), expected)
-    except RuntimeError as error:       # in the child, which does not have the thread
-        same = "forked" in str(error)
-# Either way one goes on: in a child that has lost its step, with the next.
+    same = np.array_equal(go(), expected)
 same = same and np.array_equal(go(), expected)
 if children[0] == 0:
     os._exit(0 if same else 1)
@@ -342,7 +265,7 @@ print("same")
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 def test_handler_that_forks():
-    """The child is told that its step is lost, instead of waiting for a thread that it does not have; the parent goes on."""
+    """In the middle of an epoch: parent and child go on with it, and end with the same bits."""
     environment = {**os.environ, "OMP_NUM_THREADS": "2"}
     program = [sys.executable, "-P", "-c", FORKING]
     process = subprocess.Popen(

@@ -1,0 +1,19 @@
+"""Stub of _predict.pyx."""
+
+from typing import Any
+
+import numpy as np
+
+from fastmlp.core._plan import Plan
+
+__all__ = ["forward", "row_losses"]
+
+def forward(
+    plan: Plan,
+    parameters: np.ndarray,
+    X: Any,
+    out: np.ndarray | None = None,
+    n_threads: int = 1,
+    statistics: np.ndarray | None = None,
+) -> np.ndarray: ...
+def row_losses(plan: Plan, loss: str, output: np.ndarray, y: np.ndarray, parameter: float = 1.0) -> np.ndarray: ...

@@ -1,0 +1,250 @@
+"""Prediction: splits rows or columns over threads and calls the C kernels, from the flat parameters of a Plan.
+
+One row, or a few on one thread, are computed one by one. Up to FEW_ROWS, threads share out the columns of each layer and
+weights are packed where they are used. Beyond that all weights are packed first, and threads share out the rows.
+"""
+
+import numpy
+
+cdef object numpy_empty = numpy.empty
+
+from cpython.exc cimport PyErr_CheckSignals
+from cython.parallel cimport parallel, threadid
+
+from fastmlp.core._arrays cimport Buffer, InputRows, array_address
+from fastmlp.core._csrc cimport *
+from fastmlp.core._dispatch cimport Caller, region_begins, region_ends, usable_threads
+from fastmlp.core._openmp cimport *
+from fastmlp.core._plan cimport Plan
+
+from fastmlp.core._dispatch import LOSSES
+
+__all__ = ["forward", "row_losses"]
+
+cdef Py_ssize_t SINGLE_ROWS = 4
+cdef Py_ssize_t FEW_ROWS = 1024
+# Multiply-adds of a thread between two polls for signals: some 10 ms, and less than 0.1 s in the plainest build.
+cdef double SLICE_OPERATIONS = 5e8
+# Where threads share out columns, a chunk of rows has at most this many multiply-adds, but at least MIN_CHUNK_ROWS rows: the
+# weights are read once per chunk, and fewer rows would wait for them.
+cdef double MAX_CHUNK_OPERATIONS = 2e9
+cdef Py_ssize_t MIN_CHUNK_ROWS = 24
+
+
+def forward(Plan plan not None, parameters, X, out=None, int n_threads=1, statistics=None):
+    """Output of the network for each row of X. Shapes and types are checked, values are not.
+
+    Parameters
+    ----------
+    plan : Plan
+    parameters : array (n_parameters,) in the plan's dtype
+    X : ndarray or CSR of shape (n, n_features), float32 or float64
+    out : array (n, O) in the plan's dtype, default=None
+        Receives the result; None: a new array.
+    n_threads : int, default=1
+    statistics : array (n_statistics,), default=None
+        Running averages of batch normalisation.
+
+    Returns
+    -------
+    ndarray of shape (n, O)
+
+    Raises
+    ------
+    ValueError
+    KeyboardInterrupt, or whatever a signal handler raises.
+    """
+    if n_threads < 1:
+        raise ValueError(f"n_threads must be positive, got {n_threads}")
+    cdef InputRows rows = InputRows(X, plan.sizes[0])
+    cdef Py_ssize_t O = plan.sizes[plan.n_layers]
+    cdef char *weights = <char *> array_address(parameters, plan.n_parameters, plan.kind, "parameters")
+    cdef char *averages = NULL
+    if plan.batch_norm:
+        averages = <char *> array_address(statistics, plan.n_statistics, plan.kind, "statistics")
+    if out is None:
+        out = numpy_empty((rows.n, O), plan.numpy_dtype)
+    elif out.shape != (rows.n, O):
+        raise ValueError(f"out must have shape {(rows.n, O)}, got {out.shape}")
+    cdef char *result = <char *> array_address(out, rows.n * O, plan.kind, "out", True)
+    if rows.n == 0:
+        return out
+    cdef Caller _caller = Caller() if n_threads > 1 else None  # until this call ends
+    n_threads = usable_threads(n_threads)
+    if rows.n == 1 or (rows.n <= SINGLE_ROWS and n_threads == 1):
+        forward_row_by_row(plan, weights, averages, rows, result)
+    elif rows.n < FEW_ROWS and not (rows.use_sparse and not plan.adds_input(0)):
+        forward_by_columns(plan, weights, averages, rows, result, n_threads)
+    else:
+        forward_by_rows(plan, weights, averages, rows, result, n_threads)
+    return out
+
+
+cdef int forward_row_by_row(Plan plan, char *weights, char *statistics, InputRows rows, char *result) except -1:
+    """One row after the other; weights are read where they are."""
+    cdef Py_ssize_t size = plan.k.element_size, width = plan.padded(plan.widest) * size, row, affine = plan.affine_bytes()
+    cdef Buffer memory = Buffer(2 * width + affine + plan.n_layers * sizeof(fm_layer), False)
+    cdef fm_layer *layers = <fm_layer *> (<char *> memory.at + 2 * width + affine)
+    cdef char *x
+    cdef char *y
+    cdef int l
+    with nogil:
+        plan.describe(layers, weights, statistics, <char *> memory.at + 2 * width)
+        for row in range(rows.n):
+            x = <char *> rows.rows.data + row * rows.rows.row_stride * (8 if rows.rows.is_double else 4)
+            if rows.rows.is_sparse or rows.rows.column_stride != 1 or rows.rows.is_double != (size == 8):
+                x = <char *> memory.at + width
+                plan.k.gather(x, &rows.rows, NULL, row, 1, plan.k.panel)  # panels of one row make a plain row
+            for l in range(plan.n_layers):
+                y = <char *> memory.at + (l % 2) * width
+                if l == plan.n_layers - 1:
+                    y = result + row * plan.sizes[plan.n_layers] * size
+                plan.k.forward_row(&layers[l], y, x)
+                x = y
+        if plan.output_row >= 0:
+            plan.k.outputs[plan.output_row].apply(result, rows.n, plan.sizes[plan.n_layers])
+    return 0
+
+
+cdef int forward_by_columns(Plan plan, char *weights, char *statistics, InputRows rows, char *result,
+                            int n_threads) except -1:
+    """Chunks of rows one after the other; threads share each layer's columns and read the weights where they are. Signals are
+    handled between slices."""
+    cdef Py_ssize_t size = plan.k.element_size, panel = plan.k.panel, l, scratch = (plan.k.scratch_size * size + 63) // 64 * 64
+    cdef Py_ssize_t most = <Py_ssize_t> max(MIN_CHUNK_ROWS, min(FM_CHUNK_ROWS, MAX_CHUNK_OPERATIONS / plan.n_weights))
+    cdef Py_ssize_t chunk = min(most, rows.n), stride = (chunk | 1) * panel, begin, end
+    cdef Py_ssize_t slice = chunk * n_threads * <Py_ssize_t> max(1, SLICE_OPERATIONS / (<double> plan.n_weights * chunk))
+    cdef Py_ssize_t width = plan.padded(plan.widest) // panel * stride * size
+    cdef Buffer memory = Buffer(2 * width + n_threads * scratch, False)
+    cdef Buffer affine = Buffer(plan.affine_bytes(), False), layers = Buffer(plan.n_layers * sizeof(fm_layer))
+    cdef fm_layer *layer = <fm_layer *> layers.at
+    cdef char *scratches = <char *> memory.at + 2 * width
+    cdef fm_barrier barrier
+    fm_barrier_init(&barrier)
+    plan.describe(layer, weights, statistics, <char *> affine.at)
+    for l in range(plan.n_layers):
+        layer[l].x = <char *> memory.at + l % 2 * width
+        layer[l].y = <char *> memory.at + (1 - l % 2) * width
+    for begin in range(0, rows.n, slice):
+        end = min(begin + slice, rows.n)
+        if n_threads == 1:
+            with nogil:
+                forward_columns_thread(plan, layer, rows, result, scratches, chunk, stride, &barrier, begin, end, 0, 1)
+        else:
+            region_begins()
+            with nogil, parallel(num_threads=n_threads):
+                forward_columns_thread(plan, layer, rows, result, scratches + threadid() * scratch, chunk, stride,
+                                       &barrier, begin, end, threadid(), omp_get_num_threads())
+            region_ends()
+        PyErr_CheckSignals()
+    return 0
+
+
+cdef void forward_columns_thread(Plan plan, fm_layer *layers, InputRows rows, char *result, char *scratch,
+                                 Py_ssize_t chunk, Py_ssize_t stride, fm_barrier *barrier, Py_ssize_t begin, Py_ssize_t end,
+                                 int thread, int n_threads) noexcept nogil:
+    """One thread's part of rows begin .. end: it gathers and scatters its rows of a chunk, and computes its panels of layers."""
+    cdef Py_ssize_t first = begin, count, row, n, panels, O = plan.sizes[plan.n_layers], size = plan.k.element_size
+    cdef Py_ssize_t skip
+    cdef char *out
+    cdef int l
+    while first < end:
+        count = min(chunk, end - first)
+        row = count * thread // n_threads
+        n = count * (thread + 1) // n_threads - row
+        skip = row * plan.k.panel * size
+        plan.k.gather(<char *> layers[0].x + skip, &rows.rows, NULL, first + row, n, stride)
+        fm_barrier_wait(barrier, n_threads)
+        for l in range(plan.n_layers):
+            panels = plan.padded(layers[l].fan_out) // plan.k.panel
+            plan.k.forward_unpacked(&layers[l], scratch, panels * thread // n_threads,
+                                    panels * (thread + 1) // n_threads, count, stride)
+            fm_barrier_wait(barrier, n_threads)
+        out = result + (first + row) * O * size
+        plan.k.scatter(out, <char *> layers[plan.n_layers - 1].y + skip, n, O, stride)
+        if plan.output_row >= 0:
+            plan.k.outputs[plan.output_row].apply(out, n, O)
+        fm_barrier_wait(barrier, n_threads)
+        first += count
+
+
+cdef int forward_by_rows(Plan plan, char *weights, char *statistics, InputRows rows, char *result,
+                         int n_threads) except -1:
+    """Threads share chunks of rows; weights are packed into panels once. Signals are handled between slices."""
+    cdef Py_ssize_t size = plan.k.element_size, panel = plan.k.panel, total = 0, l
+    cdef Py_ssize_t chunk = min(FM_CHUNK_ROWS, (rows.n + n_threads - 1) // n_threads)
+    cdef Py_ssize_t stride = (chunk | 1) * panel, width = plan.padded(plan.widest) // panel * stride * size
+    for l in range(plan.n_layers):
+        total += (plan.sizes[l] + 1) * plan.padded(plan.sizes[l + 1])
+    cdef Py_ssize_t n_chunks = (rows.n + chunk - 1) // chunk, begin, end
+    n_threads = min(n_threads, n_chunks)
+    cdef Py_ssize_t slice = n_threads * <Py_ssize_t> max(1, SLICE_OPERATIONS / (<double> plan.n_weights * chunk))
+    cdef Buffer packed = Buffer(total * size, False)
+    cdef Buffer scratch = Buffer(2 * width * n_threads, False)
+    cdef Buffer affine = Buffer(plan.affine_bytes(), False), layers = Buffer(n_threads * plan.n_layers * sizeof(fm_layer))
+    cdef fm_layer *layer
+    cdef char *at
+    cdef int t
+    with nogil:
+        for t in range(n_threads):
+            at = <char *> packed.at
+            plan.describe(<fm_layer *> layers.at + t * plan.n_layers, weights, statistics, <char *> affine.at)
+            for l in range(plan.n_layers):
+                layer = <fm_layer *> layers.at + t * plan.n_layers + l
+                layer.W = at
+                layer.b = at + layer.fan_in * plan.padded(layer.fan_out) * size
+                at = <char *> layer.b + plan.padded(layer.fan_out) * size
+                layer.x = <char *> scratch.at + (2 * t + l % 2) * width
+                layer.y = <char *> scratch.at + (2 * t + 1 - l % 2) * width
+        plan.pack(<fm_layer *> layers.at, weights, -1)
+    for begin in range(0, n_chunks, slice):
+        end = min(begin + slice, n_chunks)
+        if n_threads == 1:
+            with nogil:
+                forward_rows_thread(plan, <fm_layer *> layers.at, rows, result, chunk, stride, begin, end, 0, 1)
+        else:
+            region_begins()
+            with nogil, parallel(num_threads=n_threads):
+                forward_rows_thread(plan, <fm_layer *> layers.at + threadid() * plan.n_layers, rows, result, chunk, stride,
+                                    begin, end, threadid(), omp_get_num_threads())
+            region_ends()
+        PyErr_CheckSignals()
+    return 0
+
+
+cdef void forward_rows_thread(Plan plan, fm_layer *layers, InputRows rows, char *result, Py_ssize_t chunk,
+                              Py_ssize_t stride, Py_ssize_t begin, Py_ssize_t end, int thread, int n_threads) noexcept nogil:
+    """One thread's share of the chunks begin .. end."""
+    cdef Py_ssize_t n = rows.n, n_chunks = end - begin, c, first, count, O = plan.sizes[plan.n_layers]
+    cdef char *out
+    cdef int l
+    for c in range(begin + n_chunks * thread // n_threads, begin + n_chunks * (thread + 1) // n_threads):
+        first = c * chunk
+        count = min(chunk, n - first)
+        if rows.use_sparse and not plan.adds_input(0):
+            plan.k.forward_csr(&layers[0], &rows.rows, NULL, first, 0, count, stride)
+        else:
+            plan.k.gather(layers[0].x, &rows.rows, NULL, first, count, stride)
+            plan.k.forward(&layers[0], 0, layers[0].fan_out, 0, count, stride)
+        for l in range(1, plan.n_layers):
+            plan.k.forward(&layers[l], 0, layers[l].fan_out, 0, count, stride)
+        out = result + first * O * plan.k.element_size
+        plan.k.scatter(out, layers[plan.n_layers - 1].y, count, O, stride)
+        if plan.output_row >= 0:
+            plan.k.outputs[plan.output_row].apply(out, count, O)
+
+
+def row_losses(Plan plan not None, str loss not None, output, y, double parameter=1.0):
+    """Loss (n,), float64, of each row of the network's output (n, O), which is overwritten."""
+    cdef fm_targets targets
+    cdef Py_ssize_t n = len(output), O = plan.sizes[plan.n_layers]
+    cdef int row = list(LOSSES).index(loss)
+    cdef void *a = array_address(output, n * O, plan.kind, "output", True)
+    cdef Buffer scratch = Buffer(n * (O + 1) * plan.k.element_size, False)
+    plan.read_targets(&targets, row, n, y, None)
+    targets.parameter = parameter
+    values = numpy_empty(n, "float64")
+    cdef double *value = <double *> array_address(values, n, b'd', "values", True)
+    with nogil:
+        plan.k.loss_value(row, a, value, scratch.at, &targets, 0, n, O)
+    return values
