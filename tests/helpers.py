@@ -1,4 +1,4 @@
-"""Shared by the tests: the one tolerance, the contract's own figures, generators of data that vary."""
+"""Shared by the tests: tolerances, the figures that README promises, generators of data, marks."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ DIFFERENCE_STEP = np.finfo(np.float64).eps ** (1 / 3)
 def tolerance(dtype: str | np.dtype, n_terms: int, scale: float = 1.0) -> float:
     """Bound for the error of a sum of ``n_terms`` products whose absolute values add up to ``scale``.
 
-    n eps |A| |B| bounds any order of summation (Higham 2002, section 3.1); the factor 4 is for what is done to
-    each term before (an activation's few ulps) and after.
+    n eps |A| |B| bounds any order of summation (Higham 2002, section 3.1); the factor 4 covers the error of
+    each term (an activation's few ulps) and of later steps.
     """
     return 4 * max(n_terms, 1) * float(np.finfo(dtype).eps) * scale
 

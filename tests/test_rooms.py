@@ -16,7 +16,7 @@ PACKAGE = Path(fastmlp.__file__).parent
 ROOMS = ["_version", "core", "network", "training", "estimators", "inspection", "check", "__main__"]
 WITHOUT_SKLEARN = ROOMS[: ROOMS.index("estimators")]
 READS_REFERENCE = {"check"}
-# A folder holds at most so many modules.
+# The largest number of modules in a folder.
 MOST_MODULES = 12
 
 

@@ -132,7 +132,7 @@ def test_math_specials(kernels, name):
     assert in_ulps(got[finite], np.array(want, np.longdouble)[finite]) <= 2 * ULPS[name]
 
 
-# x that an activation treats apart: what is special to the formats, and around the ends of the exponential functions' ranges.
+# Arguments that an activation treats apart: special values, and the ends of the exponential functions' ranges.
 SPECIAL = [
     0.0,
     1e-30,

@@ -29,7 +29,7 @@ STEPS = {
 
 
 class Run:
-    """Three steps of one kind of STEPS on so many threads; the last one has fewer rows."""
+    """Three steps of one kind of STEPS on n_threads threads; the last one has fewer rows."""
 
     def __init__(self, kind: str, n_threads: int, sizes: tuple[int, ...] = (100, 700, 600, 3)) -> None:
         options = dict(STEPS[kind])

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
 
 
 def at_once(work, n_threads: int) -> list:
-    """``work(number)`` in so many threads, which begin together."""
+    """``work(number)`` in ``n_threads`` threads, which begin together."""
     gate = threading.Barrier(n_threads, timeout=60)
 
     def begin(number):
@@ -256,7 +256,7 @@ def test_refused_set_params_sets_nothing():
     assert estimator.alpha == MLPClassifier().alpha
 
 
-# --- what is shared between threads ---------------------------------------------------------------------------------------------------
+# --- free threading ---------------------------------------------------------------------------------------------------
 
 
 def test_extensions_declare_themselves_free_threaded():

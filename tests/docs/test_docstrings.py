@@ -60,7 +60,7 @@ def test_public_interface_was_found():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_docstring_is_valid(name: str):
-    """Sections in their order, parameters as in the signature, every one of them described, what is returned."""
+    """Sections in their order, parameters as in the signature, each of them described, and the returned values."""
     errors = [f"{code}: {words}" for code, words in validate(name)["errors"] if code in CHECKS]
     assert not errors
 

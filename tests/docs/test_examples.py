@@ -14,7 +14,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 SCRIPTS = sorted(EXAMPLES.glob("*.py"))
 # What the extra `examples` brings.
 EXTRA = ("matplotlib", "pandas")
-# Nothing is this slow: it only keeps a script that hangs from hanging the tests.
+# Far longer than any example takes: a script that hangs fails.
 HANGS_AFTER = 900
 
 

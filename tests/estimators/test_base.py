@@ -1,4 +1,4 @@
-"""The estimators by themselves: what is ours alone, what survives copying, which input is read without copying."""
+"""The estimators: solvers and schedules, copies and pickles, layouts of X, labels, fitted attributes."""
 
 from __future__ import annotations
 

@@ -133,7 +133,7 @@ def test_error_is_sklearns_and_names_columns(name):
     assert re.match(r"\s*Column \d+ holds ", str(ours).removeprefix(str(theirs)))
 
 
-# name -> what is done, words of scikit-learn's error that ours has too: it goes on, or lists more names.
+# name -> a call, the words that scikit-learn's error and ours share.
 LONGER_ERRORS = {
     "activation": (
         lambda m: classifier(m, activation="rleu").fit(X, Y),

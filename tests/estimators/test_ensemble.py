@@ -108,7 +108,7 @@ def test_bootstrap_counts_are_draws():
 
 
 def test_bootstrap_leaves_out_weightless_rows():
-    """Rows of weight 0 change nothing, not even what is drawn."""
+    """Rows of weight 0 change nothing, not even the draws."""
     X, y = classification(3)
     weight = np.random.RandomState(0).randint(0, 3, len(X)).astype(float)
     settings = {"estimator": MLPClassifier(**SMALL), "n_estimators": 2, "members": "bootstrap", "random_state": 0}
@@ -178,7 +178,7 @@ def test_n_jobs_changes_no_bit(members, monkeypatch):
     [(1, 3, [1, 1, 1]), (2, 3, [1, 1, 1]), (3, 3, [1, 1, 1]), (7, 3, [3, 2, 2]), (4, 1, [4])],
 )
 def test_threads_are_shared_out(n_threads, n_estimators, shares, monkeypatch):
-    """A thread each, and what is left over to the first; afterwards members have the estimator's n_jobs again."""
+    """Each member gets a thread, the first ones get the rest; afterwards members have the estimator's n_jobs again."""
     X, y = regression()
     monkeypatch.setattr(ensemble, "choose_threads", lambda n_jobs, flops: n_threads)
     seen = {}
@@ -223,7 +223,7 @@ class _Spied:
 
 @pytest.fixture
 def spy_on_epochs(monkeypatch):
-    """Hand it what is to be called with X at each epoch."""
+    """Takes a function to call with X at each epoch."""
     trainer = core.Trainer
 
     def spy(watch):
@@ -417,7 +417,7 @@ def test_diverged_members_are_told_of():
     assert np.isfinite(fitted.predict(X)).all()
 
 
-# --- what is refused, what fails, what is interrupted --------------------------------------------------------------
+# --- errors and interruption --------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

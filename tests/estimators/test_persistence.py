@@ -1,4 +1,4 @@
-"""save and load: what was saved comes back, training goes on from it as if nothing had happened, what is no data is refused."""
+"""save and load: a saved model comes back whole, training continues from it, and values that are not data raise."""
 
 from __future__ import annotations
 

@@ -164,7 +164,7 @@ def test_random_search(kind):
 @pytest.mark.parametrize("resource", ["n_samples", "max_iter"])
 @pytest.mark.parametrize("kind", ["grid", "random"])
 def test_halving_search(kind, resource):
-    """Rows or epochs as what is halved: the rates that cannot train are out after the first round."""
+    """With rows or epochs as the resource, the rates that cannot train are out after the first round."""
     rates = [1e-7, 1e-6, 3e-3, 0.01, 0.03, 1e3, 1e4, 1e5]
     budget = {
         "min_resources": 60 if resource == "n_samples" else 3,

@@ -241,7 +241,7 @@ def test_draws_follow_random_state(name):
     assert len({round(loss, 6) for loss in losses}) == 3
 
 
-# --- Defaults: what is not asked for does nothing -----------------------------------------------------------------------
+# --- Defaults change nothing -----------------------------------------------------------------------
 
 NEUTRAL = {
     "dropout": (0.0, 0.0), "batch_norm": False, "residual": False, "max_grad_norm": 1e300, "input_noise": 0.0, "input_mask": 0.0,

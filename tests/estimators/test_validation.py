@@ -48,8 +48,8 @@ def epochs_until_patience_ends(scores, tol, patience):
     "neg_log_loss", "roc_auc_ovr", make_scorer(log_loss, greater_is_better=False, response_method="predict_proba"), None,
 ], ids=["neg_log_loss", "roc_auc_ovr", "make_scorer", "None"])  # fmt: skip
 def test_score_steers(metric, given, weighted):
-    """It is the metric's own value of the network after each epoch, the patience goes by it, and the best epoch's parameters AND
-    running averages are what is left. A name, a scorer and a callable are the same thing."""
+    """The score is the metric's value after each epoch; it decides when patience ends, and the best epoch's parameters and
+    running averages are kept. A name, a scorer and a callable give the same."""
     X, y = classification(3, n=240)
     names = np.array(["a", "b", "c"])[y]
     train, held = slice(None, 160), slice(160, None)

@@ -118,7 +118,7 @@ def test_loss_curve_shows_what_was_recorded():
 
 
 def test_loss_curve_leaves_out_what_there_is_not():
-    """No score without held-out rows, no rate that never changes, none at all of L-BFGS; what is not wanted."""
+    """No panel for scores without validation rows, for a constant rate, for L-BFGS's rate, or for what the caller leaves out."""
     plain = LossCurveDisplay.from_estimator(fitted())
     assert len(plain.figure_.axes) == 1
     assert [plain.validation_line_, plain.score_line_, plain.rate_line_, plain.best_line_] == [None] * 4

@@ -248,7 +248,7 @@ def test_bad_weights_of_an_eval_set_are_refused():
 
 
 def test_bad_changes_of_a_network_are_refused():
-    """grow, freeze, unfreeze: not before there is a network, nor what is none of its layers; and it stays as it is."""
+    """grow, freeze and unfreeze raise before fit and for layers that do not exist; the estimator does not change."""
     for change in ("grow", "freeze", "unfreeze"):
         with pytest.raises(NotFittedError):
             getattr(MLPClassifier(**SMALL), change)((9,))
@@ -300,7 +300,7 @@ def test_partial_fit_is_not_for_lbfgs():
 
 
 def test_lbfgs_names_what_it_does_not_take():
-    """It goes by exact losses of all rows."""
+    """L-BFGS needs exact losses of all rows: methods that draw at random or take batches raise."""
     for name, value in {
         "dropout": 0.1, "batch_norm": True, "input_noise": 0.1, "input_mask": 0.1, "mixup": 0.1, "max_grad_norm": 1.0,
         "learning_rate": "cosine",

@@ -1,4 +1,4 @@
-"""Files that are not what they seem, and processes that end at the wrong moment: an error of one class, and the old file or the new."""
+"""Damaged and forged files raise one class of error; a process that dies while saving leaves the old file or the new one."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_mutations_do_mutate():
 
 
 def test_what_is_no_model_file_is_refused(tmp_path):
-    """Nothing, a folder, a pipe, other formats; what is not there is the system's error."""
+    """An empty file, a folder, a pipe, other formats; a missing file is the system's error."""
     path = tmp_path / "file"
     with pytest.raises(FileNotFoundError):
         fastmlp.load(path)
@@ -151,7 +151,7 @@ def test_every_field_is_checked(model, match, path):
     ({"classes": np.array([[97], [98], [0x110000]], "uint32")}, "code points"), ({"classes": np.array([0.0, 1.0, np.nan])}, "finite"),
 ])  # fmt: skip
 def test_every_array_is_checked(arrays, match, path):
-    """That it is there, what it is, and what is in it."""
+    """Its presence, its type and its values."""
     change(path, **arrays)
     refused(path, match)
 

@@ -27,7 +27,7 @@ from fastmlp.training.schedules import Hyperparameters, make_schedule
 
 PACKAGE = Path(fastmlp.__file__).parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
-LIMIT = 120  # seconds; what is not interrupted goes on for hours
+LIMIT = 120  # seconds; a fit that is not interrupted takes hours
 ENDLESS = {"max_iter": 10**8, "tol": 0.0, "n_iter_no_change": np.inf}
 BASE = {"hidden_layer_sizes": (8,), "max_iter": 3, "random_state": 0, "batch_size": 32}
 
@@ -127,7 +127,7 @@ def test_raised_at_every_line(kind, error):
 
 
 def test_interrupted_at_every_line_leaves_the_best_parameters():
-    """A run that goes by its score ends on what the record calls the best, also where the best epoch is the one just over."""
+    """With early stopping an interrupted run keeps the parameters of its best epoch, even if that is the last one."""
     X, y = classification(3, n=90)
     data, curve = training.TrainingData(X.astype(np.float32), y), (0.1, 0.3, 0.2, 0.4, 0.0)
     settings = training.Settings(max_epochs=len(curve), batch_size=32, shuffle=True, tol=0, patience=9)

@@ -1,4 +1,4 @@
-"""Bad numbers: what overflows, underflows, does not vary or asks for too much; what the error says, and what is left behind."""
+"""Bad numbers: overflow, underflow, constant data, sizes beyond memory; the error's words, and the estimator afterwards."""
 
 from __future__ import annotations
 
@@ -344,7 +344,7 @@ def test_bad_targets_are_refused(Estimator, y, message):
 
 # --- sizes -------------------------------------------------------------------------------------------------------------
 
-# Under a limit on its address space, so that the refusal does not depend on the machine; what is asked for says so at once.
+# Under a limit on its address space, so that the error does not depend on the machine.
 LIMITED = """
 import resource, sys, time
 resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))

@@ -1,4 +1,4 @@
-"""What tests/robustness/soak.py judges a run by: leaks and what is left behind are seen, and a run without them passes."""
+"""The criteria of tests/robustness/soak.py: they find leaks and leftovers, and pass a run without them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_soak_passes_what_is_steady():
     ],
 )
 def test_soak_sees_what_grows(what, change):
-    """By twice what is allowed over the run; by one descriptor; by one thread in the last sample."""
+    """Memory by twice the limit over the run; one descriptor; one thread in the last sample."""
     found = faults([change(i, s) for i, s in enumerate(STEADY)])
     assert len(found) == 1
     assert what in found[0]

@@ -92,7 +92,7 @@ def test_silent_unless_asked(cls, settings, capfd):
 )
 @pytest.mark.parametrize("cls", [MLPClassifier, MLPRegressor])
 def test_a_line_for_each_epoch(cls, settings, verbose, capsys):
-    """Number, loss, score if there is one, time, what is left except after the last; a bar only where there is a terminal."""
+    """A line has the epoch, loss, score, time and, but for the last, the time left; without a terminal there is no bar."""
     model = cls(**SMALL, **settings, verbose=verbose).fit(
         *(classification(3) if cls is MLPClassifier else regression())
     )
