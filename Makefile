@@ -57,7 +57,7 @@ test-all: $(VENV)/installed ## all tests
 # What runs in processes of its own is not counted.
 coverage:      ## lines of Python and of Cython that the fast tests execute; COVERAGE_ARGS="-m ''" for all tests
 	rm -rf .venv-coverage && $(PYTHON) -m venv .venv-coverage && mkdir .venv-coverage/tree
-	cp -r *.md LICENSE Makefile pyproject.toml setup.py .ci .github csrc docs examples fastmlp tests .venv-coverage/tree/
+	cp -r *.md CITATION.cff .pre-commit-config.yaml LICENSE Makefile pyproject.toml setup.py .ci .github csrc docs examples fastmlp tests .venv-coverage/tree/
 	cd .venv-coverage/tree && rm -f fastmlp/core/*.so && FASTMLP_COVERAGE=1 ../bin/python -m pip install --quiet --editable ".[test,plot]"
 	.venv-coverage/bin/python -m pip install --quiet "Cython>=3.1"  # its plugin reads what its compiler wrote
 	cd .venv-coverage/tree && ../bin/coverage run -m pytest $(COVERAGE_ARGS) $(TESTS); status=$$?; \
