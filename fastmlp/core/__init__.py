@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 try:
-    from fastmlp.core._atomic import Change, settle
+    from fastmlp.core._atomic import AtomicUpdate, commit
     from fastmlp.core._dispatch import (
         ACTIVATIONS,
         LOSSES,
@@ -30,17 +30,17 @@ __all__ = [
     "NORM_EPSILON",
     "OPTIMIZERS",
     "OUTPUTS",
+    "AtomicUpdate",
     "Cancelled",
-    "Change",
     "ParameterLayout",
     "Plan",
     "Trainer",
+    "commit",
     "forward",
     "info",
     "max_threads",
     "parameter_layout",
     "peak_gflops",
     "row_losses",
-    "settle",
     "shuffle",
 ]

@@ -1,13 +1,13 @@
-"""Stub of _change.pyx: one change at a time, all or nothing."""
+"""Stub of _atomic.pyx."""
 
 from types import TracebackType
 from typing import Any
 
-class Change:
+class AtomicUpdate:
     def __init__(self, subject: Any) -> None: ...
     def __enter__(self) -> Any: ...
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None: ...
 
-def settle(subject: Any) -> None: ...
+def commit(subject: Any) -> None: ...

@@ -1,24 +1,24 @@
-"""Change: a block that changes an object's attributes, one block at a time, and all or nothing.
+"""AtomicUpdate: a block that changes an object's attributes, one block at a time, and all or nothing.
 
-Compiled because a Python method may be interrupted at its first instruction: with Ctrl-C just there, an object would stay
-half changed, and locked for good. It refuses to know what it guards. Imported by the estimators' side of the package.
+Compiled because a Python method may be interrupted at its first instruction: after Ctrl-C there, an object would stay half
+changed, and locked for ever.
 """
 
 import os
 
-# The objects that are being changed now, by id, each with its block. The one thing that all threads write to: dict.setdefault
-# and pop are atomic, with or without the GIL. A forked child has none of the threads that were at it.
+# The objects that are being updated, by id, each with its block. All threads write to it: dict.setdefault and pop are atomic,
+# with or without the GIL. A forked child has none of the threads that run these blocks.
 cdef dict blocks = {}
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=blocks.clear)
 
 
-cdef class Change:
-    """Context manager: the block may change the attributes of `subject`; if it raises, they are what they were.
+cdef class AtomicUpdate:
+    """Context manager: the block may change the attributes of `subject`; if it raises, they are restored.
 
-    Arrays must not be changed in place in the block. Nothing of this is left in the object, so that it can be pickled and
-    copied in the block; what other threads see of it meanwhile is neither the old nor the new.
+    Do not change arrays in place in the block. Nothing is stored in the object, so that the block may pickle and copy it. Other
+    threads may see some attributes changed and others not yet.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ cdef class Change:
     Raises
     ------
     RuntimeError
-        On entry, if such a block is being executed for `subject`, in this thread or another.
+        On entry, if such a block is running for `subject`, in this thread or another.
     """
 
     cdef object subject
@@ -43,7 +43,7 @@ cdef class Change:
                 "Use a clone for each fit, or one after the other."
             )
         try:
-            self.before = dict(self.subject.__dict__)  # only now: another thread's block may just have ended
+            self.before = dict(self.subject.__dict__)  # not earlier: another thread's block may just have ended
         except BaseException:
             blocks.pop(id(self.subject), None)
             raise
@@ -55,7 +55,7 @@ cdef class Change:
         blocks.pop(id(self.subject), None)
 
 
-def settle(subject):
-    """What the block that is being executed for `subject` has done to it stays, whatever is raised after this."""
-    cdef Change block = blocks[id(subject)]
+def commit(subject):
+    """Keep what the running block has done to `subject`, even if something raises later in the block."""
+    cdef AtomicUpdate block = blocks[id(subject)]
     block.before = None

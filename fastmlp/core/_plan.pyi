@@ -17,6 +17,7 @@ class ParameterLayout(NamedTuple):
     n_statistics: int
 
 def parameter_layout(layer_sizes: Sequence[int], batch_norm: bool = False) -> ParameterLayout: ...
+
 @disjoint_base
 class Plan:
     @property

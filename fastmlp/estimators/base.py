@@ -21,8 +21,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.optimize import _check_optimize_result
 from sklearn.utils.validation import check_is_fitted
 
-from fastmlp.core import row_losses
-from fastmlp.core._atomic import Change, settle
+from fastmlp.core import AtomicUpdate, commit, row_losses
 from fastmlp.core.memory import all_finite
 from fastmlp.estimators import conversion
 from fastmlp.estimators._sklearn import _fit_context
@@ -32,7 +31,7 @@ from fastmlp.estimators.fitted import continued, published, published_lbfgs
 from fastmlp.estimators.held_out import HeldOut, one_pair, split_off, takes_weights
 from fastmlp.estimators.persistence import Saved
 from fastmlp.estimators.representation import Representation
-from fastmlp.estimators.transfer import Adaptable, changing, take_body
+from fastmlp.estimators.transfer import Adaptable, atomic, take_body
 from fastmlp.estimators.validation import (
     check_input,
     check_range,
@@ -170,7 +169,7 @@ class BaseMLP(CallbackSupportMixin, DocumentationLink, Representation, Saved, Ad
 
     def _replace(self, name: str, arrays: list[Any]) -> None:
         """Put arrays in place of the network's; if they do not fit, the model stays as it is."""
-        with Change(self):
+        with AtomicUpdate(self):
             network = self.network_.copy()
             getattr(network, name)[:] = arrays
             network.adopt()
@@ -178,7 +177,7 @@ class BaseMLP(CallbackSupportMixin, DocumentationLink, Representation, Saved, Ad
 
     # --- fit -------------------------------------------------------------------------------------------------------
 
-    @changing
+    @atomic
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(
         self,
@@ -225,7 +224,7 @@ class BaseMLP(CallbackSupportMixin, DocumentationLink, Representation, Saved, Ad
         with fit_tasks(self, X, y, sample_weight, self.max_iter) as tasks:
             held_out = one_pair(eval_set, X_val, y_val)
             self._fit(X, y, sample_weight, held_out, sample_weight_eval, incremental=False, tasks=tasks)
-            settle(self)  # what callbacks do with the end of the fit does not undo it
+            commit(self)  # what callbacks do with the end of the fit does not undo it
         return self
 
     def _fit(
@@ -246,7 +245,7 @@ class BaseMLP(CallbackSupportMixin, DocumentationLink, Representation, Saved, Ad
         held_out = None if eval_set is None else self._take_eval_set(run, eval_set, sample_weight_eval)
         self._train(run, held_out, incremental, tasks)
 
-    @changing
+    @atomic
     @with_callbacks
     def _fit_checked(self, X: Any, y: Any, sample_weight: np.ndarray | None) -> None:
         """``fit`` on rows that were checked, with what y has taught another estimator already in place (``classes_`` ...)."""

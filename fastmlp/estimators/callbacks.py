@@ -83,7 +83,7 @@ def fit_tasks(
 ) -> Iterator[FitTasks | None]:
     """Around all that a fit does: the root of its tasks; None if nobody listens, which then costs nothing.
 
-    Within the fit's ``Change``, not around it: callbacks are torn down by what stands in the estimator's attributes.
+    Within the fit's ``AtomicUpdate``, not around it: callbacks are torn down by what stands in the estimator's attributes.
 
     Parameters
     ----------

@@ -35,7 +35,7 @@ from fastmlp.estimators._sklearn import (
 )
 from fastmlp.estimators.base import BaseMLP, has_partial_fit
 from fastmlp.estimators.labels import check_form, check_known, check_labels, classes_of, weighed_by_class
-from fastmlp.estimators.transfer import changing
+from fastmlp.estimators.transfer import atomic
 from fastmlp.network.network import Network
 
 # Outputs that are probabilities belong to classification, all others to regression.
@@ -325,7 +325,7 @@ callable, default='constant'
         return float(np.average(correct, weights=sample_weight))
 
     @available_if(has_partial_fit)
-    @changing
+    @atomic
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(
         self, X: Any, y: Any, sample_weight: ArrayLike | None = None, classes: ArrayLike | None = None
@@ -559,7 +559,7 @@ validation_loss_curve_, layer_rates_, history_, n_iter_, t_, n_layers_, n_output
         return float(r2_score(target, output, sample_weight=sample_weight))
 
     @available_if(has_partial_fit)
-    @changing
+    @atomic
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> Self:
         """Train for one epoch on these rows, from where the last call ended.

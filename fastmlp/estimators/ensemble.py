@@ -30,7 +30,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
-from fastmlp.core._atomic import settle
+from fastmlp.core import commit
 from fastmlp.estimators._sklearn import (
     BaseEstimator,
     ClassifierMixin,
@@ -44,7 +44,7 @@ from fastmlp.estimators.callbacks import CallbackSupportMixin, FitTasks, fit_tas
 from fastmlp.estimators.classifier import MLPClassifier, MLPRegressor
 from fastmlp.estimators.doclink import DocumentationLink
 from fastmlp.estimators.persistence import Saved
-from fastmlp.estimators.transfer import Exclusive, changing
+from fastmlp.estimators.transfer import Exclusive, atomic
 from fastmlp.estimators.validation import check_input, check_range, check_rows, check_weight, naming_labels
 from fastmlp.training.loop import CANCEL, Record
 from fastmlp.training.threads import choose_threads, forward_flops
@@ -184,7 +184,7 @@ class BaseMLPEnsemble(
 
     # --- fit -------------------------------------------------------------------------------------------------------
 
-    @changing
+    @atomic
     @_fit_context(prefer_skip_nested_validation=False)
     def fit(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> Self:
         """Fit the members.
@@ -217,7 +217,7 @@ class BaseMLPEnsemble(
         n, in_order = self.n_estimators, self.members == _SNAPSHOTS
         with fit_tasks(self, X, y, sample_weight, n, in_order=in_order, inner=self.estimator) as tasks:
             self._fit(X, y, sample_weight, tasks)
-            settle(self)
+            commit(self)
         return self
 
     def _fit(self, X: Any, y: Any, sample_weight: ArrayLike | None, tasks: FitTasks | None) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from fastmlp.core._atomic import Change
+from fastmlp.core import AtomicUpdate
 from fastmlp.estimators._sklearn import BaseEstimator
 from fastmlp.estimators.parameters import Parameters, whole_sizes
 from fastmlp.network.growing import grow_network, grow_sequence
@@ -23,8 +23,8 @@ from fastmlp.network.network import Network
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
-def changing(method: Method) -> Method:
-    """Decorator of a method that is one ``Change`` of its object, from its first line to its last.
+def atomic(method: Method) -> Method:
+    """Decorator of a method that is one ``AtomicUpdate`` of its object, from its first line to its last.
 
     Outermost on what fits: a second fit must be refused before scikit-learn's callbacks hear of it, as they would take it for
     the one that is running; and they are torn down before attributes are put back.
@@ -32,7 +32,7 @@ def changing(method: Method) -> Method:
 
     @functools.wraps(method)
     def changed(self: Any, *args: Any, **kwargs: Any) -> Any:
-        with Change(self):
+        with AtomicUpdate(self):
             return method(self, *args, **kwargs)
 
     return cast(Method, changed)
@@ -60,7 +60,7 @@ class Exclusive(BaseEstimator):
         RuntimeError
             While a fit is running, which would go by a mixture of them.
         """
-        with Change(self):
+        with AtomicUpdate(self):
             super().set_params(**params)
         return self
 
@@ -100,7 +100,7 @@ class Adaptable(Exclusive, Parameters):
         outgoing weight is split into unequal parts, so that the two learn different things without noise.
         """
         check_is_fitted(self)
-        with Change(self):
+        with AtomicUpdate(self):
             self._grow(whole_sizes(hidden_layer_sizes), random_state)
         return self
 
@@ -157,7 +157,7 @@ class Adaptable(Exclusive, Parameters):
             if isinstance(layer, bool) or not isinstance(layer, Integral) or not -len(rates) <= int(layer) < len(rates):
                 raise ValueError(f"layers must be indices of the {len(rates)} layers, from 0, got {layer!r}.")
             rates[int(layer)] = rate
-        with Change(self):
+        with AtomicUpdate(self):
             if any(new > 0 and old == 0 for new, old in zip(rates, self.layer_rates_, strict=True)):
                 self.__dict__.pop("_optimizer_state", None)
             self.layer_rates_ = tuple(rates)

@@ -16,7 +16,7 @@ from scipy.sparse import csr_array
 from sklearn.base import clone
 
 from fastmlp import MLPClassifier, MLPEnsembleClassifier, MLPRegressor, Network, core
-from fastmlp.core._atomic import Change
+from fastmlp.core import AtomicUpdate
 
 SETTINGS = {"hidden_layer_sizes": (40, 20), "max_iter": 5, "random_state": 0}
 needs_threads = pytest.mark.skipif(not core.info()["openmp"], reason="built without OpenMP")
@@ -223,7 +223,7 @@ def test_fitting_an_ensemble_twice_at_once_is_an_error():
     X, y = classification(3)
     waits = Waits()
     ensemble = MLPEnsembleClassifier(MLPClassifier(**SETTINGS), 2, random_state=0)
-    with pytest.raises(RuntimeError, match="MLPEnsembleClassifier is being fitted"), Change(ensemble):
+    with pytest.raises(RuntimeError, match="MLPEnsembleClassifier is being fitted"), AtomicUpdate(ensemble):
         ensemble.fit(X, y)
     assert not waits.begun.is_set()
     assert len(ensemble.fit(X, y).estimators_) == 2

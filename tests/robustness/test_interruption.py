@@ -50,7 +50,7 @@ def raise_at(line: int, error: type[BaseException], work) -> int:
     def trace_lines(frame, event, argument):
         nonlocal seen
         # A block's last event is its "with" again, where no signal is looked for: the next instruction calls __exit__.
-        if event == "line" and "with Change(" not in linecache.getline(frame.f_code.co_filename, frame.f_lineno):
+        if event == "line" and "with AtomicUpdate(" not in linecache.getline(frame.f_code.co_filename, frame.f_lineno):
             seen += 1
             if seen == line:
                 raise error
