@@ -1,4 +1,4 @@
-"""Settings of the site: `make docs`. What is made of other files is in _ext/site_pages.py. Nothing is fetched from a network."""
+"""Settings of the site (`make docs`). _ext/site_pages.py makes its navigation and the pages that come from other files."""
 
 import sys
 from pathlib import Path
@@ -20,6 +20,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.viewcode",
+    "sphinx_copybutton",
     "sphinx_gallery.gen_gallery",
 ]
 exclude_patterns = ["_build", "generated/pictures", "generated/examples/*.py", "generated/examples/*.ipynb"]
@@ -34,6 +35,13 @@ autosummary_generate = True
 autodoc_typehints = "none"
 numpydoc_show_class_members = False
 numpydoc_xref_param_type = False
+
+# Copy buttons on code, not on outputs; prompts are not copied.
+copybutton_selector = ", ".join(
+    f"div.highlight-{name} pre" for name in ("python", "Python", "default", "sh", "bash", "pycon", "pytb")
+)
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
 
 # The gallery: every script of examples/ is run.
 sphinx_gallery_conf = {
@@ -51,16 +59,20 @@ sphinx_gallery_conf = {
 
 html_theme = "pydata_sphinx_theme"
 html_title = "fastmlp"
+html_favicon = "_static/logo.svg"
 html_static_path = ["_static"]
 html_css_files = ["fastmlp.css"]
 html_show_sourcelink = False
 html_copy_source = False
 html_theme_options = {
+    "logo": {"image_light": "_static/logo.svg", "image_dark": "_static/logo.svg", "text": "fastmlp"},
+    "header_links_before_dropdown": 8,
     "show_toc_level": 2,
     "navigation_with_keys": False,
-    "secondary_sidebar_items": ["page-toc"],
+    "secondary_sidebar_items": {"**": ["page-toc"], "index": []},
     "footer_start": ["copyright"],
-    "footer_end": ["theme-version"],
+    "footer_end": [],
     "navbar_align": "left",
 }
-html_sidebars = {"index": [], "quickstart": [], "faq": []}
+# Pages without pages below them need no sidebar.
+html_sidebars = {page: [] for page in ("index", "faq", "performance")}

@@ -12,8 +12,10 @@ rows to come. On clean digits only noise helps. Mixup, which comes from large ne
 most of all on noisy digits.
 """
 
+import sys
 import warnings
 
+import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
@@ -21,6 +23,7 @@ from sklearn.model_selection import train_test_split
 
 from fastmlp import MLPClassifier
 
+plt.switch_backend("Agg")
 # All epochs are run on purpose: the loss of rows that change says little about when to stop.
 warnings.filterwarnings("ignore", category=ConvergenceWarning)
 
@@ -99,3 +102,19 @@ for name, values in scores.items():
 
 gain = 100 * (np.array(scores["input_noise=0.3"]) - scores["none"])[:, 0]
 print("\ngain of input_noise on clean digits, split by split: " + ", ".join(f"{value:+.1f}" for value in gain))
+
+# %%
+# A test digit in its four states, and the accuracy on each.
+
+figure = plt.figure(figsize=(9, 5.5), layout="constrained")
+above, below = figure.subfigures(2, 1, height_ratios=(1, 2))
+for axis, (name, images) in zip(above.subplots(1, len(tests)), tests.items(), strict=True):
+    axis.imshow(images[0].reshape(8, 8), cmap="gray_r", vmin=0, vmax=1)
+    axis.set(title=name, xticks=[], yticks=[])
+axis = below.subplots()
+for number, (name, values) in enumerate(scores.items()):
+    positions = np.arange(len(tests)) + 0.13 * (number - len(scores) / 2)
+    axis.bar(positions, 100 * np.mean(values, axis=0), width=0.13, align="edge", label=name)
+axis.set(ylabel="test accuracy in percent", ylim=(50, 100), xticks=range(len(tests)), xticklabels=tests)
+axis.legend(fontsize="small", ncols=3)
+figure.savefig(sys.argv[1] if len(sys.argv) > 1 else "augmentation.png", dpi=100)

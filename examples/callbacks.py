@@ -9,9 +9,11 @@ Three of them here, each a dozen lines: one that stops when the time is up, one 
 one that stops a fit which has no chance against the best so far, so that a search of many settings takes less time.
 """
 
+import sys
 import time
 import warnings
 
+import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
@@ -20,6 +22,7 @@ from sklearn.model_selection import train_test_split
 
 from fastmlp import MLPClassifier
 
+plt.switch_backend("Agg")
 # Every fit here that is not stopped runs through all its epochs.
 warnings.filterwarnings("ignore", category=ConvergenceWarning)
 
@@ -126,7 +129,8 @@ class MedianRule(Callback):
 
 draws = np.random.RandomState(0)
 grid = [{"learning_rate_init": 10 ** draws.uniform(-4.5, -1), "alpha": 10 ** draws.uniform(-5, 1)} for _ in range(20)]
-for rule in (None, MedianRule()):
+median_rule = MedianRule()
+for rule in (None, median_rule):
     models = []
     for candidate in grid:
         model = MLPClassifier((64,), max_iter=40, random_state=0, **candidate)
@@ -135,3 +139,13 @@ for rule in (None, MedianRule()):
     epochs = sum(model.n_iter_ for model in models)
     print(f"\n{'median rule' if rule else 'all to the end'}: {epochs} epochs for {len(grid)} candidates")
     print(f"best learning_rate_init {best.learning_rate_init:.4f}, test accuracy {best.score(X_test, y_test):.3f}")
+
+# %%
+# Each line is a candidate; the grey ones were stopped.
+
+figure, axis = plt.subplots(figsize=(8, 4.5), layout="constrained")
+for curve in median_rule.curves:
+    axis.plot(range(1, len(curve) + 1), curve, color="0.7" if len(curve) < 40 else "C0", linewidth=1)
+    axis.plot(len(curve), curve[-1], ".", color="0.4" if len(curve) < 40 else "C0")
+axis.set(xlabel="epoch", ylabel="validation accuracy", title="a search with the median rule")
+figure.savefig(sys.argv[1] if len(sys.argv) > 1 else "callbacks.png", dpi=100)

@@ -60,4 +60,3 @@ for half, (alpha, model) in zip(figure.subfigures(1, 2), models.items(), strict=
     ConfusionMatrixDisplay.from_estimator(model, X_test, y_test, ax=axes["confusion"], colorbar=False)
 path = sys.argv[1] if len(sys.argv) > 1 else "displays.png"
 figure.savefig(path, dpi=70)
-print(f"displays in {path}")

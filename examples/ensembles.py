@@ -12,8 +12,10 @@ other estimator.
 training one network for as many epochs raises it. Snapshots get most of that for the epochs of one network.
 """
 
+import sys
 import warnings
 
+import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.ensemble import BaggingClassifier, StackingClassifier, VotingClassifier
@@ -24,6 +26,7 @@ from sklearn.model_selection import train_test_split
 
 from fastmlp import MLPClassifier, MLPEnsembleClassifier
 
+plt.switch_backend("Agg")
 # Each network runs all its epochs, so that the cost can be told.
 warnings.filterwarnings("ignore", category=ConvergenceWarning)
 
@@ -81,3 +84,14 @@ print(f"{'':<34}{'epochs':>8}{'accuracy':>18}{'log-loss':>18}")
 for (name, cost), values in results.items():
     mean, spread = np.mean(values, axis=0), np.std(values, axis=0)
     print(f"{name:<34}{cost:8}" + "".join(f"{m:10.3f} ± {s:.3f}" for m, s in zip(mean, spread, strict=True)))
+
+# %%
+# Log-loss over cost: low and to the left is better.
+
+figure, axis = plt.subplots(figsize=(8, 4.5), layout="constrained")
+for (name, cost), values in results.items():
+    mean, spread = np.mean(values, axis=0), np.std(values, axis=0)
+    axis.errorbar(cost, mean[1], spread[1], fmt="o", capsize=3, label=name)
+axis.set(xlabel="cost in epochs over all training rows", ylabel="log-loss on test digits", xscale="log")
+axis.legend(fontsize="small")
+figure.savefig(sys.argv[1] if len(sys.argv) > 1 else "ensembles.png", dpi=100)

@@ -82,4 +82,3 @@ axis.set(xlabel="epoch (lbfgs: iteration)", ylabel="training loss", yscale="log"
 axis.legend(ncols=2)
 path = sys.argv[1] if len(sys.argv) > 1 else "optimizers.png"
 figure.savefig(path, dpi=100)
-print(f"curves in {path}")

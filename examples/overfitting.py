@@ -104,4 +104,3 @@ print(f"{'cure':<25}{'R² training':>12}{'R² test':>18}")
 for name, scores in r2.items():
     on_train, on_test = np.transpose(scores)
     print(f"{name:<25}{on_train.mean():12.2f}{on_test.mean():11.2f} ± {on_test.std():.2f}")
-print(f"curves in {path}")

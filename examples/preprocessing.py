@@ -11,6 +11,9 @@ hour in bins; and a mark where a value was missing. Each step helps the network,
 model, which stands beside it, hardly cares for scales.
 """
 
+import sys
+
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from sklearn.compose import TransformedTargetRegressor, make_column_transformer
@@ -21,6 +24,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import KBinsDiscretizer, OneHotEncoder, OrdinalEncoder, StandardScaler
 
 from fastmlp import MLPRegressor
+
+plt.switch_backend("Agg")
 
 # %%
 # The table
@@ -111,9 +116,23 @@ def scaled_target(model):
 
 folds = KFold(5, shuffle=True, random_state=0)
 print(f"{'R² on the rows left out, five folds':<42}" + "".join(f"{name:>16}" for name in MODELS))
+results = {model: [] for model in MODELS}
 for name, preparation in PREPARATIONS.items():
     line = f"{name:<42}"
-    for model in MODELS.values():
+    for title, model in MODELS.items():
         scores = cross_val_score(make_pipeline(preparation, scaled_target(model)), X, np.log1p(y), cv=folds)
+        results[title].append((scores.mean(), scores.std()))
         line += f"{scores.mean():9.2f} ± {scores.std():.2f}"
     print(line)
+
+# %%
+# The same as a picture.
+
+figure, axis = plt.subplots(figsize=(8, 4), layout="constrained")
+for number, (name, values) in enumerate(results.items()):
+    mean, spread = np.transpose(values)
+    axis.barh(np.arange(len(mean)) + 0.4 * number, mean, height=0.4, xerr=spread, align="edge", label=name)
+axis.set(xlabel="R² on the rows left out", yticks=np.arange(len(PREPARATIONS)) + 0.4, yticklabels=PREPARATIONS)
+axis.invert_yaxis()
+axis.legend(loc="lower left")
+figure.savefig(sys.argv[1] if len(sys.argv) > 1 else "preprocessing.png", dpi=100)

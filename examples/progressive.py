@@ -121,4 +121,3 @@ axis.set(xlabel="cost: weights times epochs, in millions", ylabel="training loss
 axis.legend()
 path = sys.argv[1] if len(sys.argv) > 1 else "progressive.png"
 figure.savefig(path, dpi=100)
-print(f"\ncurves in {path}")

@@ -120,4 +120,3 @@ for axis in axes:
     axis.legend()
 path = sys.argv[1] if len(sys.argv) > 1 else "regression_losses.png"
 figure.savefig(path, dpi=100)
-print(f"curves in {path}")

@@ -107,4 +107,3 @@ right.set(xlabel="epoch", ylabel="training loss", yscale="log")
 right.legend()
 path = sys.argv[1] if len(sys.argv) > 1 else "schedules.png"
 figure.savefig(path, dpi=100)
-print(f"curves in {path}")

@@ -13,8 +13,10 @@ one place, the pixels themselves are good features, there is nothing to take ove
 Transfer is no gain by itself.
 """
 
+import sys
 import warnings
 
+import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
@@ -22,6 +24,7 @@ from sklearn.model_selection import train_test_split
 
 from fastmlp import MLPClassifier
 
+plt.switch_backend("Agg")
 # So few rows are cheap: all epochs are run.
 warnings.filterwarnings("ignore", category=ConvergenceWarning)
 
@@ -81,8 +84,15 @@ def accuracies(place, copies):
 
 
 print(f"test accuracy in percent on the three new digits, mean and standard deviation over {SEEDS} choices of them")
-for title, place, copies in [("digits anywhere on the canvas", anywhere, 10), ("digits in one place", in_place, 1)]:
+figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
+TASKS = [("digits anywhere on the canvas", anywhere, 10), ("digits in one place", in_place, 1)]
+for axis, (title, place, copies) in zip(axes, TASKS, strict=True):
     print(f"\n{title:<31}" + "".join(f"{f'{rows} rows each':>15}" for rows in ROWS))
     for name, values in zip(WAYS, accuracies(place, copies), strict=True):
         mean, spread = values.mean(axis=0), values.std(axis=0)
         print(f"  {name:<29}" + "".join(f"{m:9.1f} ± {s:3.1f}" for m, s in zip(mean, spread, strict=True)))
+        axis.errorbar(ROWS, mean, spread, marker="o", capsize=3, label=name)
+    axis.set(title=title, xlabel="training rows of each new digit", xscale="log", xticks=ROWS, xticklabels=ROWS)
+axes[0].set_ylabel("test accuracy in percent")
+axes[1].legend(loc="lower right")
+figure.savefig(sys.argv[1] if len(sys.argv) > 1 else "transfer.png", dpi=100)

@@ -28,6 +28,7 @@ from sklearn.model_selection import GridSearchCV, HalvingRandomSearchCV, Randomi
 
 from fastmlp import MLPClassifier, learning_rate_range
 
+plt.switch_backend("Agg")
 # The epochs are the budget: all of them are spent.
 warnings.filterwarnings("ignore", category=ConvergenceWarning)
 
@@ -66,7 +67,6 @@ LOWEST_RATE, HIGHEST_RATE = test_run.suggestion / 50, test_run.divergence_rate
 
 display = test_run.plot()
 display.figure_.savefig(sys.argv[1] if len(sys.argv) > 1 else "tuning.png", dpi=100)
-plt.close(display.figure_)
 
 # %%
 # Three searches

@@ -1,25 +1,27 @@
-"""The site's own part of the Sphinx build: pages that are made of what stands elsewhere in the repository.
+"""The site's own part of the Sphinx build: navigation, links, and pages made from other files of the repository.
 
-    generated/api.rst        the names of ``fastmlp.__all__``, grouped by the module that each comes from
-    generated/results/       the tables that the benchmarks wrote
-    generated/CHANGELOG.md   and CONTRIBUTING.md
-    guide.md                 gains every page of docs/ that no other page lists
+    generated/api.rst        the public names, by what they are for
+    generated/results/       the tables and charts that the benchmarks wrote
+    generated/*.md           CHANGELOG, CONTRIBUTING, SECURITY, RELEASING, CODE_OF_CONDUCT
 
-It refuses to hold a list of names or pages: what is new appears by itself. Nothing under generated/ is committed.
+Pages in docs/ are plain Markdown, so that they also read well on GitHub: this module adds their tables of contents, and turns links to
+files outside of docs/ into links to the pages made from these files. Nothing under generated/ is committed.
 """
 
 from __future__ import annotations
 
-import importlib
 import re
-from functools import partial
+import shutil
+from inspect import isclass, isroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
-from docutils.nodes import Element
+from docutils import nodes
 from docutils.utils import get_source_line
+from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
+from sphinx.transforms import SphinxTransform
 
 import fastmlp
 
@@ -27,140 +29,238 @@ DOCS = Path(__file__).resolve().parents[1]
 ROOT = DOCS.parent
 GENERATED = DOCS / "generated"
 RESULTS = ROOT / "benchmarks" / "results"
+COPIED = {path.stem: path for path in sorted(ROOT.glob("*.md")) if path.stem not in ("README", "CLAUDE")}
 
-# What a group of the interface is called, in their order; a module that is not here is a group by its own name, after them.
-TITLES = {
-    "fastmlp.estimators.classifier": "Estimators",
-    "fastmlp.estimators.ensemble": "Ensembles",
-    "fastmlp.network.network": "Networks without scikit-learn",
-    "fastmlp.training.schedules": "Learning-rate schedules",
-    "fastmlp.inspection.learning_rate_range": "Tuning",
-    "fastmlp.inspection.display": "Displays",
-    "fastmlp.estimators.persistence": "Saving and loading",
-    "fastmlp.network.persistence": "Files",
-    "fastmlp.estimators.conversion": "Conversion from scikit-learn",
-    "fastmlp": "The installation",
-}
-# What users are handed without asking for it by name.
-RETURNED = {"fastmlp.inspection.learning_rate_range": ["inspection.learning_rate_range.LearningRateRange"]}
-NEW_PAGES = "<!-- new pages -->"
-TOCTREE = re.compile(r"```\{toctree\}\n(.*?)```", re.DOTALL)
-LINK_OUT = re.compile(r"\[([^\]]+)\]\((\.\./[^)#]+)(#[^)]*)?\)")
+# The site's sections, in the order of a user's questions: title, page, pages below it. A page that no section names joins the guide, one in
+# docs/developers/ the developers' section.
+SECTIONS: list[tuple[str, str, list[str]]] = [
+    ("Get started", "quickstart", ["install"]),
+    (
+        "Guide",
+        "guide",
+        [
+            "data",
+            "imbalance",
+            "text",
+            "memory-maps",
+            "callbacks",
+            "saving",
+            "resuming",
+            "serving",
+            "reproducibility",
+            "methods",
+        ],
+    ),
+    ("Coming from scikit-learn", "migration", ["scikit-learn"]),
+    ("Performance", "performance", []),
+    ("FAQ", "faq", []),
+    ("API", "generated/api", []),
+    ("Gallery", "generated/examples/index", []),
+    (
+        "Developers",
+        "developers/index",
+        [
+            *(f"developers/{name}" for name in ("internals", "building", "promises", "performance-notes")),
+            "generated/results/index",
+            *(f"generated/{name}" for name in COPIED),
+        ],
+    ),
+]
 
-
-def home_of(name: str) -> str:
-    """The public module that a name of the interface comes from."""
-    home = getattr(getattr(fastmlp, name), "__module__", "fastmlp")
-    return ".".join(part for part in home.split(".") if not part.startswith("_"))
-
-
-def interface() -> dict[str, list[str]]:
-    """Names of the public interface by module, in the order of ``TITLES``, then as they come."""
-    groups: dict[str, list[str]] = {module: [] for module in TITLES}
-    for name in fastmlp.__all__:
-        if not name.startswith("__"):
-            groups.setdefault(home_of(name), []).append(name)
-    return {module: names + RETURNED.get(module, []) for module, names in groups.items() if names}
-
-
-def first_paragraph(module: str) -> str:
-    """What a module says of itself, without its name before the colon."""
-    text = (importlib.import_module(module).__doc__ or "").split("\n\n")[0]
-    words = " ".join(text.split()).split(": ", 1)[-1]
-    return words[:1].upper() + words[1:]
+# The API page: title, a sentence, names. A public name that is missing here fails the build.
+API = [
+    ("Estimators", "scikit-learn's two estimators, with more to choose from.", ["MLPClassifier", "MLPRegressor"]),
+    (
+        "Ensembles",
+        "Several networks trained at once on one copy of the data.",
+        ["MLPEnsembleClassifier", "MLPEnsembleRegressor"],
+    ),
+    (
+        "Saving, loading, conversion",
+        "Every estimator and network has a method `save`; estimators have `to_sklearn`.",
+        ["load", "from_sklearn", "FileFormatError", "InconsistentVersionWarning"],
+    ),
+    ("Networks without scikit-learn", "For services, and for optimizers of your own.", ["Network"]),
+    (
+        "Learning rates",
+        "Schedules for the parameter `learning_rate`, and a test that finds the range of `learning_rate_init`.",
+        ["OneCycle", "CosineDecay", "WarmupCosine", "ExponentialDecay", "StepDecay", "learning_rate_range"],
+    ),
+    (
+        "Plots",
+        "Displays in the manner of scikit-learn's. They need matplotlib.",
+        ["LossCurveDisplay", "WeightsDisplay", "LearningRateRangeDisplay"],
+    ),
+    ("The installation", "What was built, and what this machine uses.", ["show_config"]),
+]
+LINK = re.compile(r"((?:!?\[[^\]]*)?\]\()(?!https?:|mailto:|#|/)([^)#\s]+)(#[^)]*)?\)")
 
 
 def write(path: Path, text: str) -> None:
-    """Write if the text is new: an unchanged page is not built again."""
+    """Write the text if it is new: Sphinx does not build an unchanged page again."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.is_file() or path.read_text() != text:
         path.write_text(text)
 
 
 def write_pages(app: Sphinx, config: Any) -> None:
-    """Make the pages under generated/, before Sphinx looks for them."""
-    lines = ["API", "===", "", "All that is public, by what it is for.", ""]
-    for module, names in interface().items():
-        title = TITLES.get(module, module.rpartition(".")[2].replace("_", " ").capitalize())
-        lines += [title, "-" * len(title), "", first_paragraph(module), ""]
-        lines += [".. currentmodule:: fastmlp", "", ".. autosummary::", "   :toctree: api", "   :nosignatures:", ""]
-        lines += [f"   {name}" for name in names] + [""]
+    """Make the pages under generated/, before Sphinx looks for pages."""
+    listed = {name for _, _, names in API for name in names}
+    public = {name for name in fastmlp.__all__ if not name.startswith("__")}
+    if missing := public - listed:
+        raise LookupError(f"docs/_ext/site_pages.py, API: no group for {', '.join(sorted(missing))}")
+    lines = ["API", "===", "", "The public names of fastmlp, by what they are for.", ""]
+    for title, words, names in API:
+        lines += [title, "-" * len(title), "", words.replace("`", "``"), "", ".. currentmodule:: fastmlp", ""]
+        lines += [
+            ".. autosummary::",
+            "   :toctree: api",
+            "   :nosignatures:",
+            "",
+            *(f"   {name}" for name in names if name in public),
+        ]
+        lines += [*(f"   {name.removeprefix('fastmlp.')}" for name in returned(names)), ""]
     write(GENERATED / "api.rst", "\n".join(lines))
 
-    for path in sorted(RESULTS.rglob("*.md")):
+    tables = sorted(RESULTS.rglob("*.md"))
+    for path in tables:
         write(GENERATED / "results" / path.relative_to(RESULTS), path.read_text())
-    listed = "\n".join(_entry(path) for path in sorted(RESULTS.rglob("*.md")))
+    for path in [*RESULTS.rglob("*.png"), *RESULTS.rglob("*.svg")]:
+        shutil.copy(path, GENERATED / "results" / path.relative_to(RESULTS))
+    entries = "\n".join(_result(path) for path in tables)
     write(
         GENERATED / "results" / "index.md",
-        "# Benchmark results\n\nWritten by the benchmarks themselves, on the machine that each names at its top; "
-        "[Performance](../../performance.md) reads them.\n\n"
-        f"```{{toctree}}\n:maxdepth: 1\n\n{listed}\n```\n",
+        "# Benchmark results\n\nThe tables as the benchmarks wrote them; each names its machine. "
+        f"[Performance](/performance.md) explains them.\n\n```{{toctree}}\n:maxdepth: 1\n\n{entries}\n```\n",
     )
-    for name in ("CHANGELOG.md", "CONTRIBUTING.md"):
-        write(GENERATED / name, (ROOT / name).read_text())
+    for name, path in COPIED.items():
+        write(GENERATED / f"{name}.md", path.read_text())
 
 
-def _entry(path: Path) -> str:
-    """A toctree's entry for a table of results; one in a folder of its own is told apart by the folder's name."""
+def returned(names: list[str]) -> list[str]:
+    """Classes of fastmlp without a public name, which these functions return."""
+    hints = [
+        get_type_hints(getattr(fastmlp, name)).get("return")
+        for name in names
+        if isroutine(getattr(fastmlp, name, None))
+    ]
+    paths = {f"{hint.__module__}.{hint.__qualname__}": hint for hint in hints if isclass(hint)}
+    return [
+        path for path, hint in paths.items() if path.startswith("fastmlp.") and hint.__name__ not in fastmlp.__all__
+    ]
+
+
+def _result(path: Path) -> str:
+    """An entry of the table of contents; tables in a folder of their own have the folder's name in their title."""
     page = path.relative_to(RESULTS).with_suffix("")
     heading = path.read_text().splitlines()[0].removeprefix("# ")
     return f"{page}" if page.parent == Path() else f"{heading}: {page.parent.name.replace('_', ' ')} <{page}>"
 
 
-def new_pages() -> list[str]:
-    """The pages of docs/ that no toctree of another one names."""
-    pages = sorted(DOCS.glob("*.md"))
-    entries = [
-        line.strip() for page in pages for block in TOCTREE.findall(page.read_text()) for line in block.splitlines()
-    ]
-    named = {re.sub(r".*<(.*)>$", r"\1", entry) for entry in entries}  # an entry may have a title before it
-    return [page.stem for page in pages if page.stem not in named | {"index"}]
+def contents(docname: str) -> list[str]:
+    """The pages below this one."""
+    if docname == "index":
+        return [f"{title} </{page}>" for title, page, _ in SECTIONS]
+    named = {page for _, section, below in SECTIONS for page in (section, *below)}
+    for _, page, below in SECTIONS:
+        if page == docname:
+            exist = [name for name in below if (DOCS / f"{name}.md").exists()]
+            folder = DOCS if page == "guide" else DOCS / "developers" if page == "developers/index" else None
+            found = (
+                sorted(path.relative_to(DOCS).with_suffix("").as_posix() for path in folder.glob("*.md"))
+                if folder
+                else []
+            )
+            return [f"/{name}" for name in [*exist, *(name for name in found if name not in named | {"index"})]]
+    return []
 
 
 def read_page(app: Sphinx, docname: str, source: list[str]) -> None:
-    """List the new pages in the guide; lead links that go out of docs/ to the page that is made of their goal."""
-    source[0] = source[0].replace(NEW_PAGES, "\n".join(new_pages()))
-    if not docname.startswith("generated/"):
-        source[0] = LINK_OUT.sub(partial(_inside, (DOCS / docname).parent), source[0])
+    """Mend the links of a Markdown page, and add its table of contents."""
+    page = DOCS / f"{docname}.md"
+    if not page.exists():
+        return
+    original = page
+    if docname.startswith("generated/results/"):
+        original = RESULTS / page.relative_to(GENERATED / "results")
+    elif page.parent == GENERATED:
+        original = ROOT / page.name
+    source[0] = LINK.sub(lambda link: _link(link, original), source[0])
+    if below := contents(docname):
+        source[0] += "\n\n```{toctree}\n:hidden:\n\n" + "\n".join(below) + "\n```\n"
 
 
-def _inside(folder: Path, link: re.Match[str]) -> str:
-    """A link from a page in `folder` to the page of the site; its words alone where there is none, as for a folder of the sources."""
-    words, path, anchor = link[1], (folder / link[2]).resolve(), link[3] or ""
+def _link(link: re.Match[str], page: Path) -> str:
+    """A link to a page of the site; the link's words alone where there is none, as for a folder of the sources."""
+    opening, goal, anchor = link[1], link[2].rstrip("/"), link[3] or ""
+    path = (page.parent / goal).resolve()
     if not path.exists():
-        raise FileNotFoundError(f"a page links to {link[2]}, which is not there")
-    if path.is_relative_to(DOCS):
-        return link[0]
-    if path.is_relative_to(RESULTS) and path.suffix == ".md":
-        return f"[{words}](/generated/results/{path.relative_to(RESULTS)}{anchor})"
-    if path in (ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md"):
-        return f"[{words}](/generated/{path.name}{anchor})"
-    if path in (ROOT / "examples", ROOT / "examples" / "README.md"):
-        return f"[{words}](/generated/examples/index.rst)"
-    if path.parent == ROOT / "examples" and path.suffix == ".py":
-        return f"[{words}](/generated/examples/{path.stem}.rst)"
-    return words
+        raise FileNotFoundError(f"{page.relative_to(ROOT)} links to {goal}, which does not exist")
+    if path.is_relative_to(DOCS) and path.is_file():
+        target = path.relative_to(DOCS).as_posix()
+    elif path.is_relative_to(RESULTS) and path.is_file():
+        target = f"generated/results/{path.relative_to(RESULTS).as_posix()}"
+    elif path.parent == ROOT and path.stem in COPIED:
+        target = f"generated/{path.name}"
+    elif path in (ROOT / "examples", ROOT / "examples" / "README.md"):
+        target = "generated/examples/index.rst"
+    elif path.parent == ROOT / "examples" and path.suffix == ".py":
+        target = f"generated/examples/{path.stem}.rst"
+    elif path == ROOT / "fastmlp" / "__init__.py":
+        target = "generated/api.rst"
+    elif path == ROOT / "README.md":
+        target = "index.md"
+    else:
+        return opening.lstrip("!")[1:-2]
+    return f"{opening}/{target}{anchor})"
+
+
+class LinkNames(SphinxTransform):
+    """In Markdown pages, a public name set as code leads to its page of the API: `MLPClassifier`, `fastmlp.load`, `Network()`."""
+
+    default_priority = 5
+
+    def apply(self, **kwargs: Any) -> None:
+        if not (DOCS / f"{self.env.docname}.md").exists():
+            return
+        for literal in list(self.document.findall(nodes.literal)):
+            name = literal.astext().removeprefix("fastmlp.").removesuffix("()")
+            inside = isinstance(literal.parent, (nodes.reference, nodes.title, pending_xref))
+            if name in fastmlp.__all__ and name != "__version__" and not inside:
+                link = pending_xref(
+                    "",
+                    refdomain="py",
+                    reftype="obj",
+                    reftarget=f"fastmlp.{name}",
+                    refexplicit=True,
+                    refdoc=self.env.docname,
+                )
+                literal.replace_self(link)
+                link += literal
 
 
 def outdated(app: Sphinx, env: BuildEnvironment, added: set[str], changed: set[str], removed: set[str]) -> list[str]:
-    """The guide is read again in each build: a page may have come or gone."""
-    return ["guide"]
+    """Pages with a table of contents are read again in each build: a page may be new or gone."""
+    return [page for page in ("index", *(page for _, page, _ in SECTIONS)) if (DOCS / f"{page}.md").exists()]
 
 
-def leave_upstream_labels(app: Sphinx, env: BuildEnvironment, node: Element, words: Element) -> Element | None:
+def leave_upstream_labels(
+    app: Sphinx, env: BuildEnvironment, node: nodes.Element, words: nodes.Element
+) -> nodes.Element | None:
     """Labels and terms of scikit-learn's user guide, in the docstrings inherited from it, become plain words."""
     source, _ = get_source_line(node)
     return words if node.get("refdomain") == "std" and "docstring of sklearn." in (source or "") else None
 
 
 def picture_path(gallery_conf: dict[str, Any], script_vars: dict[str, Any]) -> list[str]:
-    """Arguments of an example: where to leave its picture, so that nothing is left beside its source."""
+    """The argument of an example: where to save its picture, away from its source."""
     pictures = GENERATED / "pictures"
     pictures.mkdir(parents=True, exist_ok=True)
     return [str(pictures / f"{Path(script_vars['src_file']).stem}.png")]
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
+    app.add_transform(LinkNames)
     app.connect("config-inited", write_pages)
     app.connect("source-read", read_page)
     app.connect("env-get-outdated", outdated)
