@@ -25,6 +25,7 @@ extensions = [
 ]
 exclude_patterns = ["_build", "generated/pictures", "generated/examples/*.py", "generated/examples/*.ipynb"]
 templates_path = ["_templates"]
+highlight_language = "text"  # a block without a language is an output
 toc_object_entries_show_parents = "hide"
 
 # Markdown: headings can be linked to, as on a repository's page.
@@ -37,9 +38,7 @@ numpydoc_show_class_members = False
 numpydoc_xref_param_type = False
 
 # Copy buttons on code, not on outputs; prompts are not copied.
-copybutton_selector = ", ".join(
-    f"div.highlight-{name} pre" for name in ("python", "Python", "default", "sh", "bash", "pycon", "pytb")
-)
+copybutton_selector = ", ".join(f"div.highlight-{name} pre" for name in ("python", "Python", "sh", "bash", "pycon"))
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 
@@ -50,6 +49,7 @@ sphinx_gallery_conf = {
     "filename_pattern": r"\.py$",
     "backreferences_dir": "generated/backreferences",
     "doc_module": ("fastmlp",),
+    "within_subsection_order": "site_pages.GalleryOrder",
     "reset_argv": "site_pages.picture_path",
     "download_all_examples": False,
     "show_signature": False,

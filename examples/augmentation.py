@@ -115,6 +115,12 @@ axis = below.subplots()
 for number, (name, values) in enumerate(scores.items()):
     positions = np.arange(len(tests)) + 0.13 * (number - len(scores) / 2)
     axis.bar(positions, 100 * np.mean(values, axis=0), width=0.13, align="edge", label=name)
-axis.set(ylabel="test accuracy in percent", ylim=(50, 100), xticks=range(len(tests)), xticklabels=tests)
+axis.set(
+    ylabel="test accuracy in percent",
+    ylim=(0, 130),
+    yticks=range(0, 101, 20),
+    xticks=range(len(tests)),
+    xticklabels=tests,
+)
 axis.legend(fontsize="small", ncols=3)
 figure.savefig(sys.argv[1] if len(sys.argv) > 1 else "augmentation.png", dpi=100)

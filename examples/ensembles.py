@@ -88,10 +88,10 @@ for (name, cost), values in results.items():
 # %%
 # Log-loss over cost: low and to the left is better.
 
-figure, axis = plt.subplots(figsize=(8, 4.5), layout="constrained")
+figure, axis = plt.subplots(figsize=(9, 4.5), layout="constrained")
 for (name, cost), values in results.items():
     mean, spread = np.mean(values, axis=0), np.std(values, axis=0)
     axis.errorbar(cost, mean[1], spread[1], fmt="o", capsize=3, label=name)
-axis.set(xlabel="cost in epochs over all training rows", ylabel="log-loss on test digits", xscale="log")
-axis.legend(fontsize="small")
+axis.set(xlabel="cost in epochs over all training rows", ylabel="log-loss on test digits")
+figure.legend(loc="outside right upper", fontsize="small")
 figure.savefig(sys.argv[1] if len(sys.argv) > 1 else "ensembles.png", dpi=100)

@@ -134,5 +134,5 @@ for number, (name, values) in enumerate(results.items()):
     axis.barh(np.arange(len(mean)) + 0.4 * number, mean, height=0.4, xerr=spread, align="edge", label=name)
 axis.set(xlabel="R² on the rows left out", yticks=np.arange(len(PREPARATIONS)) + 0.4, yticklabels=PREPARATIONS)
 axis.invert_yaxis()
-axis.legend(loc="lower left")
+axis.legend(loc="upper right")
 figure.savefig(sys.argv[1] if len(sys.argv) > 1 else "preprocessing.png", dpi=100)

@@ -91,8 +91,8 @@ for axis, (title, place, copies) in zip(axes, TASKS, strict=True):
     for name, values in zip(WAYS, accuracies(place, copies), strict=True):
         mean, spread = values.mean(axis=0), values.std(axis=0)
         print(f"  {name:<29}" + "".join(f"{m:9.1f} ± {s:3.1f}" for m, s in zip(mean, spread, strict=True)))
-        axis.errorbar(ROWS, mean, spread, marker="o", capsize=3, label=name)
-    axis.set(title=title, xlabel="training rows of each new digit", xscale="log", xticks=ROWS, xticklabels=ROWS)
+        axis.errorbar(range(len(ROWS)), mean, spread, marker="o", capsize=3, label=name)
+    axis.set(title=title, xlabel="training rows of each new digit", xticks=range(len(ROWS)), xticklabels=ROWS)
 axes[0].set_ylabel("test accuracy in percent")
 axes[1].legend(loc="lower right")
 figure.savefig(sys.argv[1] if len(sys.argv) > 1 else "transfer.png", dpi=100)

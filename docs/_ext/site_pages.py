@@ -119,7 +119,7 @@ def write_pages(app: Sphinx, config: Any) -> None:
             "",
             *(f"   {name}" for name in names if name in public),
         ]
-        lines += [*(f"   {name.removeprefix('fastmlp.')}" for name in returned(names)), ""]
+        lines += [*(f"   ~{name.removeprefix('fastmlp.')}" for name in returned(names)), ""]
     write(GENERATED / "api.rst", "\n".join(lines))
 
     tables = sorted(RESULTS.rglob("*.md"))
@@ -216,27 +216,36 @@ def _link(link: re.Match[str], page: Path) -> str:
 
 
 class LinkNames(SphinxTransform):
-    """In Markdown pages, a public name set as code leads to its page of the API: `MLPClassifier`, `fastmlp.load`, `Network()`."""
+    """Names set as code become links: `docs/data.md` everywhere; in Markdown pages, public names such as `fastmlp.load` or `Network`."""
 
     default_priority = 5
 
     def apply(self, **kwargs: Any) -> None:
-        if not (DOCS / f"{self.env.docname}.md").exists():
-            return
+        in_page = (DOCS / f"{self.env.docname}.md").exists()
         for literal in list(self.document.findall(nodes.literal)):
-            name = literal.astext().removeprefix("fastmlp.").removesuffix("()")
-            inside = isinstance(literal.parent, (nodes.reference, nodes.title, pending_xref))
-            if name in fastmlp.__all__ and name != "__version__" and not inside:
-                link = pending_xref(
-                    "",
-                    refdomain="py",
-                    reftype="obj",
-                    reftarget=f"fastmlp.{name}",
-                    refexplicit=True,
-                    refdoc=self.env.docname,
-                )
-                literal.replace_self(link)
-                link += literal
+            if isinstance(literal.parent, (nodes.reference, nodes.title, pending_xref)):
+                continue
+            text = literal.astext()
+            name, page = text.removeprefix("fastmlp.").removesuffix("()"), re.fullmatch(r"docs/([\w/-]+)\.md", text)
+            if page and (ROOT / text).exists():
+                target = {"refdomain": "std", "reftype": "doc", "reftarget": f"/{page[1]}", "refexplicit": False}
+            elif in_page and name in fastmlp.__all__ and name != "__version__":
+                target = {"refdomain": "py", "reftype": "obj", "reftarget": f"fastmlp.{name}", "refexplicit": True}
+            else:
+                continue
+            link = pending_xref("", refdoc=self.env.docname, refwarn=True, **target)
+            literal.replace_self(link)
+            link += literal
+
+
+class GalleryOrder:
+    """The order of the gallery: that of the table in examples/README.md."""
+
+    def __init__(self, folder: str) -> None:
+        self.listed = (Path(folder) / "README.md").read_text()
+
+    def __call__(self, script: str) -> int:
+        return self.listed.index(f"[{script}]")
 
 
 def outdated(app: Sphinx, env: BuildEnvironment, added: set[str], changed: set[str], removed: set[str]) -> list[str]:

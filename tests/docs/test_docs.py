@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import re
 import runpy
-from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -62,24 +60,6 @@ def fenced(page: Path, *languages: str) -> list[tuple[int, str]]:
     return [(text.count("\n", 0, block.start(2)) + 1, block[2]) for block in blocks if block[1] in languages]
 
 
-NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
-
-
-def shown_output(page: Path, code: str) -> str | None:
-    """The ``text`` block that follows a block of code: what the page says that it prints."""
-    after = page.read_text().split(f"```python\n{code}```\n", 1)[-1]
-    found = re.match(r"\n```text\n(.*?)```", after, flags=re.DOTALL)
-    return found and found[1]
-
-
-def assert_prints(printed: str, shown: str) -> None:
-    """The same words, and numbers within 3 percent or one unit of the last digit: other versions of NumPy and scikit-learn round differently."""
-    assert NUMBER.sub("#", printed).split() == NUMBER.sub("#", shown).split(), printed
-    for ours, theirs in zip(NUMBER.findall(printed), NUMBER.findall(shown), strict=True):
-        unit = 10.0 ** -len(theirs.partition(".")[2])
-        assert float(ours) == pytest.approx(float(theirs), rel=0.03, abs=1.01 * unit), printed
-
-
 def peers_of(code: str) -> set[str]:
     """The packages of ``PEERS`` that a block imports."""
     return set(re.findall(rf"^\s*(?:import|from) ({'|'.join(PEERS)})\b", code, flags=re.MULTILINE))
@@ -106,10 +86,7 @@ def test_page_runs(page: Path, peer: str | None, tmp_path: Path, monkeypatch: py
     for line, code in fenced(page, "python"):
         if peers_of(code) <= {peer}:
             # Lines before it, so that a traceback has the page's own numbers.
-            with redirect_stdout(io.StringIO()) as printed:
-                exec(compile("\n" * (line - 1) + code, str(page), "exec"), session)
-            if shown := shown_output(page, code):
-                assert_prints(printed.getvalue(), shown)
+            exec(compile("\n" * (line - 1) + code, str(page), "exec"), session)
             ran += 1
     assert ran
 
