@@ -53,7 +53,8 @@ ALL := -m ""
 test-all: $(VENV)/installed ## all tests
 	$(BIN)/pytest $(ALL) $(TESTS)
 
-# In a copy of the tree: its extension modules report every line to the tracer, with and without the interpreter's lock, and are slow.
+# In a copy of the tree: its extension modules report each line that runs with the interpreter's lock held, and are slow. Lines without the
+# lock count as missed.
 # What runs in processes of its own is not counted.
 coverage:      ## lines of Python and of Cython that the fast tests execute; COVERAGE_ARGS="-m ''" for all tests
 	rm -rf .venv-coverage && $(PYTHON) -m venv .venv-coverage && mkdir .venv-coverage/tree

@@ -2,7 +2,7 @@
 
 Environment: FASTMLP_OPENMP=0 builds without threads; FASTMLP_DEBUG=1 builds with bounds checks, -O1 and -g;
 FASTMLP_SANITIZE=address (undefined, thread) adds a sanitizer; FASTMLP_PROFILE=1 builds Trainer.profile (make profile);
-FASTMLP_COVERAGE=1 has Cython report every line that it executes (make coverage).
+FASTMLP_COVERAGE=1 has Cython report the lines that it executes with the lock held (make coverage).
 LIBOMP_PREFIX=/folder names an OpenMP runtime that Apple's clang does not find by itself (include/omp.h, lib/libomp).
 Everything that does not depend on the machine is in pyproject.toml. docs/developers/building.md says which systems were tried.
 """
@@ -205,7 +205,8 @@ def openmp_spellings() -> list[tuple[list[str], list[str]]]:
 def extension(name: str) -> Extension:
     macros = [("CYTHON_WITHOUT_ASSERTIONS", "1")] if not DEBUG else []
     macros += [("FM_PROFILE", "1")] if PROFILE else []
-    macros += [("CYTHON_TRACE_NOGIL", "1")] if COVERAGE else []
+    # Lines without the interpreter's lock are not traced: threads of a parallel region that wait for it deadlock.
+    macros += [("CYTHON_TRACE", "1")] if COVERAGE else []
     return Extension(
         f"fastmlp.core.{name}",
         [f"fastmlp/core/{name}.pyx"],
