@@ -186,8 +186,8 @@ typedef struct fm_kernels {
     void (*gather)(void *P, const fm_rows *X, const ptrdiff_t *order, ptrdiff_t first, ptrdiff_t rows,
                    ptrdiff_t stride);
 
-    /* augment: the gathered rows P (rows, columns), from row `first` of the micro-batch, in place: P = mix P + (1 - mix) Q,
-     * Q the partners' rows (NULL: none); then `settings`. oracle: augment */
+    /* augment: the gathered rows P (rows, columns), from row `first` of the micro-batch, in place: P = mix P + (1 -
+     * mix) Q, Q the partners' rows (NULL: none); then `settings`. oracle: augment */
     void (*augment)(void *P, const void *Q, double mix, const fm_augment *settings, const fm_rng *rng, ptrdiff_t first,
                     ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t stride);
 

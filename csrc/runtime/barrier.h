@@ -1,6 +1,7 @@
-/* barrier.h: where the threads of a training step wait for each other, and who may start them. Spins briefly, since a phase takes
- * microseconds, then yields, since on an oversubscribed machine the thread that is waited for may need this very core. The one
- * place of csrc that knows of threads; C11 atomics, so that a thread sanitizer understands it. Included by _trainer.pyx.
+/* barrier.h: where the threads of a training step wait for each other, and who may start them. Spins briefly, since a
+ * phase takes microseconds, then yields, since on an oversubscribed machine the thread that is waited for may need this
+ * very core. The one place of csrc that knows of threads; C11 atomics, so that a thread sanitizer understands it.
+ * Included by _trainer.pyx.
  *
  * Tried instead: the OpenMP runtime's own barrier, which Cython cannot name and which blocks in the kernel by default.
  */
@@ -46,7 +47,9 @@ typedef struct fm_turn {
     atomic_int taken;
 } fm_turn;
 
-static inline int fm_take(fm_turn *turn) { return atomic_exchange_explicit(&turn->taken, 1, memory_order_acquire) == 0; }
+static inline int fm_take(fm_turn *turn) {
+    return atomic_exchange_explicit(&turn->taken, 1, memory_order_acquire) == 0;
+}
 static inline void fm_give(fm_turn *turn) { atomic_store_explicit(&turn->taken, 0, memory_order_release); }
 
 /* Returns when all n threads have called it; what they wrote before is then visible to all. */

@@ -1,5 +1,5 @@
-/* profile.h: where the time of a step goes, per section and layer. Built with FASTMLP_PROFILE=1 the marks read a clock; else
- * they are nothing, and cost nothing. Included by _trainer.pyx only; each thread has its own fm_profile.
+/* profile.h: where the time of a step goes, per section and layer. Built with FASTMLP_PROFILE=1 the marks read a clock;
+ * else they are nothing, and cost nothing. Included by _trainer.pyx only; each thread has its own fm_profile.
  */
 #ifndef FM_PROFILE_H
 #define FM_PROFILE_H
@@ -30,11 +30,11 @@ typedef struct fm_profile {
 #define FM_HAS_PROFILE 1
 #define fm_profile_begin(p) ((p)->last = fm_seconds())
 /* What happened since the last mark was `section` of `layer`. */
-#define fm_profile_mark(p, layers, section, layer)                                                                               \
-    do {                                                                                                                         \
-        const double now_ = fm_seconds();                                                                                        \
-        (p)->seconds[(section) * (layers) + (layer)] += now_ - (p)->last;                                                        \
-        (p)->last = now_;                                                                                                        \
+#define fm_profile_mark(p, layers, section, layer)                                                                     \
+    do {                                                                                                               \
+        const double now_ = fm_seconds();                                                                              \
+        (p)->seconds[(section) * (layers) + (layer)] += now_ - (p)->last;                                              \
+        (p)->last = now_;                                                                                              \
     } while (0)
 #else
 #define FM_HAS_PROFILE 0

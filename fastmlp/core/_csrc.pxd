@@ -119,7 +119,7 @@ cdef extern from "fastmlp.h" nogil:
         void (*forward_csr)(const fm_layer *layer, const fm_rows *X, const Py_ssize_t *order, Py_ssize_t first_row,
                             Py_ssize_t first, Py_ssize_t rows, Py_ssize_t stride) noexcept nogil
         void (*csr_to_csc)(fm_csc *C, const fm_rows *X, const Py_ssize_t *order, Py_ssize_t first_row, Py_ssize_t rows,
-                            Py_ssize_t c0, Py_ssize_t c1) noexcept nogil
+                           Py_ssize_t c0, Py_ssize_t c1) noexcept nogil
         void (*gradient_csr)(void *G, const fm_csc *C, const void *dz, Py_ssize_t i0, Py_ssize_t n,
                              int accumulate) noexcept nogil
         void (*batch_norm_forward)(const fm_layer *layer, Py_ssize_t p, Py_ssize_t batch, Py_ssize_t stride) noexcept nogil
@@ -138,7 +138,7 @@ cdef extern from "fastmlp.h" nogil:
                             int accumulate, int rule, const fm_hyper *hyper) noexcept nogil
         void (*update_scale)(const fm_layer *layer, void *G, Py_ssize_t p, int rule, const fm_hyper *hyper) noexcept nogil
         void (*sum_squared_gradient)(const fm_layer *layer, const void *G, double *sum, Py_ssize_t i0, Py_ssize_t n, Py_ssize_t p,
-                       const fm_hyper *hyper) noexcept nogil
+                                     const fm_hyper *hyper) noexcept nogil
         void (*fold_batch_norm)(void *scale, void *shift, const void *gamma, const void *b, const void *mean,
                                 const void *variance, Py_ssize_t n) noexcept nogil
         void (*forward_row)(const fm_layer *layer, void *y, const void *x) noexcept nogil

@@ -156,7 +156,7 @@ cdef class Plan:
                 memset(affine, 0, 2 * half)
                 layer.scale, layer.shift = affine, affine + half
                 self.k.fold_batch_norm(affine, affine + half, parameters + at.scale, layer.b, statistics + at.mean,
-                              statistics + at.variance, O)
+                                       statistics + at.variance, O)
                 affine += 2 * half
 
     cdef void pack(self, fm_layer *layers, char *parameters, int state) noexcept nogil:

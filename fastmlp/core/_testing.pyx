@@ -421,7 +421,7 @@ cdef class Kernels:
                 penalty[:O])
 
     def layer_output(self, x, W, b, str activation="identity", *, scale=None, shift=None, bint residual=False, double rate=0.0,
-                seed=0, int stream=1, int step=1, Py_ssize_t row=0, Py_ssize_t first=0):
+                     seed=0, int stream=1, int step=1, Py_ssize_t row=0, Py_ssize_t first=0):
         """(what leaves a layer, the same from its other two ways, dropout's factors); only the first way knows dropout."""
         cdef fm_layer layer, plain
         cdef fm_rng rng

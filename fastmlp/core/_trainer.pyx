@@ -253,7 +253,9 @@ cdef class Workspace:
         cdef fm_batch_norm *norm = <fm_batch_norm *> self.allocate(sizeof(fm_batch_norm))
         cdef int s
         layer.norm = norm
-        norm.scale, norm.running_mean, norm.running_variance = self.allocate(n_bytes), self.allocate(n_bytes), self.allocate(n_bytes)
+        norm.scale = self.allocate(n_bytes)
+        norm.running_mean = self.allocate(n_bytes)
+        norm.running_variance = self.allocate(n_bytes)
         for s in range(self.n_state):
             norm.scale_state[s] = self.allocate(n_bytes)
         if learns:
@@ -374,8 +376,9 @@ cdef class Workspace:
         for l in range(self.n_layers):
             layer = &self.layers[l]
             if layer.scale != NULL:
-                self.k.fold_batch_norm(<void *> layer.scale, <void *> layer.shift, layer.norm.scale, layer.b, layer.norm.running_mean,
-                              layer.norm.running_variance, self.plan.padded(layer.fan_out))
+                self.k.fold_batch_norm(<void *> layer.scale, <void *> layer.shift, layer.norm.scale, layer.b,
+                                       layer.norm.running_mean, layer.norm.running_variance,
+                                       self.plan.padded(layer.fan_out))
         return 0
 
     cdef int store(self, parameters, state, statistics) except -1:
@@ -902,7 +905,7 @@ cdef class Trainer:
         for i in range(begin, end):
             item = &self.memory.items[i]
             self.k.sum_squared_gradient(&self.layers[item.layer], self.memory.gradients + i * block,
-                          self.memory.squares + i * self.k.panel, item.i0, item.n, item.p, hyper)
+                                        self.memory.squares + i * self.k.panel, item.i0, item.n, item.p, hyper)
 
     cdef double clip_factor(self) noexcept nogil:
         """min(1, max_grad_norm / norm); NaN for a norm that is NaN or infinite, which then shows in the parameters: with 0
@@ -922,7 +925,7 @@ cdef class Trainer:
             last += 1
         if last > begin:
             self.k.csr_to_csc(&self.memory.columns[thread], e.X, order, first, rows, items[begin].i0,
-                               items[last - 1].i0 + items[last - 1].n)
+                              items[last - 1].i0 + items[last - 1].n)
 
     # ---- Bookkeeping -------------------------------------------------------------------------------------------------
 
