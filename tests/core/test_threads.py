@@ -47,7 +47,7 @@ from fastmlp import core
 from fastmlp.core import _dispatch
 found, calls = [_dispatch.usable_threads(8)], []
 for _ in range(5):
-    calls.append(_dispatch.Call())
+    calls.append(_dispatch.Caller())
     found.append(_dispatch.usable_threads(8))
 calls.clear()
 
@@ -60,7 +60,7 @@ trainer = core.Trainer(core.Plan((3, 2), [], "identity", "float64"), "squared_er
 trainer.load(np.zeros(8))
 trainer.cancel = Look()
 for others in (0, 1, 3):
-    calls = [_dispatch.Call() for _ in range(others)]
+    calls = [_dispatch.Caller() for _ in range(others)]
     trainer.epoch(np.ones((10, 3)), np.ones((10, 2)), None, None, np.full(1, 0.1), 0)
 print(found, _dispatch.usable_threads(8) if calls.clear() is None else 0)
 """
