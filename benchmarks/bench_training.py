@@ -19,7 +19,7 @@ from benchmarks.methods import PLAIN, Case, cases
 from benchmarks.workloads import OTHER_SHAPES, WORKLOADS, Workload
 from fastmlp import Network, core, reference
 from fastmlp.check import Outcome, targets_for
-from fastmlp.training.loop import Method
+from fastmlp.training.run import Method
 from fastmlp.training.threads import choose_threads
 
 # Floating-point operations of a round: long enough to time, with as many steps as that takes.

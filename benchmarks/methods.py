@@ -20,8 +20,8 @@ from benchmarks.machine import describe_machine
 from benchmarks.workloads import WORKLOADS, Workload
 from fastmlp import Network, core
 from fastmlp.core._shuffle import shuffle
-from fastmlp.training.loop import Method
-from fastmlp.training.schedules import STOCHASTIC_SOLVERS
+from fastmlp.training.run import Method
+from fastmlp.training.solvers import STOCHASTIC_SOLVERS
 from fastmlp.training.threads import choose_threads
 
 RESULTS = Path(__file__).parent / "results" / "methods.md"

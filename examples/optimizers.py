@@ -23,7 +23,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 
 from fastmlp import MLPClassifier
-from fastmlp.training.schedules import STOCHASTIC_SOLVERS
+from fastmlp.training.solvers import STOCHASTIC_SOLVERS
 
 plt.switch_backend("Agg")
 # Every run has the same number of epochs, whether it has converged by then or not.

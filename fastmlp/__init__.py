@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 from fastmlp._version import __version__
 
 if TYPE_CHECKING:
-    from fastmlp.estimators.classifier import MLPClassifier, MLPRegressor
+    from fastmlp.estimators.classifier import MLPClassifier
     from fastmlp.estimators.conversion import from_sklearn
     from fastmlp.estimators.ensemble import MLPEnsembleClassifier, MLPEnsembleRegressor
     from fastmlp.estimators.persistence import InconsistentVersionWarning, load
+    from fastmlp.estimators.regressor import MLPRegressor
     from fastmlp.inspection.display import LossCurveDisplay, WeightsDisplay
     from fastmlp.inspection.learning_rate_range import LearningRateRangeDisplay, learning_rate_range
     from fastmlp.network.network import Network
@@ -49,7 +50,7 @@ _HOMES = {
     "MLPClassifier": "fastmlp.estimators.classifier",
     "MLPEnsembleClassifier": "fastmlp.estimators.ensemble",
     "MLPEnsembleRegressor": "fastmlp.estimators.ensemble",
-    "MLPRegressor": "fastmlp.estimators.classifier",
+    "MLPRegressor": "fastmlp.estimators.regressor",
     "Network": "fastmlp.network.network",
     "CosineDecay": "fastmlp.training.schedules",
     "ExponentialDecay": "fastmlp.training.schedules",

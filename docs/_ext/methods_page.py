@@ -16,7 +16,8 @@ from sklearn.neural_network import MLPClassifier as SklearnClassifier
 
 from fastmlp import MLPClassifier, MLPRegressor, core, reference
 from fastmlp.network.initialisers import PAIRS, WEIGHT_INITIALISERS
-from fastmlp.training.schedules import CURVES, SCHEDULES, STOCHASTIC_SOLVERS
+from fastmlp.training.schedules import CURVES, SCHEDULES
+from fastmlp.training.solvers import STOCHASTIC_SOLVERS
 
 # The solver 'sgd' uses one of these rules, depending on its parameters.
 _SGD_VARIANTS = {"sgd": "sgd, momentum=0", "sgd_momentum": "sgd, nesterovs_momentum=False", "sgd_nesterov": "sgd"}

@@ -1,23 +1,39 @@
-"""scikit-learn's bases and decorators with types, and the types of parameters. scikit-learn itself has none: to a type checker
-whatever it decorates is Any, and so is every method that comes from its classes.
+"""scikit-learn as this package uses it: its base classes with types, everything private, and warnings that name the user's line.
 
-When the program runs, these names are scikit-learn's own objects; this file adds nothing to them and refuses to hold code that
-runs. A type checker sees subclasses that say what users get (and go on being scikit-learn's where it has stubs for it).
+scikit-learn has no types: to a type checker whatever it decorates is Any, and so is every method of its classes. A type
+checker sees the subclasses below, which say what users get; when the program runs, the names are scikit-learn's own objects.
 """
 
 from __future__ import annotations
 
+import contextlib
+import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 import sklearn.base
 import sklearn.utils.metaestimators
 from numpy.typing import ArrayLike
+from sklearn.utils._param_validation import (
+    Interval,
+    InvalidParameterError,
+    Options,
+    StrOptions,
+    validate_parameter_constraints,
+)
+from sklearn.utils._set_output import ADAPTERS_MANAGER, _get_output_config
+from sklearn.utils.multiclass import _check_partial_fit_first_call
+from sklearn.utils.optimize import _check_optimize_result
+from sklearn.utils.validation import _check_feature_names_in, _check_sample_weight
 
 __all__ = [
-    "BaseEstimator", "ClassWeight", "ClassifierMixin", "Initial", "LayerSizes", "LearningRate", "MetaEstimatorMixin", "Metric", "Names",
-    "RandomState", "Rates", "RegressorMixin", "TransformerMixin", "_fit_context", "available_if",
+    "ADAPTERS_MANAGER", "BaseEstimator", "ClassWeight", "ClassifierMixin", "Initial", "Interval", "InvalidParameterError", "LayerSizes",
+    "LearningRate", "MetaEstimatorMixin", "Metric", "Names", "Options", "RandomState", "Rates", "RegressorMixin", "StrOptions",
+    "TransformerMixin", "_check_feature_names_in", "_check_optimize_result", "_check_partial_fit_first_call", "_check_sample_weight",
+    "_fit_context", "_get_output_config", "available_if", "validate_parameter_constraints", "warn",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
@@ -60,6 +76,18 @@ Metric = str | Callable[..., float] | None
 Names = str | Sequence[str]
 Rates = float | Sequence[float] | np.ndarray
 RandomState = int | np.random.RandomState | None
-#: A rule's name, ('normal', std) and the like, or a function.
+#: The name of a rule, a pair such as ('normal', std), or a function.
 Initial = str | tuple[str, float] | Callable[..., Any]
 ClassWeight = str | Mapping[Any, float] | Sequence[Mapping[Any, float]] | None
+
+# Files whose frames lie between a user's call and a warning: this package, and scikit-learn's decorator of ``fit``.
+_PACKAGE = str(Path(__file__).parents[1])
+_DECORATORS = (sklearn.base.__file__, contextlib.__file__)
+
+
+def warn(message: str | Warning, category: type[Warning] = UserWarning) -> None:
+    """Warn, with the line from which the user called this package."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith((_PACKAGE, *_DECORATORS)):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import warnings
 from itertools import pairwise
 from typing import Any
 
@@ -17,9 +16,10 @@ from sklearn.utils.validation import check_is_fitted
 
 import fastmlp.core as core
 from fastmlp.core.memory import all_finite
+from fastmlp.estimators._sklearn import warn
 from fastmlp.estimators.persistence import MODELS
 from fastmlp.network.network import Network
-from fastmlp.training.schedules import update_rule
+from fastmlp.training.solvers import update_rule
 
 # Fitted attributes with the same name and meaning in both.
 _SHARED = (
@@ -79,9 +79,8 @@ def to_sklearn(estimator: Any) -> Any:
     if any(rate != 1 for rate in estimator.layer_rates_):
         lost.append(f"layer_rates_={estimator.layer_rates_}")
     if lost:
-        warnings.warn(
-            f"scikit-learn lacks {', '.join(lost)}; it takes its defaults instead. They affect further training only.",
-            stacklevel=3,
+        warn(
+            f"scikit-learn lacks {', '.join(lost)}; it takes its defaults instead. They affect further training only."
         )
     _copy_shared(estimator, other)
     other.coefs_, other.intercepts_ = _split(network.parameters, network)

@@ -1,8 +1,7 @@
 """MLPEnsembleClassifier and MLPEnsembleRegressor: several networks trained at once, their predictions averaged.
 
-What members share is done once: input checked, labels encoded. Members then train in Python threads, one core each,
-as the compiled core works without the GIL. It refuses to train and to know losses: a member is one of ``estimators``'
-own, fitted by its own ``fit``. Imported by users only.
+The input is checked once. The members, classifiers or regressors, then train in Python threads, one core each, as the
+compiled core works without the GIL.
 """
 
 from __future__ import annotations
@@ -10,11 +9,10 @@ from __future__ import annotations
 import copy
 import sys
 import threading
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from contextvars import copy_context
 from functools import partial
 from numbers import Integral
@@ -26,33 +24,33 @@ from sklearn import config_context, get_config
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state, get_tags
-from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
 from fastmlp.core import commit
 from fastmlp.estimators._sklearn import (
-    BaseEstimator,
     ClassifierMixin,
+    Interval,
     MetaEstimatorMixin,
     RandomState,
     RegressorMixin,
+    StrOptions,
     _fit_context,
+    warn,
 )
-from fastmlp.estimators.base import BaseMLP
-from fastmlp.estimators.callbacks import CallbackSupportMixin, FitTasks, fit_tasks
-from fastmlp.estimators.classifier import MLPClassifier, MLPRegressor
-from fastmlp.estimators.doclink import DocumentationLink
-from fastmlp.estimators.persistence import Saved
-from fastmlp.estimators.transfer import Exclusive, atomic
-from fastmlp.estimators.validation import check_input, check_range, check_rows, check_weight, naming_labels
-from fastmlp.training.loop import CANCEL, Record
+from fastmlp.estimators.base import BaseMLP, BaseModel
+from fastmlp.estimators.callbacks import FitTasks, fit_tasks
+from fastmlp.estimators.classifier import MLPClassifier
+from fastmlp.estimators.regressor import MLPRegressor
+from fastmlp.estimators.transfer import atomic
+from fastmlp.estimators.validation import check_input, check_range, check_rows, check_weight, explain_mixed_labels
+from fastmlp.training.run import CANCEL, Record
 from fastmlp.training.threads import choose_threads, forward_flops
 
 _SEEDS, _BOOTSTRAP, _SNAPSHOTS = "seeds", "bootstrap", "snapshots"
-# A snapshot's learning rate over its cycle: a name of ``optimizers.CURVES``.
+# A snapshot's learning rate over its cycle: a name in ``schedules.CURVES``.
 _CYCLE_SCHEDULE = "cosine"
-# No problem is too small for several threads if each has a network of its own.
+# Threads pay for any problem if each has a network of its own.
 _MANY_FLOPS = sys.maxsize
 
 
@@ -69,7 +67,7 @@ def bootstrap_counts(random_state: int, n_rows: int) -> np.ndarray:
     Returns
     -------
     ndarray of shape (n_rows,), intp
-        They add up to ``n_rows``; about a share 1 / e of them is 0.
+        Their sum is ``n_rows``; about 1 / e of them are 0.
     """
     draws = np.random.RandomState([random_state, 1]).randint(n_rows, size=n_rows)
     return np.bincount(draws, minlength=n_rows)
@@ -81,12 +79,12 @@ def bootstrap_counts(random_state: int, n_rows: int) -> np.ndarray:
 def _run_at_once(tasks: Sequence[Callable[[], Any]], n_workers: int) -> list[Any]:
     """The tasks' results, in order; at most ``n_workers`` tasks run at a time, each in a thread.
 
-    If a task raises, later ones are stopped and earlier ones end; then the error of the first in order is raised, which is
-    the one that a single worker would have met. It gets a note with the task's number.
+    If a task raises, later ones are stopped and earlier ones finish; then the error of the first in order is raised, as with
+    a single worker. It gets a note with the task's number.
 
-    If something is raised in the calling thread meanwhile, Ctrl-C above all, all tasks are stopped, and it goes on at once.
+    An exception in the calling thread, such as Ctrl-C, stops all tasks, and is raised at once.
 
-    A task that has not begun when it is stopped never will. One that runs is cancelled: its training ends within about 0.1 s.
+    A stopped task does not begin; if it is running, its training ends within about 0.1 s.
     """
     config = get_config()  # scikit-learn keeps it by thread
     cancels = [threading.Event() for _ in tasks]
@@ -123,34 +121,19 @@ def _run_at_once(tasks: Sequence[Callable[[], Any]], n_workers: int) -> list[Any
     return [future.result() for future in futures]
 
 
-@contextmanager
-def _as_member(member: BaseMLP, number: int, tasks: FitTasks | None) -> Iterator[list[str]]:
-    """Have ``member`` note in a list how its runs end (``Record.ended``; 'overflowed' besides) instead of warning of it, and say
-    who it is.
-
-    ``warnings.catch_warnings`` would not do: filters are the process's, not a thread's.
-    """
-    noted: list[str] = []
-
-    def note(record: Record) -> None:
-        noted.append(record.ended)
-        noted.extend(["overflowed"] * record.optimizer_overflowed)
-
-    member.__dict__.update(_warn_of_end=note, _run_name=f"Member {number}")
-    try:
-        with nullcontext() if tasks is None else tasks.member(number, member):
-            yield noted
-    finally:
-        del member.__dict__["_warn_of_end"], member.__dict__["_run_name"]
+def _fit_member(
+    member: BaseMLP, number: int, X: Any, y: np.ndarray, sample_weight: np.ndarray | None, tasks: FitTasks | None
+) -> Record:
+    """Fit a member, as a task of the ensemble's fit. The record says how the training ended; the ensemble warns of it."""
+    with nullcontext() if tasks is None else tasks.member(number, member):
+        return member._fit_member(X, y, sample_weight, f"Member {number}")
 
 
-# --- what the two ensembles share ------------------------------------------------------------------------------
+# --- both ensembles --------------------------------------------------------------------------------------------
 
 
-class BaseMLPEnsemble(
-    CallbackSupportMixin, DocumentationLink, Saved, Exclusive, MetaEstimatorMixin, BaseEstimator, ABC
-):
-    """What the classifier and the regressor share."""
+class BaseMLPEnsemble(MetaEstimatorMixin, BaseModel, ABC):
+    """The two ensembles but for predictions."""
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "n_estimators": [Interval(Integral, 1, None, closed="left")],
@@ -180,7 +163,7 @@ class BaseMLPEnsemble(
 
     @abstractmethod
     def _share_target(self, member: BaseMLP, source: BaseMLP | BaseMLPEnsemble) -> None:
-        """Give a member, or the ensemble itself, what ``source`` knows of y."""
+        """Give a member, or the ensemble itself, the target's attributes of ``source``."""
 
     # --- fit -------------------------------------------------------------------------------------------------------
 
@@ -208,11 +191,10 @@ class BaseMLPEnsemble(
             As a member's ``fit``, with the number of the first member that failed in a note. Those after it are stopped
             within about 0.1 s, or do not begin. Also for an estimator of which no snapshots can be taken.
         KeyboardInterrupt
-            Ctrl-C, at once. Members that have not begun are not trained; those that train end in the background within
-            about 0.1 s. Unlike a single network's, an interrupted ensemble's training is lost: it would
-            not have the members it was asked for.
+            Ctrl-C, at once. Members that have not begun are not trained; running ones end in the background within about
+            0.1 s. Unlike a single network's, an interrupted ensemble's training is lost: it would lack members.
 
-        In each case the ensemble is then as it was before the call.
+        In each case the ensemble is then as before the call.
         """
         n, in_order = self.n_estimators, self.members == _SNAPSHOTS
         with fit_tasks(self, X, y, sample_weight, n, in_order=in_order, inner=self.estimator) as tasks:
@@ -223,7 +205,7 @@ class BaseMLPEnsemble(
     def _fit(self, X: Any, y: Any, sample_weight: ArrayLike | None, tasks: FitTasks | None) -> None:
         prototype = self._prototype()
         X, y = check_rows(self, X, y)
-        with naming_labels(y):
+        with explain_mixed_labels(y):
             prototype._learn_target(y, incremental=False)
         self._share_target(self, prototype)
         if sample_weight is not None:
@@ -239,16 +221,16 @@ class BaseMLPEnsemble(
         if self.members == _SNAPSHOTS:
             self.estimators_ = _run_at_once([partial(self._snapshots, runs[0], X, y, sample_weight, tasks)], 1)[0]
         else:
-            endings = self._fit_runs(runs, X, y, sample_weight, tasks)
+            records = self._fit_runs(runs, X, y, sample_weight, tasks)
             self.estimators_ = runs
-            _warn_of(endings, prototype.max_iter)
+            _warn_of_end(records, prototype.max_iter)
         for member in self.estimators_:
             member.n_jobs = prototype.n_jobs
             if hasattr(self, "feature_names_in_"):
                 member.feature_names_in_ = self.feature_names_in_
 
     def _prototype(self) -> BaseMLP:
-        """What the members are clones of; for snapshots, the settings of one cycle."""
+        """The estimator that members are clones of; for snapshots, with the settings of one cycle."""
         prototype: BaseMLP = self._member_class() if self.estimator is None else clone(self.estimator)
         prototype._validate_params()
         if self.members != _SNAPSHOTS:
@@ -273,21 +255,19 @@ class BaseMLPEnsemble(
 
     def _fit_runs(
         self, runs: list[BaseMLP], X: Any, y: np.ndarray, sample_weight: np.ndarray | None, tasks: FitTasks | None
-    ) -> list[list[str]]:
-        """Fit the runs, as many at once as threads are allowed; threads to spare are shared out. How each ended."""
+    ) -> list[Record]:
+        """Fit the runs, as many at once as threads are allowed; spare threads are shared out."""
         n_threads = choose_threads(self.n_jobs, _MANY_FLOPS)
         n_workers = min(n_threads, len(runs))
         spare = n_threads % n_workers if n_workers == len(runs) else 0
 
-        def fit(number: int) -> list[str]:
+        def fit(number: int) -> Record:
             run = runs[number]
             run.n_jobs = n_threads // n_workers + (number < spare)
             weight = sample_weight
             if self.members == _BOOTSTRAP:
                 weight = _bootstrap_weight(run.random_state, X.shape[0], sample_weight)
-            with _as_member(run, number, tasks) as ended:
-                run._fit_checked(X, y, weight)
-            return ended
+            return _fit_member(run, number, X, y, weight, tasks)
 
         return _run_at_once([partial(fit, number) for number in range(len(runs))], n_workers)
 
@@ -295,19 +275,18 @@ class BaseMLPEnsemble(
         self, run: BaseMLP, X: Any, y: np.ndarray, sample_weight: np.ndarray | None, tasks: FitTasks | None
     ) -> list[BaseMLP]:
         """Train ``run`` cycle by cycle, and keep a copy after each."""
-        kept = []
+        snapshots = []
         seed = run.random_state
         run.random_state = np.random.RandomState(seed)  # an integer would draw the same orders in each cycle
         for number in range(self.n_estimators):
-            with _as_member(run, number, tasks) as ended:
-                run._fit_checked(X, y, sample_weight)
-            if "interrupted" in ended:
+            record = _fit_member(run, number, X, y, sample_weight, tasks)
+            if record.ended == "interrupted":
                 raise KeyboardInterrupt
-            # A further fit replaces fitted attributes, it does not write into them: a shallow copy keeps them.
+            # A shallow copy keeps the fitted attributes: a further fit replaces them, and does not write into them.
             snapshot = copy.copy(run)
             snapshot.random_state = seed
-            kept.append(snapshot)
-        return kept
+            snapshots.append(snapshot)
+        return snapshots
 
     # --- predict -------------------------------------------------------------------------------------------------
 
@@ -342,31 +321,24 @@ def _bootstrap_weight(seed: int, n_rows: int, sample_weight: np.ndarray | None) 
     return weight
 
 
-def _warn_of(endings: list[list[str]], max_iter: int) -> None:
-    """One warning for all members that ended alike. 'lbfgs' warns for itself."""
-    for ended, told in [
-        (
-            "max_iter",
-            f"Stochastic Optimizer: Maximum iterations ({max_iter}) reached and the optimization hasn't converged yet",
-        ),
-        (
-            "diverged",
-            "Parameters were no longer finite after some epoch; training ended with the parameters of the "
-            "best validation score",
-        ),
-        (
-            "overflowed",
-            "Gradients overflowed in the averages of the solver: some weights have stopped learning. Scale the input, "
-            "or take dtype='float64'",
-        ),
+def _warn_of_end(records: list[Record], max_iter: int) -> None:
+    """One warning for all members that ended alike. 'lbfgs' warns by itself."""
+    max_iter_reached = (
+        f"Stochastic Optimizer: Maximum iterations ({max_iter}) reached and the optimization hasn't converged yet"
+    )
+    diverged = "Parameters were no longer finite after some epoch; training ended with the parameters of the best validation score"
+    overflowed = (
+        "Gradients overflowed in the averages of the solver: some weights have stopped learning. Scale the input, or take "
+        "dtype='float64'"
+    )
+    for message, warned in [
+        (max_iter_reached, [record.ended == "max_iter" for record in records]),
+        (diverged, [record.ended == "diverged" for record in records]),
+        (overflowed, [record.optimizer_overflowed for record in records]),
     ]:
-        numbers = [number for number, runs in enumerate(endings) if ended in runs]
+        numbers = np.flatnonzero(warned).tolist()
         if numbers:
-            warnings.warn(
-                f"{told}. It happened in {len(numbers)} of {len(endings)} members: {numbers}.",
-                ConvergenceWarning,
-                stacklevel=6,
-            )
+            warn(f"{message}. It happened in {len(numbers)} of {len(records)} members: {numbers}.", ConvergenceWarning)
 
 
 def _mean(outputs: Iterable[np.ndarray]) -> np.ndarray:

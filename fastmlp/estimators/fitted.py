@@ -1,50 +1,84 @@
-"""What a run's record is on a fitted estimator, and how a further run goes on from that.
-
-It refuses to train and to warn. Imported by ``base`` only.
-"""
+"""The attributes of a fitted estimator: their names, how a run sets them, and how a further run continues from them."""
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
 
-from fastmlp.training.loop import Record
+from fastmlp.training.run import Record, Run, StochasticRun
+
+# Learnt from X and y.
+INPUT = ("n_features_in_", "feature_names_in_")
+TARGET = ("classes_", "_target_type", "_sparse_target", "n_outputs_")
+# The network, and attributes that follow from it.
+NETWORK = ("network_", "n_layers_", "out_activation_", "layer_rates_")
+# The record of any solver, and of the stochastic ones.
+RECORD = ("loss_", "n_iter_", "t_", "history_")
+STOCHASTIC_RECORD = (
+    "loss_curve_",
+    "best_loss_",
+    "validation_scores_",
+    "validation_loss_curve_",
+    "best_validation_score_",
+    "_no_improvement_count",
+)
+# What ``partial_fit``, and ``fit`` with ``warm_start``, continue from.
+CONTINUATION = ("_rng", "_by_partial_fit")
+STOCHASTIC_CONTINUATION = ("_optimizer_state", "_learning_rate", "_run_terms")
+
+#: Everything that a fit leaves on a classifier or regressor.
+FITTED = (*INPUT, *TARGET, *NETWORK, *RECORD, *STOCHASTIC_RECORD, *CONTINUATION, *STOCHASTIC_CONTINUATION)
+#: What an ensemble has.
+ENSEMBLE = (*INPUT, *TARGET, "estimators_")
 
 
-def published(record: Record, scored: bool, by_score: bool) -> dict[str, Any]:
-    """Fitted attributes of a stochastic solver's run, as things stand: the lists are copies.
-
-    scored: whether there were rows to score on; by_score: whether the score steered.
-    """
-    return {
-        "history_": list(record.epochs),
-        "loss_curve_": list(record.loss_curve),
-        "n_iter_": record.n_epochs,
-        "t_": record.samples_seen,
-        "_no_improvement_count": record.no_improvement,
-        "best_loss_": None if by_score else record.best_loss,
-        "validation_scores_": list(record.validation_scores) if scored else None,
-        "validation_loss_curve_": list(record.validation_loss_curve) if scored else None,
-        "best_validation_score_": record.best_score if scored else None,
-        "loss_": record.loss_curve[-1] if record.loss_curve else np.nan,  # interrupted in the first epoch
-    }
+def clear_stochastic(estimator: Any) -> None:
+    """Remove the attributes that L-BFGS does not set."""
+    for name in (*STOCHASTIC_RECORD, *STOCHASTIC_CONTINUATION):
+        vars(estimator).pop(name, None)
 
 
-def published_lbfgs(record: Record) -> dict[str, Any]:
-    """Fitted attributes of a run of L-BFGS."""
-    return {"history_": list(record.epochs), "loss_": record.best_loss, "n_iter_": record.n_epochs, "t_": 0}
+def publish(estimator: Any, run: Run) -> None:
+    """Set the fitted attributes that a run leaves. Lists are copies; network and arrays are the run's own."""
+    record = run.record
+    estimator.network_ = run.network
+    estimator.history_ = list(record.epochs)
+    estimator.n_iter_ = record.n_epochs
+    estimator.t_ = record.samples_seen
+    estimator._by_partial_fit = run.settings.single_epoch
+    estimator._rng = (estimator.random_state, run.rng) if run.settings.owns_generator else None
+    if not isinstance(run, StochasticRun):
+        estimator.loss_ = record.best_loss
+        return
+    scored = run.validation is not None
+    estimator.loss_ = record.loss_curve[-1] if record.loss_curve else np.nan  # interrupted in the first epoch
+    estimator.loss_curve_ = list(record.loss_curve)
+    estimator.best_loss_ = None if estimator.early_stopping else record.best_loss
+    estimator.validation_scores_ = list(record.validation_scores) if scored else None
+    estimator.validation_loss_curve_ = list(record.validation_loss_curve) if scored else None
+    estimator.best_validation_score_ = record.best_score if scored else None
+    estimator._no_improvement_count = record.no_improvement
+    estimator._optimizer_state = dict(vars(run.optimizer))
+    estimator._learning_rate = run.schedule.rate
+    estimator._run_terms = record.terms
 
 
-def continued(fitted: Any, scored: bool, terms: dict[str, dict[str, Any]]) -> Record:
-    """The record of a fitted estimator, to append to. What was best by other terms is no measure for this run."""
-    if not hasattr(fitted, "loss_curve_"):  # L-BFGS leaves nothing to append to
-        return Record()
+def attributes_if_ended(estimator: Any, run: Run, parameters: np.ndarray, statistics: np.ndarray) -> dict[str, Any]:
+    """The fitted attributes as if the run ended now, with these parameters."""
+    fitted = copy.copy(estimator)
+    publish(fitted, run.as_if_ended(parameters, statistics))
+    return {name: vars(fitted)[name] for name in FITTED if name in vars(fitted)}
+
+
+def continued_record(fitted: Any, scored: bool, terms: dict[str, dict[str, Any]]) -> Record:
+    """The record of a fitted estimator, to append to. A best value under other settings is no measure for this run."""
+    if not hasattr(fitted, "loss_curve_"):  # after L-BFGS
+        return Record(terms=terms)
     same = {group: fitted._run_terms[group] == terms[group] for group in terms}
     record = Record(
-        epochs=list(fitted.history_),
-        loss_curve=list(fitted.loss_curve_),
-        samples_seen=fitted.t_,
+        epochs=list(fitted.history_), loss_curve=list(fitted.loss_curve_), samples_seen=fitted.t_, terms=terms
     )
     if same["loss"] and same["score"]:
         record.no_improvement = fitted._no_improvement_count

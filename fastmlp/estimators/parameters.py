@@ -1,8 +1,4 @@
-"""Parameters: what can be asked of an estimator, and what follows from it for a network of given layers.
-
-The constructors stand in ``estimators``, since scikit-learn reads parameters off their signatures. It refuses to see data.
-Imported by ``base`` only.
-"""
+"""The parameters that the classifier and the regressor share: their constraints, and the training options that follow from them."""
 
 from __future__ import annotations
 
@@ -14,37 +10,39 @@ from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.metrics import get_scorer_names
-from sklearn.utils._param_validation import (
+
+import fastmlp.core as core
+from fastmlp.estimators._sklearn import (
+    BaseEstimator,
     Interval,
     InvalidParameterError,
     Options,
     StrOptions,
     validate_parameter_constraints,
 )
-
-import fastmlp.core as core
-from fastmlp.estimators._sklearn import BaseEstimator
 from fastmlp.network.network import Network
-from fastmlp.training.loop import Method
-from fastmlp.training.schedules import CURVES, SCHEDULES, SOLVERS, Hyperparameters
+from fastmlp.training.run import Method
+from fastmlp.training.schedules import CURVES, SCHEDULES
+from fastmlp.training.solvers import SOLVERS, Hyperparameters
 
 _SHARE = Interval(Real, 0, 1, closed="left")
 _POSITIVE = Interval(Real, 0, None, closed="neither")
 _NOT_NEGATIVE = Interval(Real, 0, None, closed="left")
 _COUNT = Interval(Integral, 1, None, closed="left")
-# L-BFGS takes all rows at once and goes by exact losses: with it, these must be at their defaults.
+# L-BFGS takes all rows at once and needs exact losses: with it, these must have their defaults.
 _STOCHASTIC_ONLY: dict[str, Any] = {
     "dropout": 0, "batch_norm": False, "input_noise": 0, "input_mask": 0, "mixup": 0, "max_grad_norm": None, "weight_decay": 0,
 }  # fmt: skip
-# What a run's rate, loss and score go by: with another value of one of these, they do not compare with those of the run before.
-_RATE_GOES_BY = ("learning_rate", "learning_rate_init", "power_t")
-_LOSS_GOES_BY = (
+# What the rate, the loss, the score and the random numbers of a run depend on. After a change of one of these parameters, they
+# do not compare with those of the previous run.
+_RATE_DEPENDS_ON = ("learning_rate", "learning_rate_init", "power_t")
+_LOSS_DEPENDS_ON = (
     "loss", "quantile", "huber_delta", "alpha", "l1_ratio", "class_weight", "label_smoothing", "dropout", "input_noise", "input_mask",
     "mixup", "hidden_layer_sizes", "layer_rates_",
 )  # fmt: skip
-_DRAWS_GO_BY = ("random_state",)
-_SCORE_GOES_BY = ("validation_metric", "validation_fraction", "early_stopping")
-# The update rule that has a decay of its own; the others have alpha.
+_DRAWS_DEPEND_ON = ("random_state",)
+_SCORE_DEPENDS_ON = ("validation_metric", "validation_fraction", "early_stopping")
+# The only solver with weight_decay; the others have alpha.
 _DECAYING_SOLVER = "adamw"
 
 
@@ -57,8 +55,8 @@ def plain(value: Any) -> Any:
     return {plain(key): plain(part) for key, part in value.items()} if isinstance(value, dict) else value
 
 
-def whole_sizes(hidden_layer_sizes: Any) -> tuple[int, ...]:
-    """Units of each hidden layer, from one number or a sequence of them."""
+def layer_sizes_of(hidden_layer_sizes: Any) -> tuple[int, ...]:
+    """Units of each hidden layer, from one number or a sequence."""
     sizes = list(hidden_layer_sizes) if hasattr(hidden_layer_sizes, "__iter__") else [hidden_layer_sizes]
     if any(isinstance(size, bool) or not isinstance(size, Integral) for size in sizes):
         raise ValueError(f"hidden_layer_sizes must be integers, got {sizes}.")
@@ -68,14 +66,14 @@ def whole_sizes(hidden_layer_sizes: Any) -> tuple[int, ...]:
 
 
 @lru_cache(maxsize=32)
-def _defaults(estimator_class: type[Parameters]) -> dict[str, Any]:
-    """The parameters of a class with their defaults; ``inspect.Parameter.empty`` for those that have no valid one."""
+def _default_parameters(estimator_class: type[Parameters]) -> dict[str, Any]:
+    """The parameters of a class with their defaults; ``inspect.Parameter.empty`` for those without a valid one."""
     signature = inspect.signature(estimator_class.__init__).parameters
     defaults = {name: signature[name].default for name in estimator_class._get_param_names()}
     for name, default in defaults.items():
         try:
             validate_parameter_constraints(estimator_class._parameter_constraints, {name: default}, "")
-        except InvalidParameterError:  # a subclass may ask for a parameter in this way
+        except InvalidParameterError:  # a subclass may require a parameter in this way
             defaults[name] = inspect.Parameter.empty
     return defaults
 
@@ -167,25 +165,21 @@ class Parameters(BaseEstimator):
         "pretrained_rate": [_NOT_NEGATIVE],
     }
 
-    def _take(self, arguments: dict[str, Any]) -> None:
-        """Store a constructor's arguments, ``locals()`` there, under their names."""
-        for name, value in arguments.items():
-            if name not in ("self", "__class__"):
-                setattr(self, name, value)
-
     def _validate_params(self) -> None:
-        """scikit-learn's check of all parameters, spared for those that are the very defaults: of 40, few are given."""
+        """scikit-learn's check, of the parameters that are not the default objects: few of 40 are given."""
         own: type = type(self)
         given = {
-            name: value for name, default in _defaults(own).items() if (value := getattr(self, name)) is not default
+            name: value
+            for name, default in _default_parameters(own).items()
+            if (value := getattr(self, name)) is not default
         }
         validate_parameter_constraints(self._parameter_constraints, given, own.__name__)
 
     def _hidden_layer_sizes(self) -> tuple[int, ...]:
-        return whole_sizes(self.hidden_layer_sizes)
+        return layer_sizes_of(self.hidden_layer_sizes)
 
     def _dropout_rates(self, n_layers: int) -> tuple[float, ...]:
-        """One rate for what enters each layer. A single number is for the hidden units; the input is left whole."""
+        """One rate for the input of each layer. A single number is for the hidden units; the input has none."""
         if isinstance(self.dropout, Real):
             return (0.0, *(float(self.dropout),) * (n_layers - 1))
         rates = tuple(self.dropout)
@@ -200,17 +194,20 @@ class Parameters(BaseEstimator):
         names = Hyperparameters.__dataclass_fields__
         return Hyperparameters(**{name: float(getattr(self, name)) for name in names})
 
-    def _terms(self, scored_apart: bool = False) -> dict[str, dict[str, Any]]:
-        """What the learning rate, the loss, the score and the draws of a run go by: values to compare, not to use.
+    def _terms(self, has_eval_set: bool = False) -> dict[str, dict[str, Any]]:
+        """What the rate, the loss, the score and the random numbers of a run depend on: values to compare, not to use.
 
-        scored_apart: on an ``eval_set``, not on rows that were split off.
+        has_eval_set: scored on an ``eval_set``, not on rows that were split off.
         """
-        groups = {"rate": _RATE_GOES_BY, "loss": _LOSS_GOES_BY, "score": _SCORE_GOES_BY, "draws": _DRAWS_GO_BY}
+        groups = {
+            "rate": _RATE_DEPENDS_ON,
+            "loss": _LOSS_DEPENDS_ON,
+            "score": _SCORE_DEPENDS_ON,
+            "draws": _DRAWS_DEPEND_ON,
+        }
         values = {group: {name: getattr(self, name, None) for name in names} for group, names in groups.items()}
-        values["score"]["eval_set"] = scored_apart
-        if isinstance(
-            self.random_state, np.random.RandomState
-        ):  # its repr names a place in memory, which a copy does not share
+        values["score"]["eval_set"] = has_eval_set
+        if isinstance(self.random_state, np.random.RandomState):  # the repr of a copy has another address
             values["draws"]["random_state"] = "RandomState"
         return {
             group: {name: v if callable(v) else repr(plain(v)) for name, v in terms.items()}
@@ -218,11 +215,11 @@ class Parameters(BaseEstimator):
         }
 
     def _loss_parameter(self) -> float:
-        """The number that the loss is steered by, for those that have one."""
+        """The parameter of the loss, for those that have one."""
         return 1.0
 
     def _method(self, layer_rates: Sequence[float], rng: np.random.RandomState, seed: int | None = None) -> Method:
-        """What the run does beyond the plain one; draws its seed, unless there is one, only if something is drawn with it."""
+        """The options of each step; draws a seed only if they need one and none is given."""
         rates = self._dropout_rates(len(layer_rates))
         random = any(rates) or self.input_noise or self.input_mask or self.mixup
         if random and seed is None:
@@ -241,7 +238,7 @@ class Parameters(BaseEstimator):
         )
 
     def _check_combination(self, eval_set: Any) -> None:
-        """Parameters that each are valid, but not together."""
+        """Refuse parameters that are valid each, but not together."""
         if self.weight_decay and self.solver != _DECAYING_SOLVER:
             raise ValueError(
                 f"weight_decay belongs to solver={_DECAYING_SOLVER!r}, got weight_decay={self.weight_decay} and "

@@ -11,7 +11,6 @@ import dataclasses
 import inspect
 import math
 import os
-import warnings
 from collections.abc import Callable
 from typing import Any, Self
 
@@ -21,7 +20,8 @@ from sklearn.utils.validation import check_is_fitted
 
 import fastmlp.core as core
 from fastmlp._version import __version__
-from fastmlp.estimators._sklearn import BaseEstimator
+from fastmlp.estimators._sklearn import BaseEstimator, warn
+from fastmlp.estimators.fitted import ENSEMBLE, FITTED
 from fastmlp.estimators.parameters import plain
 from fastmlp.network.initialisers import initialiser
 from fastmlp.network.network import Network
@@ -102,16 +102,10 @@ _STOCHASTIC_RECORD: dict[str, Callable[[Any], bool]] = {
 }
 _TERM_GROUPS = ("rate", "loss", "score", "draws")
 # Attributes that are written, or that follow from those that are. An estimator with any other cannot be saved.
-_KNOWN = {
-    *_RECORD, *_STOCHASTIC_RECORD, "n_features_in_", "feature_names_in_", "classes_", "_target_type", "_sparse_target", "n_outputs_",
-    "out_activation_", "n_layers_", "layer_rates_", "network_", "estimators_", "_run_terms", "_learning_rate", "_optimizer_state", "_rng",
-    "_by_partial_fit",
-}  # fmt: skip
+_KNOWN = {*FITTED, *ENSEMBLE}
 
 # Attributes of a running fit. Copies and files do not have them.
-_OF_A_RUN = {
-    "_callback_fit_ctx", "_skl_callbacks_to_teardown", "_callbacks_set_up", "_parent_callback_ctx", "_warn_of_end", "_run_name",
-}  # fmt: skip
+_OF_A_RUN = {"_callback_fit_ctx", "_skl_callbacks_to_teardown", "_parent_callback_ctx"}
 
 
 class InconsistentVersionWarning(UserWarning):
@@ -209,7 +203,7 @@ class Saved(BaseEstimator):
         version = state.pop("_fastmlp_version", "older than 0.1.0")
         if version != __version__:
             name = type(self).__name__
-            warnings.warn(InconsistentVersionWarning(name, __version__, str(version)), stacklevel=2)
+            warn(InconsistentVersionWarning(name, __version__, str(version)))
             state = {**_defaults(type(self)), **state}
         super().__setstate__(state)
 

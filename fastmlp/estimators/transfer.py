@@ -1,33 +1,30 @@
-"""What changes an estimator, one change at a time: growing it, freezing layers, hidden layers from another network.
-
-It refuses to train and to see data. Imported by ``base``, ``estimators`` and ``ensemble``.
-"""
+"""Changing and reusing a fitted network: growing it, freezing layers, hidden layers from another network, hidden representations."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral
-from typing import Any, Self, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from fastmlp.core import AtomicUpdate
-from fastmlp.estimators._sklearn import BaseEstimator
-from fastmlp.estimators.parameters import Parameters, whole_sizes
+from fastmlp.estimators._sklearn import ADAPTERS_MANAGER, _get_output_config
+from fastmlp.estimators.parameters import layer_sizes_of
 from fastmlp.network.growing import grow_network, grow_sequence
 from fastmlp.network.network import Network
 
-Method = TypeVar("Method", bound=Callable[..., Any])
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def atomic(method: Method) -> Method:
-    """Decorator of a method that is one ``AtomicUpdate`` of its object, from its first line to its last.
+def atomic(method: Function) -> Function:
+    """Decorator of a method that changes its object as one ``AtomicUpdate``.
 
-    Outermost on what fits: a second fit must be refused before scikit-learn's callbacks hear of it, as they would take it for
-    the one that is running; and they are torn down before attributes are put back.
+    It must be the outermost decorator of a fit: a second fit must fail before scikit-learn's callbacks are told of it, since
+    they would take it for the running one; and they must be torn down before attributes are restored.
     """
 
     @functools.wraps(method)
@@ -35,140 +32,48 @@ def atomic(method: Method) -> Method:
         with AtomicUpdate(self):
             return method(self, *args, **kwargs)
 
-    return cast(Method, changed)
+    return cast(Function, changed)
 
 
-class Exclusive(BaseEstimator):
-    """An estimator, or an ensemble, that is changed by one caller at a time."""
-
-    def set_params(self, **params: Any) -> Self:
-        """Set parameters of the estimator, all of them or, on an error, none.
-
-        Parameters
-        ----------
-        **params : dict
-            By name.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        ValueError
-            For a name that is no parameter's.
-        RuntimeError
-            While a fit is running, which would go by a mixture of them.
-        """
-        with AtomicUpdate(self):
-            super().set_params(**params)
-        return self
+# --- growing, freezing, pretrained layers -----------------------------------------------------------------------
 
 
-class Adaptable(Exclusive, Parameters):
-    """An estimator whose fitted network can be changed."""
-
-    network_: Network
-    n_layers_: int
-    layer_rates_: tuple[float, ...]
-
-    def grow(self, hidden_layer_sizes: int | Sequence[int], random_state: Any = None) -> Self:
-        """Widen or deepen the fitted network; its predictions stay what they are, to rounding.
-
-        Go on with ``partial_fit``, or ``fit`` with ``warm_start=True``. Optimizer state begins anew.
-
-        Parameters
-        ----------
-        hidden_layer_sizes : int or sequence of int
-            All hidden layers as they shall be. Layers keep their order, none becomes narrower, and new ones may stand
-            between them or behind. ``hidden_layer_sizes``, and lists given for ``activation`` and ``dropout``, follow.
-        random_state : None, int or RandomState, default=None
-            Chooses which units are doubled, and how their outgoing weights are shared.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        ValueError
-            If the function could not be kept: ``fastmlp.network.growing`` says when it can.
-
-        References
-        ----------
-        Chen, Goodfellow, Shlens. Net2Net: accelerating learning via knowledge transfer. ICLR 2016. Here a doubled unit's
-        outgoing weight is split into unequal parts, so that the two learn different things without noise.
-        """
-        check_is_fitted(self)
-        with AtomicUpdate(self):
-            self._grow(whole_sizes(hidden_layer_sizes), random_state)
-        return self
-
-    def _grow(self, sizes: tuple[int, ...], random_state: Any) -> None:
-        self.network_.adopt()
-        network, origin = grow_network(self.network_, sizes, check_random_state(random_state))
-        if not isinstance(self.activation, str):
-            self.activation = list(network.activations)
-        if np.ndim(self.dropout):
-            self.dropout = (self.dropout[0], *grow_sequence(tuple(self.dropout)[1:], origin))
-        self.layer_rates_ = (*grow_sequence(self.layer_rates_[:-1], origin, new=1.0), self.layer_rates_[-1])
-        self.hidden_layer_sizes = sizes
-        self.network_ = network
-        self.n_layers_ = len(network.layer_sizes)
-        self.__dict__.pop("_optimizer_state", None)
-
-    def freeze(self, layers: int | Sequence[int] | None = None) -> Self:
-        """Let layers stay as they are in further training: not a bit of theirs changes, and they cost no update.
-
-        Parameters
-        ----------
-        layers : int or sequence of int, default=None
-            By index, the first hidden layer being 0; None: all but the output layer. ``layer_rates_`` shows the state,
-            which a ``fit`` that begins anew resets.
-
-        Returns
-        -------
-        self
-        """
-        check_is_fitted(self)
-        return self._set_layer_rates(range(self.n_layers_ - 2) if layers is None else layers, 0.0)
-
-    def unfreeze(self, layers: int | Sequence[int] | None = None) -> Self:
-        """Let layers learn at the full rate.
-
-        Where some of them did not learn at all, optimizer state begins anew: theirs is empty, and adam, say, would take
-        it for an average over all updates so far, and make its steps several times too large.
-
-        Parameters
-        ----------
-        layers : int or sequence of int, default=None
-            By index, as in ``freeze``; None: all.
-
-        Returns
-        -------
-        self
-        """
-        check_is_fitted(self)
-        return self._set_layer_rates(range(self.n_layers_ - 1) if layers is None else layers, 1.0)
-
-    def _set_layer_rates(self, layers: int | Sequence[int], rate: float) -> Self:
-        rates = list(self.layer_rates_)
-        for layer in layers if isinstance(layers, Iterable) else [layers]:
-            if isinstance(layer, bool) or not isinstance(layer, Integral) or not -len(rates) <= int(layer) < len(rates):
-                raise ValueError(f"layers must be indices of the {len(rates)} layers, from 0, got {layer!r}.")
-            rates[int(layer)] = rate
-        with AtomicUpdate(self):
-            if any(new > 0 and old == 0 for new, old in zip(rates, self.layer_rates_, strict=True)):
-                self.__dict__.pop("_optimizer_state", None)
-            self.layer_rates_ = tuple(rates)
-        return self
+def grow(estimator: Any, hidden_layer_sizes: int | Sequence[int], random_state: Any) -> None:
+    """Widen or deepen the network, and whatever has a value per layer with it."""
+    sizes = layer_sizes_of(hidden_layer_sizes)
+    with AtomicUpdate(estimator):
+        estimator.network_.adopt()
+        network, origin = grow_network(estimator.network_, sizes, check_random_state(random_state))
+        if not isinstance(estimator.activation, str):
+            estimator.activation = list(network.activations)
+        if np.ndim(estimator.dropout):
+            estimator.dropout = (estimator.dropout[0], *grow_sequence(tuple(estimator.dropout)[1:], origin))
+        rates = estimator.layer_rates_
+        estimator.layer_rates_ = (*grow_sequence(rates[:-1], origin, new=1.0), rates[-1])
+        estimator.hidden_layer_sizes = sizes
+        estimator.network_ = network
+        estimator.n_layers_ = len(network.layer_sizes)
+        vars(estimator).pop("_optimizer_state", None)
 
 
-def take_body(network: Network, body: Network) -> None:
-    """Copy the hidden layers of ``body`` into ``network``, which must have the same ones."""
-    body.adopt()
+def set_layer_rates(estimator: Any, layers: int | Sequence[int], rate: float) -> None:
+    """Set the factor on the learning rate of some layers. Where a frozen one learns again, optimizer state is reset."""
+    rates = list(estimator.layer_rates_)
+    for layer in layers if isinstance(layers, Iterable) else [layers]:
+        if isinstance(layer, bool) or not isinstance(layer, Integral) or not -len(rates) <= int(layer) < len(rates):
+            raise ValueError(f"layers must be indices of the {len(rates)} layers, from 0, got {layer!r}.")
+        rates[int(layer)] = rate
+    with AtomicUpdate(estimator):
+        if any(new > 0 and old == 0 for new, old in zip(rates, estimator.layer_rates_, strict=True)):
+            vars(estimator).pop("_optimizer_state", None)
+        estimator.layer_rates_ = tuple(rates)
+
+
+def copy_hidden_layers(network: Network, pretrained: Network) -> None:
+    """Copy the hidden layers of ``pretrained`` into ``network``, which must have the same ones."""
+    pretrained.adopt()
     for name in ("layer_sizes", "activations", "batch_norm", "residual"):
-        ours, theirs = getattr(network, name), getattr(body, name)
+        ours, theirs = getattr(network, name), getattr(pretrained, name)
         if name == "layer_sizes":
             ours, theirs = ours[:-1], theirs[:-1]
         if ours != theirs:
@@ -176,8 +81,83 @@ def take_body(network: Network, body: Network) -> None:
                 f"pretrained must have the same hidden layers: its {name} are {theirs}, here they are {ours}."
             )
     for name in ("coefs", "intercepts"):
-        for to, values in zip(getattr(network, name)[:-1], getattr(body, name)[:-1], strict=True):
+        for to, values in zip(getattr(network, name)[:-1], getattr(pretrained, name)[:-1], strict=True):
             to[...] = values
-    for to, values in zip(network.scales, body.scales, strict=True):
+    for to, values in zip(network.scales, pretrained.scales, strict=True):
         to[...] = values
-    network.statistics[...] = body.statistics
+    network.statistics[...] = pretrained.statistics
+
+
+# --- hidden representations --------------------------------------------------------------------------------------
+
+
+def hidden_layer(network: Network, layer: int) -> int:
+    """The index of a hidden layer from 0, negative numbers counting from the last one."""
+    n_hidden = len(network.activations)
+    if isinstance(layer, bool) or not isinstance(layer, Integral) or not -n_hidden <= int(layer) < n_hidden:
+        raise ValueError(f"layer must be the index of one of the {n_hidden} hidden layers, from 0, got {layer!r}.")
+    return int(layer) % n_hidden
+
+
+def network_up_to(network: Network, layer: int) -> Network:
+    """A network whose output is that of hidden layer ``layer``, from 0, of ``network``: the same bits if all is finite.
+
+    A layer that is normalised, or adds its input, must remain a hidden one: an output layer with an identity matrix
+    follows it. Any other becomes the output layer.
+    """
+    network.adopt()
+    sizes, activations = network.layer_sizes[: layer + 2], network.activations[: layer + 1]
+    coefs, intercepts = network.coefs[: layer + 1], network.intercepts[: layer + 1]
+    if not network.batch_norm and not network.residual:
+        parameters = np.concatenate([values.ravel() for values in (*coefs, *intercepts)])
+        return Network(sizes, activations[:-1], activations[-1], network.dtype, parameters)
+    width = sizes[-1]
+    coefs, intercepts = [*coefs, np.eye(width)], [*intercepts, np.zeros(width)]
+    parameters = np.concatenate([values.ravel() for values in (*coefs, *intercepts, *network.scales[: layer + 1])])
+    statistics = np.concatenate([np.empty(0), *network.means[: layer + 1], *network.variances[: layer + 1]])
+    return Network(
+        (*sizes, width),
+        activations,
+        "identity",
+        network.dtype,
+        parameters,
+        batch_norm=network.batch_norm,
+        residual=network.residual,
+        statistics=statistics,
+    )
+
+
+class HiddenRepresentation:
+    """``transform``. scikit-learn wraps the ``transform`` of a TransformerMixin's subclasses; this one must not be wrapped."""
+
+    network_: Network
+    _run_network: Callable[[Network, Any], np.ndarray]
+    get_feature_names_out: Callable[..., np.ndarray]
+
+    def transform(self, X: Any, layer: int = -1) -> Any:
+        """The output of a hidden layer for each row, after its activation, as in prediction (no dropout).
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        layer : int, default=-1
+            Which hidden layer, the first being 0; -1 is the last.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, units of the layer), or the container of ``set_output``
+            Of the network's element type.
+
+        Raises
+        ------
+        ValueError
+            If there is no such layer.
+        """
+        check_is_fitted(self)
+        output = self._run_network(network_up_to(self.network_, hidden_layer(self.network_, layer)), X)
+        # scikit-learn would do this itself, but with the same names for every layer.
+        container = _get_output_config("transform", self)["dense"]
+        if container == "default":
+            return output
+        names = self.get_feature_names_out(layer=layer)
+        return ADAPTERS_MANAGER.adapters[container].create_container(output, X, columns=names)

@@ -1,26 +1,30 @@
-"""Rows as users bring them: X, y and weights, checked by scikit-learn's rules, and errors that name the column at fault.
+"""Validation of input: X, y and weights by scikit-learn's rules, a classifier's labels, the rows that are scored and not trained on.
 
-What scikit-learn refuses is refused in its words; a sentence about X's columns may follow. What it lets pass and an element
-type cannot hold is refused here too. It refuses to know networks, and to copy what can be read where it is. Imported by
-``base``, ``labels`` and ``ensemble``.
+Errors have scikit-learn's messages, and a sentence that names the columns at fault may follow. Numbers that scikit-learn
+accepts and an element type cannot hold are errors too. Arrays that can be read in place are not copied.
 """
 
 from __future__ import annotations
 
+import inspect
 import reprlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from numbers import Number
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, is_classifier
-from sklearn.utils import assert_all_finite, column_or_1d
-from sklearn.utils.validation import _check_sample_weight, validate_data
+from sklearn.model_selection import train_test_split
+from sklearn.preprocessing import LabelBinarizer
+from sklearn.utils import assert_all_finite, column_or_1d, compute_class_weight, compute_sample_weight
+from sklearn.utils.validation import validate_data
 
 from fastmlp.core.memory import all_finite
+from fastmlp.estimators._sklearn import _check_sample_weight, warn
+from fastmlp.training.run import TrainingData
 
 FLOATS = (np.float64, np.float32)
 # Columns that an error names; the others are counted.
@@ -28,13 +32,13 @@ _NAMED = 3
 
 
 def check_rows(estimator: BaseEstimator, X: Any, y: Any, reset: bool = True) -> tuple[Any, Any]:
-    """X and y by scikit-learn's rules; ``reset``: learn the features' number and names, instead of holding X to them."""
-    if plainly_target(estimator, y) and plainly_rows(estimator, X, reset) and X.shape[0] == y.shape[0]:
+    """X and y by scikit-learn's rules; ``reset``: learn the features' number and names, instead of checking X against them."""
+    if is_plain_y(estimator, y) and is_plain_X(estimator, X, reset) and X.shape[0] == y.shape[0]:
         if reset:
             vars(estimator).pop("feature_names_in_", None)
             estimator.n_features_in_ = X.shape[1]
         return X, y
-    with _naming_columns(X), naming_labels(y):
+    with _explain_columns(X), explain_mixed_labels(y):
         rows, target = validate_data(
             estimator,
             X,
@@ -48,14 +52,14 @@ def check_rows(estimator: BaseEstimator, X: Any, y: Any, reset: bool = True) -> 
         _refuse_dates("X", X)
         if not is_classifier(estimator):
             _refuse_dates("y", y, also="US")
-            assert_all_finite(target, input_name="y")  # objects were looked at before they were numbers
+            assert_all_finite(target, input_name="y")  # validate_data has checked objects before it converted them
     if target.ndim == 2 and target.shape[1] == 1:
         target = column_or_1d(target, warn=True)
     return _aligned(rows), target
 
 
-def plainly_rows(estimator: Any, X: Any, reset: bool = False) -> bool:
-    """Whether X is so plainly what ``validate_data`` would pass as it is that there is no need to ask it."""
+def is_plain_X(estimator: Any, X: Any, reset: bool = False) -> bool:
+    """Whether X is an array that ``validate_data`` would return unchanged: there is no need to call it."""
     return (
         type(X) is np.ndarray
         and X.dtype in FLOATS
@@ -73,7 +77,7 @@ def plainly_rows(estimator: Any, X: Any, reset: bool = False) -> bool:
     )
 
 
-def plainly_target(estimator: Any, y: Any) -> bool:
+def is_plain_y(estimator: Any, y: Any) -> bool:
     """The same for y: labels or numbers in one dimension."""
     if type(y) is not np.ndarray or y.ndim != 1:
         return False
@@ -85,20 +89,20 @@ def plainly_target(estimator: Any, y: Any) -> bool:
 
 
 def check_input(estimator: BaseEstimator, X: Any) -> Any:
-    """X of a prediction, held to the number and the names of the features that were learnt."""
-    if plainly_rows(estimator, X):
+    """X of a prediction, checked against the number and the names of the features in ``fit``."""
+    if is_plain_X(estimator, X):
         return X
-    with _naming_columns(X):
+    with _explain_columns(X):
         rows = validate_data(estimator, X, accept_sparse="csr", dtype=FLOATS, reset=False)
         _refuse_dates("X", X)
     return _aligned(rows)
 
 
 def _refuse_dates(argument: str, values: Any, also: str = "") -> None:
-    """Dates and durations, which scikit-learn takes for numbers where there is nothing else; ``also``: NumPy's kinds of words."""
+    """Refuse dates and durations, which scikit-learn converts to numbers; ``also``: further kinds of NumPy."""
     dtypes: Any = values.dtypes if hasattr(values, "columns") else [getattr(values, "dtype", None)]
     for dtype in dtypes:
-        temporal = hasattr(dtype, "is_temporal") and dtype.is_temporal()  # polars'
+        temporal = hasattr(dtype, "is_temporal") and dtype.is_temporal()  # polars
         if temporal or getattr(dtype, "kind", "") in ("m", "M", *also):
             raise TypeError(f"Input {argument} must be numbers, got {dtype}.")
 
@@ -106,7 +110,7 @@ def _refuse_dates(argument: str, values: Any, also: str = "") -> None:
 def check_weight(sample_weight: ArrayLike | None, X: Any) -> np.ndarray | None:
     """The rows' weights by scikit-learn's rules, with a sum that can be divided by; None stays.
 
-    That they must not all be 0 is not one of the rules of scikit-learn's older releases.
+    Older releases of scikit-learn accept weights that are all 0.
     """
     if sample_weight is None:
         return None
@@ -120,23 +124,18 @@ def check_weight(sample_weight: ArrayLike | None, X: Any) -> np.ndarray | None:
 
 
 def weight_sum(weight: np.ndarray) -> float:
-    """Sum of the rows' weights, infinite or NaN without a warning; a run divides by it."""
+    """Sum of the rows' weights, infinite or NaN without a warning."""
     with np.errstate(over="ignore", invalid="ignore"):
         return float(weight.sum(dtype=np.float64))
 
 
-def rows_that_count(weight: np.ndarray) -> np.ndarray | None:
-    """Indices of the rows with a weight other than 0; None if these are all rows."""
-    return None if weight.all() else np.flatnonzero(weight).astype(np.intp)
-
-
 def check_range(argument: str, values: Any, dtype: np.dtype) -> None:
-    """Whether finite numbers, dense or sparse, are finite in ``dtype`` too."""
+    """Refuse finite numbers, dense or sparse, that are not finite in ``dtype``."""
     values = values.data if issparse(values) else values
     if values.dtype.kind != "f" or values.dtype.itemsize <= dtype.itemsize or values.size == 0:
         return
     largest = max(float(values.max()), -float(values.min()))
-    if largest > float(np.finfo(dtype).max):  # a float32 would make one of ``largest``
+    if largest > float(np.finfo(dtype).max):  # the comparison must not round ``largest`` to float32
         raise ValueError(
             f"Input {argument} contains infinity or a value too large for {dtype!r}: it reaches {largest:.3g}; scale it, or take "
             "dtype='float64'."
@@ -144,7 +143,7 @@ def check_range(argument: str, values: Any, dtype: np.dtype) -> None:
 
 
 def check_weight_range(weight: np.ndarray, dtype: np.dtype) -> None:
-    """Whether weights keep their meaning in ``dtype``: they may reach from large to 0, but not lie beyond it as a whole."""
+    """Refuse weights whose largest value is out of the range of ``dtype``; smaller ones may round to 0."""
     largest = float(np.abs(weight).max())
     if not float(np.finfo(dtype).tiny) <= largest <= float(np.finfo(dtype).max):
         raise ValueError(
@@ -153,7 +152,7 @@ def check_weight_range(weight: np.ndarray, dtype: np.dtype) -> None:
 
 
 def _aligned(X: Any) -> Any:
-    """X, or a copy if it is a view of packed records or bytes, whose numbers do not stand where the core may read them."""
+    """X, or an aligned copy of a view of packed records or bytes, which the core cannot read."""
     return np.require(X, requirements="A") if isinstance(X, np.ndarray) else X
 
 
@@ -161,8 +160,8 @@ def _aligned(X: Any) -> Any:
 
 
 @contextmanager
-def _naming_columns(X: Any) -> Iterator[None]:
-    """Errors of the block also say which columns of X are not finite numbers. Nothing is looked at unless there is one."""
+def _explain_columns(X: Any) -> Iterator[None]:
+    """Add to an error of the block which columns of X are not finite numbers. Columns are examined only then."""
     try:
         yield
     except (ValueError, TypeError, OverflowError) as error:
@@ -185,7 +184,7 @@ def _columns(X: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _fault(name: Any, column: Any) -> str:
-    """What keeps a column from being finite numbers, in a sentence; '' if nothing does."""
+    """A sentence about a value of the column that is not a finite number; '' without such."""
     values = np.asarray(column)
     if values.dtype.kind in "mM":
         return f"Column {name!r} holds {values.dtype}."
@@ -196,15 +195,15 @@ def _fault(name: Any, column: Any) -> str:
         try:
             if np.isfinite(float(value)):
                 continue
-        except (TypeError, ValueError, OverflowError):  # what is not a number: the very thing that is looked for
+        except (TypeError, ValueError, OverflowError):  # not a number, so it is at fault
             pass
         return f"Column {name!r} holds {reprlib.repr(value)}."
     return ""
 
 
 @contextmanager
-def naming_labels(y: Any) -> Iterator[None]:
-    """A TypeError of the block also says what kinds of labels y mixes: those that are missing do not compare with others."""
+def explain_mixed_labels(y: Any) -> Iterator[None]:
+    """Add to a TypeError of the block the types of labels that y mixes: missing ones do not compare with others."""
     try:
         yield
     except TypeError as error:
@@ -215,3 +214,125 @@ def naming_labels(y: Any) -> Iterator[None]:
         raise TypeError(
             f"{error}\nInput y holds labels of different types, or missing ones: {', '.join(kinds)}."
         ) from error
+
+
+# --- labels of a classifier ------------------------------------------------------------------------------------
+
+
+def classes_of(y: Any) -> tuple[np.ndarray, str]:
+    """Sorted classes of labels, and the kind of target by scikit-learn's names."""
+    if type(y) is np.ndarray and y.ndim == 1 and y.dtype.kind in "biuU" and y.dtype.isnative:
+        classes = np.unique(y)
+        if 0 < 2 * len(classes) <= len(y):  # scikit-learn warns if there are more classes
+            if classes.dtype.kind == "U":  # as wide as the longest
+                classes = np.array(classes.tolist())
+            return classes, "binary" if len(classes) <= 2 else "multiclass"
+    binarizer = LabelBinarizer().fit(y)
+    return binarizer.classes_, binarizer.y_type_
+
+
+def check_labels(labels: np.ndarray, classes: np.ndarray, all_of_them: bool) -> None:
+    """The labels of a later call must be those of the first, in ``warm_start`` all of them; scikit-learn's messages."""
+    if all_of_them:
+        if set(labels) != set(classes):
+            raise ValueError(
+                "warm_start can only be used where `y` has the same classes as in the previous call to fit. "
+                f"Previously got {classes}, `y` has {labels}"
+            )
+    elif len(np.setdiff1d(labels, classes, assume_unique=True)):
+        raise ValueError(f"`y` has classes not in `self.classes_`. `self.classes_` has {classes}. 'y' has {labels}.")
+
+
+def check_form(y: Any, target_type: str, n_outputs: int | None = None) -> None:
+    """y must be labels, or an indicator matrix with ``n_outputs`` columns (None: any number), as in the first call."""
+    multilabel = target_type.startswith("multilabel")
+    if (y.ndim == 2) != multilabel or (multilabel and n_outputs not in (None, y.shape[1])):
+        raise ValueError(f"y must be of the same type as before, {target_type}, got shape {y.shape}.")
+
+
+def check_known(y: Any, classes: np.ndarray) -> None:
+    """Labels to score on must be among the classes, an indicator matrix of 0 and 1."""
+    if y.ndim == 2:
+        if not np.isin(y.data if issparse(y) else y, (0, 1)).all():
+            raise ValueError("y must be an indicator matrix, of 0 and 1 only.")
+    elif len(unknown := np.setdiff1d(y, classes)):
+        raise ValueError(f"y has labels that are not among classes_: {unknown.tolist()}.")
+
+
+def apply_class_weight(class_weight: Any, classes: np.ndarray, y: Any, weight: np.ndarray | None) -> np.ndarray:
+    """The rows' weights (n,), or ones, times those of their classes."""
+    if y.ndim == 1 and class_weight != "balanced":  # for all classes, which a batch of partial_fit need not have
+        own = compute_class_weight(class_weight, classes=classes, y=y)[np.searchsorted(classes, y)]
+    else:  # rows of weight 0 change nothing and are not counted
+        counted = None if weight is None or class_weight != "balanced" else np.flatnonzero(weight)
+        own = compute_sample_weight(class_weight, y.toarray() if issparse(y) else y, indices=counted)
+    weighed: np.ndarray = own if weight is None else weight * own
+    total = weight_sum(weighed)
+    if total == 0 or not np.isfinite(total):
+        raise ValueError(f"class_weight must leave finite weights whose sum is finite and not 0, got {class_weight!r}.")
+    return weighed
+
+
+# --- rows to score on ------------------------------------------------------------------------------------------
+
+
+class ValidationData(NamedTuple):
+    """Rows to score on: as the network reads them, and y as the user gave it."""
+
+    X: Any
+    target: np.ndarray
+    y: Any
+    sample_weight: np.ndarray | None
+
+
+def one_validation_set(eval_set: Any, X_val: Any, y_val: Any) -> Any:
+    """``eval_set``, or the pair of ``X_val`` and ``y_val``, its other names."""
+    if (X_val is None) != (y_val is None):
+        raise ValueError("X_val and y_val must be given together.")
+    if X_val is None:
+        return eval_set
+    if eval_set is not None:
+        raise ValueError("Rows to score on must be given as eval_set or as X_val and y_val, not as both.")
+    return X_val, y_val
+
+
+def split_off(
+    data: TrainingData,
+    y: Any,
+    fraction: float,
+    strata: Callable[[np.ndarray], np.ndarray | None],
+    must_stratify: bool,
+    rng: np.random.RandomState,
+) -> tuple[TrainingData, ValidationData]:
+    """Split the rows into those to train on and a fraction for early stopping, with ``train_test_split``'s draws.
+
+    strata: function (targets) -> labels to stratify by, or None; must_stratify: an error if that is not possible.
+    """
+    rows = np.arange(data.X.shape[0], dtype=np.intp) if data.rows is None else data.rows
+    labels = strata(data.y[rows])
+    if labels is not None and not must_stratify and not can_stratify(labels, fraction):
+        warn(
+            "Too few rows of some class to stratify the validation split of early_stopping; it is drawn "
+            "without regard to classes."
+        )
+        labels = None
+    train, test = train_test_split(rows, random_state=rng, test_size=fraction, stratify=labels)
+    if len(test) < 2:
+        raise ValueError("The validation set is too small. Increase 'validation_fraction' or the size of your dataset.")
+    weight = data.sample_weight
+    validation = ValidationData(data.X[test], data.y[test], y[test], None if weight is None else weight[test])
+    return TrainingData(data.X, data.y, weight, np.ascontiguousarray(train, dtype=np.intp)), validation
+
+
+def can_stratify(labels: np.ndarray, test_fraction: float) -> bool:
+    """Whether each class has a row for each side of a split."""
+    counts = np.unique(labels, return_counts=True)[1]
+    n_test = int(np.ceil(test_fraction * len(labels)))
+    return counts.min() >= 2 and min(n_test, len(labels) - n_test) >= len(counts)
+
+
+def accepts_weights(metric: Any) -> bool:
+    """Whether a scorer, or the metric that it was made from, has a parameter ``sample_weight``."""
+    function = getattr(metric, "_score_func", metric)
+    parameters = inspect.signature(function).parameters
+    return "sample_weight" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())

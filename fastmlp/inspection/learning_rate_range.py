@@ -12,11 +12,11 @@ from numpy.typing import ArrayLike
 from sklearn.base import clone
 
 from fastmlp.core._shuffle import shuffle
-from fastmlp.estimators.base import BaseMLP, Run
+from fastmlp.estimators.base import BaseMLP
 from fastmlp.inspection.display import line_style, pyplot
-from fastmlp.training.loop import OptimizerState, non_finite_message
-from fastmlp.training.schedules import STOCHASTIC_SOLVERS, _power, update_rule
-from fastmlp.training.threads import choose_threads, step_flops
+from fastmlp.training.run import StochasticRun, non_finite_message
+from fastmlp.training.schedules import _power
+from fastmlp.training.solvers import STOCHASTIC_SOLVERS
 
 # Defaults of the test.
 LOW, HIGH, N_STEPS, FACTOR = 1e-6, 10.0, 200, 4.0
@@ -187,10 +187,11 @@ def _run_test(
     probe = _probe(estimator)
     _check_numbers(low, high, n_steps, window, factor)
     window = int(n_steps // _WINDOWS | 1 if window is None else window)
-    run = probe._prepare(X, y, sample_weight, incremental=False)
+    run = probe._prepare(X, y, sample_weight)
+    assert isinstance(run, StochasticRun)
     rates, losses = rising_rates(low, high, n_steps), np.empty(n_steps)
     end = None
-    for done in _train(probe, run, rates, losses):
+    for done in _train(run, rates, losses):
         end = end_of_test(losses[:done], window, factor)
         if end is not None:
             break
@@ -226,8 +227,7 @@ def _probe(estimator: Any) -> BaseMLP:
         settings = estimator.get_params(deep=False)
         probe.__dict__.update({name: value for name, value in vars(estimator).items() if name not in settings})
     # All rows are trained on, and none are scored.
-    probe.set_params(early_stopping=False, validation_metric=None)
-    probe._check_combination(None)
+    probe.set_params(early_stopping=False, validation_metric=None, learning_rate="constant")
     return probe
 
 
@@ -254,25 +254,21 @@ def rising_rates(low: float, high: float, n: int) -> np.ndarray:
     return rates
 
 
-def _train(probe: BaseMLP, run: Run, rates: np.ndarray, losses: np.ndarray) -> Iterator[int]:
+def _train(run: StochasticRun, rates: np.ndarray, losses: np.ndarray) -> Iterator[int]:
     """Train: step k takes rates[k] and writes its loss to losses[k]. Yields the number of steps made so far.
 
     Orders and draws are those of ``fit`` without early stopping.
     """
-    data, rng = run.data, run.rng
-    size = probe._batch_size(data.n_rows, stacklevel=5)
-    rule = update_rule(probe.solver, probe.momentum, probe.nesterovs_momentum)
-    n_threads = choose_threads(probe.n_jobs, step_flops(run.network.layer_sizes, size))
-    method = probe._method(probe.layer_rates_, rng)
-    constants = {**asdict(probe._hyperparameters()), **method.constants()}
-    trainer = method.trainer(run.network, run.loss, rule, size, n_threads)
-    trainer.load(run.network.parameters, OptimizerState.new(rule, run.network).arrays, run.network.statistics)
+    data, size, method = run.data, run.settings.batch_size, run.method
+    constants = {**asdict(run.hyperparameters), **method.constants()}
+    trainer = method.trainer(run.network, run.loss, run.optimizer.rule, size, run.n_threads)
+    trainer.load(run.network.parameters, run.optimizer.arrays, run.network.statistics)
     order = np.arange(data.n_rows, dtype=np.intp) if data.rows is None else data.rows.copy()
     per_epoch, n_steps = -(-data.n_rows // size), len(rates)
     stride = -(-n_steps // _N_CHECKS)
     for begin in range(0, n_steps, per_epoch):
-        if probe.shuffle:
-            shuffle(order, rng)
+        if run.settings.shuffle:
+            shuffle(order, run.rng)
         mix = method.mix(begin, per_epoch)
         for first in range(0, min(per_epoch, n_steps - begin), stride):
             last = min(first + stride, per_epoch, n_steps - begin)

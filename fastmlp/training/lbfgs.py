@@ -1,4 +1,4 @@
-"""Training on all rows at once by L-BFGS-B, which is SciPy's; it refuses to know of scikit-learn. Imported by ``base``."""
+"""Training on all rows at once by L-BFGS-B, which is SciPy's."""
 
 from __future__ import annotations
 
@@ -8,32 +8,15 @@ from typing import Any
 import numpy as np
 
 from fastmlp.core.memory import all_finite
-from fastmlp.network.network import Network
-from fastmlp.training.loop import PLAIN, DivergenceError, Method, Observer, Record, TrainingData, non_finite_message
-from fastmlp.training.progress import Progress
-from fastmlp.training.schedules import Hyperparameters
+from fastmlp.training.run import DivergenceError, Run, non_finite_message
 
 
-def run_lbfgs(
-    network: Network,
-    loss: str,
-    data: TrainingData,
-    hyperparameters: Hyperparameters,
-    *,
-    max_iter: int,
-    max_fun: int,
-    tol: float,
-    record: Record,
-    n_threads: int = 1,
-    method: Method = PLAIN,
-    progress: Progress | None = None,
-    observer: Observer | None = None,
-) -> Any:
-    """Train ``network`` in place on all rows at once with L-BFGS-B (Byrd, Lu, Nocedal, Zhu 1995; scipy.optimize).
+def train_lbfgs(run: Run) -> Any:
+    """Train ``run.network`` in place on all rows at once with L-BFGS-B (Byrd, Lu, Nocedal, Zhu 1995; scipy.optimize).
 
     Value and gradient are computed in float64 whatever the network's type: the line search needs the digits.
-    Ctrl-C ends it with the best parameters seen; ``record.ended`` is then 'interrupted'. It is 'stopped' if the ``observer``
-    ended it, who is told of each iteration.
+    Ctrl-C ends it with the best parameters seen; ``record.ended`` is then 'interrupted'. It is 'stopped' if the observer,
+    which is told of each iteration, ended it.
 
     Returns
     -------
@@ -44,81 +27,93 @@ def run_lbfgs(
     DivergenceError
         If the loss never was a finite number, or the result is not. ``network`` is then unchanged.
     """
-    from scipy.optimize import minimize  # a service that only predicts does not need SciPy
+    return _Minimisation(run).train()
 
-    double = network if network.dtype == np.float64 else network.copy("float64")
-    y = data.y if data.y.dtype.kind == "i" else np.ascontiguousarray(data.y, dtype=np.float64)
-    trainer = method.trainer(double, loss, "gradient", data.n_rows, n_threads)
-    constants = {"alpha": hyperparameters.alpha, "l1_ratio": hyperparameters.l1_ratio, **method.constants()}
-    best_loss, best = np.inf, double.parameters.copy()
-    last = time.perf_counter()
 
-    begun = False  # whether the observer knows of an iteration that has not ended
+class _Minimisation:
+    """One run: the objective, the best parameters so far, and the iteration that the observer knows of."""
 
-    def objective(parameters: np.ndarray) -> tuple[float, np.ndarray]:
-        nonlocal best_loss, best, begun
-        if observer is not None and not begun:
-            begun = True
-            observer.epoch_begins()
-        gradient = np.empty_like(parameters)
-        value = trainer.loss_gradient(
-            parameters,
-            data.X,
-            y,
-            data.sample_weight,
-            gradient,
-            **constants,
-        )
-        if value < best_loss:
-            best_loss, best = value, parameters.copy()
-        return value, gradient
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        network, data = run.network, run.data
+        self.double = network if network.dtype == np.float64 else network.copy("float64")
+        self.y = data.y if data.y.dtype.kind == "i" else np.ascontiguousarray(data.y, dtype=np.float64)
+        self.trainer = run.method.trainer(self.double, run.loss, "gradient", data.n_rows, run.n_threads)
+        penalty = {"alpha": run.hyperparameters.alpha, "l1_ratio": run.hyperparameters.l1_ratio}
+        self.constants = {**penalty, **run.method.constants()}
+        self.best_loss, self.best = np.inf, self.double.parameters.copy()
+        self.iterating = False  # the observer was told of an iteration that has not ended
+        self.progress = run.settings.progress()
+        self.last_time = time.perf_counter()
 
-    def observed(parameters: np.ndarray) -> bool:
-        nonlocal begun
-        begun = False
-        if observer is None:
-            return False
+    def train(self) -> Any:
+        """All iterations."""
+        from scipy.optimize import minimize  # a service that only predicts does not need SciPy
+
+        record, settings = self.run.record, self.run.settings
+        result = None
         try:
-            return observer.epoch_ends(parameters, network.statistics)
-        except StopIteration as error:
-            raise RuntimeError("A callback raised StopIteration, which SciPy would take for a wish to stop.") from error
+            result = minimize(
+                self.loss_gradient,
+                self.double.parameters.copy(),
+                method="L-BFGS-B",
+                jac=True,
+                callback=self.end_iteration,
+                options={"maxfun": settings.max_fun, "maxiter": settings.max_epochs, "gtol": settings.tol},
+            )
+            if np.isfinite(result.fun):  # otherwise it has seen better parameters than those it ends on
+                self.best_loss, self.best = float(result.fun), result.x
+            if self.iterating:  # the line search found nothing better
+                self.tell_observer(self.best)
+        except KeyboardInterrupt:
+            record.n_epochs = len(record.epochs)
+            record.ended = "interrupted"
+        finally:
+            if self.progress is not None:
+                self.progress.close()
+        if result is not None and not (np.isfinite(self.best_loss) and all_finite(self.best)):
+            when = f"in the loss, after {record.n_epochs} iterations"
+            raise DivergenceError(non_finite_message(when, "scale the input"))
+        record.best_loss = self.best_loss
+        self.run.network.parameters[:] = self.best
+        return result
 
-    def note(intermediate_result: Any) -> None:  # SciPy goes by this argument's name
-        nonlocal last
+    def loss_gradient(self, parameters: np.ndarray) -> tuple[float, np.ndarray]:
+        """The objective and its gradient."""
+        run = self.run
+        if run.observer is not None and not self.iterating:
+            self.iterating = True
+            run.observer.epoch_begins()
+        gradient = np.empty_like(parameters)
+        loss = self.trainer.loss_gradient(
+            parameters, run.data.X, self.y, run.data.sample_weight, gradient, **self.constants
+        )
+        if loss < self.best_loss:
+            self.best_loss, self.best = loss, parameters.copy()
+        return loss, gradient
+
+    def end_iteration(self, intermediate_result: Any) -> None:  # SciPy looks for an argument of this name
+        """Record an iteration."""
+        record = self.run.record
         now = time.perf_counter()
         record.n_epochs += 1
-        value = float(intermediate_result.fun)
-        record.epochs.append({"epoch": record.n_epochs, "loss": value, "rows": data.n_rows, "time": now - last})
-        record.best_loss = value
-        last = now
-        if progress is not None:
-            progress.epoch(record.epochs[-1])
-        if observed(intermediate_result.x):
+        loss = float(intermediate_result.fun)
+        entry = {"epoch": record.n_epochs, "loss": loss, "rows": self.run.data.n_rows, "time": now - self.last_time}
+        record.epochs.append(entry)
+        record.best_loss = loss
+        self.last_time = now
+        if self.progress is not None:
+            self.progress.epoch(entry)
+        if self.tell_observer(intermediate_result.x):
             record.ended = "stopped"
             raise StopIteration
 
-    result = None
-    try:
-        result = minimize(
-            objective,
-            double.parameters.copy(),
-            method="L-BFGS-B",
-            jac=True,
-            callback=note,
-            options={"maxfun": max_fun, "maxiter": max_iter, "gtol": tol},
-        )
-        if np.isfinite(result.fun):  # else what it ends on is worse than what it has passed
-            best_loss, best = float(result.fun), result.x
-        if begun:  # the line search found nothing better
-            observed(best)
-    except KeyboardInterrupt:
-        record.n_epochs = len(record.epochs)
-        record.ended = "interrupted"
-    finally:
-        if progress is not None:
-            progress.close()
-    if result is not None and not (np.isfinite(best_loss) and all_finite(best)):
-        raise DivergenceError(non_finite_message(f"in the loss, after {record.n_epochs} iterations", "scale the input"))
-    record.best_loss = best_loss
-    network.parameters[:] = best
-    return result
+    def tell_observer(self, parameters: np.ndarray) -> bool:
+        """Tell the observer that the iteration has ended; whether to stop."""
+        self.iterating = False
+        if self.run.observer is None:
+            return False
+        try:
+            return self.run.observer.epoch_ends(parameters, self.run.network.statistics)
+        except StopIteration as error:
+            raise RuntimeError("A callback raised StopIteration, which SciPy would take for a wish to stop.") from error

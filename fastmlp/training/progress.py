@@ -1,7 +1,6 @@
-"""What a training run says of itself while it works: a line per epoch, or a bar that is drawn anew in its place.
+"""Progress of a training run on ``sys.stdout``: a line per epoch, or a bar.
 
-It refuses to know what is trained and when to stop, and imports the standard library only. It writes to ``sys.stdout`` and
-flushes, since a pipe would otherwise hold lines back until the run is over. Imported by ``training`` only.
+Each line is flushed, since a pipe would otherwise hold lines back until the run is over.
 """
 
 from __future__ import annotations
@@ -11,25 +10,25 @@ import sys
 import time
 from typing import Any
 
-#: ``verbose`` from here on asks for the bar.
+#: Least ``verbose`` for a bar.
 BAR = 2
-# Characters of the bar itself, and the least time between two drawings of it, in seconds.
+# Characters of the bar, and the least time between two drawings of it, in seconds.
 _WIDTH = 24
 _PAUSE = 0.1
 
 
 class Progress:
-    """Tell of epochs as they end.
+    """Prints epochs as they end.
 
     Parameters
     ----------
     verbose : int
         1: a line per epoch. 2 and more: a bar if ``sys.stdout`` is a terminal, else lines. (0 needs no Progress.)
     n_epochs : int
-        The most epochs there will be: what is left is reckoned from it, at the mean time of those so far.
+        Most epochs of the run. The time left is estimated from it, at the mean time of the epochs so far.
     name : str, default=''
-        Who is speaking, where several runs do at once: it begins each line, and there is no bar, since several would
-        overwrite each other.
+        Begins each line, for runs that print at the same time. There is no bar then, since several would overwrite each
+        other.
     """
 
     def __init__(self, verbose: int, n_epochs: int, name: str = "") -> None:
@@ -39,11 +38,11 @@ class Progress:
         self._begun = time.perf_counter()
         self._done = 0
         self._drawn_at = -float("inf")
-        self._drawn = 0  # characters of the bar that stand on the terminal's last line
+        self._drawn = 0  # characters of the bar on the terminal's last line
         self._text = ""
 
     def epoch(self, entry: dict[str, Any]) -> None:
-        """An epoch has ended; ``entry`` is its row of ``history_``."""
+        """An epoch has ended; ``entry`` is its entry in ``history_``."""
         self._done += 1
         now = time.perf_counter()
         elapsed = now - self._begun
@@ -60,17 +59,17 @@ class Progress:
         if now - self._drawn_at >= _PAUSE:
             self._draw(now)
 
-    def say(self, words: str) -> None:
-        """A line of its own; a bar stays above it as it is, and goes on below."""
+    def message(self, text: str) -> None:
+        """Print a line; a bar stays above it, and continues below."""
         self._end_bar()
-        self._write(f"{self._prefix}{words}\n")
+        self._write(f"{self._prefix}{text}\n")
 
     def close(self) -> None:
-        """The run is over, however it ended."""
+        """The run has ended, for whatever reason."""
         self._end_bar()
 
     def _draw(self, now: float) -> None:
-        # A line that is as wide as the terminal would be broken, and a carriage return not get back to its beginning.
+        # A line as wide as the terminal would wrap, and a carriage return would not reach its beginning.
         text = self._text[: shutil.get_terminal_size().columns - 1]
         self._write("\r" + text.ljust(self._drawn))
         self._drawn, self._drawn_at, self._text = len(text), now, ""
@@ -84,7 +83,7 @@ class Progress:
 
     @staticmethod
     def _write(text: str) -> None:
-        # In one call: print would write the end of the line apart, where another thread's line may come between.
+        # In one call: print writes the end of the line separately, and another thread's line may come between.
         if sys.stdout is None:  # a program without a console
             return
         sys.stdout.write(text)
@@ -93,7 +92,7 @@ class Progress:
 
 
 def duration(seconds: float) -> str:
-    """Seconds in words of a length that one can read: '0.31 s', '12.3 s', '4 min 05 s', '2 h 07 min'."""
+    """A duration for people: '0.31 s', '12.3 s', '4 min 05 s', '2 h 07 min'."""
     if seconds < 9.995:
         return f"{seconds:.2f} s"
     if seconds < 59.95:

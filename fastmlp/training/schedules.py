@@ -1,9 +1,4 @@
-"""What steers an update: solver names, hyperparameters, learning-rate schedules.
-
-The arithmetic of the update rules is in the compiled core (csrc/optimizers.def) and, to read, in
-``reference``. This file refuses to hold a list of them: names come from the core's table. Used by
-``training`` and ``estimators``.
-"""
+"""Learning-rate schedules: scikit-learn's, which follow the run, and curves, which are planned ahead for each step."""
 
 from __future__ import annotations
 
@@ -17,67 +12,23 @@ from typing import ClassVar
 
 import numpy as np
 
-import fastmlp.core as core
+from fastmlp.training.solvers import SGD
 
-# The variants of sgd, sgd_<variant> in the core, are chosen by the solver's other parameters; 'gradient' trains
-# nothing, it stores the gradient for others. Every other rule is a solver.
-_SGD = "sgd"
-_GRADIENT = "gradient"
-
-STOCHASTIC_SOLVERS: tuple[str, ...] = tuple(
-    rule for rule in core.OPTIMIZERS if rule != _GRADIENT and not rule.startswith(_SGD + "_")
-)
-SOLVERS: tuple[str, ...] = ("lbfgs", *STOCHASTIC_SOLVERS)
-
-
-def update_rule(solver: str, momentum: float, nesterov: bool) -> str:
-    """The core's update rule for a stochastic solver: its own name, but for sgd with momentum."""
-    if solver != _SGD or momentum == 0:
-        return str(solver)  # not NumPy's subclass, which the core does not take
-    return "sgd_nesterov" if nesterov else "sgd_momentum"
-
-
-@dataclass(frozen=True)
-class Hyperparameters:
-    """Constants of the update rules and of the penalty; each rule reads its own.
-
-    Parameters
-    ----------
-    momentum, beta_1, beta_2, rho : float
-        Decay rates: of the velocity, of adam's two moments, of rmsprop's squared gradient.
-    epsilon : float
-        Keeps denominators from zero.
-    alpha, l1_ratio : float
-        Penalty alpha (l1_ratio sum |W| + (1 - l1_ratio) / 2 sum W^2).
-    weight_decay : float
-        Each update of adamw also takes learning rate * weight_decay * W off the weights, not the biases.
-    """
-
-    momentum: float = 0.9
-    beta_1: float = 0.9
-    beta_2: float = 0.999
-    epsilon: float = 1e-8
-    rho: float = 0.9
-    alpha: float = 0.0
-    l1_ratio: float = 0.0
-    weight_decay: float = 0.0
-
-
-# --- learning rates that follow the run: by its epochs, by its stalling ------------------------------------------
+# --- schedules that follow the run -------------------------------------------------------------------------------
 
 
 @dataclass
 class Schedule:
-    """A learning rate over time. A subclass that names itself is in ``SCHEDULES``, and so in the estimators.
+    """A learning rate over time. A subclass with a ``name`` is added to ``SCHEDULES``, and so to the estimators.
 
     Parameters
     ----------
     initial : float
-        The rate to start from, ``learning_rate_init``.
+        The first rate, ``learning_rate_init``.
     power_t : float
         Exponent of inverse scaling.
     rate : float
-        The rate now. It outlives the object: ``partial_fit`` hands it to the next one.
+        The present rate. ``partial_fit`` passes it to the schedule of the next call.
     """
 
     initial: float
@@ -85,9 +36,9 @@ class Schedule:
     rate: float
 
     name: ClassVar[str]
-    #: scikit-learn's own schedules act on plain gradient descent only; other solvers keep the initial rate.
+    #: scikit-learn's own schedules act on 'sgd' only; other solvers keep the initial rate.
     sgd_only: ClassVar[bool] = False
-    #: Whether the whole run is planned, so that its last epoch is where it should end.
+    #: The whole run is planned: it should end with its last epoch.
     planned: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
@@ -95,17 +46,17 @@ class Schedule:
             SCHEDULES[cls.name] = cls
 
     def __post_init__(self) -> None:
-        """For subclasses: a dataclass whose own class has none would not call theirs."""
+        """Without it, the dataclass would not call that of a subclass."""
 
     def rates(self, step: int, n_steps: int) -> np.ndarray:
         """Learning rates (n_steps,) of the coming epoch, whose first step is number ``step`` of the run, from 0."""
         return np.full(n_steps, self.rate, dtype=np.float64)
 
     def epoch_ends(self, samples_seen: int) -> None:
-        """Look at the clock: ``samples_seen`` rows since the first fit."""
+        """Update the rate; ``samples_seen`` rows since the first fit."""
 
     def on_plateau(self) -> tuple[bool, str]:
-        """Training no longer improves: whether to stop, and the words to say it."""
+        """Training no longer improves: whether to stop, and a message."""
         return True, "Stopping."
 
 
@@ -114,7 +65,7 @@ SCHEDULES: dict[str, type[Schedule]] = {}
 
 @dataclass
 class Constant(Schedule):
-    """rate = initial, also where ``learning_rate_init`` was changed between two calls of ``partial_fit``."""
+    """rate = initial, also after ``learning_rate_init`` was changed between two calls of ``partial_fit``."""
 
     name = "constant"
 
@@ -151,19 +102,19 @@ class Adaptive(Schedule):
         return False, f"Setting learning rate to {self.rate:f}"
 
 
-# --- learning rates that are planned ahead, step by step -----------------------------------------------------------
+# --- curves, planned ahead for each step ---------------------------------------------------------------------------
 
 
 class Curve:
     """A plan for the learning rate: a callable (step, n_steps) -> factor on ``learning_rate_init``.
 
-    ``step`` counts the updates of a run from 0; ``n_steps`` is how many ``max_iter`` epochs would make. Training that
-    stops earlier leaves the rest of the plan undone, and training that goes on (``partial_fit``) keeps the last factor.
-    Objects are compared by their values, can be pickled, and work with every stochastic solver. A subclass that names
-    itself is in ``CURVES``; the name stands for an object with the default values.
+    ``step`` counts the updates of a run from 0; ``n_steps`` is the number of updates in ``max_iter`` epochs. Training that
+    stops earlier skips the rest of the plan, and training that continues beyond it (``partial_fit``) keeps the last factor.
+    Curves are compared by value, can be pickled, and work with every stochastic solver. A subclass with a ``name`` is
+    added to ``CURVES``; the name stands for an object with the default values.
 
-    The factors are the same bits on every machine. That is why the functions below are written out: NumPy's exp and
-    power, for one, differ in the last bit between AVX2 and AVX-512.
+    The factors have the same bits on every machine. This is why the functions below are written out: NumPy's exp and
+    power differ in the last bit between AVX2 and AVX-512.
     """
 
     name: ClassVar[str]
@@ -189,7 +140,7 @@ class Curve:
         Returns
         -------
         ndarray of shape (n,)
-            What ``learning_rate_init`` is multiplied by.
+            Factors on ``learning_rate_init``.
 
         Raises
         ------
@@ -202,13 +153,13 @@ class Curve:
         return self._factors(np.minimum(steps, last).astype(np.float64), float(n_steps))
 
     def _factors(self, steps: np.ndarray, n_steps: float) -> np.ndarray:
-        """Factors (n,) at 0 <= steps < n_steps: the one method that a curve must have."""
+        """Factors (n,) at 0 <= steps < n_steps: the only method that a curve must define."""
         raise NotImplementedError
 
-    def _require(self, argument: str, valid: Callable[[float], bool], words: str) -> None:
+    def _require(self, argument: str, valid: Callable[[float], bool], allowed: str) -> None:
         value = getattr(self, argument)
         if isinstance(value, bool) or not isinstance(value, Real) or not valid(float(value)):
-            raise ValueError(f"{argument} of {type(self).__name__} must be {words}, got {value!r}.")
+            raise ValueError(f"{argument} of {type(self).__name__} must be {allowed}, got {value!r}.")
 
 
 CURVES: dict[str, type[Curve]] = {}
@@ -216,14 +167,14 @@ CURVES: dict[str, type[Curve]] = {}
 
 @dataclass(frozen=True)
 class StepDecay(Curve):
-    """factor^k, k the number of shares of the run that are over: He, Zhang, Ren and Sun, CVPR 2016.
+    """factor^k, where k of the points ``at`` are past: He, Zhang, Ren and Sun, CVPR 2016.
 
     Parameters
     ----------
     factor : float, default=0.1
         In (0, 1].
     at : sequence of float, default=(0.5, 0.75)
-        Shares of the run, rising, each in (0, 1): from step ``share * n_steps`` on the rate is ``factor`` times as much.
+        Points as fractions of the run, rising, each in (0, 1): from step ``fraction * n_steps`` on, the rate is multiplied by ``factor``.
 
     Raises
     ------
@@ -255,19 +206,19 @@ class StepDecay(Curve):
             raise ValueError(f"at of StepDecay must be rising shares of the run, each in (0, 1), got {self.at!r}.")
 
     def _factors(self, steps: np.ndarray, n_steps: float) -> np.ndarray:
-        """factor^(number of shares <= step / n_steps)."""
+        """factor^(number of points <= step / n_steps)."""
         levels = np.cumprod([1.0, *[self.factor] * len(self.at)])
         return levels[np.searchsorted(self.at, steps / n_steps, side="right")]
 
 
 @dataclass(frozen=True)
 class ExponentialDecay(Curve):
-    """final^(step / n_steps): from 1, by the same ratio at each step, towards ``final``.
+    """final^(step / n_steps): from 1 towards ``final``, by the same ratio at each step.
 
     Parameters
     ----------
     final : float, default=0.01
-        In (0, 1]; the factor that the step after the last one would have.
+        In (0, 1]; the factor of the step after the last one.
 
     Raises
     ------
@@ -283,7 +234,7 @@ class ExponentialDecay(Curve):
         self._require("final", lambda value: 0 < value <= 1, "in (0, 1]")
 
     def _factors(self, steps: np.ndarray, n_steps: float) -> np.ndarray:
-        """One power for the whole run, not a product that grows by rounding."""
+        """A power, since a running product would accumulate rounding errors."""
         return _power(self.final, steps / n_steps)
 
 
@@ -294,7 +245,7 @@ class CosineDecay(Curve):
     Parameters
     ----------
     final : float, default=0.0
-        In [0, 1]; the factor that the step after the last one would have.
+        In [0, 1]; the factor of the step after the last one.
 
     Raises
     ------
@@ -318,17 +269,17 @@ class CosineDecay(Curve):
 class OneCycle(Curve):
     """From ``start`` up to 1, then down to ``final``, both by half a cosine wave: Smith and Topin 2019, super-convergence.
 
-    ``learning_rate_init`` is the highest rate, so it may be several times what is used without a schedule. The paper's
-    ramps are straight lines, and its momentum falls while the rate rises: here the momentum stays what it is.
+    ``learning_rate_init`` is the highest rate, so it may be several times the usual one. The paper's ramps are straight
+    lines, and its momentum falls while the rate rises; here the momentum is constant.
 
     Parameters
     ----------
     warmup : float, default=0.3
-        In [0, 1): the share of the run in which the rate rises.
+        In [0, 1): the fraction of the run in which the rate rises.
     start : float, default=0.04
         In [0, 1]: the first factor.
     final : float, default=1e-5
-        In [0, 1]; the factor that the step after the last one would have.
+        In [0, 1]; the factor of the step after the last one.
 
     Raises
     ------
@@ -361,9 +312,9 @@ class WarmupCosine(Curve):
     Parameters
     ----------
     warmup : float, default=0.1
-        In [0, 1): the share of the run in which the rate rises.
+        In [0, 1): the fraction of the run in which the rate rises.
     final : float, default=0.0
-        In [0, 1]; the factor that the step after the last one would have.
+        In [0, 1]; the factor of the step after the last one.
 
     Raises
     ------
@@ -381,14 +332,14 @@ class WarmupCosine(Curve):
         self._require("final", lambda value: 0 <= value <= 1, "in [0, 1]")
 
     def _factors(self, steps: np.ndarray, n_steps: float) -> np.ndarray:
-        """With w = warmup n_steps: (step + 1) / (w + 1), so that the first step counts, then a cosine."""
+        """With w = warmup n_steps: (step + 1) / (w + 1), so that the first rate is not 0, then a cosine."""
         w = self.warmup * n_steps
         down = _between(1.0, self.final, np.maximum(steps - w, 0.0) / (n_steps - w))
         return np.where(steps < w, (steps + 1.0) / (w + 1.0), down)
 
 
-# Taylor series of sin(x) / x in x^2, to x^16, for |x| <= pi / 4, and of exp(x), to x^14, for |x| <= ln(2) / 2. What is left
-# out is below 1e-18 of the result.
+# Taylor series of sin(x) / x in x^2, to x^16, for |x| <= pi / 4, and of exp(x), to x^14, for |x| <= ln(2) / 2. The
+# remainder is below 1e-18 of the result.
 _SINE = [(-1) ** k / math.factorial(2 * k + 1) for k in range(9)]
 _EXP = [1 / math.factorial(k) for k in range(15)]
 _LN2 = 0.6931471805599453
@@ -425,13 +376,13 @@ def _power(base: float, p: np.ndarray) -> np.ndarray:
 
 @dataclass
 class Planned(Schedule):
-    """rate = initial * factor(step, total_steps): a ``Curve``, or a function of the user's, which is asked step by step.
+    """rate = initial * factor(step, total_steps): a ``Curve``, or a user's function, which is called for each step.
 
     Parameters
     ----------
     factor : callable (step, n_steps) -> factor
     total_steps : int
-        Updates of the whole run, ``n_steps`` above; from there on the last factor stays.
+        Updates of the whole run, ``n_steps`` above; later ones keep the last factor.
     step : int
         Updates made so far.
 
@@ -447,7 +398,7 @@ class Planned(Schedule):
 
     planned: ClassVar[bool] = True
 
-    #: Steps that a Curve is asked for beyond the epoch's own: epochs may be one step long, and a call takes tens of microseconds.
+    #: Further steps for which a Curve is evaluated at once: epochs may be one step long, and a call takes tens of microseconds.
     look_ahead: ClassVar[int] = 1000
 
     def __post_init__(self) -> None:
@@ -460,7 +411,7 @@ class Planned(Schedule):
         return self.initial * self._factors(step, n_steps)
 
     def epoch_ends(self, samples_seen: int) -> None:
-        """rate = the one that the next epoch begins with."""
+        """rate = the first one of the next epoch."""
         self.rate = self._rate_now()
 
     def _rate_now(self) -> float:
@@ -479,9 +430,9 @@ class Planned(Schedule):
         return np.array(asked + asked[-1:] * (n - len(asked)))
 
     def _ask(self, step: int) -> float:
-        """The factor of one step by a user's function, checked."""
+        """A user's function at one step, checked."""
         value: object = self.factor(step, self.total_steps)
-        if isinstance(value, np.ndarray) and value.ndim == 0:  # what np.where makes of two numbers
+        if isinstance(value, np.ndarray) and value.ndim == 0:  # np.where returns these
             value = value.item()
         factor = float(value) if isinstance(value, Real) else math.nan
         if not 0 <= factor < math.inf:
@@ -501,33 +452,32 @@ def make_schedule(
     total_steps: int | None = None,
     step: int = 0,
 ) -> Schedule:
-    """What ``learning_rate`` means for ``solver``.
+    """The schedule for ``learning_rate`` and ``solver``.
 
     Parameters
     ----------
     schedule : str or callable (step, n_steps) -> factor
-        A name of ``SCHEDULES`` or ``CURVES``, a ``Curve``, or any function like one.
+        A name in ``SCHEDULES`` or ``CURVES``, a ``Curve``, or any such function.
     solver : str
-        Other solvers than sgd stay at ``initial`` where the schedule is for sgd only.
+        Solvers other than sgd keep ``initial`` if the schedule is for sgd only.
     initial, power_t : float
         ``learning_rate_init``; exponent of inverse scaling.
     rate : float, default=None
-        The rate to go on from, None for ``initial``; what is planned ahead goes by ``step`` instead.
+        The rate to continue from, None for ``initial``; curves use ``step`` instead.
     total_steps : int, default=None
-        Updates that the whole run may make: ``max_iter`` times the steps of an epoch, ceil(rows / batch_size), where
-        rows are those that are trained on. Each call of ``partial_fit`` counts them anew from its own rows. Needed by
-        what is planned ahead, and by nothing else.
+        Most updates of the whole run: ``max_iter`` times the steps of an epoch, ceil(rows / batch_size), with the rows
+        that are trained on. Each call of ``partial_fit`` counts its own rows. Only curves need it.
     step : int, default=0
-        Updates made before: 0, but where ``partial_fit`` goes on.
+        Updates made before: not 0 only if ``partial_fit`` continues a run.
 
     Raises
     ------
     ValueError
-        For an unknown name, what is neither a name nor a callable, and a plan without ``total_steps``.
+        For an unknown name, for a value that is neither a name nor callable, and for a curve without ``total_steps``.
     """
     if isinstance(schedule, str) and schedule in SCHEDULES:
         cls = SCHEDULES[schedule]
-        if cls.sgd_only and solver != _SGD:
+        if cls.sgd_only and solver != SGD:
             cls = Constant
         return cls(float(initial), float(power_t), float(initial) if rate is None else rate)
     factor = CURVES[schedule]() if isinstance(schedule, str) and schedule in CURVES else schedule

@@ -1,7 +1,4 @@
-"""How many threads a piece of work gets: what it is worth, and what this process may use of the machine.
-
-It refuses to start any. Used by whoever calls the core: ``base``, ``ensemble``, ``range_test``, and benchmarks.
-"""
+"""The number of threads for a piece of work: how many pay, and how many this process may use."""
 
 from __future__ import annotations
 
@@ -16,8 +13,8 @@ import numpy as np
 
 import fastmlp.core as core
 
-# A thread must have this many floating-point operations per step (or per call, in prediction) to be worth waking. Below it
-# only overhead is left; above it a training run measures whether more threads help (core.pyx, Pace).
+# Waking a thread pays from this many floating-point operations per step (or per call, in prediction). Above it, a training
+# run measures whether more threads help (csrc/runtime/pace.h).
 FLOPS_PER_THREAD = 500_000
 
 
@@ -35,9 +32,8 @@ def forward_flops(layer_sizes: tuple[int, ...], n_rows: int) -> int:
 def choose_threads(n_jobs: int | None, flops: int) -> int:
     """Threads for work of ``flops`` operations between barriers.
 
-    None or -1: as many as pay, within what OpenMP (and through it threadpoolctl), the CPU affinity and the
-    cgroup quota of the process allow, and the other workers of a pool. An integer: at most that many. Never more than
-    OpenMP's own limit.
+    None or -1: as many as pay, within the limits of OpenMP (and thereby threadpoolctl), of the process's CPU affinity and
+    cgroup quota, and of a pool, whose workers get one each. An integer: at most that many. Never more than OpenMP's limit.
     """
     if n_jobs is not None and n_jobs > 0:
         return min(n_jobs, core.max_threads())
@@ -50,8 +46,7 @@ def choose_threads(n_jobs: int | None, flops: int) -> int:
 def available_cpus() -> int:
     """CPUs this process may use: its affinity, and its cgroup's quota rounded up; one in a worker of a multiprocessing.Pool.
 
-    The workers of a pool run side by side, and none knows how many they are. Measured: six fits in two workers (joblib's
-    backend multiprocessing, two cores) take 1.05 to 1.24 times as long if each uses both cores.
+    The workers of a pool run side by side, and none knows their number. They are slower if each uses all cores.
     """
     if _in_pool():
         return 1
@@ -61,21 +56,21 @@ def available_cpus() -> int:
 
 
 def _in_pool() -> bool:
-    """Whether this process is a pool's worker: their names are all that Pool gives them, however they were started."""
+    """Whether this process is a pool's worker, which only its name tells, whatever the start method."""
     process = sys.modules.get("multiprocessing.process")
     return process is not None and "PoolWorker" in process.current_process().name
 
 
 @lru_cache(maxsize=1)
 def _cgroup_quota(pid: int) -> float | None:
-    """``_read_quota`` of this process, once for each process."""
+    """``_read_quota`` of this process, read once in each process."""
     return _read_quota(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))
 
 
 def _read_quota(membership: Path, mount: Path) -> float | None:
-    """CPUs' worth of time that the control groups grant, None without a limit.
+    """The quota of the control groups in CPUs, None without a limit.
 
-    ``membership`` is the process's list of its groups, ``mount`` the folder in which the groups are; man 7 cgroups.
+    ``membership`` is the file that lists the process's groups, ``mount`` the folder of all groups; man 7 cgroups.
     """
     try:
         memberships = membership.read_text().splitlines()
@@ -91,8 +86,7 @@ def _read_quota(membership: Path, mount: Path) -> float | None:
         else:
             continue
         folder = root / group.lstrip("/")
-        # A limit may stand on any folder from the process's own up to the mount point, which is all that a
-        # container sees.
+        # Any folder from the process's own up to the mount point, which is all that a container sees, may set a limit.
         for candidate in (folder, *folder.parents):
             if candidate.is_relative_to(root):
                 quotas.extend(read(candidate))

@@ -14,7 +14,7 @@ from helpers import classification, rest_slow
 from scipy.sparse import csr_array
 
 from fastmlp import MLPClassifier, Network, core
-from fastmlp.training.loop import Method
+from fastmlp.training.run import Method
 
 LIMIT = 120  # seconds; what hangs, hangs for ever
 needs_timer = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no interval timer")

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from fastmlp import MLPClassifier, MLPRegressor, core
-from fastmlp.training.schedules import CURVES, SCHEDULES, SOLVERS
+from fastmlp.training.schedules import CURVES, SCHEDULES
+from fastmlp.training.solvers import SOLVERS
 
 ROOT = Path(__file__).parents[2]
 

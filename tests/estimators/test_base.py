@@ -17,7 +17,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from fastmlp import MLPClassifier, MLPRegressor, Network, core
-from fastmlp.training.schedules import SCHEDULES, SOLVERS, STOCHASTIC_SOLVERS
+from fastmlp.training.schedules import SCHEDULES
+from fastmlp.training.solvers import SOLVERS, STOCHASTIC_SOLVERS
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 

@@ -1,4 +1,4 @@
-"""Callbacks: which hooks a fit calls and with what, what a stop and an error leave, scikit-learn's own callbacks; the fallback alike."""
+"""Callbacks: which hooks a fit calls and with what, what a stop and an error leave, scikit-learn's own callbacks."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from fastmlp import MLPClassifier, MLPEnsembleClassifier, MLPEnsembleRegressor, MLPRegressor, load
-from fastmlp.estimators import callbacks, callbacks_fallback
+from fastmlp.estimators.callbacks import HAS_CALLBACKS
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-needs_protocol = pytest.mark.skipif(not callbacks.IN_SKLEARN, reason="scikit-learn has sklearn.callback since 1.9")
+if not HAS_CALLBACKS:
+    pytest.skip("callbacks need scikit-learn 1.9", allow_module_level=True)
 
 SMALL = {"hidden_layer_sizes": (11,), "random_state": 3, "max_iter": 5}
 SOLVERS = ["adam", "sgd", "lbfgs"]
@@ -75,15 +76,6 @@ class PassedOn(Recorder):
     max_propagation_depth = 1
 
 
-@pytest.fixture(params=[*["sklearn"] * callbacks.IN_SKLEARN, "fallback"])
-def flavour(request, monkeypatch):
-    """Make of an estimator's class one that has scikit-learn's protocol, or the fallback's, whatever scikit-learn it is."""
-    if request.param == "sklearn" or not callbacks.IN_SKLEARN:
-        return lambda cls: cls
-    monkeypatch.setattr(callbacks, "torn_down", callbacks_fallback.torn_down)
-    return lambda cls: type(cls.__name__, (callbacks_fallback.CallbackSupportMixin, cls), {})
-
-
 def data_of(cls):
     return classification(3) if "Classifier" in cls.__name__ else regression()
 
@@ -111,10 +103,10 @@ def same_state(one, other):
 
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("cls", [MLPClassifier, MLPRegressor])
-def test_hooks_are_called_per_epoch(cls, solver, flavour):
+def test_hooks_are_called_per_epoch(cls, solver):
     """Once around the fit and once around each epoch, numbered from 0, in this order."""
     recorder = Recorder()
-    model = flavour(cls)(**SMALL, solver=solver).set_callbacks(recorder).fit(*data_of(cls))
+    model = cls(**SMALL, solver=solver).set_callbacks(recorder).fit(*data_of(cls))
     epochs = [(hook, "epoch", number) for number in range(model.n_iter_) for hook in ("begin", "end")]
     assert recorder.calls == [
         ("setup", "fit", 0),
@@ -126,7 +118,7 @@ def test_hooks_are_called_per_epoch(cls, solver, flavour):
     assert model.n_iter_ == SMALL["max_iter"]
 
 
-def test_context_says_where_a_task_is(flavour):
+def test_context_says_where_a_task_is():
     """Parent, number of tasks below, names; one tree per fit."""
     seen = []
 
@@ -134,7 +126,7 @@ def test_context_says_where_a_task_is(flavour):
         def on_fit_task_begin(self, estimator, context):
             seen.append((estimator, context))
 
-    model = flavour(MLPClassifier)(**SMALL).set_callbacks(Looking())
+    model = MLPClassifier(**SMALL).set_callbacks(Looking())
     model.fit(*classification(2))
     (root_of, root), *epochs = seen
     assert (root.max_subtasks, root.parent, root.sequential_subtasks, root.estimator_name) == (
@@ -152,13 +144,13 @@ def test_context_says_where_a_task_is(flavour):
     assert seen[6][1].root_uuid != root.root_uuid
 
 
-def test_hooks_get_what_fit_got(flavour):
+def test_hooks_get_what_fit_got():
     """X, y and sample_weight as the user gave them, at each task; no weights, no metadata."""
     X, y = classification(2)
     labels = np.array(["no", "yes"])[y]
     weight = np.linspace(0.5, 2, len(y))
     asking = Asking()
-    flavour(MLPClassifier)(**SMALL).set_callbacks(asking).fit(X, labels, sample_weight=weight)
+    MLPClassifier(**SMALL).set_callbacks(asking).fit(X, labels, sample_weight=weight)
     assert len(asking.data) == 6
     for got_X, got_y, metadata in asking.data:
         assert got_X is X
@@ -166,21 +158,21 @@ def test_hooks_get_what_fit_got(flavour):
         assert list(metadata) == ["sample_weight"]
         assert metadata["sample_weight"] is weight
     asking = Asking()
-    flavour(MLPClassifier)(**SMALL).set_callbacks(asking).fit(X, y)
+    MLPClassifier(**SMALL).set_callbacks(asking).fit(X, y)
     assert {metadata for *_, metadata in asking.data} == {None}
 
 
-def test_hook_that_asks_for_something_else_is_refused(flavour):
+def test_hook_that_asks_for_something_else_is_refused():
     class Wrong(Recorder):
         def on_fit_task_begin(self, estimator, context, *, loss=None):
             raise AssertionError
 
     with pytest.raises(TypeError, match="loss"):
-        flavour(MLPClassifier)(**SMALL).set_callbacks(Wrong()).fit(*classification(2))
+        MLPClassifier(**SMALL).set_callbacks(Wrong()).fit(*classification(2))
 
 
 @pytest.mark.parametrize("solver", [*SOLVERS, "early_stopping", "batch_norm", "dropout"])
-def test_observed_fit_has_the_same_bits(solver, flavour):
+def test_observed_fit_has_the_same_bits(solver):
     """Looking changes nothing, however much is looked at."""
     settings = {
         **SMALL,
@@ -188,7 +180,7 @@ def test_observed_fit_has_the_same_bits(solver, flavour):
     }
     X, y = classification(3)
     plain = MLPClassifier(**settings).fit(X, y)
-    watched = flavour(MLPClassifier)(**settings).set_callbacks(Asking()).fit(X, y)
+    watched = MLPClassifier(**settings).set_callbacks(Asking()).fit(X, y)
     same_state(watched, plain)
 
 
@@ -202,11 +194,11 @@ def test_no_callbacks_no_context(monkeypatch):
     assert not asked
 
 
-def test_partial_fit_calls_nothing(flavour):
+def test_partial_fit_calls_nothing():
     """One epoch at a time is the caller's own loop."""
     X, y = classification(2)
     recorder = Recorder()
-    flavour(MLPClassifier)(**SMALL).set_callbacks(recorder).partial_fit(X, y, classes=[0, 1])
+    MLPClassifier(**SMALL).set_callbacks(recorder).partial_fit(X, y, classes=[0, 1])
     assert not recorder.calls
 
 
@@ -223,12 +215,12 @@ def test_partial_fit_calls_nothing(flavour):
     ],
     ids=["adam", "lbfgs", "batch_norm", "early_stopping"],
 )
-def test_fitted_estimator_is_the_fit_that_ends_there(settings, flavour):
+def test_fitted_estimator_is_the_fit_that_ends_there(settings):
     """At the end of epoch k: what max_iter=k+1 gives, in all its attributes; and it stays that while the fit goes on."""
     X, y = classification(3)
     settings = {**SMALL, **settings}
     asking = Asking()
-    model = flavour(MLPClassifier)(**settings).set_callbacks(asking).fit(X, y)
+    model = MLPClassifier(**settings).set_callbacks(asking).fit(X, y)
     assert len(asking.fitted) == settings["max_iter"]
     for number, fitted in enumerate(asking.fitted):
         shorter = MLPClassifier(**{**settings, "max_iter": number + 1}).fit(X, y)
@@ -254,13 +246,13 @@ def test_fitted_estimator_goes_on_as_the_fit_would_have():
 
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("cls", [MLPClassifier, MLPRegressor])
-def test_callback_that_asks_to_stop_stops(cls, solver, flavour):
+def test_callback_that_asks_to_stop_stops(cls, solver):
     """After that epoch, with that epoch's model, and without a warning that it did not converge."""
     X, y = data_of(cls)
     recorder = Recorder(stop_after=2)
     with warnings.catch_warnings():
         warnings.simplefilter("error", ConvergenceWarning)
-        stopped = flavour(cls)(**SMALL, solver=solver).set_callbacks(recorder).fit(X, y)
+        stopped = cls(**SMALL, solver=solver).set_callbacks(recorder).fit(X, y)
     assert (stopped.n_iter_, len(stopped.history_)) == (3, 3)
     assert recorder.calls[-3:] == [("end", "epoch", 2), ("end", "fit", 0), ("teardown", "fit", 0)]
     same_state(stopped, cls(**{**SMALL, "max_iter": 3}, solver=solver).fit(X, y))
@@ -276,7 +268,7 @@ def test_stop_with_early_stopping_leaves_the_best():
     same_state(model, MLPClassifier(**{**settings, "max_iter": 8}).fit(X[:150], y[:150], eval_set=held_out))
 
 
-def test_diverged_run_ends_its_last_epoch(flavour):
+def test_diverged_run_ends_its_last_epoch():
     """The epoch that diverged ends, with the best of those before it."""
     X, y = regression()
     settings = {
@@ -289,18 +281,18 @@ def test_diverged_run_ends_its_last_epoch(flavour):
     }
     asking = Asking()
     with pytest.warns(ConvergenceWarning, match="no longer finite"):
-        model = flavour(MLPRegressor)(**settings, momentum=0.0).set_callbacks(asking).fit(X, y)
+        model = MLPRegressor(**settings, momentum=0.0).set_callbacks(asking).fit(X, y)
     assert len(asking.fitted) == model.n_iter_
     assert np.isfinite(asking.fitted[-1].network_.parameters).all()
     same_state(asking.fitted[-1], model)
 
 
-def test_ctrl_c_in_a_callback_keeps_what_was_learnt(flavour):
+def test_ctrl_c_in_a_callback_keeps_what_was_learnt():
     """As Ctrl-C anywhere in training: a warning, and the parameters so far."""
     X, y = classification(3)
     for solver in SOLVERS:
         recorder = Recorder(fails_in=("end", "epoch"), error=KeyboardInterrupt)
-        model = flavour(MLPClassifier)(**SMALL, solver=solver).set_callbacks(recorder)
+        model = MLPClassifier(**SMALL, solver=solver).set_callbacks(recorder)
         with pytest.warns(UserWarning, match="interrupted by user"):
             model.fit(X, y)
         assert model.n_iter_ == 1
@@ -315,12 +307,12 @@ PLACES = [(hook, "fit") for hook in ("setup", "begin", "end", "teardown")] + [("
 
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
 @pytest.mark.parametrize("place", PLACES, ids="-".join)
-def test_callback_that_raises_leaves_a_whole_estimator(place, solver, flavour):
+def test_callback_that_raises_leaves_a_whole_estimator(place, solver):
     """As it was before while it trains; fitted when that is over. All that was set up is torn down, nothing is left behind."""
     X, y = classification(3)
     first, last = Recorder(), Recorder()
     failing = Recorder(fails_in=place)
-    new = flavour(MLPClassifier)(**SMALL, solver=solver).set_callbacks(first, failing, last)
+    new = MLPClassifier(**SMALL, solver=solver).set_callbacks(first, failing, last)
     with pytest.raises(RuntimeError, match="by the callback"):
         new.fit(X, y)
     fitted = place in [("end", "fit"), ("teardown", "fit")]
@@ -332,18 +324,18 @@ def test_callback_that_raises_leaves_a_whole_estimator(place, solver, flavour):
     if fitted:
         same_state(new, MLPClassifier(**SMALL, solver=solver).fit(X, y))
 
-    old = flavour(MLPClassifier)(**SMALL, solver=solver).fit(X, y)
+    old = MLPClassifier(**SMALL, solver=solver).fit(X, y)
     before = copy.deepcopy(old)
     with pytest.raises(RuntimeError, match="by the callback"):
         old.set_callbacks(Recorder(fails_in=place)).fit(X[:, ::-1], y)
     same_state(old, MLPClassifier(**SMALL, solver=solver).fit(X[:, ::-1], y) if fitted else before)
 
 
-def test_stop_iteration_is_an_error_in_every_solver(flavour):
+def test_stop_iteration_is_an_error_in_every_solver():
     """SciPy would take it for the end of the run."""
     X, y = classification(2)
     for solver, error in [("adam", StopIteration), ("lbfgs", RuntimeError)]:
-        model = flavour(MLPClassifier)(**SMALL, solver=solver).set_callbacks(
+        model = MLPClassifier(**SMALL, solver=solver).set_callbacks(
             Recorder(("end", "epoch"), error=StopIteration)
         )
         with pytest.raises(error):
@@ -351,16 +343,16 @@ def test_stop_iteration_is_an_error_in_every_solver(flavour):
         assert not hasattr(model, "network_")
 
 
-def test_bad_input_tears_down(flavour):
+def test_bad_input_tears_down():
     """An error before the first epoch, with callbacks set up already."""
     recorder = Recorder()
     with pytest.raises(ValueError, match="NaN"):
-        flavour(MLPClassifier)(**SMALL).set_callbacks(recorder).fit(np.full((4, 2), np.nan), [0, 1, 0, 1])
+        MLPClassifier(**SMALL).set_callbacks(recorder).fit(np.full((4, 2), np.nan), [0, 1, 0, 1])
     assert [hook for hook, *_ in recorder.calls] == ["setup", "begin", "teardown"]
 
 
-def test_set_callbacks_takes_what_has_the_hooks(flavour):
-    model = flavour(MLPClassifier)()
+def test_set_callbacks_takes_what_has_the_hooks():
+    model = MLPClassifier()
     for wrong in (print, Recorder, object()):
         with pytest.raises(TypeError, match="callback"):
             model.set_callbacks(Recorder(), wrong)
@@ -370,10 +362,10 @@ def test_set_callbacks_takes_what_has_the_hooks(flavour):
 # --- in scikit-learn's estimators ------------------------------------------------------------------------------
 
 
-def test_clones_have_the_same_callbacks(flavour):
+def test_clones_have_the_same_callbacks():
     """So they are called in searches; set_callbacks() without any takes them away."""
     recorder = Recorder()
-    model = flavour(MLPClassifier)(**SMALL).set_callbacks(recorder)
+    model = MLPClassifier(**SMALL).set_callbacks(recorder)
     X, y = classification(2)
     cross_val_score(clone(model), X, y, cv=2)
     assert [hook for hook, name, _ in recorder.calls if name == "fit"] == 2 * ["setup", "begin", "end", "teardown"]
@@ -388,7 +380,6 @@ def test_callbacks_are_no_parameters():
     assert repr(model) == "MLPClassifier()"
 
 
-@needs_protocol
 @pytest.mark.parametrize("n_jobs", [1, 2])
 def test_scoring_monitor_in_a_search_of_pipelines(n_jobs):
     """A row for each epoch of each candidate on each split, also from other processes; scores are those of the shorter fits."""
@@ -409,7 +400,6 @@ def test_scoring_monitor_in_a_search_of_pipelines(n_jobs):
     assert refit == shorter
 
 
-@needs_protocol
 @pytest.mark.parametrize("depth", [0, 1, None])
 def test_callback_of_a_pipeline_reaches_our_epochs(depth):
     """As deep as it says."""
@@ -421,7 +411,6 @@ def test_callback_of_a_pipeline_reaches_our_epochs(depth):
     assert sum(hook == "setup" for hook, *_ in passed.calls) == 1
 
 
-@needs_protocol
 @pytest.mark.parametrize("make", [
     lambda bar: MLPClassifier(**SMALL).set_callbacks(bar),
     lambda bar: MLPRegressor(**SMALL, solver="lbfgs").set_callbacks(bar),
@@ -446,13 +435,13 @@ def test_progress_bar_reaches_the_end(make, capfd):
 
 @pytest.mark.parametrize("members", ["seeds", "bootstrap", "snapshots"])
 @pytest.mark.parametrize("cls", [MLPEnsembleClassifier, MLPEnsembleRegressor])
-def test_ensemble_has_a_task_for_each_member(cls, members, flavour):
+def test_ensemble_has_a_task_for_each_member(cls, members):
     """Whether it is passed on to the members or not."""
     X, y = data_of(cls)
-    member = flavour(cls._member_class)(**{**SMALL, "max_iter": 6})
+    member = cls._member_class(**{**SMALL, "max_iter": 6})
     recorder, passed = Recorder(), PassedOn()
     ensemble = (
-        flavour(cls)(member, 3, members=members, n_jobs=2, random_state=0).set_callbacks(recorder, passed).fit(X, y)
+        cls(member, 3, members=members, n_jobs=2, random_state=0).set_callbacks(recorder, passed).fit(X, y)
     )
     assert sorted(call for call in recorder.calls if call[0] == "end") == [
         ("end", "fit", 0),
@@ -471,7 +460,7 @@ def test_ensemble_has_a_task_for_each_member(cls, members, flavour):
     np.testing.assert_array_equal(ensemble.predict(X), plain.predict(X))
 
 
-def test_callbacks_of_members_see_the_ensemble(flavour):
+def test_callbacks_of_members_see_the_ensemble():
     """Set on the estimator: set up in each member, whose root knows whose member it is; a stop ends that member's run."""
     X, y = classification(3)
     roots = []
@@ -481,8 +470,8 @@ def test_callbacks_of_members_see_the_ensemble(flavour):
             super().setup(estimator, context)
             roots.append(context)
 
-    member = flavour(MLPClassifier)(**SMALL).set_callbacks(looking := Looking(stop_after=1))
-    ensemble = flavour(MLPEnsembleClassifier)(member, 3, random_state=0).fit(X, y)
+    member = MLPClassifier(**SMALL).set_callbacks(looking := Looking(stop_after=1))
+    ensemble = MLPEnsembleClassifier(member, 3, random_state=0).fit(X, y)
     assert [one.n_iter_ for one in ensemble.estimators_] == [2, 2, 2]
     assert sum(hook == "teardown" for hook, *_ in looking.calls) == 3
     assert sorted(root.task_id for root in roots) == [0, 1, 2]
@@ -492,9 +481,9 @@ def test_callbacks_of_members_see_the_ensemble(flavour):
     assert len({root.root_uuid for root in roots}) == len({root.parent for root in roots}) == 1
 
 
-def test_ensemble_is_as_before_when_a_callback_raises(flavour):
+def test_ensemble_is_as_before_when_a_callback_raises():
     X, y = classification(3)
-    ensemble = flavour(MLPEnsembleClassifier)(flavour(MLPClassifier)(**SMALL), 3, random_state=0).fit(X, y)
+    ensemble = MLPEnsembleClassifier(MLPClassifier(**SMALL), 3, random_state=0).fit(X, y)
     before = ensemble.predict_proba(X)
     for failing in (PassedOn(("end", "epoch")), Recorder(("begin", "member")), Recorder(("end", "member"))):
         ensemble.set_callbacks(failing)
@@ -506,22 +495,15 @@ def test_ensemble_is_as_before_when_a_callback_raises(flavour):
         assert failing.calls[-1][0] == "teardown"
 
 
-def test_passed_on_callback_does_not_belong_on_a_member(flavour):
-    member = flavour(MLPClassifier)(**SMALL).set_callbacks(PassedOn())
+def test_passed_on_callback_does_not_belong_on_a_member():
+    member = MLPClassifier(**SMALL).set_callbacks(PassedOn())
     with pytest.raises(TypeError):
-        flavour(MLPEnsembleClassifier)(member, 2).fit(*classification(2))
+        MLPEnsembleClassifier(member, 2).fit(*classification(2))
 
 
 # --- what is written about them --------------------------------------------------------------------------------
 
 
-def test_version_decides():
-    """scikit-learn's protocol where it is there, and nothing of it below."""
-    assert (callbacks.CallbackSupportMixin is not callbacks_fallback.CallbackSupportMixin) == callbacks.IN_SKLEARN
-    assert ("sklearn.callback" in sys.modules) == callbacks.IN_SKLEARN
-
-
-@needs_protocol
 def test_page_runs(capsys):
     """docs/callbacks.md's Python from the top, in one session."""
     pytest.importorskip("rich", reason='rich is missing: pip install "fastmlp[test]"')
@@ -538,7 +520,7 @@ def test_page_runs(capsys):
 
 
 @pytest.mark.parametrize("call", ["fit", "partial_fit"])
-def test_refused_fit_leaves_the_callbacks_of_the_one_that_runs(call, flavour):
+def test_refused_fit_leaves_the_callbacks_of_the_one_that_runs(call):
     """In a hook, as from another thread: the refusal comes before anything is set up or torn down."""
     X, y = classification(2)
     refused = []
@@ -552,7 +534,7 @@ def test_refused_fit_leaves_the_callbacks_of_the_one_that_runs(call, flavour):
             return super().on_fit_task_end(estimator, context)
 
     again, other = Again(), Recorder()
-    model = flavour(MLPClassifier)(**SMALL).set_callbacks(again, other).fit(X, y)
+    model = MLPClassifier(**SMALL).set_callbacks(again, other).fit(X, y)
     assert refused == list(range(5))
     for one in (again, other):
         assert (
@@ -562,7 +544,7 @@ def test_refused_fit_leaves_the_callbacks_of_the_one_that_runs(call, flavour):
     same_state(model, MLPClassifier(**SMALL).fit(X, y))
 
 
-def test_members_of_a_fitting_ensemble_are_not_fitted_or_changed(flavour):
+def test_members_of_a_fitting_ensemble_are_not_fitted_or_changed():
     """Nor is the ensemble itself."""
     X, y = classification(2)
     refused = []
@@ -579,8 +561,8 @@ def test_members_of_a_fitting_ensemble_are_not_fitted_or_changed(flavour):
                         change()
                 refused.append(1)
 
-    member = flavour(MLPClassifier)(**SMALL).set_callbacks(Meddler())
-    ensemble = flavour(MLPEnsembleClassifier)(member, 2, n_jobs=1, random_state=0)
+    member = MLPClassifier(**SMALL).set_callbacks(Meddler())
+    ensemble = MLPEnsembleClassifier(member, 2, n_jobs=1, random_state=0)
     ensemble.fit(X, y)
     assert len(refused) == 10
 

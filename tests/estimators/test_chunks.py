@@ -11,7 +11,7 @@ from helpers import classification, counts, multilabel, regression
 from scipy import sparse
 
 from fastmlp import MLPClassifier, MLPRegressor
-from fastmlp.training.schedules import STOCHASTIC_SOLVERS
+from fastmlp.training.solvers import STOCHASTIC_SOLVERS
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 

@@ -16,7 +16,7 @@ from sklearn.preprocessing import LabelBinarizer
 
 from fastmlp import MLPClassifier, MLPRegressor, Network
 from fastmlp.estimators import validation as rows
-from fastmlp.estimators.labels import classes_of
+from fastmlp.estimators.validation import classes_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -453,7 +453,7 @@ def test_fast_path_learns_what_sklearns_learns(monkeypatch):
     fitted = []
     for asked in (False, True):
         if asked:
-            monkeypatch.setattr(rows, "plainly_rows", lambda *given: False)
+            monkeypatch.setattr(rows, "is_plain_X", lambda *given: False)
         for plain in PLAIN:
             with warnings.catch_warnings():
                 warnings.simplefilter("error")

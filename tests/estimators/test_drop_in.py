@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import inspect
 import pickle
 import re
 import subprocess
 import sys
 import warnings
-from email.message import Message
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +18,6 @@ from sklearn.base import clone
 from sklearn.utils import estimator_html_repr
 
 import fastmlp
-from fastmlp.estimators import doclink
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning", "ignore::RuntimeWarning")
 
@@ -248,43 +245,15 @@ def test_pickle_is_read_by_a_fresh_process(protocol, tmp_path):
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
-# --- the diagram, and the link to the documentation -------------------------------------------------------------
+# --- the diagram ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["MLPClassifier", "MLPRegressor", "MLPEnsembleClassifier", "MLPEnsembleRegressor"])
-def test_diagram_links_to_the_documentation(name, monkeypatch):
-    """The page of the class where the documentation is; no link, and none to scikit-learn's, if nobody says where."""
-    estimator = getattr(fastmlp, name)()
-    monkeypatch.setattr(doclink, "_published", lambda: "")
-    monkeypatch.delenv(doclink.VARIABLE, raising=False)
-    plain = estimator_html_repr(estimator)
-    assert name in plain
-    assert "generated/" not in plain
-    monkeypatch.setenv(doclink.VARIABLE, "file:///docs/")
-    assert f'href="file:///docs/generated/fastmlp.{name}.html"' in estimator_html_repr(estimator)
-    monkeypatch.delenv(doclink.VARIABLE)
-    monkeypatch.setattr(doclink, "_published", lambda: "http://localhost/docs")
-    assert f'href="http://localhost/docs/generated/fastmlp.{name}.html"' in estimator_html_repr(estimator)
-
-
-def test_link_is_that_of_the_metadata(monkeypatch):
-    """The entry of the installed package that is labelled Documentation; a checkout has no metadata, and no link."""
-    found = Message()
-    found["Project-URL"] = "Source, http://localhost/source"
-    assert published(monkeypatch, lambda name: found) == ""
-    found["Project-URL"] = "documentation, http://localhost/docs"
-    assert published(monkeypatch, lambda name: found) == "http://localhost/docs"
-
-    def missing(name):
-        raise importlib.metadata.PackageNotFoundError(name)
-
-    assert published(monkeypatch, missing) == ""
-
-
-def published(monkeypatch, lookup):
-    """The address that the metadata give, read anew."""
-    monkeypatch.setattr(doclink.metadata, "metadata", lookup)
-    return doclink._published.__wrapped__()
+def test_diagram_has_no_link(name):
+    """scikit-learn's pages do not describe these estimators."""
+    page = estimator_html_repr(getattr(fastmlp, name)())
+    assert name in page
+    assert "generated/" not in page
 
 
 def test_methods_take_sklearns_arguments():

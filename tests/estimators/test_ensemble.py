@@ -182,13 +182,13 @@ def test_threads_are_shared_out(n_threads, n_estimators, shares, monkeypatch):
     X, y = regression()
     monkeypatch.setattr(ensemble, "choose_threads", lambda n_jobs, flops: n_threads)
     seen = {}
-    fit = MLPRegressor._fit_checked
+    fit = MLPRegressor._fit_member
 
     def spy(self, *arguments):
         seen[self.random_state] = self.n_jobs
         return fit(self, *arguments)
 
-    monkeypatch.setattr(MLPRegressor, "_fit_checked", spy)
+    monkeypatch.setattr(MLPRegressor, "_fit_member", spy)
     fitted = MLPEnsembleRegressor(MLPRegressor(**SMALL, n_jobs=5), n_estimators, random_state=0).fit(X, y)
     assert [seen[member.random_state] for member in fitted.estimators_] == shares
     assert all(member.n_jobs == 5 for member in fitted.estimators_)
@@ -465,7 +465,7 @@ def test_error_in_a_member(n_threads, monkeypatch):
     seeds = [member.random_state for member in whole.estimators_]
     monkeypatch.setattr(ensemble, "choose_threads", lambda n_jobs, flops: n_threads)
     begun, failed = [], threading.Event()
-    fit = MLPClassifier._fit_checked
+    fit = MLPClassifier._fit_member
 
     def fail(self, *arguments):
         number = seeds.index(self.random_state)
@@ -479,7 +479,7 @@ def test_error_in_a_member(n_threads, monkeypatch):
             raise ValueError("second")
         return fit(self, *arguments)
 
-    monkeypatch.setattr(MLPClassifier, "_fit_checked", fail)
+    monkeypatch.setattr(MLPClassifier, "_fit_member", fail)
     with pytest.raises(ValueError, match="second") as caught:
         whole.fit(X, y)
     assert caught.value.__notes__ == ["It happened in member 2 of 8, counted from 0."]
@@ -491,7 +491,7 @@ def test_error_stops_later_members(two_threads, monkeypatch):
     """The first member fails while the second is in a fit that would take hours."""
     X, y = classification(2)
     begun = threading.Event()
-    fit, numbers = MLPClassifier._fit_checked, itertools.count()
+    fit, numbers = MLPClassifier._fit_member, itertools.count()
 
     def fail(self, *arguments):
         if next(numbers) == 0:
@@ -500,7 +500,7 @@ def test_error_stops_later_members(two_threads, monkeypatch):
         begun.set()
         return fit(self, *arguments)
 
-    monkeypatch.setattr(MLPClassifier, "_fit_checked", fail)
+    monkeypatch.setattr(MLPClassifier, "_fit_member", fail)
     endless = MLPClassifier(max_iter=10**8, tol=0.0, n_iter_no_change=np.inf)
     with pytest.raises(ValueError, match="first"):
         MLPEnsembleClassifier(endless, 2, random_state=0).fit(X, y)
@@ -530,13 +530,13 @@ def test_interrupt_by_signal(members, solver, monkeypatch):
     settings = {"max_iter": 10**7, "max_fun": 10**7, "tol": 0.0, "n_iter_no_change": np.inf}
     whole.set_params(estimator=MLPClassifier((300,), solver=solver, **settings))
     begun = []
-    fit = MLPClassifier._fit_checked
+    fit = MLPClassifier._fit_member
 
     def spy(self, *arguments):
         begun.append(self.random_state)
         return fit(self, *arguments)
 
-    monkeypatch.setattr(MLPClassifier, "_fit_checked", spy)
+    monkeypatch.setattr(MLPClassifier, "_fit_member", spy)
     sent = []
 
     def send():

@@ -31,7 +31,7 @@ from fastmlp import (
     StepDecay,
 )
 from fastmlp.estimators.parameters import plain
-from fastmlp.training.schedules import STOCHASTIC_SOLVERS
+from fastmlp.training.solvers import STOCHASTIC_SOLVERS
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning", "ignore:lbfgs failed")
 

@@ -11,7 +11,7 @@ from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from fastmlp import MLPClassifier, MLPEnsembleClassifier, MLPEnsembleRegressor, MLPRegressor
-from fastmlp.training.schedules import SOLVERS
+from fastmlp.training.solvers import SOLVERS
 
 PAIRS = ((MLPClassifier, MLPEnsembleClassifier), (MLPRegressor, MLPEnsembleRegressor))
 SMALL = {"hidden_layer_sizes": (30,)}

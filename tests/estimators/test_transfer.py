@@ -14,7 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import log_loss
 
 from fastmlp import MLPClassifier, MLPRegressor, core
-from fastmlp.training.schedules import STOCHASTIC_SOLVERS
+from fastmlp.training.solvers import STOCHASTIC_SOLVERS
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 

@@ -29,7 +29,7 @@ from fastmlp import (
     reference,
 )
 from fastmlp.inspection.learning_rate_range import end_of_test, rising_rates, smooth
-from fastmlp.training.schedules import STOCHASTIC_SOLVERS, update_rule
+from fastmlp.training.solvers import STOCHASTIC_SOLVERS, update_rule
 
 matplotlib.use("Agg")
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")

@@ -22,8 +22,9 @@ from helpers import classification, regression, rest_slow
 
 import fastmlp
 from fastmlp import MLPClassifier, MLPEnsembleClassifier, MLPRegressor, Network, core
-from fastmlp.training import loop as training
-from fastmlp.training.schedules import Hyperparameters, make_schedule
+from fastmlp.training import run as training
+from fastmlp.training.loop import train_epochs
+from fastmlp.training.schedules import make_schedule
 
 PACKAGE = Path(fastmlp.__file__).parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
@@ -144,10 +145,10 @@ def test_interrupted_at_every_line_leaves_the_best_parameters():
             return value, 1.0
 
         def run() -> None:
-            watch = training.Watch(score)
-            training.run_epochs(
-                network, "log_loss", data, settings, Hyperparameters(), schedule, state, rng, record, watch
-            )
+            train_epochs(training.StochasticRun(
+                network=network, loss="log_loss", data=data, settings=settings, schedule=schedule, optimizer=state, rng=rng,
+                record=record, validation=training.Validation(score),
+            ))  # fmt: skip
 
         return raise_at(line, KeyboardInterrupt, run), network, record, seen
 
@@ -208,7 +209,7 @@ def test_interrupted_divergence_is_an_error(monkeypatch):
             epoch(self, *arguments, **constants)
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(training.core, "Trainer", Interrupted)
+    monkeypatch.setattr(core, "Trainer", Interrupted)
     estimator.set_params(solver="sgd", activation="identity", learning_rate_init=1e30)
     with pytest.raises(
         ValueError,
@@ -436,14 +437,14 @@ def test_failing_member_ends_others_within_their_epoch(monkeypatch):
 
     monkeypatch.setattr(ensemble, "choose_threads", lambda n_jobs, flops: 2)
     X, y = classification(2, n=100)
-    begun, fit, numbers = threading.Event(), MLPClassifier._fit_checked, iter((0, 1))
+    begun, fit, numbers = threading.Event(), MLPClassifier._fit_member, iter((0, 1))
 
-    def fail(self, X, y, weight):
+    def fail(self, *arguments):
         if next(numbers) == 0:
             assert begun.wait(30)
             raise Unhappy
         begun.set()
-        return fit(self, X, y, weight)
+        return fit(self, *arguments)
 
     def endless_order(self, *arguments, **constants):
         arguments = (*arguments[:3], np.tile(arguments[3], 10**4), np.full(10**4 * 4, 1e-3), *arguments[5:])
@@ -454,8 +455,8 @@ def test_failing_member_ends_others_within_their_epoch(monkeypatch):
         epoch = endless_order
 
     epoch, finished = core.Trainer.epoch, []
-    monkeypatch.setattr(training.core, "Trainer", Endless)
-    monkeypatch.setattr(MLPClassifier, "_fit_checked", fail)
+    monkeypatch.setattr(core, "Trainer", Endless)
+    monkeypatch.setattr(MLPClassifier, "_fit_member", fail)
     with pytest.raises(Unhappy):
         MLPEnsembleClassifier(MLPClassifier((2000, 2000), batch_size=25, **ENDLESS), 2, random_state=0).fit(X, y)
     assert not finished

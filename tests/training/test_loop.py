@@ -12,8 +12,10 @@ import pytest
 from helpers import classification, regression, rest_slow, tolerance
 
 from fastmlp import MLPClassifier, MLPRegressor, Network, core
-from fastmlp.training import loop as training
-from fastmlp.training.schedules import Hyperparameters, make_schedule, update_rule
+from fastmlp.training import loop
+from fastmlp.training import run as training
+from fastmlp.training.schedules import make_schedule
+from fastmlp.training.solvers import Hyperparameters, update_rule
 
 
 def test_orders_compose(monkeypatch):
@@ -25,23 +27,16 @@ def test_orders_compose(monkeypatch):
             orders.append(order.copy())
             return super().epoch(X, y, sample_weight, order, *args, **kwargs)
 
-    monkeypatch.setattr(training.core, "Trainer", Trainer)
+    monkeypatch.setattr(core, "Trainer", Trainer)
     rows = np.array([3, 1, 4, 9, 5], dtype=np.intp)
     data = training.TrainingData(np.eye(10), np.arange(10) % 2, None, rows)
     network = Network((10, 2), dtype="float64", random_state=0)
     settings = training.Settings(max_epochs=2, batch_size=2, shuffle=True, tol=0, patience=5)
     rule, again = update_rule("sgd", 0.9, True), np.random.RandomState(0)
-    training.run_epochs(
-        network,
-        "log_loss",
-        data,
-        settings,
-        Hyperparameters(),
-        make_schedule("constant", "sgd", 0.1, 0.5),
-        training.OptimizerState.new(rule, network),
-        np.random.RandomState(0),
-        training.Record(),
-    )
+    loop.train_epochs(training.StochasticRun(
+        network=network, loss="log_loss", data=data, settings=settings, rng=np.random.RandomState(0),
+        schedule=make_schedule("constant", "sgd", 0.1, 0.5), optimizer=training.OptimizerState.new(rule, network),
+    ))  # fmt: skip
     p, q = again.permutation(5), again.permutation(5)
     assert np.array_equal(orders[0], rows[p])
     assert np.array_equal(orders[1], rows[p][q])
@@ -54,17 +49,11 @@ def test_weight_decay_reaches_the_core():
     start = network.copy()
     data = training.TrainingData(np.eye(4), np.array([0, 1, 1, 0]))
     settings = training.Settings(max_epochs=3, batch_size=2, shuffle=False, tol=0, patience=5)
-    training.run_epochs(
-        network,
-        "log_loss",
-        data,
-        settings,
-        Hyperparameters(epsilon=1e300, weight_decay=0.5),
-        make_schedule("constant", "adamw", 0.1, 0.5),
-        training.OptimizerState.new("adamw", network),
-        np.random.RandomState(0),
-        training.Record(),
-    )
+    loop.train_epochs(training.StochasticRun(
+        network=network, loss="log_loss", data=data, settings=settings, rng=np.random.RandomState(0),
+        schedule=make_schedule("constant", "adamw", 0.1, 0.5), optimizer=training.OptimizerState.new("adamw", network),
+        hyperparameters=Hyperparameters(epsilon=1e300, weight_decay=0.5),
+    ))  # fmt: skip
     for W, b, W_0, b_0 in zip(network.coefs, network.intercepts, start.coefs, start.intercepts, strict=True):
         assert np.abs(W - 0.95**6 * W_0).max() <= tolerance("float64", 6)
         assert np.array_equal(b, b_0)
@@ -89,8 +78,8 @@ def test_divergence_names_the_epoch():
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-@pytest.mark.parametrize("steers", [True, False])
-def test_divergence_keeps_best_score(steers):
+@pytest.mark.parametrize("controls_stopping", [True, False])
+def test_divergence_keeps_best_score(controls_stopping):
     """With rows to score on there is something to fall back on, whether or not they decide when to stop."""
     X, y = regression()
     network = Network((13, 8, 1), "relu", "identity", "float64", random_state=0)
@@ -107,10 +96,10 @@ def test_divergence_keeps_best_score(steers):
         return 1.0, 0.5
 
     optimizer = training.OptimizerState.new("sgd", network)
-    training.run_epochs(
-        network, "squared_error", data, settings, Hyperparameters(), schedule, optimizer, np.random, record,
-        training.Watch(score, steers),
-    )  # fmt: skip
+    loop.train_epochs(training.StochasticRun(
+        network=network, loss="squared_error", data=data, settings=settings, rng=np.random, schedule=schedule,
+        optimizer=optimizer, record=record, validation=training.Validation(score, controls_stopping),
+    ))  # fmt: skip
     assert record.ended == "diverged"
     assert len(kept) == 1
     assert np.array_equal(network.parameters, kept[0])
@@ -125,7 +114,7 @@ def test_interrupt_keeps_parameters(early_stopping, monkeypatch):
     settings = {"random_state": 0, "early_stopping": early_stopping, "tol": 0.0}
     with pytest.warns(UserWarning, match="Maximum iterations"):
         expected = MLPClassifier(max_iter=2, **settings).fit(X, y)
-    judge, calls = training._verdict, []
+    judge, calls = loop._EpochLoop.reason_to_stop, []
 
     def interrupt(*arguments):
         calls.append(arguments)
@@ -133,7 +122,7 @@ def test_interrupt_keeps_parameters(early_stopping, monkeypatch):
             raise KeyboardInterrupt
         return judge(*arguments)
 
-    monkeypatch.setattr(training, "_verdict", interrupt)
+    monkeypatch.setattr(loop._EpochLoop, "reason_to_stop", interrupt)
     estimator = MLPClassifier(max_iter=20, **settings)
     with pytest.warns(UserWarning, match="interrupted by user"):
         estimator.fit(X, y)

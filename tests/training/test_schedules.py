@@ -15,17 +15,21 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 
 import fastmlp
-from fastmlp import CosineDecay, ExponentialDecay, MLPClassifier, Network, OneCycle, StepDecay, WarmupCosine, reference
-from fastmlp.training import loop as training
-from fastmlp.training.schedules import (
-    CURVES,
-    SCHEDULES,
-    STOCHASTIC_SOLVERS,
-    Constant,
-    Hyperparameters,
-    make_schedule,
-    update_rule,
+from fastmlp import (
+    CosineDecay,
+    ExponentialDecay,
+    MLPClassifier,
+    Network,
+    OneCycle,
+    StepDecay,
+    WarmupCosine,
+    core,
+    reference,
 )
+from fastmlp.training import run as training
+from fastmlp.training.loop import train_epochs
+from fastmlp.training.schedules import CURVES, SCHEDULES, Constant, make_schedule
+from fastmlp.training.solvers import STOCHASTIC_SOLVERS, update_rule
 
 OTHERS = [
     StepDecay(0.5, (0.1, 0.3, 0.7)),
@@ -165,7 +169,7 @@ def rates_of_run(monkeypatch):
     def run(schedule, solver, epochs, n_updates=0, batch_size=8):
         seen = []
 
-        class Trainer(training.core.Trainer):
+        class Trainer(core.Trainer):
             def epoch(self, X, y, sample_weight, order, learning_rates, *args, **kwargs):
                 seen.append(learning_rates.copy())
                 return super().epoch(X, y, sample_weight, order, learning_rates, *args, **kwargs)
@@ -176,18 +180,11 @@ def rates_of_run(monkeypatch):
         optimizer = training.OptimizerState.new(rule, network)
         optimizer.n_updates = n_updates
         with monkeypatch.context() as patch:
-            patch.setattr(training.core, "Trainer", Trainer)
-            training.run_epochs(
-                network,
-                "log_loss",
-                data,
-                settings,
-                Hyperparameters(),
-                schedule,
-                optimizer,
-                np.random.RandomState(0),
-                record,
-            )
+            patch.setattr(core, "Trainer", Trainer)
+            train_epochs(training.StochasticRun(
+                network=network, loss="log_loss", data=data, settings=settings, schedule=schedule, optimizer=optimizer,
+                rng=np.random.RandomState(0), record=record,
+            ))  # fmt: skip
         return seen, record.epochs
 
     return run

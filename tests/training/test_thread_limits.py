@@ -11,7 +11,6 @@ import pytest
 from helpers import ENVIRONMENT, HANGS_AFTER, classification, output_of, rest_slow
 
 from fastmlp import MLPClassifier, Network, core
-from fastmlp.training import loop as training
 from fastmlp.training import threads
 
 pytestmark = pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
@@ -58,7 +57,7 @@ def test_threadpoolctl_limits_what_is_computed(monkeypatch):
     threadpoolctl = pytest.importorskip("threadpoolctl")
     X, y = classification(3, n=4000, n_features=50)
     seen = []
-    trainer, forward = training.core.Trainer, Network.forward
+    trainer, forward = core.Trainer, Network.forward
 
     class Watched(trainer):
         def __init__(self, plan, loss, rule, batch_size, n_threads, **options):
@@ -68,7 +67,7 @@ def test_threadpoolctl_limits_what_is_computed(monkeypatch):
         seen.append(n_threads)
         return forward(self, X, out, n_threads)
 
-    monkeypatch.setattr(training.core, "Trainer", Watched)
+    monkeypatch.setattr(core, "Trainer", Watched)
     monkeypatch.setattr(Network, "forward", watch)
     monkeypatch.setattr(threads, "available_cpus", lambda: 2)
     for limit in (1, 2):

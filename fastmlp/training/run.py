@@ -1,0 +1,352 @@
+"""A training run: its data, settings and training methods, the state that it continues from, and the record that it keeps."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, Self
+
+import numpy as np
+
+import fastmlp.core as core
+from fastmlp.core.memory import all_finite
+from fastmlp.network.network import Network
+from fastmlp.training.progress import Progress
+from fastmlp.training.schedules import Schedule
+from fastmlp.training.solvers import Hyperparameters
+
+#: An ensemble gives each of its members an event, in the member's own context. Once set, it ends the fit with ``Cancelled``.
+CANCEL: ContextVar[threading.Event | None] = ContextVar("CANCEL", default=None)
+
+# --- what a run needs ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The rows to train on.
+
+    Parameters
+    ----------
+    X : ndarray or CSR matrix of shape (n, n_features)
+        float32 or float64, any strides; never copied.
+    y : ndarray
+        As ``Network.check_targets`` returns it.
+    sample_weight : ndarray of shape (n,), float64, or None
+    rows : ndarray of shape (m,), intp, or None
+        Indices of the rows to train on; None for all of them.
+    """
+
+    X: Any
+    y: np.ndarray
+    sample_weight: np.ndarray | None = None
+    rows: np.ndarray | None = None
+
+    @property
+    def n_rows(self) -> int:
+        """Rows in an epoch."""
+        return self.X.shape[0] if self.rows is None else len(self.rows)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How long to train, when to stop, and what to print.
+
+    Parameters
+    ----------
+    max_epochs : int
+        Most epochs, or iterations of L-BFGS.
+    batch_size : int
+    shuffle : bool
+    tol : float
+        A smaller improvement does not count. For L-BFGS: the gradient at which it has converged.
+    patience : float, default=inf
+        Epochs without improvement that are tolerated, ``n_iter_no_change``.
+    max_fun : int, default=15000
+        Most evaluations of the loss by L-BFGS.
+    verbose : int, default=0
+        0: silence; 1: a line per epoch; 2: a bar (``progress``).
+    single_epoch : bool, default=False
+        ``partial_fit``: one epoch, without a warning that it did not converge.
+    name : str, default=''
+        Name of the run in its printed lines, for runs that print at the same time.
+    owns_generator : bool, default=False
+        Nothing else draws from the run's random generator meanwhile.
+    """
+
+    max_epochs: int
+    batch_size: int
+    shuffle: bool
+    tol: float
+    patience: float = np.inf
+    max_fun: int = 15000
+    verbose: int = 0
+    single_epoch: bool = False
+    name: str = ""
+    owns_generator: bool = False
+
+    def progress(self) -> Progress | None:
+        """The reporter of the run's progress; None if it is silent."""
+        return Progress(self.verbose, 1 if self.single_epoch else self.max_epochs, self.name) if self.verbose else None
+
+
+@dataclass(frozen=True)
+class Method:
+    """Regularisation and other options of each step; the formulas are in ``reference``.
+
+    Parameters
+    ----------
+    dropout : tuple of float
+        A rate for the input of each layer; () for none.
+    layer_rates : tuple of float
+        Factors on the learning rate of each layer, 0 for a frozen one; () for 1 everywhere.
+    max_grad_norm : float
+        0 for no clipping.
+    loss_parameter : float
+        Quantile, or delta.
+    label_smoothing, input_noise, input_mask : float
+    mixup : float
+        Each step draws the weight of a row against its partner from Beta(mixup, mixup); 0 for no mixup.
+    seed : int
+        Key of the random numbers that are drawn by position, 64 bits.
+    """
+
+    dropout: tuple[float, ...] = ()
+    layer_rates: tuple[float, ...] = ()
+    max_grad_norm: float = 0.0
+    loss_parameter: float = 1.0
+    label_smoothing: float = 0.0
+    input_noise: float = 0.0
+    input_mask: float = 0.0
+    mixup: float = 0.0
+    seed: int = 0
+
+    def trainer(self, network: Network, loss: str, rule: str, batch_size: int, n_threads: int) -> core.Trainer:
+        """The core's trainer for a run of ``network`` with this method."""
+        trainer = core.Trainer(
+            network.plan,
+            loss,
+            rule,
+            batch_size,
+            n_threads,
+            dropout=self.dropout or None,
+            layer_rates=self.layer_rates or None,
+            max_grad_norm=self.max_grad_norm,
+        )
+        trainer.cancel = CANCEL.get()
+        return trainer
+
+    def constants(self) -> dict[str, Any]:
+        """Arguments of ``Trainer.epoch`` that stay the same in all epochs."""
+        names = ("loss_parameter", "label_smoothing", "input_noise", "input_mask", "seed")
+        return {name: getattr(self, name) for name in names}
+
+    def mix(self, t: int, n_steps: int) -> np.ndarray | None:
+        """Mixup's weights (n_steps,) of the steps after update ``t``; None without mixup."""
+        if not self.mixup:
+            return None
+        words = [self.seed & 0xFFFFFFFF, self.seed >> 32, t & 0xFFFFFFFF]
+        return np.random.RandomState(words).beta(self.mixup, self.mixup, n_steps)
+
+
+PLAIN = Method()
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Rows that are not trained on, scored after each epoch.
+
+    Parameters
+    ----------
+    score : callable (network) -> (score, loss)
+        A NaN score is ignored.
+    controls_stopping : bool, default=True
+        The score decides when to stop, and the run returns the parameters that scored best. Otherwise scores are only
+        recorded, and a run that diverges falls back on the best parameters.
+    """
+
+    score: Callable[[Network], tuple[float, float]]
+    controls_stopping: bool = True
+
+
+class Observer(Protocol):
+    """Is told of each epoch, or each iteration of L-BFGS, and may end the run. An exception that it raises ends the run too.
+
+    Each epoch that begins also ends, unless an error or Ctrl-C ends the run.
+    """
+
+    def epoch_begins(self) -> None:
+        """An epoch is about to begin."""
+
+    def epoch_ends(self, parameters: np.ndarray, statistics: np.ndarray) -> bool:
+        """An epoch has ended, and is in the record; returns whether to stop.
+
+        parameters, statistics: what the run would return if it ended here. The next epoch overwrites them.
+        """
+
+
+# --- what a run reports --------------------------------------------------------------------------------------
+
+
+@dataclass
+class Record:
+    """What a run reports, and what ``warm_start`` and ``partial_fit`` continue."""
+
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+    loss_curve: list[float] = field(default_factory=list)
+    validation_scores: list[float] = field(default_factory=list)
+    validation_loss_curve: list[float] = field(default_factory=list)
+    best_loss: float = np.inf
+    best_score: float = -np.inf
+    #: Epoch of this run that gave best_score; 0 if an earlier run did.
+    best_epoch: int = 0
+    no_improvement: int = 0
+    samples_seen: int = 0
+    n_epochs: int = 0
+    #: Why the run ended: 'plateau', 'max_iter', 'planned' (max_iter, as the schedule has it), 'single_epoch', 'stopped' (by its
+    #: observer), 'interrupted', 'diverged'.
+    ended: str = ""
+    #: Learning rate and layers of a run that diverged.
+    divergence: str = ""
+    #: The optimizer's averages have overflowed, though the parameters are finite: its steps are 0 from then on.
+    optimizer_overflowed: bool = False
+    #: Settings of the caller that rates, losses and scores depend on; the next run compares them with its own.
+    terms: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def snapshot(self) -> dict[str, Any]:
+        """The present state: the lengths of the lists, and the other values."""
+        return {name: len(value) if isinstance(value, list) else value for name, value in vars(self).items()}
+
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        """Remove what was added after the snapshot."""
+        for name, value in snapshot.items():
+            if isinstance(current := getattr(self, name), list):
+                del current[value:]
+            else:
+                setattr(self, name, value)
+
+
+@dataclass
+class OptimizerState:
+    """The optimizer's memory between calls of ``partial_fit``.
+
+    Parameters
+    ----------
+    rule : str
+        The core's update rule.
+    arrays : ndarray of shape (n_state, n_parameters)
+    n_updates : int
+    seed : int or None
+        Key of the numbers drawn by position (``Method.seed``), whose counter is ``n_updates``; None if none were drawn.
+    """
+
+    rule: str
+    arrays: np.ndarray
+    n_updates: int = 0
+    seed: int | None = None
+
+    @classmethod
+    def new(cls, rule: str, network: Network) -> OptimizerState:
+        """The state before the first update."""
+        return cls(rule, np.zeros((core.OPTIMIZERS[rule], network.n_parameters), dtype=network.dtype))
+
+    def fits(self, rule: str, network: Network) -> bool:
+        """Whether ``rule`` on ``network`` can continue from this state."""
+        shape = (core.OPTIMIZERS[rule], network.n_parameters)
+        return self.rule == rule and self.arrays.shape == shape and self.arrays.dtype == network.dtype
+
+    def reset(self) -> None:
+        """Forget all updates."""
+        self.arrays[...], self.n_updates = 0, 0
+
+
+# --- the run -------------------------------------------------------------------------------------------------
+
+
+@dataclass(kw_only=True)
+class Run:
+    """Everything that a training run needs, and its state; by itself a run of L-BFGS.
+
+    The network is trained in place, and the record grows.
+
+    Parameters
+    ----------
+    network : Network
+    loss : str
+        The core's name of it.
+    data : TrainingData
+    settings : Settings
+    rng : RandomState
+        Draws the order of the rows.
+    record : Record
+    hyperparameters : Hyperparameters
+    method : Method
+    n_threads : int, default=1
+    observer : Observer, default=None
+    """
+
+    network: Network
+    loss: str
+    data: TrainingData
+    settings: Settings
+    rng: np.random.RandomState
+    record: Record = field(default_factory=Record)
+    hyperparameters: Hyperparameters = field(default_factory=Hyperparameters)
+    method: Method = PLAIN
+    n_threads: int = 1
+    observer: Observer | None = None
+
+    def as_if_ended(self, parameters: np.ndarray, statistics: np.ndarray) -> Self:
+        """The run as if it ended now, with these parameters: a copy that further epochs do not change."""
+        network = self.network.copy()
+        network.parameters[:], network.statistics[:] = parameters, statistics
+        return replace(self, network=network, rng=copy.deepcopy(self.rng))
+
+
+@dataclass(kw_only=True)
+class StochasticRun(Run):
+    """A run of a stochastic solver.
+
+    Parameters
+    ----------
+    schedule : Schedule
+        Learning rates.
+    optimizer : OptimizerState
+    validation : Validation, default=None
+    """
+
+    schedule: Schedule
+    optimizer: OptimizerState
+    validation: Validation | None = None
+
+    def as_if_ended(self, parameters: np.ndarray, statistics: np.ndarray) -> Self:
+        """As for L-BFGS, with a copy of the optimizer's memory."""
+        return replace(super().as_if_ended(parameters, statistics), optimizer=copy.deepcopy(self.optimizer))
+
+
+# --- divergence ----------------------------------------------------------------------------------------------
+
+
+class DivergenceError(ValueError):
+    """Parameters became infinite or NaN."""
+
+
+def non_finite_message(when: str, advice: str = "scale the input, or lower learning_rate_init") -> str:
+    """Error message for parameters that are not finite; the first sentence is scikit-learn's."""
+    return (
+        "Solver produced non-finite parameter weights. The input data may contain large values and need to be "
+        f"preprocessed. It happened {when}: {advice}."
+    )
+
+
+def is_finite(network: Network) -> bool:
+    """Whether all parameters and running averages are finite."""
+    return all_finite(network.parameters) and all_finite(network.statistics)
+
+
+def non_finite_layers(network: Network) -> list[int]:
+    """Layers, from 0, with parameters or running averages that are not finite."""
+    groups = (network.coefs, network.intercepts, network.scales, network.means, network.variances)
+    return sorted({layer for arrays in groups for layer, array in enumerate(arrays) if not all_finite(array)})
