@@ -79,9 +79,7 @@ def to_sklearn(estimator: Any) -> Any:
     if any(rate != 1 for rate in estimator.layer_rates_):
         lost.append(f"layer_rates_={estimator.layer_rates_}")
     if lost:
-        warn(
-            f"scikit-learn lacks {', '.join(lost)}; it takes its defaults instead. They affect further training only."
-        )
+        warn(f"scikit-learn lacks {', '.join(lost)}; it takes its defaults instead. They affect further training only.")
     _copy_shared(estimator, other)
     other.coefs_, other.intercepts_ = _split(network.parameters, network)
     other._best_coefs, other._best_intercepts = _split(network.parameters, network)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import pickle
 import re
-import sys
 import warnings
 from pathlib import Path
 
@@ -335,9 +334,7 @@ def test_stop_iteration_is_an_error_in_every_solver():
     """SciPy would take it for the end of the run."""
     X, y = classification(2)
     for solver, error in [("adam", StopIteration), ("lbfgs", RuntimeError)]:
-        model = MLPClassifier(**SMALL, solver=solver).set_callbacks(
-            Recorder(("end", "epoch"), error=StopIteration)
-        )
+        model = MLPClassifier(**SMALL, solver=solver).set_callbacks(Recorder(("end", "epoch"), error=StopIteration))
         with pytest.raises(error):
             model.fit(X, y)
         assert not hasattr(model, "network_")
@@ -440,9 +437,7 @@ def test_ensemble_has_a_task_for_each_member(cls, members):
     X, y = data_of(cls)
     member = cls._member_class(**{**SMALL, "max_iter": 6})
     recorder, passed = Recorder(), PassedOn()
-    ensemble = (
-        cls(member, 3, members=members, n_jobs=2, random_state=0).set_callbacks(recorder, passed).fit(X, y)
-    )
+    ensemble = cls(member, 3, members=members, n_jobs=2, random_state=0).set_callbacks(recorder, passed).fit(X, y)
     assert sorted(call for call in recorder.calls if call[0] == "end") == [
         ("end", "fit", 0),
         *[("end", "member", k) for k in range(3)],
