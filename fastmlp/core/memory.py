@@ -7,7 +7,6 @@ import sys
 import numpy as np
 
 ALIGNMENT = 64  # bytes: one cache line, one AVX-512 vector
-_WORTH_ASKING = 2**30  # bytes
 # Up to this size, np.isfinite is faster than a sum.
 _SMALL = 10_000
 
@@ -27,26 +26,6 @@ def aligned_copy(values: np.ndarray, dtype: np.dtype | str | None = None) -> np.
     copy = aligned_empty(values.size, values.dtype if dtype is None else dtype)
     copy[:] = values
     return copy
-
-
-def claim_memory(n_bytes: int, purpose: str) -> None:
-    """Ask for so much memory at once, and give it back: what cannot be had is refused before hours of drawing or training.
-
-    Raises
-    ------
-    MemoryError
-        If the system refuses; the message has ``purpose`` and the figure.
-    """
-    if n_bytes < _WORTH_ASKING:
-        return
-    try:
-        if n_bytes > sys.maxsize:
-            raise MemoryError
-        np.empty(n_bytes, dtype=np.uint8)
-    except MemoryError:
-        raise MemoryError(
-            f"{purpose} needs at least {n_bytes / 2**30:,.1f} GiB of memory, and could not get it."
-        ) from None
 
 
 def all_finite(array: np.ndarray) -> bool:
