@@ -16,7 +16,6 @@ import secrets
 import stat
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import pairwise
 from numbers import Integral, Real
 from typing import Any, NamedTuple, TypeVar
 
@@ -38,6 +37,8 @@ _TYPES = {
     "BOOL": "bool", "I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64", "U8": "uint8", "U16": "uint16", "U32": "uint32",
     "U64": "uint64", "F16": "float16", "F32": "float32", "F64": "float64",
 }  # fmt: skip
+# A network's arrays, one of each per layer: three of parameters, two of statistics.
+_ARRAYS = ("coefs", "intercepts", "scales", "means", "variances")
 #: Largest count in a file: the core counts in 64 bits.
 MAX_COUNT = 2**62
 #: Most brackets, colons and commas in a description: each may cost 64 bytes when it is parsed. The record of 400,000 epochs fits.
@@ -352,9 +353,7 @@ def describe_network(network: Any, prefix: str = "") -> tuple[dict[str, Any], di
         "residual": network.residual,
     }
     arrays = {
-        f"{prefix}{name}.{layer}": array
-        for name in ("coefs", "intercepts", "scales", "means", "variances")
-        for layer, array in enumerate(getattr(network, name))
+        f"{prefix}{name}.{layer}": array for name in _ARRAYS for layer, array in enumerate(getattr(network, name))
     }
     return description, arrays
 
@@ -377,28 +376,21 @@ def network_state(fields: Fields, tensors: Tensors, prefix: str = "") -> dict[st
     batch_norm, residual = fields.flag("batch_norm"), fields.flag("residual")
     fields.end()
 
-    hidden = sizes[1:-1] if batch_norm else []
-    shapes: dict[str, list[tuple[int, ...]]] = {
-        "coefs": list(pairwise(sizes)),
-        "intercepts": [(size,) for size in sizes[1:]],
-        **{name: [(size,) for size in hidden] for name in ("scales", "means", "variances")},
-    }
-    for name, of_layers in shapes.items():
-        for layer, shape in enumerate(of_layers):
+    layout = core.parameter_layout(sizes, batch_norm)
+    for name in _ARRAYS:
+        for layer in range(len(getattr(layout, name))):
+            shape = (sizes[layer], sizes[layer + 1]) if name == "coefs" else (sizes[layer + 1],)
             tensors.require(f"{prefix}{name}.{layer}", (dtype,), shape)
 
-    def joined(*names: str) -> np.ndarray:
+    def joined(names: tuple[str, ...], n: int) -> np.ndarray:
         """The arrays in one array. Each is read into its place, so that only one layer is held twice."""
-        parts = [(f"{prefix}{name}.{layer}", shape) for name in names for layer, shape in enumerate(shapes[name])]
-        flat, start = aligned_empty(sum(int(np.prod(shape, dtype=object)) for _, shape in parts), dtype), 0
-        for name, _ in parts:
-            array = tensors.read(name).ravel()
-            flat[start : start + array.size] = array
-            start += array.size
-            del array  # before the next one is read
+        flat = aligned_empty(n, dtype)
+        for name in names:
+            for layer, place in enumerate(getattr(layout, name)):
+                flat[place] = tensors.read(f"{prefix}{name}.{layer}").ravel()
         return flat
 
-    statistics = joined("means", "variances")
+    statistics = joined(_ARRAYS[3:], layout.n_statistics)
     if (np.split(statistics, 2)[1] < 0).any():
         raise FileFormatError(f"tensors {prefix}variances must hold no negative numbers")
     return {
@@ -408,7 +400,7 @@ def network_state(fields: Fields, tensors: Tensors, prefix: str = "") -> dict[st
         "dtype": dtype,
         "batch_norm": batch_norm,
         "residual": residual,
-        "parameters": joined("coefs", "intercepts", "scales"),
+        "parameters": joined(_ARRAYS[:3], layout.n_parameters),
         "statistics": statistics,
     }
 
