@@ -1,5 +1,5 @@
 /* cpu.h: what the running CPU and its operating system can do. Never compiled with an instruction set's flags.
- * Included by dispatch.c only; each test is named in isa.def.
+ * Each test is named in isa.def.
  */
 #ifndef FM_CPU_H
 #define FM_CPU_H

@@ -1,7 +1,4 @@
-/* dispatch.c: which tables this build holds and which of them the running CPU can use. FASTMLP_ISA is read by the
- * caller
- * (_plan.pyx), which can say what is wrong with it.
- */
+/* dispatch.c: the tables of this build, and whether the running CPU can use them. */
 #include "cpu.h"
 #include "fastmlp.h"
 

@@ -1,14 +1,15 @@
-/* fastmlp.h: the contract between the C kernels and whoever drives them (fastmlp/core/_trainer.pyx). Reads as the table
- * of contents: names, data structures, and one table of kernels per instruction set and element type.
+/* fastmlp.h: the contract between the C kernels and fastmlp/core. Read it as the table of contents: names, data
+ * structures, and one table of kernels per instruction set and element type.
  *
- * The kernels are single-threaded, allocate nothing and keep no state. Work is split over threads by the caller: by
- * rows of the batch along the network, by blocks of weights across the batch.
+ * Kernels run on one thread, allocate nothing and keep no state. The caller splits the work over threads: the forward
+ * and backward pass by rows of the batch, the update by blocks of weights.
  *
  * Letters: B batch rows, I fan-in, O fan-out; x input (B, I), W weights (I, O), b bias (O), z = x W + b, y = f(z);
- * dz, dW: gradients of the loss. `real` is the table's element type, behind void * here.
- * Panels: see gemm.h. `panel` columns each; a matrix of C columns takes ceil(C / panel) of them, `stride` reals apart.
- * Unless a contract says otherwise: sizes may be any number >= 0; nothing outside the stated output is written; buffers
- * must be aligned to 64 bytes where they hold panels and to their element elsewhere; NaN propagates.
+ * dz, dW: gradients of the loss. `real` is the table's element type, void * here. p: number of a panel.
+ * Panels (gemm.h) have `panel` columns each: a matrix of C columns takes ceil(C / panel) of them, `stride` reals apart.
+ *
+ * Unless a kernel says otherwise: sizes may be any number >= 0; it writes nothing but the stated output; inputs and
+ * outputs do not overlap; buffers are aligned to 64 bytes if they hold panels, else to their element; NaN propagates.
  */
 #ifndef FASTMLP_H
 #define FASTMLP_H
@@ -16,13 +17,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define FM_BLOCK_ROWS 32 /* rows of a weight panel that are updated as one piece, on every instruction set */
+#define FM_BLOCK_ROWS 32 /* rows of a block of weights: one call of update, on every instruction set */
 #define FM_CHUNK_ROWS                                                                                                  \
     128                /* rows that pass through the network together in one thread: their activations stay in L2      \
                         */
 #define FM_MAX_STATE 3 /* arrays of optimizer state */
-#define FM_CONSTANTS 8 /* numbers that an update rule computes once per step */
-#define FM_NORM_EPSILON 1e-5 /* beside the variance, in batch normalisation */
+#define FM_CONSTANTS 8 /* constants that an update rule computes once per step */
+#define FM_NORM_EPSILON 1e-5 /* added to the variance in batch normalisation */
 
 /* ---- Names, from the .def files ------------------------------------------------------------------------------- */
 
@@ -60,88 +61,85 @@ enum fm_math {
 
 /* ---- Data ------------------------------------------------------------------------------------------------------ */
 
-/* Where random numbers are drawn: see random.h. */
+/* Position in the random streams: see random.h. */
 typedef struct fm_rng {
     uint32_t key[2], step;
-    ptrdiff_t row; /* of the batch: the first of the rows that are at hand */
+    ptrdiff_t row; /* number within the batch of the first row of the matrices */
 } fm_rng;
 
-/* Streams of random numbers: dropout on what enters layer l takes stream l, the input's noise and mask these. */
+/* Streams of random numbers. Dropout of the input of layer l has stream l. */
 enum { FM_STREAM_NOISE = 0x40000000, FM_STREAM_MASK };
 
-/* Batch normalisation (Ioffe and Szegedy 2015) of one layer, between its product and its activation:
- * xhat = (z - mean) / sqrt(variance + epsilon) over the batch, u = scale xhat + b. All vectors (O,), padded to whole
- * panels. */
+/* Batch normalisation (Ioffe and Szegedy 2015) of one layer: z = x W, xhat = (z - mean) / sqrt(variance + epsilon) over
+ * the batch, u = scale xhat + b, y = f(u). Vectors (O,), padded to whole panels. */
 typedef struct fm_batch_norm {
     void *scale, *scale_state[FM_MAX_STATE];
-    void *running_mean, *running_variance; /* running averages, for prediction; the variance is the unbiased one */
-    void *batch_mean, *batch_variance;     /* what the batch at hand adds to them */
-    void *inverse_std;                     /* 1 / sqrt(variance + epsilon) of the batch at hand */
-    void *d_scale, *d_b;                   /* gradients of its loss */
+    void *running_mean, *running_variance; /* for prediction; the unbiased variance */
+    void *batch_mean, *batch_variance;     /* of this batch, for the running statistics */
+    void *inverse_std;                     /* 1 / sqrt(variance + epsilon) of this batch */
+    void *d_scale, *d_b;                   /* gradients of the loss */
 } fm_batch_norm;
 
-/* One dense layer, y = f(u), u = x W + b. Matrices over the batch lie in panels `stride` apart, W and the state in
- * panels of I rows, without gaps. What is NULL or 0 is not there. */
+/* One dense layer, y = f(u), u = x W + b. Matrices over the batch are in panels `stride` apart; W and its state in
+ * panels without gaps. Optional members are NULL or 0. */
 typedef struct fm_layer {
     ptrdiff_t fan_in, fan_out;
-    int activation;              /* f; identity for the output layer, whose output activation belongs to the loss */
-    int residual;                /* what leaves the layer is f(u) + x; I = O */
+    int activation;              /* f; identity for the output layer: its output activation belongs to the loss */
+    int residual;                /* out = y + x; I = O */
     void *W, *b;                 /* (I, O) and (O,), columns padded to whole panels */
     void *W_state[FM_MAX_STATE]; /* like W */
     void *b_state[FM_MAX_STATE]; /* like b */
     fm_batch_norm *norm;         /* u = batch normalisation of x W; z then holds xhat */
-    const void *scale, *shift;   /* u = scale x W + shift instead: a normalisation that no longer changes */
-    void *x, *z, *y, *dz;        /* (B, I), (B, O) ...; z (which holds u) only where the derivative is taken from it */
-    void *out;                   /* (B, O): what leaves, x of the next layer; y itself, but for residual and dropout */
-    void *dout;                  /* (B, O): gradient of what leaves, kept where the layer is residual */
-    void *dropout_mask;          /* (B, O): dropout's factors on what leaves, 0 or 1 / (1 - rate) */
-    double dropout_rate;         /* of that dropout */
+    const void *scale, *shift;   /* u = scale x W + shift: batch normalisation by running statistics */
+    void *x, *z, *y, *dz;        /* (B, I), (B, O) ...; z, which holds u, only if the derivative is a function of u */
+    void *out;          /* (B, O): the layer's output, x of the next layer; y itself without residual or dropout */
+    void *dout;         /* (B, O): gradient of out; residual layers only */
+    void *dropout_mask; /* (B, O): dropout's factors of out, 0 or 1 / (1 - rate) */
+    double dropout_rate;
     const fm_rng *rng;
     uint32_t stream;
 } fm_layer;
 
-/* Rows of the caller's data: X is dense (any strides, in elements) or CSR. */
+/* The caller's data X: dense (any strides, in elements) or CSR. */
 typedef struct fm_rows {
     const void *data;             /* float or double: is_double */
-    const void *indices, *indptr; /* CSR only, int32 or int64: is_int64 */
+    const void *indices, *indptr; /* CSR only; int32 or int64: is_int64 */
     ptrdiff_t row_stride, column_stride, columns;
     int is_double, is_sparse, is_int64;
 } fm_rows;
 
-/* Stored elements of some rows of CSR data by column: column first_column + c holds elements indptr[c] .. indptr[c +
- * 1], rows rising. */
+/* CSC of some rows and columns: column first_column + c has elements indptr[c] .. indptr[c + 1], rows in order. */
 typedef struct fm_csc {
     ptrdiff_t first_column, *indptr;
-    int32_t *indices; /* counted from the first of the rows */
+    int32_t *indices; /* row, counted from the first of the rows */
     void *data;       /* reals */
 } fm_csc;
 
-/* The caller's targets and weights, by row number; order maps the batch's rows to row numbers (NULL: row0, row0 + 1,
- * ...). */
+/* The caller's targets and sample weights, by row number. */
 typedef struct fm_targets {
     const ptrdiff_t *classes; /* CLASS losses */
     const void *values;       /* VALUE losses: (rows, O), reals */
     const double *weights;    /* NULL: ones */
     double parameter;         /* of the loss: quantile, delta */
-    double smoothing;         /* label smoothing (Szegedy et al. 2016): what is shared out evenly over the classes */
-    double mix;               /* mixup (Zhang et al. 2018): a row counts so much, its partner the rest; 1 without */
+    double smoothing;         /* label smoothing (Szegedy et al. 2016): share spread evenly over the classes */
+    double mix;               /* mixup (Zhang et al. 2018): weight of a row; its partner has the rest; 1: no mixup */
 } fm_targets;
 
-/* What is done to the rows of the input while they are gathered, in this order; 0 does nothing. */
+/* Augmentation of the input, applied in this order; 0: none. */
 typedef struct fm_augment {
-    double noise;   /* standard deviation of what is added */
-    double mask;    /* share of the numbers that become 0 */
-    double dropout; /* dropout: share that become 0, the others growing by 1 / (1 - rate) */
+    double noise;   /* standard deviation of the noise added */
+    double mask;    /* share of the numbers set to 0 */
+    double dropout; /* rate: share set to 0, the others times 1 / (1 - rate) */
 } fm_augment;
 
 /* One step's hyperparameters. */
 typedef struct fm_hyper {
     double learning_rate, momentum, beta_1, beta_2, epsilon, rho, weight_decay;
     double l1, l2;          /* penalty = l1 sum |W| + l2 / 2 sum W^2 */
-    double clip;            /* the gradient is multiplied by this; 1 without clipping */
-    double weight_sum;      /* of the batch: divides the gradient and the penalty */
-    double penalty_scale;   /* what the step's penalty counts in the epoch's sum */
-    double norm_momentum;   /* what the batch counts in the running averages of batch normalisation */
+    double clip;            /* factor of the gradient; 1 without clipping */
+    double weight_sum;      /* sum of the batch's sample weights; divides the gradient and the penalty */
+    double penalty_scale;   /* factor of the step's penalty in the epoch's sum */
+    double norm_momentum;   /* weight of the batch in the running statistics */
     ptrdiff_t t;            /* number of this update, from 1 */
     double c[FM_CONSTANTS]; /* filled by optimizers[].prepare */
 } fm_hyper;
@@ -150,7 +148,7 @@ typedef struct fm_hyper {
 
 typedef struct fm_activation_row {
     const char *name;
-    int from_input;                                               /* the derivative wants z, not y */
+    int from_input;                                               /* the derivative is a function of x, not y */
     void (*forward)(void *y, const void *x, ptrdiff_t n);         /* y may be x */
     void (*derivative)(void *d, const void *x_or_y, ptrdiff_t n); /* d *= f' */
 } fm_activation_row;
@@ -179,112 +177,120 @@ typedef struct fm_math_row {
 typedef struct fm_kernels {
     const char *isa;
     int element_size, vector, panel; /* bytes; reals in a vector; columns of a panel */
+    ptrdiff_t scratch_size;          /* reals of scratch that backward and forward_unpacked need */
 
-    /* gather: P[r, :] = X[order[r], :] for r < rows; order = NULL means X[first + r, :]
-     * P (rows, columns) in panels, converted to real; columns that pad the last panel become 0.
-     * oracle: numpy indexing */
+    /* ---- Input */
+
+    /* gather: P[r, :] = X[order[r], :] for r < rows; order NULL: X[first + r, :]
+     * P (rows, columns) in panels, converted to real; columns that pad the last panel become 0. oracle: NumPy indexing
+     */
     void (*gather)(void *P, const fm_rows *X, const ptrdiff_t *order, ptrdiff_t first, ptrdiff_t rows,
                    ptrdiff_t stride);
 
-    /* augment: the gathered rows P (rows, columns), from row `first` of the micro-batch, in place: P = mix P + (1 -
-     * mix) Q, Q the partners' rows (NULL: none); then `settings`. oracle: augment */
+    /* augment: P = mix P + (1 - mix) Q, then noise, mask and dropout by `settings`, in place
+     * P (rows, columns) in panels, from row `first` of the micro-batch; Q (NULL: none) the partners' rows.
+     * oracle: augment */
     void (*augment)(void *P, const void *Q, double mix, const fm_augment *settings, const fm_rng *rng, ptrdiff_t first,
                     ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t stride);
 
     /* scatter: M[r, c] = P[r, c]; M (rows, columns) row-major without gaps. The inverse of gather. */
     void (*scatter)(void *M, const void *P, ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t stride);
 
-    /* forward: y[r] = f(x[r] W + b), z[r] = x[r] W + b if z is not NULL, and what leaves the layer, for rows
-     * first <= r < first + rows, panels p0 <= p < p1 of the outputs that there are. With norm: z[r] = x[r] W only, the
-     * rest is batch_norm_forward's. numerics: z is b followed by one chain of multiply-adds in the order of I. oracle:
-     * forward */
-    void (*forward)(const fm_layer *layer, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t first, ptrdiff_t rows,
-                    ptrdiff_t stride);
-
-    /* forward_csr: forward of the first layer without gather: x[r] = X[order[r], :], or X[first_row + r, :], canonical
-     * CSR numerics: the same chains without the links where x is 0. oracle: forward */
-    void (*forward_csr)(const fm_layer *layer, const fm_rows *X, const ptrdiff_t *order, ptrdiff_t first_row,
-                        ptrdiff_t first, ptrdiff_t rows, ptrdiff_t stride);
-
-    /* csr_to_csc: the rows' elements in columns c0 .. c1, by column; C has room for c1 - c0 + 1 starts and all
-     * elements. */
+    /* csr_to_csc: C = columns c0 .. c1 of the rows X[order[r], :], or X[first_row + r, :]
+     * C has room for c1 - c0 + 1 indptr and all elements. */
     void (*csr_to_csc)(fm_csc *C, const fm_rows *X, const ptrdiff_t *order, ptrdiff_t first_row, ptrdiff_t rows,
                        ptrdiff_t c0, ptrdiff_t c1);
 
-    /* gradient_csr: G (n, panel) = (accumulate ? G : 0) + x[:, i0 .. i0 + n]^T dz, dz one panel. Then update with batch
-     * = 0 and accumulate = 1 applies the rule. numerics: as in update, without the links where x is 0. oracle: gradient
-     */
-    void (*gradient_csr)(void *G, const fm_csc *C, const void *dz, ptrdiff_t i0, ptrdiff_t n, int accumulate);
+    /* ---- Forward */
 
-    /* batch_norm_forward: panel p of z, all `batch` rows: xhat in z's place, y = f(scale xhat + b), what leaves, the
-     * batch's averages. numerics: sums over rows in four chains (row % 4), (0 + 1) + (2 + 3). oracle: normalise */
+    /* forward: z = x W + b (if z is not NULL), y = f(z), out, for rows first <= r < first + rows, panels p0 <= p < p1
+     * With norm: z = x W only; batch_norm_forward does the rest.
+     * numerics: z is b plus one chain of multiply-adds in the order of I. oracle: forward */
+    void (*forward)(const fm_layer *layer, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t first, ptrdiff_t rows,
+                    ptrdiff_t stride);
+
+    /* forward_csr: forward of the first layer without gather: x[r] = X[order[r], :], or X[first_row + r, :]
+     * X canonical CSR. numerics: as forward, without the multiply-adds whose x is 0. oracle: forward */
+    void (*forward_csr)(const fm_layer *layer, const fm_rows *X, const ptrdiff_t *order, ptrdiff_t first_row,
+                        ptrdiff_t first, ptrdiff_t rows, ptrdiff_t stride);
+
+    /* batch_norm_forward: panel p, all `batch` rows: xhat in z's place, y = f(scale xhat + b), out, batch statistics
+     * numerics: sums over rows in four chains (row % 4), (0 + 1) + (2 + 3). oracle: normalise */
     void (*batch_norm_forward)(const fm_layer *layer, ptrdiff_t p, ptrdiff_t batch, ptrdiff_t stride);
 
-    /* update_running_statistics: panel p of the running averages moves towards the batch's. oracle: normalise */
+    /* update_running_statistics: running += norm_momentum (batch - running), panel p. oracle: running */
     void (*update_running_statistics)(const fm_layer *layer, ptrdiff_t p, const fm_hyper *hyper);
 
-    /* loss_gradient: dz[r] = weight dJ/dz of row r, in z's place, and value[r] = the row's loss, unweighted. z in
-     * panels, row r at first + r; the targets of row order[r] (NULL: first_target + r), with mixup those of partner[r]
-     * too. scratch: 2 rows (O + 1) reals. oracle: LOSSES */
+    /* fold_batch_norm: scale = gamma / sqrt(variance + FM_NORM_EPSILON), shift = b - mean scale, n numbers each
+     * Gives a layer's scale and shift. oracle: normalise_fixed */
+    void (*fold_batch_norm)(void *scale, void *shift, const void *gamma, const void *b, const void *mean,
+                            const void *variance, ptrdiff_t n);
+
+    /* forward_row: out (in y) for one row x; W and b row-major without gaps. numerics: the same bits as forward */
+    void (*forward_row)(const fm_layer *layer, void *y, const void *x);
+
+    /* forward_unpacked: panels p0 <= p < p1 of out (in y); x and y in panels, W and b row-major without gaps
+     * scratch: scratch_size reals, aligned. numerics: the same bits as forward */
+    void (*forward_unpacked)(const fm_layer *layer, void *scratch, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t rows,
+                             ptrdiff_t stride);
+
+    /* ---- Loss */
+
+    /* loss_gradient: dz[r] = weight dJ/dz of row r, in place of z; value[r] = the row's loss, unweighted
+     * z in panels, row r at first + r. Targets of row order[r] (NULL: first_target + r), with mixup of partner[r] too.
+     * scratch: 2 rows (O + 1) reals. oracle: LOSSES */
     void (*loss_gradient)(int loss, void *z, double *value, void *scratch, const fm_targets *targets,
                           const ptrdiff_t *order, const ptrdiff_t *partner, ptrdiff_t first_target, ptrdiff_t first,
                           ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t stride);
 
-    /* loss_value: value[r] alone, from a = output(z), row-major without gaps, which it overwrites.
+    /* loss_value: value[r] from a = output(z), row-major without gaps, which it overwrites
      * scratch: rows (O + 1) reals. oracle: LOSSES */
     void (*loss_value)(int loss, void *a, double *value, void *scratch, const fm_targets *targets,
                        ptrdiff_t first_target, ptrdiff_t rows, ptrdiff_t columns);
 
-    /* backward: below.dz[r] = (layer.dz[r] W^T) * f'(below)[r], f' from below's y or z; before f', what residual and
-     * dropout make of it; panels p0 <= p < p1 of below that there are. With below.norm: without f', the rest is
-     * batch_norm_backward's. scratch: scratch of `scratch_size` reals, aligned. numerics: one chain in the order of O.
-     * oracle: backward */
+    /* ---- Backward */
+
+    /* backward: below.dz = (layer.dz W^T) * f'(below), f' from below's y or z; residual and dropout come before f'
+     * Rows first <= r < first + rows, panels p0 <= p < p1 of below. With below.norm: no f'; batch_norm_backward does
+     * the rest. scratch: scratch_size reals, aligned. numerics: one chain in the order of O. oracle: gradients */
     void (*backward)(const fm_layer *layer, const fm_layer *below, void *scratch, ptrdiff_t p0, ptrdiff_t p1,
                      ptrdiff_t first, ptrdiff_t rows, ptrdiff_t stride);
 
-    /* batch_norm_backward: panel p of dz, gradient of y, becomes that of z; d_scale and d_b are its sums. oracle:
-     * normalise_gradient */
+    /* batch_norm_backward: dz, panel p, from the gradient of y to that of z, in place; d_scale and d_b
+     * oracle: normalise_gradient */
     void (*batch_norm_backward)(const fm_layer *layer, ptrdiff_t p, ptrdiff_t batch, ptrdiff_t stride);
+
+    /* gradient_csr: G (n, panel) = (accumulate ? G : 0) + x[:, i0 .. i0 + n]^T dz; dz one panel
+     * update with batch = 0 and accumulate = 1 then applies the rule.
+     * numerics: as update, without the multiply-adds whose x is 0. oracle: gradients */
+    void (*gradient_csr)(void *G, const fm_csc *C, const void *dz, ptrdiff_t i0, ptrdiff_t n, int accumulate);
+
+    /* ---- Update */
 
     /* update: one block of weights, rows i0 <= i < i0 + n (i0 a multiple of FM_BLOCK_ROWS, n <= FM_BLOCK_ROWS), panel p
      *     G  = (accumulate ? G : 0) + x[:, i]^T dz[:, p]         over all `batch` rows
      *     g  = (G + l2 W + l1 sign(W)) clip / weight_sum
      *     W, state = rule(W, state, g);  penalty[column] += penalty_scale * column's penalty, before the update
-     * After every 128th update what is subnormal in an average of gradients becomes 0.
-     * rule < 0: stops after G (before the last micro-batch). G: FM_BLOCK_ROWS * panel reals, the caller's.
-     * numerics: G is one chain in the order of the batch. oracle: gradient, OPTIMIZERS */
+     * Every 128th update flushes subnormal numbers in averages of gradients to 0.
+     * rule < 0: G only (not the batch's last micro-batch). G: FM_BLOCK_ROWS * panel reals of the caller's.
+     * numerics: G is one chain in the order of the batch. oracle: gradients, OPTIMIZERS, flush_subnormals */
     void (*update)(const fm_layer *layer, void *G, double *penalty, ptrdiff_t i0, ptrdiff_t n, ptrdiff_t p,
                    ptrdiff_t batch, ptrdiff_t stride, int accumulate, int rule, const fm_hyper *hyper);
 
-    /* sum_squared_gradient: sum[column] = sum of g^2 over the block's rows, g as in update with clip = 1, from a G that
-     * is done. n = 0: a vector without penalty. numerics: squares and sums in double, in the order of the rows. oracle:
-     * loss_gradient */
-    void (*sum_squared_gradient)(const fm_layer *layer, const void *G, double *sum, ptrdiff_t i0, ptrdiff_t n,
-                                 ptrdiff_t p, const fm_hyper *hyper);
-
-    /* update_bias: the same for panel p of b, without penalty: G = sum over the batch of dz; with norm, its d_b. G:
-     * panel reals.
+    /* update_bias: the same for panel p of b, without penalty: G = sum over the batch of dz, or norm's d_b; panel reals
      */
     void (*update_bias)(const fm_layer *layer, void *G, ptrdiff_t p, ptrdiff_t batch, ptrdiff_t stride, int accumulate,
                         int rule, const fm_hyper *hyper);
 
-    /* update_scale: the same for panel p of norm's scale: G = d_scale. */
+    /* update_scale: the same for panel p of norm's scale: G = d_scale */
     void (*update_scale)(const fm_layer *layer, void *G, ptrdiff_t p, int rule, const fm_hyper *hyper);
 
-    /* fold_batch_norm: scale = gamma / sqrt(variance + FM_NORM_EPSILON), shift = b - mean scale, n numbers each: a
-     * normalisation by running averages as a layer's scale and shift. oracle: normalise_fixed */
-    void (*fold_batch_norm)(void *scale, void *shift, const void *gamma, const void *b, const void *mean,
-                            const void *variance, ptrdiff_t n);
+    /* sum_squared_gradient: sum[column] = sum of g^2 over a block's rows; g of update with clip = 1, from a finished G
+     * n = 0: a vector without penalty. numerics: in double, in the order of the rows. oracle: clip */
+    void (*sum_squared_gradient)(const fm_layer *layer, const void *G, double *sum, ptrdiff_t i0, ptrdiff_t n,
+                                 ptrdiff_t p, const fm_hyper *hyper);
 
-    /* forward_row: what leaves the layer, in y, for one row x, from row-major W and b without gaps: nothing is packed.
-     * numerics: the same bits as forward */
-    void (*forward_row)(const fm_layer *layer, void *y, const void *x);
-
-    /* forward_unpacked: panels p0 <= p < p1 of what leaves the layer, x and y in panels, from row-major W and b without
-     * gaps scratch: `scratch_size` reals, aligned. numerics: the same bits as forward */
-    void (*forward_unpacked)(const fm_layer *layer, void *scratch, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t rows,
-                             ptrdiff_t stride);
-    ptrdiff_t scratch_size; /* reals of scratch that backward and forward_unpacked want */
+    /* ---- Tables */
 
     fm_activation_row activations[FM_N_ACTIVATIONS];
     fm_output_row outputs[FM_N_OUTPUTS];
@@ -292,17 +298,16 @@ typedef struct fm_kernels {
     fm_optimizer_row optimizers[FM_N_OPTIMIZERS];
     fm_math_row math[FM_N_MATH];
 
-    /* peak: runs n rounds of 2 * 12 independent multiply-adds per vector lane; returns the floating-point operations
-     * done. For the FMA peak that benchmarks divide by. */
+    /* peak: n rounds of 24 independent multiply-adds per vector lane; returns the number of floating-point operations.
+     * Benchmarks measure the FMA peak with it. */
     double (*peak)(ptrdiff_t n, void *sink);
 } fm_kernels;
 
 /* ---- Dispatch (dispatch.c) ------------------------------------------------------------------------------------- */
 
-/* Rows of isa.def in this build, best first: name, whether the running CPU has it. */
+/* Rows of isa.def in this build, best first: name, whether the running CPU has it, table for element_size 4 or 8. */
 int fm_isa_count(void);
 const char *fm_isa_name(int i);
 int fm_isa_available(int i);
-/* The table of row i; element_size 4 or 8. */
 const fm_kernels *fm_isa_kernels(int i, int element_size);
 #endif

@@ -1,23 +1,22 @@
-/* gemm.h: panels, and the product of two matrices that lie in them. Refuses: threads and allocation.
+/* gemm.h: panels, and the product of two matrices in panels.
  *
  * A panel holds NR columns of a matrix, row after row, so a matrix of C columns is ceil(C / NR) panels:
  *
- *     element (r, c) stands at  panels[(c / NR) * stride + r * NR + c % NR],   stride >= rows * NR
+ *     element (r, c) is panels[(c / NR) * stride + r * NR + c % NR],   stride >= rows * NR
  *
- * Everything a training run touches lies in panels: weights (fan-in rows), optimizer state, activations and deltas (a
- * row per sample). One layout serves every product, so nothing is packed during a step but W^T:
+ * All data of a training run is in panels: weights (fan-in rows), optimizer state, activations and gradients (a row per
+ * sample). One layout serves every product, so only W^T is packed during a step:
  *
- *     forward           z = x W       x by single elements along its rows,    W by vectors
- *     backward          dx = dz W^T   dz likewise,                            W^T by vectors (transposed a chunk at a
- * time) weight gradient   dW = x^T dz   x by single elements down its columns,  dz by vectors
+ *     forward           z = x W       broadcasts of x along its rows,        vectors of W
+ *     backward          dx = dz W^T   broadcasts of dz likewise,             vectors of W^T (transposed a chunk at a
+ * time) weight gradient   dW = x^T dz   broadcasts of x down its columns,      vectors of dz
  *
- * (where the right operand has few columns, forward and weight gradient go the other way round, see gemm_nn_narrow),
- * and a block of 32 rows of a weight panel is contiguous, which is what the update rule then streams through.
+ * (if the right operand has few columns, the operands change places, see gemm_nn_narrow.) A block of 32 rows of a
+ * weight panel is contiguous; the update rule streams through it.
  *
  * Every element of a product is one chain of fused multiply-adds in the order of k, whatever the tile, the vector width
- * or the thread: that is what makes results the same bits everywhere. Cutting k into chunks keeps the chain (the sum
- * is stored and taken up again), so it keeps the bits. Tried and left: dot products along k (several partial sums).
- * Included by kernels.c only.
+ * or the thread, so results are the same bits everywhere. Chunks of k keep the chain: the sum is stored and loaded
+ * again.
  */
 #ifndef FM_GEMM_H
 #define FM_GEMM_H
@@ -31,16 +30,14 @@
 #else
 #define MR 6
 #endif
-/* Rows of a tile over a single vector, of a panel that is at most half full: as many accumulators, or the chains'
- * latency shows.
- */
+/* Rows of a tile one vector wide, for a panel at most half full: as many accumulators, to hide the latency of the
+ * chains. */
 #define MR_NARROW 12
 
-/* Chunk of k: KC rows of a panel (16 or 32 KiB) stay in L1 while all the rows of the left operand pass by.
- * A multiple of every NR. */
+/* Chunk of k: KC rows of a panel (16 or 32 KiB) stay in L1 for all rows of the left operand. A multiple of every NR. */
 #define KC 256
 
-/* What will be wanted soon: rows of n panels from `at` on. */
+/* What a tile prefetches: its rows of n panels, from `at` on. */
 typedef struct prefetch {
     real *const *panel;
     int n;
@@ -53,11 +50,10 @@ static const prefetch no_prefetch = {0};
  * left(r, k)   A along its rows (transposed = 0): element (r, k) of a matrix in panels, a_stride apart;
  *              down its columns (transposed = 1): element (k, r), all r within one panel
  * start        C itself (bias = NULL, accumulate), bias[:], or zero
- * wanted       mr rows of these are fetched meanwhile (transposed only), one before each mr-th part of k: all at once
- * they fill the core's miss buffers and stall it. Measured on Zen 5, gradient and update of wide: 2-9 % faster than
- * before each tile. */
+ * next         mr rows of these are prefetched (transposed only), one before each mr-th part of k: all at once would
+ * fill the core's miss buffers and stall it */
 FM_INLINE void tile(real *restrict C, const real *restrict A, const real *restrict B, const real *restrict bias,
-                    int accumulate, ptrdiff_t k, ptrdiff_t a_stride, const prefetch *wanted, const int mr, const int nv,
+                    int accumulate, ptrdiff_t k, ptrdiff_t a_stride, const prefetch *next, const int mr, const int nv,
                     const int transposed) {
     vec sum[MR_NARROW][2];
     for (int r = 0; r < mr; r++)
@@ -66,9 +62,9 @@ FM_INLINE void tile(real *restrict C, const real *restrict A, const real *restri
     if (transposed) {
         for (int part = 0; part <= mr; part++) {
             const ptrdiff_t links = part < mr ? k / mr : k % mr;
-            for (int x = 0; x < wanted->n && part < mr; x++)
+            for (int x = 0; x < next->n && part < mr; x++)
                 for (ptrdiff_t line = 0; line < nv * V; line += 64 / (ptrdiff_t)sizeof(real))
-                    __builtin_prefetch(wanted->panel[x] + wanted->at + part * NR + line, 1);
+                    __builtin_prefetch(next->panel[x] + next->at + part * NR + line, 1);
             for (ptrdiff_t i = 0; i < links; i++, A += NR, B += NR)
                 for (int r = 0; r < mr; r++)
                     for (int j = 0; j < nv; j++)
@@ -91,11 +87,11 @@ FM_INLINE void tile(real *restrict C, const real *restrict A, const real *restri
 }
 
 typedef void tile_function(real *C, const real *A, const real *B, const real *bias, int accumulate, ptrdiff_t k,
-                           ptrdiff_t a_stride, const prefetch *wanted);
+                           ptrdiff_t a_stride, const prefetch *next);
 #define TILE(mr, nv, t)                                                                                                \
     static void tile_##mr##_##nv##_##t(real *C, const real *A, const real *B, const real *bias, int accumulate,        \
-                                       ptrdiff_t k, ptrdiff_t a_stride, const prefetch *wanted) {                      \
-        tile(C, A, B, bias, accumulate, k, a_stride, wanted, mr, nv, t);                                               \
+                                       ptrdiff_t k, ptrdiff_t a_stride, const prefetch *next) {                        \
+        tile(C, A, B, bias, accumulate, k, a_stride, next, mr, nv, t);                                                 \
     }
 #define TILES(mr, nv) TILE(mr, nv, 0) TILE(mr, nv, 1)
 #define TILES_UP_TO_6(nv) TILES(1, nv) TILES(2, nv) TILES(3, nv) TILES(4, nv) TILES(5, nv) TILES(6, nv)
@@ -125,8 +121,8 @@ static inline ptrdiff_t tile_rows(int nv) { return nv == 1 ? MR_NARROW : MR; }
 /* Vectors that a panel with `cols` valid columns needs: one if half the panel is empty. */
 static inline int panel_vectors(ptrdiff_t cols) { return cols > V ? 2 : 1; }
 
-/* gemm_nn_chunk: product over kc <= KC links of the chains.
- * Rows are cut into tiles of nearly equal height: 64 rows make 9 tiles of 6 and 2 of 5, not 10 of 6 and one of 4. */
+/* gemm_nn_chunk: gemm_nn over kc <= KC multiply-adds of each chain. Tiles have nearly equal heights: 64 rows make 9
+ * tiles of 6 and 2 of 5, not 10 of 6 and one of 4. */
 static void gemm_nn_chunk(real *C, const real *A, const real *B, const real *bias, ptrdiff_t rows, int accumulate,
                           ptrdiff_t kc, ptrdiff_t a_stride, int nv) {
     const ptrdiff_t most = tile_rows(nv), n_tiles = (rows + most - 1) / most;
@@ -137,7 +133,7 @@ static void gemm_nn_chunk(real *C, const real *A, const real *B, const real *bia
     }
 }
 
-/* product, whatever the columns; over nv vectors. */
+/* gemm_nn for any number of columns; nv vectors. */
 static void gemm_nn_wide(real *C, const real *A, const real *B, const real *bias, ptrdiff_t rows, ptrdiff_t k,
                          ptrdiff_t a_stride, int nv) {
     for (ptrdiff_t k0 = 0; k0 < k || k0 == 0; k0 += KC)
@@ -145,7 +141,7 @@ static void gemm_nn_wide(real *C, const real *A, const real *B, const real *bias
                       nv);
 }
 
-/* gemm_tn, whatever the columns; over nv vectors. Each tile fetches its own rows of what is wanted next. */
+/* gemm_tn for any number of columns; nv vectors. */
 static void gemm_tn_wide(real *G, const real *A, const real *B, int accumulate, ptrdiff_t n, ptrdiff_t k,
                          ptrdiff_t a_stride, int nv, real *const next[], int n_next) {
     const ptrdiff_t most = tile_rows(nv);
@@ -156,21 +152,22 @@ static void gemm_tn_wide(real *G, const real *A, const real *B, int accumulate, 
             const real *a = A + i0 / NR * a_stride + k0 * NR;
             for (ptrdiff_t t = 0, i = 0; t < n_tiles; t++) {
                 const ptrdiff_t height = (width - i) / (n_tiles - t), at = (i0 + i) * NR;
-                const prefetch wanted = {next, k0 + KC >= k ? n_next : 0, at};
+                const prefetch own_rows = {next, k0 + KC >= k ? n_next : 0, at};
                 tiles[nv - 1][height - 1][1](G + at, a + i, B + k0 * NR, NULL, accumulate || k0 > 0, kc, a_stride,
-                                             &wanted);
+                                             &own_rows);
                 i += height;
             }
         }
     }
 }
 
-/* chunk[o, i] = W[i, o] for `width` <= NR rows i and kc columns o, both from the first of a panel: squares of NR x NR,
- * each in one piece; 0 for the rows that fill up the last vector. */
+/* chunk[o, i] = W[i, o] for `width` <= NR rows i and kc columns o, both from the first of a panel, NR x NR at a time; 0
+ * in the lanes that pad the last vector. */
 static void transpose_chunk(real *chunk, const real *W, ptrdiff_t fan_in, ptrdiff_t width, ptrdiff_t kc) {
-    real rest[NR * NR]; /* the square's rows, where W ends in it */
+    real rest[NR * NR]; /* the rows of the last, incomplete NR x NR */
     for (ptrdiff_t o = 0; o < kc; o += NR, W += fan_in * NR, chunk += NR * NR) {
-        const ptrdiff_t columns = kc - o < NR ? kc - o : NR; /* the last ones run on into the padding of W and chunk */
+        const ptrdiff_t columns =
+            kc - o < NR ? kc - o : NR; /* the last vector may reach into the padding of W and chunk */
         const real *from = W;
         if (width < NR) {
             from = rest;
@@ -184,64 +181,62 @@ static void transpose_chunk(real *chunk, const real *W, ptrdiff_t fan_in, ptrdif
     }
 }
 
-/* Where B has few columns a product is made the other way round, with its rows along the vectors: what they would leave
- * empty otherwise costs more than turning over what goes in and what comes out. Measured on Zen 5, a layer of 100 x 3,
- * batch 200: forward 3.0 -> 2.0 us, gradient and update 3.4 -> 1.5. The limits are where the two ways take as long,
- * over all vectors. */
+/* If B has few columns, the product is computed transposed, with its rows along the vectors: transposing input and
+ * output costs less than mostly empty vectors. At the limits both take the same time. */
 static inline int use_narrow_nn(ptrdiff_t columns, ptrdiff_t k) {
     return 0 < columns && columns <= (FM_DOUBLE ? V / 8 : V / 2) && k >= 16;
 }
 static inline int use_narrow_tn(ptrdiff_t columns, ptrdiff_t n) {
     return 5 * columns * ((n + NR - 1) / NR) < 2 * n && n >= V / 2;
 }
-#define MAX_NARROW_COLUMNS (4 * V / 5) /* columns that use_narrow_tn says yes to; they are a tile's rows */
-_Static_assert(MAX_NARROW_COLUMNS <= MR && V / 2 <= MR, "there is no tile for so many columns");
+#define MAX_NARROW_COLUMNS (4 * V / 5) /* of use_narrow_tn; they are a tile's rows */
+_Static_assert(MAX_NARROW_COLUMNS <= MR && V / 2 <= MR, "a narrow product has more columns than a tile has rows");
 
-/* product of few columns: C^T = B^T A^T, NR or V rows of A turned over at a time, the last ones as ever. The same
- * chains. */
+/* gemm_nn for few columns: C^T = B^T A^T, NR or V rows of A transposed at a time, the last few by gemm_nn_wide. The
+ * same chains. */
 static void gemm_nn_narrow(real *C, const real *A, const real *B, const real *bias, ptrdiff_t rows, ptrdiff_t k,
                            ptrdiff_t a_stride, ptrdiff_t columns) {
-    real square[NR * NR], turned[V * NR];
-    memset(turned, 0, sizeof(turned));
+    real A_t[NR * NR], C_t[V * NR];
+    memset(C_t, 0, sizeof(C_t));
     while (rows >= V) {
         const int nv = rows >= NR ? 2 : 1;
         const ptrdiff_t height = nv * V;
         for (ptrdiff_t c = 0; c < columns; c++)
             for (int j = 0; j < nv; j++)
-                v_store(turned + c * NR + j * V, v_set(bias ? bias[c] : 0));
+                v_store(C_t + c * NR + j * V, v_set(bias ? bias[c] : 0));
         for (ptrdiff_t k0 = 0; k0 < k; k0 += NR) {
             const ptrdiff_t kc = k - k0 < NR ? k - k0 : NR;
             for (ptrdiff_t i = 0; i < kc; i += TRANSPOSED_ROWS)
                 for (ptrdiff_t r = 0; r < height; r += V)
-                    transpose_rows(square + i * NR + r, NR, A + k0 / NR * a_stride + r * NR + i, NR);
-            tiles[nv - 1][columns - 1][1](turned, B + k0 * NR, square, NULL, 1, kc, 0, &no_prefetch);
+                    transpose_rows(A_t + i * NR + r, NR, A + k0 / NR * a_stride + r * NR + i, NR);
+            tiles[nv - 1][columns - 1][1](C_t, B + k0 * NR, A_t, NULL, 1, kc, 0, &no_prefetch);
         }
         for (ptrdiff_t r = 0; r < height; r += TRANSPOSED_ROWS)
-            transpose_rows(C + r * NR, NR, turned + r, NR);
+            transpose_rows(C + r * NR, NR, C_t + r, NR);
         rows -= height, A += height * NR, C += height * NR;
     }
     if (rows > 0)
         gemm_nn_wide(C, A, B, bias, rows, k, a_stride, 1);
 }
 
-/* gemm_tn of few columns: G^T = B^T A. The same chains. */
+/* gemm_tn for few columns: G^T = B^T A. The same chains. */
 static void gemm_tn_narrow(real *G, const real *A, const real *B, int accumulate, ptrdiff_t n, ptrdiff_t k,
                            ptrdiff_t a_stride, ptrdiff_t columns) {
-    real turned[V * NR];
-    memset(turned, 0, sizeof(turned));
+    real G_t[V * NR];
+    memset(G_t, 0, sizeof(G_t));
     for (ptrdiff_t i0 = 0; i0 < n; i0 += NR, A += a_stride, G += NR * NR) {
         const ptrdiff_t width = n - i0 < NR ? n - i0 : NR;
         for (ptrdiff_t c = 0; c < columns && accumulate; c++)
             for (ptrdiff_t i = 0; i < NR; i++)
-                turned[c * NR + i] = i < width ? G[i * NR + c] : 0;
-        tiles[1][columns - 1][1](turned, B, A, NULL, accumulate, k, 0, &no_prefetch);
+                G_t[c * NR + i] = i < width ? G[i * NR + c] : 0;
+        tiles[1][columns - 1][1](G_t, B, A, NULL, accumulate, k, 0, &no_prefetch);
         for (ptrdiff_t i = 0; i < width; i += TRANSPOSED_ROWS)
-            transpose_rows(G + i * NR, NR, turned + i, NR);
+            transpose_rows(G + i * NR, NR, G_t + i, NR);
     }
 }
 
-/* product: rows of C (one panel) = start + A B, with A (rows, k) in panels and B (k, NR) one panel, of which so many
- * columns are valid. */
+/* gemm_nn: C (rows, NR) = bias (NULL: 0) + A B, with A (rows, k) in panels and B (k, NR) one panel with `columns` valid
+ * columns. */
 static void gemm_nn(real *C, const real *A, const real *B, const real *bias, ptrdiff_t rows, ptrdiff_t k,
                     ptrdiff_t a_stride, ptrdiff_t columns) {
     if (use_narrow_nn(columns, k))
@@ -250,8 +245,8 @@ static void gemm_nn(real *C, const real *A, const real *B, const real *bias, ptr
         gemm_nn_wide(C, A, B, bias, rows, k, a_stride, panel_vectors(columns));
 }
 
-/* gemm_tn: G (n, NR) (+)= A^T B, with A (k, n) in panels, from the first column of one; B (k, NR) one panel, of which
- * so many columns are valid. next, n_next: arrays shaped like G that will be wanted when G is done. */
+/* gemm_tn: G (n, NR) = (accumulate ? G : 0) + A^T B, with A (k, n) in panels, from the first column of one; B (k, NR)
+ * one panel with `columns` valid columns. next: n_next arrays shaped like G, to prefetch. */
 static void gemm_tn(real *G, const real *A, const real *B, int accumulate, ptrdiff_t n, ptrdiff_t k, ptrdiff_t a_stride,
                     ptrdiff_t columns, real *const next[], int n_next) {
     if (use_narrow_tn(columns, n) && k > 0)

@@ -38,9 +38,9 @@ static void augment(void *P_, const void *Q_, double mix, const fm_augment *sett
         if (settings->noise != 0)
             add_noise(P, rng, first, rows, column, FM_STREAM_NOISE, (real)settings->noise);
         if (settings->mask != 0)
-            drop(P, rng, first, rows, column, FM_STREAM_MASK, settings->mask, 1);
+            draw_mask(P, rng, first, rows, column, FM_STREAM_MASK, settings->mask, 1, 1);
         if (settings->dropout != 0)
-            drop(P, rng, first, rows, column, 0, settings->dropout, (real)(1 / (1 - settings->dropout)));
+            draw_mask(P, rng, first, rows, column, 0, settings->dropout, (real)(1 / (1 - settings->dropout)), 1);
     }
 }
 
@@ -85,27 +85,27 @@ static const struct {
 
 /* ---- Layers ----------------------------------------------------------------------------------------------------- */
 
-/* Where the product starts from: a normalised layer's b comes after the normalisation. */
+/* The bias of the product; with batch normalisation, b is added after it. */
 static const real *gemm_bias(const fm_layer *l) { return l->norm || l->scale ? NULL : l->b; }
 
-/* out = (y + x) keep over a panel's rows: what residual and dropout make of y. */
+/* out = (y + x) mask over a panel's rows. */
 static void apply_residual_dropout(const fm_layer *l, ptrdiff_t p, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t stride) {
     if (!l->residual && !l->dropout_mask)
         return;
     const ptrdiff_t at = p * stride + first * NR;
     const real *y = (const real *)l->y + at, *x = l->residual ? (const real *)l->x + at : NULL;
-    real *out = (real *)(l->out ? l->out : l->y) + at, *keep = l->dropout_mask ? (real *)l->dropout_mask + at : NULL;
-    if (keep)
-        draw_keep(keep, l->rng, first, rows, p * NR, l->stream, l->dropout_rate, (real)(1 / (1 - l->dropout_rate)));
+    real *out = (real *)(l->out ? l->out : l->y) + at, *mask = l->dropout_mask ? (real *)l->dropout_mask + at : NULL;
+    if (mask)
+        draw_mask(mask, l->rng, first, rows, p * NR, l->stream, l->dropout_rate, (real)(1 / (1 - l->dropout_rate)), 0);
     for (ptrdiff_t i = 0; i < rows * NR; i += V) {
         vec v = v_load(y + i);
         if (x)
             v += v_load(x + i);
-        v_store(out + i, keep ? v * v_load(keep + i) : v);
+        v_store(out + i, mask ? v * v_load(mask + i) : v);
     }
 }
 
-/* From the product to what leaves, over a panel's rows, which were just computed and are still in L1. */
+/* From the product to the layer's output, over a panel's rows, which are still in L1. */
 static void activate(const fm_layer *l, ptrdiff_t p, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t stride) {
     const ptrdiff_t at = p * stride + first * NR;
     real *y = (real *)l->y + at, *z = l->z ? (real *)l->z + at : y;
@@ -147,8 +147,7 @@ static void forward_csr(const fm_layer *l, const fm_rows *X, const ptrdiff_t *or
     }
 }
 
-/* A chunk of W is brought into a panel's shape where it is used: for few rows that is cheaper than packing all of W
- * before. */
+/* W is packed into panels a chunk at a time, just before its use: for few rows, cheaper than packing all of it. */
 static void forward_unpacked(const fm_layer *l, void *scratch, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t rows,
                              ptrdiff_t stride) {
     real *chunk = scratch, *bias = chunk + KC * NR;
@@ -175,7 +174,7 @@ static void forward_unpacked(const fm_layer *l, void *scratch, ptrdiff_t p0, ptr
     }
 }
 
-/* P[i] *= by[i], or by[i % NR] where it is one row. */
+/* P[i] *= by[i], or by[i % NR] if one_row. */
 static void multiply(real *P, const real *by, ptrdiff_t rows, int one_row) {
     for (ptrdiff_t i = 0; i < rows * NR; i += V)
         v_store(P + i, v_load(P + i) * v_load(by + (one_row ? i % NR : i)));
@@ -187,7 +186,7 @@ static void scale_by_activation_gradient(const fm_layer *l, real *dz, ptrdiff_t 
         activation[l->activation].derivative(dz, (const real *)(l->z ? l->z : l->y) + at, rows * NR);
 }
 
-/* W is transposed where it is used, a chunk at a time. */
+/* W is transposed a chunk at a time, just before its use. */
 static void backward(const fm_layer *l, const fm_layer *below, void *chunk, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t first,
                      ptrdiff_t rows, ptrdiff_t stride) {
     for (ptrdiff_t p = p0; p < p1 && p * NR < l->fan_in; p++) {
@@ -270,7 +269,7 @@ static void update_running_statistics(const fm_layer *l, ptrdiff_t p, const fm_h
 }
 
 static void batch_norm_backward(const fm_layer *l, ptrdiff_t p, ptrdiff_t batch, ptrdiff_t stride) {
-    enum { ROWS = 32 }; /* whose u is made anew where the derivative is taken from it */
+    enum { ROWS = 32 }; /* at a time, for which u is computed again if the derivative is a function of u */
     const fm_batch_norm *n = l->norm;
     const vec count = v_set((real)batch);
     real *const dz_panel = (real *)l->dz + p * stride;
@@ -333,7 +332,7 @@ static void update(const fm_layer *l, void *G, double *penalty, ptrdiff_t i0, pt
     rules[rule](W, state, G, penalty, n, panel_vectors(columns), hyper->l1, hyper->l2, hyper);
 }
 
-/* The rule for one row of a panel: a vector, which has no penalty. */
+/* The rule for panel p of a vector, without penalty. */
 static void update_vector(void *w, void *const w_state[], const real *G, ptrdiff_t p, int rule, const fm_hyper *hyper) {
     real *state[FM_MAX_STATE];
     for (int s = 0; s < FM_MAX_STATE; s++)
@@ -366,7 +365,7 @@ static void update_scale(const fm_layer *l, void *G, ptrdiff_t p, int rule, cons
     update_vector(l->norm->scale, l->norm->scale_state, G, p, rule, hyper);
 }
 
-/* Squares in double: a float's square overflows long before the float, and clipping is for large gradients. */
+/* In double: the square of a large float overflows, and clipping is for large gradients. */
 static void sum_squared_gradient(const fm_layer *l, const void *G_, double *sum, ptrdiff_t i0, ptrdiff_t n, ptrdiff_t p,
                                  const fm_hyper *h) {
     const real *G = G_, *W = (const real *)l->W + (p * l->fan_in + i0) * NR;
@@ -387,12 +386,11 @@ static void sum_squared_gradient(const fm_layer *l, const void *G_, double *sum,
     }
 }
 
-/* Columns. Measured on Zen 4, one row, two layers of so many: 4,096 take 2.7 ms instead of 5.7, 2,000 0.43 instead of
- * 0.49, 1,024 the same. */
+/* Beyond this many columns, gemv_wide is faster. */
 #define GEMV_WIDE_COLUMNS 1024
 
-/* y = b + x W by streaming through W in the order of memory, eight of its rows side by side, y coming and going from
- * L1: where W's rows are long, the columns' way below meets a new page at every step, which no prefetcher follows. */
+/* y = b + x W, eight rows of W at a time in the order of memory, with y in L1. Taking W by columns, as below, would
+ * touch a new page at every step if its rows are long, which no prefetcher follows. */
 static void gemv_wide(real *y, const real *x, const real *W, const real *b, ptrdiff_t fan_in, ptrdiff_t fan_out) {
     for (ptrdiff_t i = 0; i < fan_in || i == 0; i += 8) {
         const ptrdiff_t n = min_of(8, fan_in - i);
@@ -415,10 +413,10 @@ static void gemv_wide(real *y, const real *x, const real *W, const real *b, ptrd
     }
 }
 
-/* Rows of W that are prefetched: the columns' way takes a piece of each row, which prefetchers follow less well. */
+/* Distance of the prefetch, in rows of W: hardware prefetchers follow the pieces of rows less well. */
 #define GEMV_PREFETCH_ROWS 12
 
-/* Outputs o .. fan_out, n vectors at a time; the first output that is left. */
+/* Outputs from o on, n vectors at a time; returns the first output not computed. */
 FM_INLINE ptrdiff_t gemv_block(real *y, const real *x, const real *W, const real *b, ptrdiff_t fan_in,
                                ptrdiff_t fan_out, ptrdiff_t o, const int n) {
     for (; o + n * V <= fan_out; o += n * V) {
@@ -438,7 +436,7 @@ FM_INLINE ptrdiff_t gemv_block(real *y, const real *x, const real *W, const real
     return o;
 }
 
-/* y = b + x W. Where W's row ends inside a vector, the load runs on into the next row, except in W's last rows. */
+/* y = b + x W. If W's row ends inside a vector, the load runs on into the next row, except in W's last rows. */
 static void gemv(real *y, const real *x, const real *W, const real *b, ptrdiff_t fan_in, ptrdiff_t fan_out) {
     ptrdiff_t o = 0;
     if (fan_out > GEMV_WIDE_COLUMNS) {

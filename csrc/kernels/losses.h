@@ -1,6 +1,6 @@
-/* losses.h: output activations and losses, row by row; the rows of losses.def become functions here.
- * Sums along a row run in the order of the columns, or, in wide rows, over fixed lanes of 64 bytes whatever the vector
- * width: the same bits everywhere. Included by kernels.c only.
+/* losses.h: output activations and losses; the rows of losses.def become functions here.
+ * Sums along a row run in the order of the columns or, in wide rows, over fixed lanes of 64 bytes: the same bits for
+ * every vector width.
  */
 #ifndef FM_LOSSES_H
 #define FM_LOSSES_H

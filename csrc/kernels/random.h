@@ -1,13 +1,13 @@
-/* random.h: random numbers by position, for dropout and for what is done to the input of a training run.
+/* random.h: random numbers by position, for dropout and augmentation.
  *
  * Philox4x32-10 (Salmon, Moraes, Dror, Shaw, SC 2011) turns a counter and a key into four words of 32 bits, without
- * state: a number depends on where it is wanted, never on which thread asks for it or what was drawn before. Here
+ * state: a number depends on its position only, never on the thread or on earlier draws. Here
  *
  *     key      the run's seed, two words
- *     counter  (row / 4, column, stream, step);   row % 4 says which of the four words
+ *     counter  (row / 4, column, stream, step);   row % 4 selects one of the four words
  *
- * with the row counted within the batch, the column within the layer, and a stream for each use (fm_stream in
- * fastmlp.h). Included by kernels.c only. Oracle: fastmlp/reference, words and normals.
+ * with the row counted within the batch, the column within the layer, and a stream for each use (FM_STREAM_NOISE in
+ * fastmlp.h). Oracle: fastmlp/reference, words and normals.
  */
 #ifndef FM_RANDOM_H
 #define FM_RANDOM_H
@@ -15,8 +15,8 @@
 #include "fastmlp.h"
 #include "vmath.h"
 
-typedef uint64_t wide
-    __attribute__((vector_size(FM_VECTOR_BYTES))); /* a word of 32 bits in each lane of 64, its upper half anything */
+typedef uint64_t wide __attribute__((
+    vector_size(FM_VECTOR_BYTES))); /* a word of 32 bits in each lane of 64; the upper half is arbitrary */
 #define WIDE ((ptrdiff_t)(FM_VECTOR_BYTES / sizeof(uint64_t)))
 
 /* Products of 64 bits of the lanes' lower halves. */
@@ -56,24 +56,10 @@ static void philox(uint32_t word[4][NR], const fm_rng *rng, uint32_t group, ptrd
     }
 }
 
-/* keep[r] = kept where word >= rate 2^32, else 0, for rows first .. first + rows of a panel that begins at column
- * `column`. */
-static void draw_keep(real *restrict keep, const fm_rng *rng, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t column,
-                      uint32_t stream, double rate, real kept) {
-    const ptrdiff_t start = rng->row + first, end = start + rows;
-    const uint32_t least = (uint32_t)(rate * 4294967296.0);
-    uint32_t word[4][NR];
-    for (ptrdiff_t row = start; row < end; row++, keep += NR) {
-        if (row == start || row % 4 == 0)
-            philox(word, rng, (uint32_t)(row / 4), column, stream);
-        for (ptrdiff_t c = 0; c < NR; c++)
-            keep[c] = word[row % 4][c] >= least ? kept : 0;
-    }
-}
-
-/* P[r] = kept P[r] where word >= rate 2^32, else 0: draw_keep where nobody asks for the factors again. */
-static void drop(real *restrict P, const fm_rng *rng, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t column,
-                 uint32_t stream, double rate, real kept) {
+/* P[r] = kept, or kept P[r] if multiply, where word >= rate 2^32, else 0; rows first .. first + rows of a panel whose
+ * first column is `column`. */
+FM_INLINE void draw_mask(real *restrict P, const fm_rng *rng, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t column,
+                         uint32_t stream, double rate, real kept, const int multiply) {
     const ptrdiff_t start = rng->row + first, end = start + rows;
     const uint32_t least = (uint32_t)(rate * 4294967296.0);
     uint32_t word[4][NR];
@@ -81,7 +67,7 @@ static void drop(real *restrict P, const fm_rng *rng, ptrdiff_t first, ptrdiff_t
         if (row == start || row % 4 == 0)
             philox(word, rng, (uint32_t)(row / 4), column, stream);
         for (ptrdiff_t c = 0; c < NR; c++)
-            P[c] = word[row % 4][c] >= least ? kept * P[c] : 0;
+            P[c] = word[row % 4][c] >= least ? (multiply ? kept * P[c] : kept) : 0;
     }
 }
 

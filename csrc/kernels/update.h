@@ -1,6 +1,4 @@
-/* update.h: update rules over a block of weights; the rows of optimizers.def become functions here.
- * Included by kernels.c only.
- */
+/* update.h: update rules over a block of weights; the rows of optimizers.def become functions here. */
 #ifndef FM_UPDATE_H
 #define FM_UPDATE_H
 
@@ -16,11 +14,9 @@ static double power(double b, ptrdiff_t n) {
     return p;
 }
 
-/* Updates after which what is subnormal in an average of gradients counts as 0: those of a unit that is dead, or of a
- * feature that has not been seen for long, shrink until they stick there, where some processors compute slowly.
- * Measured on Zen 5: 57 such numbers among 4,096 cost their layer's update 30 %; looking for them at each update would
- * cost all the others 2 %. Averages of squares stay as they are: with a tiny epsilon, a step that is divided by 0
- * instead of them would be a leap. */
+/* Every FLUSH_INTERVAL updates, subnormal numbers in averages of gradients become 0: the averages of a dead unit or an
+ * absent feature shrink until they are subnormal, where some processors compute slowly. A flush at each update would
+ * cost more. Averages of squares are not flushed: with a tiny epsilon, a step divided by 0 instead would be huge. */
 #define FLUSH_INTERVAL 128
 
 static void flush_subnormals(real *S, ptrdiff_t n) {
@@ -30,13 +26,12 @@ static void flush_subnormals(real *S, ptrdiff_t n) {
     }
 }
 
-/* A rule over `rows` rows of a panel, `nv` vectors of each: first the gradient g = (G + l2 w + l1 sign(w)) clip /
- * weight_sum, then the row of optimizers.def, then flush_subnormals where it is time. penalty[column] (NULL: none
- * wanted) grows by the column's penalty before the update. */
+/* A rule over `rows` rows of a panel, nv vectors of each: the gradient g = (G + l2 w + l1 sign(w)) clip / weight_sum,
+ * then the row of optimizers.def. penalty[column] (NULL: a bias) grows by the column's penalty before the update. */
 typedef void rule_function(real *W, real *const state[], const real *G, double *penalty, ptrdiff_t rows, int nv,
                            double l1, double l2, const fm_hyper *hyper);
 
-/* Of the rules that are made from adam_hat: c[0] m / (sqrt(c[6] v) + c[1]), with m and v by c[2] .. c[5]. */
+/* For adam_hat and its variants: c[0] m / (sqrt(c[6] v) + c[1]), with m and v by c[2] .. c[5]. */
 static void adam_constants(fm_hyper *h) {
     double *c = h->c;
     c[0] = h->learning_rate / (1 - power(h->beta_1, h->t));

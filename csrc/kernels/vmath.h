@@ -1,9 +1,9 @@
 /* vmath.h: elementary functions of vectors, the same bits on every instruction set that has FMA.
  *
  * Each function reduces its argument and evaluates one polynomial by Horner's rule, or the quotient of two; they are
- * minimax fits in the relative error of the result (Remez exchange in 60-digit arithmetic), whose degrees were raised
- * until the fit's error fell below a quarter of an ulp. Largest errors, measured by `python -m fastmlp check` and, from
- * v_expm1 down, on two million numbers for each instruction set, in ulps of the result:
+ * minimax fits in the relative error of the result (Remez exchange in 60-digit arithmetic), of the lowest degree whose
+ * error is below a quarter of an ulp. Largest errors, measured by `python -m fastmlp check` and, from v_expm1 down, on
+ * two million numbers for each instruction set, in ulps of the result:
  *
  *                float64   float32
  *   v_exp          1.1       1.1     overflow gives infinity, underflow goes gradually to 0
@@ -21,7 +21,7 @@
  * Where exp is subnormal, silu, gelu and mish keep no relative accuracy: they err by less than 1e-5 of the smallest
  * normal number. Slopes (v_gelu_slope ...) are right to 2 eps, absolutely.
  *
- * NaN gives NaN everywhere, and infinity the limit. Included by kernels.c only.
+ * NaN gives NaN everywhere, and infinity the limit.
  */
 #ifndef FM_VMATH_H
 #define FM_VMATH_H
@@ -45,9 +45,9 @@
 #define FM_LARGEST FM_R(FLT_MAX, DBL_MAX)
 #define FM_SMALLEST FM_R(FLT_MIN, DBL_MIN)
 
-/* Adding MAGIC to a small number rounds it to an integer, which then stands in the low bits. */
+/* Adding MAGIC to a small number rounds it to an integer, which is then in the low bits. */
 #define FM_MAGIC FM_R(12582912.0f, 6755399441055744.0)
-/* exp is 0 from here down. */
+/* exp is 0 below. */
 #define FM_EXP_ZERO FM_R(-104.0f, -746.0)
 #define FM_LN2_HI FM_R(0.693145751953125f, 0.6931471803691238)
 #define FM_LN2_LO FM_R(1.4286068203094173e-06f, 1.9082149292705877e-10)
@@ -127,7 +127,7 @@ static inline vec v_expm1(vec x) {
 }
 
 /* log(x) = k ln 2 + log(1 + f), 1 + f in [sqrt(1/2), sqrt(2)); with s = f / (2 + f), log(1 + f) = f - f^2/2 + s (f^2/2
- * + R(s^2)). The way of writing the last line is FreeBSD msun's e_log.c. */
+ * + R(s^2)). The last line follows FreeBSD msun's e_log.c. */
 static inline vec v_log(vec x) {
     const ivec tiny = x < v_set(FM_SMALLEST);
     const vec normal = v_select(tiny, x * v_set((real)((ubits)1 << FM_TINY_SHIFT)), x);
@@ -287,8 +287,7 @@ static inline vec v_step(vec y) { return (vec)((y != v_set(0)) & (ivec)v_set(1))
 static inline vec v_clip(vec p, real eps) { return v_min(v_max(p, v_set(eps)), v_set(1 - eps)); }
 static inline vec v_finite(vec x) { return v_min(v_max(x, v_set(-FM_LARGEST)), v_set(FM_LARGEST)); } /* NaN stays */
 static inline vec v_xlogy(vec x, vec y) { return v_select(x == v_set(0), v_set(0), x * v_log(y)); }
-/* y log(y / a) - y + a, infinite for infinite a. Where y / a underflows, a is all that counts, and log(0) would be
- * -infinity. */
+/* y log(y / a) - y + a, infinite for infinite a. If y / a underflows, log(0) would be -infinity. */
 static inline vec v_poisson(vec y, vec a) {
     const vec value = v_xlogy(y, v_max(y / a, v_set(FM_SMALLEST))) - y + a;
     return v_select(a < v_set((real)INFINITY), value, a);
