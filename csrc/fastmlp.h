@@ -17,12 +17,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define FM_BLOCK_ROWS 32 /* rows of a block of weights: one call of update, on every instruction set */
-#define FM_CHUNK_ROWS                                                                                                  \
-    128                /* rows that pass through the network together in one thread: their activations stay in L2      \
-                        */
-#define FM_MAX_STATE 3 /* arrays of optimizer state */
-#define FM_CONSTANTS 8 /* constants that an update rule computes once per step */
+#define FM_BLOCK_ROWS 32     /* rows of a block of weights: one call of update */
+#define FM_CHUNK_ROWS 128    /* rows that a thread takes through the network together: their activations stay in L2 */
+#define FM_MAX_STATE 3       /* arrays of optimizer state */
+#define FM_CONSTANTS 8       /* constants that an update rule computes once per step */
 #define FM_NORM_EPSILON 1e-5 /* added to the variance in batch normalisation */
 
 /* ---- Names, from the .def files ------------------------------------------------------------------------------- */

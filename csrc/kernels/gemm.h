@@ -7,9 +7,9 @@
  * All data of a training run is in panels: weights (fan-in rows), optimizer state, activations and gradients (a row per
  * sample). One layout serves every product, so only W^T is packed during a step:
  *
- *     forward           z = x W       broadcasts of x along its rows,        vectors of W
- *     backward          dx = dz W^T   broadcasts of dz likewise,             vectors of W^T (transposed a chunk at a
- * time) weight gradient   dW = x^T dz   broadcasts of x down its columns,      vectors of dz
+ *     forward           z = x W       broadcasts of x along its rows      vectors of W
+ *     backward          dx = dz W^T   broadcasts of dz along its rows     vectors of W^T, transposed in chunks
+ *     weight gradient   dW = x^T dz   broadcasts of x down its columns    vectors of dz
  *
  * (if the right operand has few columns, the operands change places, see gemm_nn_narrow.) A block of 32 rows of a
  * weight panel is contiguous; the update rule streams through it.
@@ -50,8 +50,8 @@ static const prefetch no_prefetch = {0};
  * left(r, k)   A along its rows (transposed = 0): element (r, k) of a matrix in panels, a_stride apart;
  *              down its columns (transposed = 1): element (k, r), all r within one panel
  * start        C itself (bias = NULL, accumulate), bias[:], or zero
- * next         mr rows of these are prefetched (transposed only), one before each mr-th part of k: all at once would
- * fill the core's miss buffers and stall it */
+ * next         mr rows of these are prefetched (transposed only), one before each mr-th part of k;
+ *              all at once would fill the core's miss buffers and stall it */
 FM_INLINE void tile(real *restrict C, const real *restrict A, const real *restrict B, const real *restrict bias,
                     int accumulate, ptrdiff_t k, ptrdiff_t a_stride, const prefetch *next, const int mr, const int nv,
                     const int transposed) {
@@ -137,8 +137,7 @@ static void gemm_nn_chunk(real *C, const real *A, const real *B, const real *bia
 static void gemm_nn_wide(real *C, const real *A, const real *B, const real *bias, ptrdiff_t rows, ptrdiff_t k,
                          ptrdiff_t a_stride, int nv) {
     for (ptrdiff_t k0 = 0; k0 < k || k0 == 0; k0 += KC)
-        gemm_nn_chunk(C, A + k0 / NR * a_stride, B + k0 * NR, bias, rows, k0 > 0, k - k0 < KC ? k - k0 : KC, a_stride,
-                      nv);
+        gemm_nn_chunk(C, A + k0 / NR * a_stride, B + k0 * NR, bias, rows, k0 > 0, min_of(KC, k - k0), a_stride, nv);
 }
 
 /* gemm_tn for any number of columns; nv vectors. */
@@ -146,9 +145,9 @@ static void gemm_tn_wide(real *G, const real *A, const real *B, int accumulate, 
                          ptrdiff_t a_stride, int nv, real *const next[], int n_next) {
     const ptrdiff_t most = tile_rows(nv);
     for (ptrdiff_t k0 = 0; k0 < k; k0 += KC) {
-        const ptrdiff_t kc = k - k0 < KC ? k - k0 : KC;
+        const ptrdiff_t kc = min_of(KC, k - k0);
         for (ptrdiff_t i0 = 0; i0 < n; i0 += NR) {
-            const ptrdiff_t width = n - i0 < NR ? n - i0 : NR, n_tiles = (width + most - 1) / most;
+            const ptrdiff_t width = min_of(NR, n - i0), n_tiles = (width + most - 1) / most;
             const real *a = A + i0 / NR * a_stride + k0 * NR;
             for (ptrdiff_t t = 0, i = 0; t < n_tiles; t++) {
                 const ptrdiff_t height = (width - i) / (n_tiles - t), at = (i0 + i) * NR;
@@ -166,8 +165,7 @@ static void gemm_tn_wide(real *G, const real *A, const real *B, int accumulate, 
 static void transpose_chunk(real *chunk, const real *W, ptrdiff_t fan_in, ptrdiff_t width, ptrdiff_t kc) {
     real rest[NR * NR]; /* the rows of the last, incomplete NR x NR */
     for (ptrdiff_t o = 0; o < kc; o += NR, W += fan_in * NR, chunk += NR * NR) {
-        const ptrdiff_t columns =
-            kc - o < NR ? kc - o : NR; /* the last vector may reach into the padding of W and chunk */
+        const ptrdiff_t columns = min_of(NR, kc - o); /* the last vector may reach into the padding of W and chunk */
         const real *from = W;
         if (width < NR) {
             from = rest;
@@ -205,7 +203,7 @@ static void gemm_nn_narrow(real *C, const real *A, const real *B, const real *bi
             for (int j = 0; j < nv; j++)
                 v_store(C_t + c * NR + j * V, v_set(bias ? bias[c] : 0));
         for (ptrdiff_t k0 = 0; k0 < k; k0 += NR) {
-            const ptrdiff_t kc = k - k0 < NR ? k - k0 : NR;
+            const ptrdiff_t kc = min_of(NR, k - k0);
             for (ptrdiff_t i = 0; i < kc; i += TRANSPOSED_ROWS)
                 for (ptrdiff_t r = 0; r < height; r += V)
                     transpose_rows(A_t + i * NR + r, NR, A + k0 / NR * a_stride + r * NR + i, NR);
@@ -225,7 +223,7 @@ static void gemm_tn_narrow(real *G, const real *A, const real *B, int accumulate
     real G_t[V * NR];
     memset(G_t, 0, sizeof(G_t));
     for (ptrdiff_t i0 = 0; i0 < n; i0 += NR, A += a_stride, G += NR * NR) {
-        const ptrdiff_t width = n - i0 < NR ? n - i0 : NR;
+        const ptrdiff_t width = min_of(NR, n - i0);
         for (ptrdiff_t c = 0; c < columns && accumulate; c++)
             for (ptrdiff_t i = 0; i < NR; i++)
                 G_t[c * NR + i] = i < width ? G[i * NR + c] : 0;

@@ -37,7 +37,7 @@ static real row_sum(const real *x, ptrdiff_t n) {
 
 static void softmax_narrow(real *a, ptrdiff_t rows, ptrdiff_t columns) {
     for (ptrdiff_t r = 0; r < rows; r += V, a += V * columns) {
-        const ptrdiff_t n = rows - r < V ? rows - r : V;
+        const ptrdiff_t n = min_of(V, rows - r);
         real by_column[MAX_NARROW_SOFTMAX][V];
         vec largest = v_set(-(real)INFINITY), total = v_set(0);
         for (ptrdiff_t c = 0; c < columns; c++)
@@ -95,7 +95,7 @@ static void output_softmax(void *a, ptrdiff_t rows, ptrdiff_t columns) {
 static void rows_from_panels(real *M, const real *P, ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t stride) {
     for (ptrdiff_t c = 0; c < columns; c += V) { /* half panels: a vector each */
         const real *p = P + c / NR * stride + c % NR;
-        const ptrdiff_t width = columns - c < V ? columns - c : V;
+        const ptrdiff_t width = min_of(V, columns - c);
         for (ptrdiff_t r = 0; r < rows; r++)
             v_store_n(M + r * columns + c, v_load(p + r * NR), width);
     }
