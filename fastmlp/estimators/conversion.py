@@ -17,15 +17,13 @@ from sklearn.utils.validation import check_is_fitted
 import fastmlp.core as core
 from fastmlp.core.memory import all_finite
 from fastmlp.estimators._sklearn import warn
+from fastmlp.estimators.fitted import INPUT, RECORD, STOCHASTIC_RECORD
 from fastmlp.estimators.persistence import MODELS
 from fastmlp.network.network import Network
 from fastmlp.training.solvers import update_rule
 
 # Fitted attributes with the same name and meaning in both.
-_SHARED = (
-    "n_iter_", "t_", "loss_", "loss_curve_", "best_loss_", "validation_scores_", "best_validation_score_", "_no_improvement_count",
-    "n_features_in_", "feature_names_in_", "classes_",
-)  # fmt: skip
+_SHARED = {*INPUT, "classes_", *RECORD, *STOCHASTIC_RECORD} - {"history_", "validation_loss_curve_"}
 # scikit-learn's values of parameters for which fastmlp has more.
 _THEIR_ACTIVATIONS = ("identity", "logistic", "tanh", "relu")
 _THEIR_VALUES = {

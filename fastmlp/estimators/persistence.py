@@ -21,7 +21,7 @@ from sklearn.utils.validation import check_is_fitted
 import fastmlp.core as core
 from fastmlp._version import __version__
 from fastmlp.estimators._sklearn import BaseEstimator, warn
-from fastmlp.estimators.fitted import ENSEMBLE, FITTED
+from fastmlp.estimators.fitted import ENSEMBLE, FITTED, RECORD, STOCHASTIC_RECORD
 from fastmlp.estimators.parameters import plain
 from fastmlp.network.initialisers import initialiser
 from fastmlp.network.network import Network
@@ -85,14 +85,12 @@ def _is_history(value: Any) -> bool:
     )
 
 
-# Attributes that a fit publishes, with a check of each. L-BFGS has the first group only.
-_RECORD: dict[str, Callable[[Any], bool]] = {
+# Checks of the attributes of a record.
+_CHECKS: dict[str, Callable[[Any], bool]] = {
     "loss_": _is_real,
     "n_iter_": is_count,
     "t_": is_count,
     "history_": _is_history,
-}
-_STOCHASTIC_RECORD: dict[str, Callable[[Any], bool]] = {
     "loss_curve_": _is_curve,
     "best_loss_": _is_none_or(_is_real),
     "validation_scores_": _is_none_or(_is_curve),
@@ -101,9 +99,6 @@ _STOCHASTIC_RECORD: dict[str, Callable[[Any], bool]] = {
     "_no_improvement_count": is_count,
 }
 _TERM_GROUPS = ("rate", "loss", "score", "draws")
-# Attributes that are written, or that follow from those that are. An estimator with any other cannot be saved.
-_KNOWN = {*FITTED, *ENSEMBLE}
-
 # Attributes of a running fit. Copies and files do not have them.
 _OF_A_RUN = {"_callback_fit_ctx", "_skl_callbacks_to_teardown", "_parent_callback_ctx"}
 
@@ -405,7 +400,7 @@ def _describe(estimator: Any, arrays: dict[str, np.ndarray], prefix: str, optimi
         parameter: _to_json(value, parameter, arrays, prefix, optimizer_state)
         for parameter, value in estimator.get_params(deep=False).items()
     }
-    unknown = sorted(set(vars(estimator)) - set(parameters) - _KNOWN - _OF_A_RUN - {"_skl_callbacks"})
+    unknown = sorted(set(vars(estimator)) - set(parameters) - {*FITTED, *ENSEMBLE} - _OF_A_RUN - {"_skl_callbacks"})
     if unknown:
         raise NotSerializableError(
             f"{name} cannot be saved with the attribute {unknown[0]!r}, for which the file has no place. Delete it, or use pickle."
@@ -461,7 +456,7 @@ def _describe_fit(estimator: Any, arrays: dict[str, np.ndarray], prefix: str, op
     arrays |= own
     record = {
         name: _number_to_json(getattr(estimator, name))
-        for name in (*_RECORD, *_STOCHASTIC_RECORD)
+        for name in (*RECORD, *STOCHASTIC_RECORD)
         if hasattr(estimator, name)
     }
     if hasattr(estimator, "_run_terms"):
@@ -631,9 +626,9 @@ def _build_fit(estimator: Any, fields: Fields, tensors: Tensors, made_by: str, p
 
 def _build_record(estimator: Any, fields: Fields, tensors: Tensors, made_by: str, prefix: str) -> None:
     stochastic = "loss_curve_" in fields
-    for name, valid in {**_RECORD, **(_STOCHASTIC_RECORD if stochastic else {})}.items():
+    for name in (*RECORD, *(STOCHASTIC_RECORD if stochastic else ())):
         value = _number_from_json(fields.take(name), name)
-        if not valid(value):
+        if not _CHECKS[name](value):
             raise FileFormatError(f"record.{name} has a wrong type or value")
         setattr(estimator, name, value)
     if stochastic:

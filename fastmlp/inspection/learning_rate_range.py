@@ -169,21 +169,6 @@ def learning_rate_range(
     >>> found = learning_rate_range(estimator, X, y)
     >>> estimator = estimator.set_params(learning_rate_init=found.suggestion).fit(X, y)
     """
-    return _run_test(estimator, X, y, sample_weight, low, high, n_steps, window, factor)
-
-
-def _run_test(
-    estimator: BaseMLP,
-    X: Any,
-    y: Any,
-    sample_weight: ArrayLike | None,
-    low: float,
-    high: float,
-    n_steps: int,
-    window: int | None,
-    factor: float,
-) -> LearningRateRange:
-    """The test. Its warnings point to the caller of the caller."""
     probe = _probe(estimator)
     _check_numbers(low, high, n_steps, window, factor)
     window = int(n_steps // _WINDOWS | 1 if window is None else window)
@@ -414,7 +399,8 @@ class LearningRateRangeDisplay:
         LearningRateRangeDisplay
         """
         pyplot()  # raises before the work if matplotlib is missing
-        found = _run_test(estimator, X, y, sample_weight, low, high, n_steps, window, factor)
+        options: dict[str, Any] = {"low": low, "high": high, "n_steps": n_steps, "window": window, "factor": factor}
+        found = learning_rate_range(estimator, X, y, sample_weight=sample_weight, **options)
         display = cls(
             rates=found.rates, losses=found.losses, smoothed_losses=found.smoothed_losses, suggestion=found.suggestion
         )

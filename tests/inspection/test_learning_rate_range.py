@@ -510,7 +510,7 @@ def test_plot_without_matplotlib_names_the_extra(monkeypatch):
     X, y = classification(2)
     found = learning_rate_range(MLPClassifier(**SMALL), X, y, n_steps=10)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.setattr(sys.modules["fastmlp.inspection.learning_rate_range"], "_run_test", None)
+    monkeypatch.setattr(sys.modules["fastmlp.inspection.learning_rate_range"], "learning_rate_range", None)
     for plot in (found.plot, lambda: LearningRateRangeDisplay.from_estimator(MLPClassifier(**SMALL), X, y)):
         with pytest.raises(ImportError, match=r"matplotlib: pip install 'fastmlp\[plot\]'"):
             plot()
