@@ -9,7 +9,7 @@ SOURCES := pyproject.toml setup.py $(shell find csrc fastmlp -type f \
 # What `make` alone lists.
 FIRST := install demo test docs bench dev help-all
 
-.PHONY: help help-all install dev demo examples test test-all coverage test-oldest docs lint types wheel wheel-test bench bench-check bench-peers bench-scale bench-start bench-corners bench-methods profile check \
+.PHONY: help help-all install dev demo examples test test-all coverage test-oldest docs lint types wheel wheel-test bench bench-check bench-fits bench-peers bench-scale bench-start bench-corners bench-methods profile check \
   debug asan ubsan tsan valgrind fuzz soak test-isa test-serial check-aarch64 thorough annotate sdist format clean
 
 help:
@@ -91,6 +91,10 @@ bench: .venv-bench/installed       ## kernels and training steps beside the NumP
 
 bench-check: .venv-bench/installed ## that every benchmark case computes what the reference does; no timing
 	.venv-bench/bin/python -m pytest benchmarks/bench_kernels.py benchmarks/bench_training.py --benchmark-disable -q
+	.venv-bench/bin/python -m benchmarks.fits --data digits,diabetes --turns 1 --check
+
+bench-fits: .venv-bench/installed  ## whole fits on named data, beside scikit-learn, PyTorch, JAX, Keras (those installed)
+	.venv-bench/bin/python -m benchmarks.fits $(FITS)
 
 bench-peers: .venv-bench/installed ## beside scikit-learn, PyTorch, JAX, Keras, ONNX Runtime (those installed), in turn
 	.venv-bench/bin/python -m benchmarks.peers $(PEERS)

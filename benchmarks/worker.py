@@ -1,4 +1,4 @@
-"""One contender in a process of its own: `python -m benchmarks.worker <contender>`, started by peers.py.
+"""One contender in a process of its own: `python -m benchmarks.worker <contender>`, started by peers.py and fits.py.
 
 A process each, so that no library meets another's thread pools, OpenMP runtime or memory, and so that each may live in its
 own environment. Between measurements it sleeps in a read. Requests and replies are lines of JSON on stdin and stdout;
@@ -22,7 +22,7 @@ if hasattr(os, "sched_setaffinity"):
 import numpy as np
 
 from benchmarks.contenders import Contender, installed, load
-from benchmarks.workloads import BY_NAME, Workload
+from benchmarks.workloads import BY_NAME, Fit, Workload
 
 WARM_UP_EPOCHS = 5
 
@@ -77,6 +77,27 @@ class Worker:
         for _ in calls:
             run()
         return {"seconds": (time.perf_counter() - started) / (self.calls * self.units)}
+
+    def prepare_fit(self, fit: dict[str, Any], data: str) -> dict[str, Any]:
+        """Import what is needed, and read the rows to train on and to test on."""
+        self.fit_settings = Fit(**{**fit, "layer_sizes": tuple(fit["layer_sizes"])})
+        with np.load(data) as arrays:
+            self.arrays = dict(arrays)
+        self.train = self.contender.fitter(self.fit_settings)
+        return {}
+
+    def fit(self) -> dict[str, Any]:
+        """Seconds of a whole fit, from arrays in memory to a trained model; and its score on the test rows."""
+        X, y, X_test, y_test = (self.arrays[name] for name in ("X", "y", "X_test", "y_test"))
+        started = time.perf_counter()
+        predict = self.train(X, y)
+        seconds = time.perf_counter() - started
+        outputs = predict(X_test)
+        if self.fit_settings.is_classifier:
+            score = np.mean(outputs.argmax(axis=1) == y_test)
+        else:
+            score = 1 - np.mean((outputs.ravel() - y_test) ** 2) / np.var(y_test)
+        return {"seconds": seconds, "score": float(score)}
 
     def peak(self, dtype: str) -> dict[str, Any]:
         """The FMA peak; only fastmlp has a probe."""

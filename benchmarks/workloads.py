@@ -88,6 +88,29 @@ class Workload:
         )
 
 
+@dataclass(frozen=True)
+class Fit(Workload):
+    """A model to train from start to end with Adam, as a user would.
+
+    Parameters
+    ----------
+    epochs : int
+        All of them are run.
+    loss : {'log_loss', 'squared_error'}, default='log_loss'
+        'squared_error' has one output without activation.
+    """
+
+    epochs: int = 1
+    loss: str = "log_loss"
+
+    def __post_init__(self) -> None:
+        """Any number of rows: the last batch of an epoch may be a smaller one."""
+
+    @property
+    def is_classifier(self) -> bool:
+        return self.loss == "log_loss"
+
+
 @lru_cache(maxsize=1)
 def draw(n_rows: int, n_features: int, n_classes: int, dtype: str) -> Data:
     """Normal numbers, and classes that a linear map of them decides but for some noise: something can be learned."""

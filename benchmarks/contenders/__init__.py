@@ -15,10 +15,13 @@ from typing import Protocol, cast
 
 import numpy as np
 
-from benchmarks.workloads import Workload
+from benchmarks.workloads import Fit, Workload
 
 Epochs = Callable[[], float]
 Predict = Callable[[], np.ndarray]
+# X (rows, features), y (rows,) -> a function from X to the model's outputs (rows, outputs): probabilities, logits or numbers.
+Trained = Callable[[np.ndarray], np.ndarray]
+Fitter = Callable[[np.ndarray, np.ndarray], Trained]
 
 
 class Contender(Protocol):
@@ -41,6 +44,9 @@ class Contender(Protocol):
     def predict(self, workload: Workload, rows: int) -> Predict | None:
         """A function from nothing to the class probabilities (rows, classes) of the workload's first rows."""
 
+    def fitter(self, fit: Fit) -> Fitter:
+        """A function that trains a new model from start to end, as a user of the library writes it; only FITS have it."""
+
 
 CONTENDERS = (
     "fastmlp_trainer",
@@ -52,6 +58,9 @@ CONTENDERS = (
     "keras_jit",
     "onnx_runtime",
 )
+
+# Those whose whole fits fits.py measures.
+FITS = ("fastmlp_estimator", "scikit_learn", "torch_eager", "jax_scan", "keras_jit")
 
 
 def load(name: str) -> Contender:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from benchmarks.contenders import Epochs, Predict
-from benchmarks.workloads import Workload
+import numpy as np
+
+from benchmarks.contenders import Epochs, Fitter, Predict, Trained
+from benchmarks.workloads import Fit, Workload
 
 
 def estimator(cls: Any, workload: Workload, n_rows: int, epochs: int) -> Any:
     """An estimator that runs exactly `epochs` epochs, without penalty."""
     return cls(
-        workload.layer_sizes[1:-1],
+        hidden_layer_sizes=workload.layer_sizes[1:-1],
         activation=workload.activation,
         alpha=0.0,
         batch_size=min(workload.batch_size, n_rows),
@@ -42,3 +44,17 @@ def predict(cls: Any, workload: Workload, rows: int) -> Predict:
         warnings.simplefilter("ignore")
         model.fit(X, y)
     return lambda: model.predict_proba(X[:rows])
+
+
+def fitter(module: Any, fit: Fit) -> Fitter:
+    """`module` is fastmlp or sklearn.neural_network."""
+    cls = module.MLPClassifier if fit.is_classifier else module.MLPRegressor
+
+    def train(X: np.ndarray, y: np.ndarray) -> Trained:
+        model = estimator(cls, fit, len(X), fit.epochs)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # all epochs are run, whether it converged or not
+            model.fit(X, y)
+        return model.predict_proba if fit.is_classifier else model.predict
+
+    return train

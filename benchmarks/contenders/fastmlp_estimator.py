@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from benchmarks.contenders import Epochs, Predict, _estimators, missing
+from benchmarks.contenders import Epochs, Fitter, Predict, _estimators, missing
 from benchmarks.contenders.fastmlp_trainer import available as core_available
-from benchmarks.workloads import Workload
+from benchmarks.workloads import Fit, Workload
 
 NAME = "fastmlp.MLPClassifier"
 PACKAGES = ("scikit-learn",)
@@ -25,3 +25,9 @@ def predict(workload: Workload, rows: int) -> Predict:
     from fastmlp import MLPClassifier
 
     return _estimators.predict(MLPClassifier, workload, rows)
+
+
+def fitter(fit: Fit) -> Fitter:
+    import fastmlp
+
+    return _estimators.fitter(fastmlp, fit)

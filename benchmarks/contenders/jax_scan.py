@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from benchmarks.contenders import Epochs, Predict, initial, missing
-from benchmarks.workloads import Workload
+from benchmarks.contenders import Epochs, Fitter, Predict, Trained, initial, missing
+from benchmarks.workloads import Fit, Workload
 
 NAME = "JAX scan"
 PACKAGES = ("jax", "jaxlib")
@@ -34,21 +35,23 @@ def logits_function(workload: Workload) -> Any:
     return logits
 
 
-def train(workload: Workload) -> Epochs:
+def step_function(workload: Workload, loss: str = "log_loss") -> Any:
+    """f(state, (x, y)) -> (state, loss), one step of Adam."""
     import jax
     import jax.numpy as jnp
 
     logits = logits_function(workload)
     beta_1, beta_2, epsilon = 0.9, 0.999, 1e-8
-    X, y = map(jnp.asarray, workload.data())
 
-    def loss_of(layers: Any, x: Any, labels: Any) -> Any:
-        log_p = jax.nn.log_softmax(logits(layers, x))
-        return -jnp.take_along_axis(log_p, labels[:, None], axis=1).mean()
+    def loss_of(layers: Any, x: Any, y: Any) -> Any:
+        z = logits(layers, x)
+        if loss == "squared_error":
+            return ((z[:, 0] - y) ** 2).mean()
+        return -jnp.take_along_axis(jax.nn.log_softmax(z), y[:, None], axis=1).mean()
 
-    def step(state: Any, rows: Any) -> Any:
+    def step(state: Any, batch: Any) -> Any:
         layers, m, v, t = state
-        loss, g = jax.value_and_grad(loss_of)(layers, X[rows], y[rows])
+        loss, g = jax.value_and_grad(loss_of)(layers, *batch)
         t = t + 1
         m = jax.tree.map(lambda m, g: beta_1 * m + (1 - beta_1) * g, m, g)
         v = jax.tree.map(lambda v, g: beta_2 * v + (1 - beta_2) * g * g, v, g)
@@ -56,10 +59,29 @@ def train(workload: Workload) -> Epochs:
         layers = jax.tree.map(lambda w, m, v: w - rate * m / (jnp.sqrt(v) + epsilon), layers, m, v)
         return (layers, m, v, t), loss
 
-    run = jax.jit(lambda state, order: jax.lax.scan(step, state, order), donate_argnums=0)
+    return step
+
+
+def initial_state(workload: Workload) -> Any:
+    """(layers, two averages of gradients, updates made)."""
+    import jax
+    import jax.numpy as jnp
+
     layers = jax.tree.map(jnp.asarray, initial(workload))
-    state = (layers, jax.tree.map(jnp.zeros_like, layers), jax.tree.map(jnp.zeros_like, layers), jnp.float32(0))
-    draws = np.random.default_rng(0)
+    return layers, jax.tree.map(jnp.zeros_like, layers), jax.tree.map(jnp.zeros_like, layers), jnp.float32(0)
+
+
+def train(workload: Workload) -> Epochs:
+    import jax
+    import jax.numpy as jnp
+
+    step = step_function(workload)
+    X, y = map(jnp.asarray, workload.data())
+    run = jax.jit(
+        lambda state, order: jax.lax.scan(lambda state, rows: step(state, (X[rows], y[rows])), state, order),
+        donate_argnums=0,
+    )
+    state, draws = initial_state(workload), np.random.default_rng(0)
 
     def epoch() -> float:
         nonlocal state
@@ -68,6 +90,33 @@ def train(workload: Workload) -> Epochs:
         return float(losses.mean())  # waits for the epoch's end
 
     return epoch
+
+
+def fitter(fit: Fit) -> Fitter:
+    """What was compiled for one fit serves the next one of the same shape."""
+    import jax
+    import jax.numpy as jnp
+
+    step = step_function(fit, fit.loss)
+
+    @partial(jax.jit, donate_argnums=0)
+    def steps(state: Any, X: Any, y: Any, order: Any) -> Any:
+        """One step for each row of `order`."""
+        return jax.lax.scan(lambda state, rows: step(state, (X[rows], y[rows])), state, order)[0]
+
+    def train(X: np.ndarray, y: np.ndarray) -> Trained:
+        X_here, y_here, state = jnp.asarray(X), jnp.asarray(y), initial_state(fit)
+        draws, n_whole = np.random.default_rng(0), len(X) // fit.batch_size * fit.batch_size
+        for _ in range(fit.epochs):
+            order = draws.permutation(len(X)).astype(np.int32)
+            state = steps(state, X_here, y_here, order[:n_whole].reshape(-1, fit.batch_size))
+            if n_whole < len(X):  # the smaller last batch is a shape of its own
+                state = steps(state, X_here, y_here, order[np.newaxis, n_whole:])
+        layers = jax.block_until_ready(state)[0]
+        logits = logits_function(fit)
+        return lambda X: np.asarray(logits(layers, X))
+
+    return train
 
 
 def predict(workload: Workload, rows: int) -> Predict:

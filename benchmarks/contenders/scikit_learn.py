@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from benchmarks.contenders import Epochs, Predict, _estimators, missing
-from benchmarks.workloads import Workload
+from benchmarks.contenders import Epochs, Fitter, Predict, _estimators, missing
+from benchmarks.workloads import Fit, Workload
 
 NAME = "scikit-learn"
 PACKAGES = ("scikit-learn",)
@@ -24,3 +24,9 @@ def predict(workload: Workload, rows: int) -> Predict:
     from sklearn.neural_network import MLPClassifier
 
     return _estimators.predict(MLPClassifier, workload, rows)
+
+
+def fitter(fit: Fit) -> Fitter:
+    from sklearn import neural_network
+
+    return _estimators.fitter(neural_network, fit)
