@@ -61,6 +61,13 @@ def fenced(page: Path, *languages: str) -> list[tuple[int, str]]:
     return [(text.count("\n", 0, block.start(2)) + 1, block[2]) for block in blocks if block[1] in languages]
 
 
+def shown_outputs(page: Path) -> dict[str, str]:
+    """A block of Python -> the output that the page shows below it, in a block without a language."""
+    return dict(
+        re.findall(r"^```python\n(.*?)^```\n\n```\n(.*?)^```", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    )
+
+
 def peers_of(code: str) -> set[str]:
     """The packages of ``PEERS`` that a block imports."""
     return set(re.findall(rf"^\s*(?:import|from) ({'|'.join(PEERS)})\b", code, flags=re.MULTILINE))
@@ -74,20 +81,26 @@ RUNS = [
 ]
 
 
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.filterwarnings("error::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize(("page", "peer"), RUNS)
-def test_page_runs(page: Path, peer: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """A page's Python from the top, in one session and an empty folder; with a peer's blocks if there are any and it is installed."""
+def test_page_runs(page: Path, peer: str | None, tmp_path: Path, monkeypatch, capsys):
+    """A page's Python from the top, in one session and an empty folder, without a ConvergenceWarning, prints what the page shows.
+
+    A peer's blocks take part where it is installed.
+    """
     if peer:
         pytest.importorskip(peer, reason=f"{page.name} has blocks of {peer}, which is not installed")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "agg")
     session: dict = {"__name__": "__main__"}
+    outputs = shown_outputs(page)
     ran = 0
     for line, code in fenced(page, "python"):
         if peers_of(code) <= {peer}:
             # Lines before it, so that a traceback has the page's own numbers.
             exec(compile("\n" * (line - 1) + code, str(page), "exec"), session)
+            printed = capsys.readouterr().out
+            assert printed == outputs.get(code, printed), f"{page.name}, line {line}"
             ran += 1
     assert ran
 
