@@ -234,7 +234,8 @@ def seconds_cell(entry: dict[str, list[float]], ours: dict[str, list[float]]) ->
     text = in_seconds(statistics.median(entry["seconds"]))
     if entry is ours:
         return f"**{text}**"
-    return f"{text} ({statistics.median(a / b for a, b in zip(entry['seconds'], ours['seconds'], strict=True)):.1f})"
+    ratio = statistics.median(a / b for a, b in zip(entry["seconds"], ours["seconds"], strict=True))
+    return f"{text} ({ratio:,.{0 if ratio >= 10 else 1}f})"
 
 
 def data_table(results: dict[str, Any]) -> str:
@@ -261,7 +262,6 @@ def render_markdown(results: dict[str, Any]) -> str:
         "## Seconds of a fit",
         "In brackets: how many times fastmlp's time. Imports, and what a library does only once in a process, are left out.",
         table_of(results, seconds_cell),
-        "![Seconds of a fit](fits.svg)",
         "## The first fit in a process",
         "With everything that happens once for a data set, such as compilation in JAX and Keras and the start of threads. Imports are still left out.",
         table_of(results, lambda entry, ours: in_seconds(statistics.median(entry["first"]))),
@@ -277,7 +277,7 @@ def readme_table(results: dict[str, Any]) -> str:
     """What README shows."""
     machine = results["machine"]
     return (
-        f"{table_of(results, seconds_cell)}\n\nSeconds of a fit, in brackets how many times fastmlp's; {machine['threads']} threads of an {machine['processor'].split(',')[0]} "
+        f"{table_of(results, seconds_cell)}\n\nSeconds of a fit, in brackets how many times fastmlp's; on {machine['threads']} core{'s' * (machine['threads'] != '1')} of an {machine['processor'].split(',')[0]} "
         f"({machine['instruction set']}), float32, {machine['date'][:10]}. The same layers, batches, epochs and Adam everywhere, and test scores that agree: "
         "[all of it](benchmarks/results/fits.md).\n"
     )
@@ -306,7 +306,9 @@ def draw_chart(results: dict[str, Any], folder: Path) -> None:
         colours = ["#f28c28" if each == FASTMLP else grey for each in shown]
         bars = axes.barh([LABELS[each] for each in shown], seconds, color=colours, height=0.7)
         axes.bar_label(bars, [f" {in_seconds(value)} s" for value in seconds], fontsize=8, color=grey)
-        axes.set_title(f"{DATA[name].title}, {results['fits'][name]['n_rows']:,} rows", fontsize=9, color=grey)
+        axes.set_title(
+            f"{DATA[name].title}, {results['fits'][name]['n_rows']:,} rows", fontsize=9, color=grey, loc="left"
+        )
         axes.margins(x=0.2)
         axes.tick_params(labelsize=8, colors=grey, length=0)
         axes.xaxis.set_visible(False)
