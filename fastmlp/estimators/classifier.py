@@ -59,8 +59,8 @@ callable, default='constant'
         The first three are scikit-learn's and act on 'sgd' only: unchanged; ``learning_rate_init / (t_ + 1)^power_t``, set
         after each epoch; a fifth whenever training stalls. The others plan the rate of each step over ``max_iter`` epochs,
         for every solver but 'lbfgs': a name, a :class:`StepDecay`, :class:`ExponentialDecay`, :class:`CosineDecay`,
-        :class:`OneCycle` or :class:`WarmupCosine`, or any function (step, n_steps) -> factor on learning_rate_init. That a
-        run goes through to the end of its plan is no reason for a ConvergenceWarning.
+        :class:`OneCycle` or :class:`WarmupCosine`, or any function (step, n_steps) -> factor on learning_rate_init. A run
+        that reaches the end of its plan gives no ConvergenceWarning.
     learning_rate_init : float, default=0.001
         Learning rate to start from.
     power_t : float, default=0.5
@@ -76,23 +76,24 @@ callable, default='constant'
     verbose : bool or int, default=False
         1: a line per epoch, with loss, score, time and the most time left; 2: a bar, on a terminal. See ``docs/callbacks.md``.
     warm_start : bool, default=False
-        Begin a further ``fit`` from the fitted parameters. What ``set_params`` changed holds from then on, except what is
-        of the network itself: ``hidden_layer_sizes``, ``batch_norm`` and ``residual`` must stay, and ``weight_init``,
-        ``bias_init``, ``pretrained`` and ``pretrained_rate`` matter to a fit that begins anew. ``dtype='auto'`` is then the
-        network's own. The same goes for ``partial_fit``, whose solver keeps its memory as long as ``solver``, ``dtype`` and,
-        for 'sgd', the form of momentum (none, plain, Nesterov's) stay.
+        Begin a further ``fit`` from the fitted parameters. Changes by ``set_params`` take effect then, except for the
+        network itself: ``hidden_layer_sizes``, ``batch_norm`` and ``residual`` must stay the same, and ``weight_init``,
+        ``bias_init``, ``pretrained`` and ``pretrained_rate`` have no effect. ``dtype='auto'`` then means the network's. The
+        same holds for ``partial_fit``, whose solver keeps its memory as long as ``solver``, ``dtype`` and, for 'sgd', the
+        form of momentum (none, plain, Nesterov's) stay the same.
     momentum : float, default=0.9
         For 'sgd' and 'momentum', in [0, 1].
     nesterovs_momentum : bool, default=True
         For 'sgd'.
     early_stopping : bool, default=False
-        Hold rows out, stratified by class, stop when their score stalls, and keep the parameters that scored best.
+        Validate on rows that are split off, stratified by class, stop when their score stalls, and keep the parameters with
+        the best score.
     validation_fraction : float, default=0.1
-        Share of the rows to hold out, in [0, 1).
+        Share of the rows for validation, in [0, 1).
     beta_1, beta_2 : float, default=0.9, 0.999
-        Decay of the first and second moment in 'adam' and its kin, in [0, 1).
+        Decay of the first and second moment in 'adam' and its variants, in [0, 1).
     epsilon : float, default=1e-8
-        What keeps denominators from 0 in 'adam' and its kin, 'adagrad' and 'rmsprop'.
+        Keeps denominators from 0 in 'adam' and its variants, 'adagrad' and 'rmsprop'.
     n_iter_no_change : int, default=10
         Epochs without improvement that are tolerated.
     max_fun : int, default=15000
@@ -108,9 +109,9 @@ callable, default='constant'
     l1_ratio : float, default=0.0
         Share of the absolute values in the penalty, in [0, 1].
     dropout : float or sequence of float, default=0.0
-        Share, in [0, 1), of what enters a layer that becomes 0 in training, the rest being divided by 1 - share
-        (Srivastava et al., JMLR 2014). A number is for the hidden units; a sequence has one rate for the input and one for
-        each hidden layer.
+        Share, in [0, 1), of a layer's input that becomes 0 in training, the rest being divided by 1 - share (Srivastava et
+        al., JMLR 2014). A number is for the hidden units; a sequence has one rate for the input and one for each hidden
+        layer.
     batch_norm : bool, default=False
         Normalise each hidden layer over the batch before its activation (Ioffe and Szegedy, ICML 2015); predictions use
         running averages (a tenth of each new batch, less of a shorter one). ``intercepts_`` are then the shifts,
@@ -131,9 +132,9 @@ callable, default='constant'
     max_grad_norm : float or None, default=None
         A gradient with a larger Euclidean norm is scaled down to it (Pascanu, Mikolov and Bengio, ICML 2013).
     validation_metric : str, callable or None, default=None
-        What early stopping goes by, and what ``eval_set`` is scored with: a scikit-learn scorer, by name or (estimator, X,
-        y) -> float, more being better. It gets the rows' weights if it takes ``sample_weight``. None: accuracy; in
-        regression R^2, or, for the losses that scikit-learn does not have, minus the loss.
+        The score of early stopping and of ``eval_set``: a scikit-learn scorer, by name or (estimator, X, y) -> float, more
+        being better. It gets the rows' weights if it takes ``sample_weight``. None: accuracy; in regression R^2, or minus
+        the loss for losses that scikit-learn lacks.
     input_noise : float, default=0.0
         Standard deviation of the normal noise that is added to each number of X whenever a row is trained on.
     input_mask : float, default=0.0
@@ -142,10 +143,10 @@ callable, default='constant'
         Each step draws s from Beta(mixup, mixup); rows become s row + (1 - s) (the next row of the batch), and so do their
         targets and weights (Zhang et al., ICLR 2018). 0: none; 0.2 is usual.
     pretrained : Network or None, default=None
-        ``network_`` of another estimator with the same hidden layers: a fit that begins anew takes those from it, and draws
-        the output layer only.
+        ``network_`` of another estimator with the same hidden layers: a new fit begins with a copy of these, and draws the
+        output layer only.
     pretrained_rate : float, default=0.0
-        What the learning rate is multiplied by in these layers; 0 freezes them.
+        Factor on the learning rate of these layers; 0 freezes them.
 
     Attributes
     ----------
@@ -160,11 +161,11 @@ callable, default='constant'
     loss_curve_ : list of float
         Loss of each epoch.
     validation_scores_, best_validation_score_ : list of float, float
-        Score of each epoch on the rows held out or given as ``eval_set``; None without such.
+        Score of each epoch on the validation rows, or on ``eval_set``; None without such.
     validation_loss_curve_ : list of float
         Loss on these rows, without penalty.
     layer_rates_ : tuple of float
-        What the learning rate is multiplied by in each layer: see ``freeze``.
+        Factor on the learning rate of each layer: see ``freeze``.
     history_ : list of dict
         One per epoch: epoch, loss, learning_rate, rows, time (seconds), validation_score and validation_loss if there are.
     n_iter_, t_ : int
@@ -176,7 +177,7 @@ callable, default='constant'
     -----
     Where scikit-learn 1.9 is wrong, results differ: early stopping stratifies multi-class too, with an integer
     seed each ``partial_fit`` draws a new order (its issue #12505), rows of weight 0 change nothing, a changed
-    ``learning_rate_init`` takes effect in ``partial_fit``, and a best loss by another ``alpha`` is no measure for the next fit.
+    ``learning_rate_init`` takes effect in ``partial_fit``, and the next fit does not compare with a best loss for another ``alpha``.
 
     Examples
     --------
@@ -195,7 +196,7 @@ callable, default='constant'
         "label_smoothing": [Interval(Real, 0, 1, closed="left")],
     }
 
-    # scikit-learn reads the parameters off this signature, so it cannot be shorter.
+    # scikit-learn reads the parameters from this signature.
     def __init__(
         self,
         hidden_layer_sizes: LayerSizes = (100,),
@@ -297,7 +298,7 @@ callable, default='constant'
             self.n_outputs_ = 1 if len(self.classes_) == 2 else len(self.classes_)
 
     def _learn_classes(self, y: Any) -> None:
-        """Take the classes from labels: ``y``, or the ``classes`` of partial_fit."""
+        """Learn the classes from ``y``, or from the ``classes`` of partial_fit."""
         classes, target_type = classes_of(y)
         if len(classes) < 2:
             raise ValueError(
@@ -398,7 +399,7 @@ callable, default='constant'
         return self._labels(self._forward(X))
 
     def _labels(self, output: np.ndarray) -> np.ndarray:
-        """The classes that a network's output (n_samples, n_outputs) makes most probable."""
+        """The most probable classes, from the network's output (n_samples, n_outputs)."""
         labels: np.ndarray
         if self._target_type.startswith("multilabel"):
             indicator = (output > 0.5).astype(int)
@@ -424,7 +425,7 @@ callable, default='constant'
         return self._probabilities(self._forward(X))
 
     def _probabilities(self, output: np.ndarray) -> np.ndarray:
-        """A column for each class, also where the network has one output for two."""
+        """A column for each class, also for two classes, which have one output."""
         if self.n_outputs_ > 1:
             return output
         both = np.empty((len(output), 2), dtype=output.dtype)
