@@ -1,9 +1,7 @@
-/* barrier.h: where the threads of a training step wait for each other, and who may start them. Spins briefly, since a
- * phase takes microseconds, then yields, since on an oversubscribed machine the thread that is waited for may need this
- * very core. The one place of csrc that knows of threads; C11 atomics, so that a thread sanitizer understands it.
- * Included by _trainer.pyx.
- *
- * Tried instead: the OpenMP runtime's own barrier, which Cython cannot name and which blocks in the kernel by default.
+/* barrier.h: where the threads of a training step wait for each other. Spins briefly, since a phase takes microseconds,
+ * then yields, since on an oversubscribed machine the thread that it waits for may need this core. C11 atomics, so that
+ * a thread sanitizer understands it. OpenMP's own barrier does not do: Cython cannot name it, and it blocks in the
+ * kernel by default.
  */
 #ifndef FM_BARRIER_H
 #define FM_BARRIER_H
@@ -27,30 +25,20 @@
 #define FM_PAUSE() ((void)0)
 #endif
 
-#define FM_SPINS 4000 /* some 50 microseconds: longer than any imbalance of a step that two threads are worth */
+#define FM_SPINS 4000 /* some 50 us: longer than any imbalance of a step that gains from two threads */
 
-/* Padded, not aligned: it may live in a Python object, which is aligned to 16 bytes only. */
+/* Padded, not aligned: it may be part of a Python object, which is aligned to 16 bytes only. */
 typedef struct fm_barrier {
     atomic_int arrived;
-    char apart[60];
-    atomic_uint phase; /* may run over: only whether it changed is asked */
-    char behind[60];
+    char padding_1[60];
+    atomic_uint phase; /* may overflow: only changes count */
+    char padding_2[60];
 } fm_barrier;
 
 static inline void fm_barrier_init(fm_barrier *b) {
     atomic_init(&b->arrived, 0);
     atomic_init(&b->phase, 0);
 }
-
-/* What one thread at a time may use, and no other waits for: fm_take says whether it was free. */
-typedef struct fm_turn {
-    atomic_int taken;
-} fm_turn;
-
-static inline int fm_take(fm_turn *turn) {
-    return atomic_exchange_explicit(&turn->taken, 1, memory_order_acquire) == 0;
-}
-static inline void fm_give(fm_turn *turn) { atomic_store_explicit(&turn->taken, 0, memory_order_release); }
 
 /* Returns when all n threads have called it; what they wrote before is then visible to all. */
 static inline void fm_barrier_wait(fm_barrier *b, int n) {

@@ -1,5 +1,5 @@
-/* profile.h: where the time of a step goes, per section and layer. Built with FASTMLP_PROFILE=1 the marks read a clock;
- * else they are nothing, and cost nothing. Included by _trainer.pyx only; each thread has its own fm_profile.
+/* profile.h: time of a training step by section and layer. With FASTMLP_PROFILE=1 the marks read a clock; otherwise
+ * they compile to nothing.
  */
 #ifndef FM_PROFILE_H
 #define FM_PROFILE_H
@@ -20,16 +20,16 @@ static inline const char *fm_section_name(int section) {
     return names[section];
 }
 
-/* seconds[section * layers + layer], the thread's own; last: when its last mark was set */
+/* One thread's seconds[section * layers + layer], and the time of its last mark. */
 typedef struct fm_profile {
     double *seconds, last;
-    char apart[48];
+    char padding[48];
 } fm_profile;
 
 #ifdef FM_PROFILE
 #define FM_HAS_PROFILE 1
 #define fm_profile_begin(p) ((p)->last = fm_seconds())
-/* What happened since the last mark was `section` of `layer`. */
+/* Add the time since the last mark to `section` of `layer`. */
 #define fm_profile_mark(p, layers, section, layer)                                                                     \
     do {                                                                                                               \
         const double now_ = fm_seconds();                                                                              \

@@ -1,7 +1,7 @@
 """Memory and the caller's arrays: aligned buffers, X as dense or CSR rows, addresses of flat arrays.
 
-Memory is zeroed when it is allocated, so that the padding of a panel is finite; a kernel that writes the padding itself may
-use memory that is not zeroed.
+Memory is zeroed when it is allocated, so that the padding of a panel is finite; a kernel that writes the padding itself
+may use memory that is not zeroed.
 """
 
 import sys
@@ -18,8 +18,8 @@ from libc.stdlib cimport calloc, free, malloc
 
 from fastmlp.core._csrc cimport *
 
-# CSR input with at most this share of stored elements is multiplied element by element, else as dense rows: measured, an
-# epoch at this share takes 0.5 to 0.6 of the time.
+# CSR input with at most this share of stored elements is multiplied element by element, else as dense rows: measured,
+# an epoch at this share takes 0.5 to 0.6 of the time.
 cdef double SPARSE_SHARE = 0.2
 
 
@@ -162,7 +162,8 @@ cdef class InputRows:
     cdef int is_double(self, Py_buffer *view, str name) except -1:
         cdef int f = format_of(view)
         if f != b'f' and f != b'd':
-            raise ValueError(f"{name} must be float32 or float64, got format {view.format.decode() if view.format else 'B'!r}")
+            given = view.format.decode() if view.format else "B"
+            raise ValueError(f"{name} must be float32 or float64, got format {given!r}")
         return f == b'd'
 
     def __dealloc__(self):

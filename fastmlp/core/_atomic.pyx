@@ -1,13 +1,13 @@
 """AtomicUpdate: a block that changes an object's attributes, one block at a time, and all or nothing.
 
-Compiled because a Python method may be interrupted at its first instruction: after Ctrl-C there, an object would stay half
-changed, and locked for ever.
+Compiled because a Python method may be interrupted at its first instruction: after Ctrl-C there, an object would stay
+half changed, and locked for ever.
 """
 
 import os
 
-# The objects that are being updated, by id, each with its block. All threads write to it: dict.setdefault and pop are atomic,
-# with or without the GIL. A forked child has none of the threads that run these blocks.
+# The objects that are being updated, by id, each with its block. All threads write to it: dict.setdefault and pop are
+# atomic, with or without the GIL. A forked child has none of the threads that run these blocks.
 cdef dict blocks = {}
 
 if hasattr(os, "register_at_fork"):
@@ -17,8 +17,8 @@ if hasattr(os, "register_at_fork"):
 cdef class AtomicUpdate:
     """Context manager: the block may change the attributes of `subject`; if it raises, they are restored.
 
-    Do not change arrays in place in the block. Nothing is stored in the object, so that the block may pickle and copy it. Other
-    threads may see some attributes changed and others not yet.
+    Do not change arrays in place in the block. Nothing is stored in the object, so that the block may pickle and copy
+    it. Other threads may see some attributes changed and others not yet.
 
     Parameters
     ----------
@@ -39,8 +39,8 @@ cdef class AtomicUpdate:
     def __enter__(self):
         if blocks.setdefault(id(self.subject), self) is not self:
             raise RuntimeError(
-                f"This {type(self.subject).__name__} is being fitted or changed, in another thread or further up in this one. "
-                "Use a clone for each fit, or one after the other."
+                f"This {type(self.subject).__name__} is being fitted or changed, in another thread or further up in "
+                "this one. Use a clone for each fit, or one after the other."
             )
         try:
             self.before = dict(self.subject.__dict__)  # not earlier: another thread's block may just have ended

@@ -111,8 +111,8 @@ cdef extern from "fastmlp.h" nogil:
         int element_size, vector, panel
         void (*gather)(void *P, const fm_rows *X, const Py_ssize_t *order, Py_ssize_t first, Py_ssize_t rows,
                        Py_ssize_t stride) noexcept nogil
-        void (*augment)(void *P, const void *Q, double mix, const fm_augment *settings, const fm_rng *rng, Py_ssize_t first,
-                        Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t stride) noexcept nogil
+        void (*augment)(void *P, const void *Q, double mix, const fm_augment *settings, const fm_rng *rng,
+                        Py_ssize_t first, Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t stride) noexcept nogil
         void (*scatter)(void *M, const void *P, Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t stride) noexcept nogil
         void (*forward)(const fm_layer *layer, Py_ssize_t p0, Py_ssize_t p1, Py_ssize_t first, Py_ssize_t rows,
                         Py_ssize_t stride) noexcept nogil
@@ -122,23 +122,27 @@ cdef extern from "fastmlp.h" nogil:
                            Py_ssize_t c0, Py_ssize_t c1) noexcept nogil
         void (*gradient_csr)(void *G, const fm_csc *C, const void *dz, Py_ssize_t i0, Py_ssize_t n,
                              int accumulate) noexcept nogil
-        void (*batch_norm_forward)(const fm_layer *layer, Py_ssize_t p, Py_ssize_t batch, Py_ssize_t stride) noexcept nogil
+        void (*batch_norm_forward)(const fm_layer *layer, Py_ssize_t p, Py_ssize_t batch,
+                                   Py_ssize_t stride) noexcept nogil
         void (*update_running_statistics)(const fm_layer *layer, Py_ssize_t p, const fm_hyper *hyper) noexcept nogil
         void (*loss_gradient)(int loss, void *z, double *value, void *scratch, const fm_targets *targets,
-                              const Py_ssize_t *order, const Py_ssize_t *partner, Py_ssize_t first_target, Py_ssize_t first,
-                              Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t stride) noexcept nogil
+                              const Py_ssize_t *order, const Py_ssize_t *partner, Py_ssize_t first_target,
+                              Py_ssize_t first, Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t stride) noexcept nogil
         void (*loss_value)(int loss, void *a, double *value, void *scratch, const fm_targets *targets,
                            Py_ssize_t first_target, Py_ssize_t rows, Py_ssize_t columns) noexcept nogil
         void (*backward)(const fm_layer *layer, const fm_layer *below, void *scratch, Py_ssize_t p0, Py_ssize_t p1,
                          Py_ssize_t first, Py_ssize_t rows, Py_ssize_t stride) noexcept nogil
-        void (*batch_norm_backward)(const fm_layer *layer, Py_ssize_t p, Py_ssize_t batch, Py_ssize_t stride) noexcept nogil
+        void (*batch_norm_backward)(const fm_layer *layer, Py_ssize_t p, Py_ssize_t batch,
+                                    Py_ssize_t stride) noexcept nogil
         void (*update)(const fm_layer *layer, void *G, double *penalty, Py_ssize_t i0, Py_ssize_t n, Py_ssize_t p,
-                       Py_ssize_t batch, Py_ssize_t stride, int accumulate, int rule, const fm_hyper *hyper) noexcept nogil
+                       Py_ssize_t batch, Py_ssize_t stride, int accumulate, int rule,
+                       const fm_hyper *hyper) noexcept nogil
         void (*update_bias)(const fm_layer *layer, void *G, Py_ssize_t p, Py_ssize_t batch, Py_ssize_t stride,
                             int accumulate, int rule, const fm_hyper *hyper) noexcept nogil
-        void (*update_scale)(const fm_layer *layer, void *G, Py_ssize_t p, int rule, const fm_hyper *hyper) noexcept nogil
-        void (*sum_squared_gradient)(const fm_layer *layer, const void *G, double *sum, Py_ssize_t i0, Py_ssize_t n, Py_ssize_t p,
-                                     const fm_hyper *hyper) noexcept nogil
+        void (*update_scale)(const fm_layer *layer, void *G, Py_ssize_t p, int rule,
+                             const fm_hyper *hyper) noexcept nogil
+        void (*sum_squared_gradient)(const fm_layer *layer, const void *G, double *sum, Py_ssize_t i0, Py_ssize_t n,
+                                     Py_ssize_t p, const fm_hyper *hyper) noexcept nogil
         void (*fold_batch_norm)(void *scale, void *shift, const void *gamma, const void *b, const void *mean,
                                 const void *variance, Py_ssize_t n) noexcept nogil
         void (*forward_row)(const fm_layer *layer, void *y, const void *x) noexcept nogil

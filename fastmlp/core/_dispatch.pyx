@@ -15,7 +15,7 @@ __all__ = [
 ]
 
 
-# ---- Dispatch and names ------------------------------------------------------------------------------------------------
+# ---- Dispatch and names ----------------------------------------------------------------------------------------------
 
 cdef dict isa_rows = {fm_isa_name(i).decode(): i for i in range(fm_isa_count())}
 cdef list available_isas = [name for name, i in isa_rows.items() if fm_isa_available(i)]
@@ -27,7 +27,8 @@ def _choose_isa() -> str:
         return available_isas[0]
     if wanted not in available_isas:
         raise ImportError(
-            f"FASTMLP_ISA={wanted!r} is not an instruction set of this build and CPU; valid here: {', '.join(available_isas)}"
+            f"FASTMLP_ISA={wanted!r} is not an instruction set of this build and CPU; valid here: "
+            f"{', '.join(available_isas)}"
         )
     return wanted
 
@@ -52,25 +53,25 @@ NORM_EPSILON = FM_NORM_EPSILON
 OPTIMIZERS = {_names.optimizers[i].name.decode(): _names.optimizers[i].n_state for i in range(FM_N_OPTIMIZERS)}
 
 
-# ---- Threads -------------------------------------------------------------------------------------------------------------
+# ---- Threads ---------------------------------------------------------------------------------------------------------
 
 cdef extern from "runtime/fork.h" nogil:
-    int fm_alone
+    int fm_single_threaded
     void fm_region_begins()
     void fm_region_ends()
-    void fm_call_begins()
-    void fm_call_ends()
-    int fm_share(int threads)
-    int fm_watch_forks()
+    void fm_caller_begins()
+    void fm_caller_ends()
+    int fm_thread_share(int threads)
+    int fm_register_fork_handlers()
 
 
-if fm_watch_forks() != 0:
+if fm_register_fork_handlers() != 0:
     raise MemoryError("fastmlp could not register its handlers of forks")
 
 
 cpdef int usable_threads(int wanted) noexcept nogil:
     """As many of the wanted threads as OpenMP and the other callers (see Caller) allow, at least one."""
-    return 1 if fm_alone else max(1, min(wanted, fm_share(omp_get_max_threads())))
+    return 1 if fm_single_threaded else max(1, min(wanted, fm_thread_share(omp_get_max_threads())))
 
 
 cdef void region_begins() noexcept nogil:
@@ -87,16 +88,16 @@ cdef class Caller:
     """Counts a call among those that share the threads, for as long as this object lives."""
 
     def __cinit__(self):
-        fm_call_begins()
+        fm_caller_begins()
 
     def __dealloc__(self):
-        fm_call_ends()
+        fm_caller_ends()
 
 
 def max_threads() -> int:
-    """Threads that OpenMP would start now, which OMP_NUM_THREADS, affinity and threadpoolctl change; 1 without OpenMP, and in a
-    process that was forked while OpenMP could not stop its parent's threads (csrc/runtime/fork.h)."""
-    return 1 if fm_alone else omp_get_max_threads()
+    """Threads that OpenMP would start now, which OMP_NUM_THREADS, affinity and threadpoolctl change; 1 without OpenMP,
+    and in a process that was forked while OpenMP could not stop its parent's threads (csrc/runtime/fork.h)."""
+    return 1 if fm_single_threaded else omp_get_max_threads()
 
 
 def info() -> dict:

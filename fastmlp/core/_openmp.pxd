@@ -1,4 +1,4 @@
-# OpenMP's questions, its one command, and a clock; answered without OpenMP too. Every OpenMP call of the package is named here.
+# All OpenMP calls of the package, with their counterparts for builds without OpenMP, and a clock.
 
 cdef extern from *:
     """
@@ -18,15 +18,15 @@ cdef extern from *:
     static inline int omp_get_max_threads(void) { return 1; }
     static inline int omp_get_num_threads(void) { return 1; }
     #endif
-    /* Of the calling thread, outside of a region: 1, or 0 if they remain. FM_HAS_PAUSE is setup.py's finding. */
-    static inline int fm_let_threads_go(void) {
+    /* Of the calling thread, outside of a region. Returns 1, or 0 on failure. setup.py defines FM_HAS_PAUSE. */
+    static inline int fm_stop_threads(void) {
     #if defined(FM_HAS_PAUSE)
         return omp_pause_resource_all(omp_pause_hard) == 0;
     #else
         return 0;
     #endif
     }
-    static inline double fm_seconds(void) { /* from some fixed point; never goes back */
+    static inline double fm_seconds(void) { /* from a fixed point; never decreases */
     #ifdef _WIN32
         LARGE_INTEGER now, per_second;
         QueryPerformanceCounter(&now);
@@ -50,5 +50,5 @@ cdef extern from *:
     const char *FM_COMPILER
     int omp_get_max_threads() nogil
     int omp_get_num_threads() nogil
-    int fm_let_threads_go() nogil
+    int fm_stop_threads() nogil
     double fm_seconds() nogil

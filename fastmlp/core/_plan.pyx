@@ -1,4 +1,4 @@
-"""Architecture: Plan describes a network's layers; parameter_layout says where their arrays lie in the flat parameters."""
+"""Architecture: Plan describes a network's layers; parameter_layout says where their parameters lie."""
 
 from collections import namedtuple
 from itertools import accumulate, pairwise
@@ -85,7 +85,9 @@ cdef class Plan:
         if self.n_layers < 1 or min(self.layer_sizes) < 1:
             raise ValueError(f"layer_sizes must be at least two positive numbers, got {self.layer_sizes}")
         if len(self.activations) != self.n_layers - 1:
-            raise ValueError(f"activations must name {self.n_layers - 1} hidden layers' functions, got {self.activations}")
+            raise ValueError(
+                f"activations must name {self.n_layers - 1} hidden layers' functions, got {self.activations}"
+            )
         for name in self.activations:
             if name not in ACTIVATIONS:
                 raise ValueError(f"activation must be one of {ACTIVATIONS}, got {name!r}")
@@ -175,14 +177,15 @@ cdef class Plan:
                           layer.fan_in * self.k.panel)
             self.pack_vector(layer.b if state < 0 else layer.b_state[state], parameters + at.b, layer.fan_out)
             if layer.norm != NULL:
-                self.pack_vector(layer.norm.scale if state < 0 else layer.norm.scale_state[state], parameters + at.scale,
-                                 layer.fan_out)
+                self.pack_vector(layer.norm.scale if state < 0 else layer.norm.scale_state[state],
+                                 parameters + at.scale, layer.fan_out)
 
     cdef void pack_vector(self, void *to, char *vector, Py_ssize_t n) noexcept nogil:
         """A row into panels, its padding zero."""
         cdef fm_rows row
         memset(&row, 0, sizeof(row))
-        row.data, row.columns, row.row_stride, row.column_stride, row.is_double = vector, n, n, 1, self.k.element_size == 8
+        row.data, row.columns, row.row_stride, row.column_stride = vector, n, n, 1
+        row.is_double = self.k.element_size == 8
         self.k.gather(to, &row, NULL, 0, 1, self.k.panel)
 
     cdef void unpack(self, char *parameters, fm_layer *layers, int state) noexcept nogil:
@@ -192,12 +195,13 @@ cdef class Plan:
         cdef int l
         for l in range(self.n_layers):
             layer, at = &layers[l], &self.offsets[l]
-            self.k.scatter(parameters + at.W, layer.W if state < 0 else layer.W_state[state], layer.fan_in, layer.fan_out,
-                           layer.fan_in * self.k.panel)
-            self.k.scatter(parameters + at.b, layer.b if state < 0 else layer.b_state[state], 1, layer.fan_out, self.k.panel)
+            self.k.scatter(parameters + at.W, layer.W if state < 0 else layer.W_state[state], layer.fan_in,
+                           layer.fan_out, layer.fan_in * self.k.panel)
+            self.k.scatter(parameters + at.b, layer.b if state < 0 else layer.b_state[state], 1, layer.fan_out,
+                           self.k.panel)
             if layer.norm != NULL:
-                self.k.scatter(parameters + at.scale, layer.norm.scale if state < 0 else layer.norm.scale_state[state], 1,
-                               layer.fan_out, self.k.panel)
+                self.k.scatter(parameters + at.scale, layer.norm.scale if state < 0 else layer.norm.scale_state[state],
+                               1, layer.fan_out, self.k.panel)
 
     cdef void pack_statistics(self, fm_layer *layers, char *statistics) noexcept nogil:
         """The flat running averages into the layers' panels."""
@@ -205,16 +209,18 @@ cdef class Plan:
         for l in range(self.n_layers):
             if self.normalises(l):
                 self.pack_vector(layers[l].norm.running_mean, statistics + self.offsets[l].mean, self.sizes[l + 1])
-                self.pack_vector(layers[l].norm.running_variance, statistics + self.offsets[l].variance, self.sizes[l + 1])
+                self.pack_vector(layers[l].norm.running_variance, statistics + self.offsets[l].variance,
+                                 self.sizes[l + 1])
 
     cdef void unpack_statistics(self, char *statistics, fm_layer *layers) noexcept nogil:
         """The inverse of pack_statistics."""
         cdef int l
         for l in range(self.n_layers):
             if self.normalises(l):
-                self.k.scatter(statistics + self.offsets[l].mean, layers[l].norm.running_mean, 1, self.sizes[l + 1], self.k.panel)
-                self.k.scatter(statistics + self.offsets[l].variance, layers[l].norm.running_variance, 1, self.sizes[l + 1],
+                self.k.scatter(statistics + self.offsets[l].mean, layers[l].norm.running_mean, 1, self.sizes[l + 1],
                                self.k.panel)
+                self.k.scatter(statistics + self.offsets[l].variance, layers[l].norm.running_variance, 1,
+                               self.sizes[l + 1], self.k.panel)
 
     cdef int read_targets(self, fm_targets *targets, int loss, Py_ssize_t n, y, sample_weight) except -1:
         """y (n,) or (n, O) and the weights (n,) or None, checked, as the loss's kernels read them."""

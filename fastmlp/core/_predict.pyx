@@ -1,7 +1,7 @@
 """Prediction: splits rows or columns over threads and calls the C kernels, from the flat parameters of a Plan.
 
-One row, or a few on one thread, are computed one by one. Up to FEW_ROWS, threads share out the columns of each layer and
-weights are packed where they are used. Beyond that all weights are packed first, and threads share out the rows.
+One row, or a few on one thread, are computed one by one. Up to FEW_ROWS, threads share out the columns of each layer
+and weights are packed where they are used. Beyond that all weights are packed first, and threads share out the rows.
 """
 
 import numpy
@@ -25,8 +25,8 @@ cdef Py_ssize_t SINGLE_ROWS = 4
 cdef Py_ssize_t FEW_ROWS = 1024
 # Multiply-adds of a thread between two polls for signals: some 10 ms, and less than 0.1 s in the plainest build.
 cdef double SLICE_OPERATIONS = 5e8
-# Where threads share out columns, a chunk of rows has at most this many multiply-adds, but at least MIN_CHUNK_ROWS rows: the
-# weights are read once per chunk, and fewer rows would wait for them.
+# Where threads share out columns, a chunk of rows has at most this many multiply-adds, but at least MIN_CHUNK_ROWS
+# rows: the weights are read once per chunk, and fewer rows would wait for them.
 cdef double MAX_CHUNK_OPERATIONS = 2e9
 cdef Py_ssize_t MIN_CHUNK_ROWS = 24
 
@@ -82,7 +82,8 @@ def forward(Plan plan not None, parameters, X, out=None, int n_threads=1, statis
 
 cdef int forward_row_by_row(Plan plan, char *weights, char *statistics, InputRows rows, char *result) except -1:
     """One row after the other; weights are read where they are."""
-    cdef Py_ssize_t size = plan.k.element_size, width = plan.padded(plan.widest) * size, row, affine = plan.affine_bytes()
+    cdef Py_ssize_t size = plan.k.element_size, width = plan.padded(plan.widest) * size, row
+    cdef Py_ssize_t affine = plan.affine_bytes()
     cdef Buffer memory = Buffer(2 * width + affine + plan.n_layers * sizeof(fm_layer), False)
     cdef fm_layer *layers = <fm_layer *> (<char *> memory.at + 2 * width + affine)
     cdef char *x
@@ -108,12 +109,14 @@ cdef int forward_row_by_row(Plan plan, char *weights, char *statistics, InputRow
 
 cdef int forward_by_columns(Plan plan, char *weights, char *statistics, InputRows rows, char *result,
                             int n_threads) except -1:
-    """Chunks of rows one after the other; threads share each layer's columns and read the weights where they are. Signals are
-    handled between slices."""
-    cdef Py_ssize_t size = plan.k.element_size, panel = plan.k.panel, l, scratch = (plan.k.scratch_size * size + 63) // 64 * 64
+    """Chunks of rows one after the other; threads share each layer's columns and read the weights where they are.
+    Signals are handled between slices."""
+    cdef Py_ssize_t size = plan.k.element_size, panel = plan.k.panel, l
+    cdef Py_ssize_t scratch = (plan.k.scratch_size * size + 63) // 64 * 64
     cdef Py_ssize_t most = <Py_ssize_t> max(MIN_CHUNK_ROWS, min(FM_CHUNK_ROWS, MAX_CHUNK_OPERATIONS / plan.n_weights))
     cdef Py_ssize_t chunk = min(most, rows.n), stride = (chunk | 1) * panel, begin, end
-    cdef Py_ssize_t slice = chunk * n_threads * <Py_ssize_t> max(1, SLICE_OPERATIONS / (<double> plan.n_weights * chunk))
+    cdef Py_ssize_t n_chunks = <Py_ssize_t> max(1, SLICE_OPERATIONS / (<double> plan.n_weights * chunk))
+    cdef Py_ssize_t slice = chunk * n_threads * n_chunks
     cdef Py_ssize_t width = plan.padded(plan.widest) // panel * stride * size
     cdef Buffer memory = Buffer(2 * width + n_threads * scratch, False)
     cdef Buffer affine = Buffer(plan.affine_bytes(), False), layers = Buffer(plan.n_layers * sizeof(fm_layer))
@@ -141,9 +144,10 @@ cdef int forward_by_columns(Plan plan, char *weights, char *statistics, InputRow
 
 
 cdef void forward_columns_thread(Plan plan, fm_layer *layers, InputRows rows, char *result, char *scratch,
-                                 Py_ssize_t chunk, Py_ssize_t stride, fm_barrier *barrier, Py_ssize_t begin, Py_ssize_t end,
-                                 int thread, int n_threads) noexcept nogil:
-    """One thread's part of rows begin .. end: it gathers and scatters its rows of a chunk, and computes its panels of layers."""
+                                 Py_ssize_t chunk, Py_ssize_t stride, fm_barrier *barrier, Py_ssize_t begin,
+                                 Py_ssize_t end, int thread, int n_threads) noexcept nogil:
+    """One thread's part of rows begin .. end: it gathers and scatters its rows of a chunk, and computes its panels of
+    layers."""
     cdef Py_ssize_t first = begin, count, row, n, panels, O = plan.sizes[plan.n_layers], size = plan.k.element_size
     cdef Py_ssize_t skip
     cdef char *out
@@ -181,7 +185,8 @@ cdef int forward_by_rows(Plan plan, char *weights, char *statistics, InputRows r
     cdef Py_ssize_t slice = n_threads * <Py_ssize_t> max(1, SLICE_OPERATIONS / (<double> plan.n_weights * chunk))
     cdef Buffer packed = Buffer(total * size, False)
     cdef Buffer scratch = Buffer(2 * width * n_threads, False)
-    cdef Buffer affine = Buffer(plan.affine_bytes(), False), layers = Buffer(n_threads * plan.n_layers * sizeof(fm_layer))
+    cdef Buffer affine = Buffer(plan.affine_bytes(), False)
+    cdef Buffer layers = Buffer(n_threads * plan.n_layers * sizeof(fm_layer))
     cdef fm_layer *layer
     cdef char *at
     cdef int t
@@ -205,15 +210,16 @@ cdef int forward_by_rows(Plan plan, char *weights, char *statistics, InputRows r
         else:
             region_begins()
             with nogil, parallel(num_threads=n_threads):
-                forward_rows_thread(plan, <fm_layer *> layers.at + threadid() * plan.n_layers, rows, result, chunk, stride,
-                                    begin, end, threadid(), omp_get_num_threads())
+                forward_rows_thread(plan, <fm_layer *> layers.at + threadid() * plan.n_layers, rows, result, chunk,
+                                    stride, begin, end, threadid(), omp_get_num_threads())
             region_ends()
         PyErr_CheckSignals()
     return 0
 
 
 cdef void forward_rows_thread(Plan plan, fm_layer *layers, InputRows rows, char *result, Py_ssize_t chunk,
-                              Py_ssize_t stride, Py_ssize_t begin, Py_ssize_t end, int thread, int n_threads) noexcept nogil:
+                              Py_ssize_t stride, Py_ssize_t begin, Py_ssize_t end, int thread,
+                              int n_threads) noexcept nogil:
     """One thread's share of the chunks begin .. end."""
     cdef Py_ssize_t n = rows.n, n_chunks = end - begin, c, first, count, O = plan.sizes[plan.n_layers]
     cdef char *out

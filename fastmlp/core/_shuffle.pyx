@@ -1,7 +1,7 @@
 """The order of an epoch's rows: NumPy's RandomState.shuffle, draw for draw, but faster and, if asked, without the GIL.
 
-NumPy has promised never to change what it does (its legacy generators are frozen: NEP 19). The numbers come from the bit
-generator's own C interface.
+NumPy has promised never to change what it does (its legacy generators are frozen: NEP 19). The numbers come from the
+bit generator's own C interface.
 """
 
 from cpython.pycapsule cimport PyCapsule_GetPointer
@@ -67,8 +67,8 @@ def shuffle(order, rng, bint alone=False):
     order : intp array (n,), contiguous
     rng : numpy.random.RandomState
     alone : bool, default=False
-        Release the GIL meanwhile. Only where no other code draws from rng: a process that another thread forked in the middle of
-        the shuffle would wait for the generator's lock for ever.
+        Release the GIL meanwhile. Only where no other code draws from rng: a process that another thread forked in the
+        middle of the shuffle would wait for the generator's lock for ever.
     """
     cdef Py_ssize_t n = len(order)
     cdef Py_ssize_t *at = <Py_ssize_t *> array_address(order, n, b'i', "order", True)

@@ -69,7 +69,8 @@ cdef class Panels:
     def set(self, matrix):
         padded = numpy.zeros((self.rows, self.panels * self.k.panel), self.memory.dtype)
         padded[:, :self.columns] = matrix
-        self.grid[:, self.first:self.first + self.rows] = padded.reshape(self.rows, self.panels, self.k.panel).transpose(1, 0, 2)
+        self.grid[:, self.first:self.first + self.rows] = padded.reshape(self.rows, self.panels,
+                                                                         self.k.panel).transpose(1, 0, 2)
         return self
 
     def get(self):
@@ -93,7 +94,8 @@ cdef class Panels:
     def check_padding(self, str what):
         """What fills up the last vector of the columns is 0, so that weights' padding stays 0 in an update."""
         cdef Py_ssize_t filled = (self.columns + self.k.vector - 1) // self.k.vector * self.k.vector
-        rows = self.grid[:, self.first:self.first + self.rows].transpose(1, 0, 2).reshape(self.rows, self.panels * self.k.panel)
+        rows = self.grid[:, self.first:self.first + self.rows].transpose(1, 0, 2).reshape(self.rows,
+                                                                                          self.panels * self.k.panel)
         if rows[:, self.columns:filled].any():
             raise AssertionError(f"{what} left padding that is not 0")
         return self
@@ -123,8 +125,8 @@ cdef class Kernels:
         One of info()['available'].
     dtype : {'float32', 'float64'}
     offset, first, slack : int
-        Where the cases of check.py put what they compute: elements from alignment; rows before it and rows behind it, which
-        a panel's stride then spans.
+        Where the cases of check.py put what they compute: elements from alignment; rows before it and rows behind it,
+        which a panel's stride then spans.
     """
 
     cdef const fm_kernels *k
@@ -191,10 +193,10 @@ cdef class Kernels:
         check(name)
         return a.reshape(z.shape)
 
-    def loss(self, str name, z, y, weights=None, order=None, *, double parameter=1.0, double smoothing=0.0, partner=None,
-             double mix=1.0):
-        """(dz, value per row, value alone) at z for the targets y[order], mixed with y[partner]; the last from z's output, for
-        the plain targets y[:rows]."""
+    def loss(self, str name, z, y, weights=None, order=None, *, double parameter=1.0, double smoothing=0.0,
+             partner=None, double mix=1.0):
+        """(dz, value per row, value alone) at z for the targets y[order], mixed with y[partner]; the last from z's
+        output, for the plain targets y[:rows]."""
         cdef fm_targets targets
         cdef int loss = list(LOSSES).index(name)
         cdef Py_ssize_t rows = z.shape[0], O = z.shape[1]
@@ -223,7 +225,8 @@ cdef class Kernels:
         cdef Py_ssize_t *order_at = <Py_ssize_t *> address(order) if order is not None else NULL
         cdef Py_ssize_t *partner_at = <Py_ssize_t *> address(partner) if partner is not None else NULL
         start()
-        self.k.loss_gradient(loss, dz.at, value_at, scratch_at, &targets, order_at, partner_at, 0, 3, rows, O, dz.stride)
+        self.k.loss_gradient(loss, dz.at, value_at, scratch_at, &targets, order_at, partner_at, 0, 3, rows, O,
+                             dz.stride)
         self.k.loss_value(loss, a_at, plain_at, scratch_at, &targets, 0, rows, O)
         stop()
         for guard in (check, check_output, check_plain):
@@ -248,7 +251,8 @@ cdef class Kernels:
         return M.reshape(n, X.shape[1])
 
     def forward(self, x, W, b, str activation="identity", Py_ssize_t first=0):
-        """(y, z) of a layer; rows from `first` of the batch are computed, panels in two pieces, as training might take them."""
+        """(y, z) of a layer; rows from `first` of the batch are computed, panels in two pieces, as training might take
+        them."""
         cdef fm_layer layer
         cdef Py_ssize_t rows = x.shape[0]
         cdef Panels X = Panels(self, rows, W.shape[0], first).set(x), Y = Panels(self, rows, W.shape[1], first)
@@ -317,7 +321,8 @@ cdef class Kernels:
         return Y.check("forward_csr").get()
 
     def gradient_csr(self, X, order, dz):
-        """X[order]^T dz for canonical CSR X: columns sorted in two shares, rows in two micro-batches, as in training."""
+        """X[order]^T dz for canonical CSR X: columns sorted in two shares, rows in two micro-batches, as in
+        training."""
         cdef InputRows source = InputRows(X, X.shape[1])
         order = numpy.ascontiguousarray(order, numpy.intp)
         cdef Py_ssize_t rows = len(order), I = X.shape[1], c0, c1, first, n, p, size = self.k.element_size
@@ -334,7 +339,8 @@ cdef class Kernels:
                 self.k.csr_to_csc(&columns, &source.rows, order_at + first, 0, n, c0, c1)
                 for p in range(G.panels):
                     self.k.gradient_csr(<char *> G.at + (p * G.stride + c0 * self.panel) * size, &columns,
-                                        <char *> D.at + (p * D.stride + first * self.panel) * size, c0, c1 - c0, first > 0)
+                                        <char *> D.at + (p * D.stride + first * self.panel) * size, c0, c1 - c0,
+                                        first > 0)
         stop()
         return G.check("gradient_csr").get()
 
@@ -343,7 +349,8 @@ cdef class Kernels:
         cdef fm_layer layer, below
         cdef Py_ssize_t rows = dz.shape[0], I = W.shape[0], O = W.shape[1]
         cdef Panels D = Panels(self, rows, O, first).set(dz), P = Panels(self, I, O, 0, True).set(W)
-        cdef Panels out = Panels(self, rows, I, first), Y = Panels(self, rows, I, first), Z = Panels(self, rows, I, first).set(x)
+        cdef Panels out = Panels(self, rows, I, first), Y = Panels(self, rows, I, first)
+        cdef Panels Z = Panels(self, rows, I, first).set(x)
         memset(&layer, 0, sizeof(layer))
         memset(&below, 0, sizeof(below))
         chunk, check = guarded(self.k.scratch_size, self.dtype)
@@ -365,18 +372,22 @@ cdef class Kernels:
         check("backward")
         return out.check("backward").check_padding("backward").get()
 
-    def update(self, str optimizer, x, dz, W, b, state_W, state_b, *, int t=1, double weight_sum=1, double l1=0, double l2=0,
-               double learning_rate=0.1, double momentum=0.9, double beta_1=0.9, double beta_2=0.999, double epsilon=1e-8,
+    def update(self, str optimizer, x, dz, W, b, state_W, state_b, *, int t=1, double weight_sum=1, double l1=0,
+               double l2=0, double learning_rate=0.1, double momentum=0.9, double beta_1=0.9, double beta_2=0.999,
+               double epsilon=1e-8,
                double rho=0.9, double weight_decay=0, micro_batches=1):
         """One update of a layer: (W, b, state_W, state_b, penalty per column)."""
         cdef fm_layer layer
         cdef fm_hyper h
-        cdef Py_ssize_t rows = x.shape[0], I = W.shape[0], O = W.shape[1], i, p, n, n_state = OPTIMIZERS[optimizer], s, at
+        cdef Py_ssize_t rows = x.shape[0], I = W.shape[0], O = W.shape[1], i, p, n, n_state = OPTIMIZERS[optimizer], s
+        cdef Py_ssize_t at
         cdef Py_ssize_t n_blocks = (I + FM_BLOCK_ROWS - 1) // FM_BLOCK_ROWS, block
         cdef int rule = list(OPTIMIZERS).index(optimizer), accumulate
-        # One micro-batch needs its sums no longer than a block takes, as in training; more micro-batches keep all of them.
+        # One micro-batch needs its sums no longer than a block takes, as in training; more micro-batches keep all of
+        # them.
         cdef Py_ssize_t size = FM_BLOCK_ROWS * self.panel * self.k.element_size, step = size if micro_batches > 1 else 0
-        cdef Panels X = Panels(self, rows, I).set(x), D = Panels(self, rows, O).set(dz), PW = Panels(self, I, O, 0, True).set(W)
+        cdef Panels X = Panels(self, rows, I).set(x), D = Panels(self, rows, O).set(dz)
+        cdef Panels PW = Panels(self, I, O, 0, True).set(W)
         cdef Panels PB = Panels(self, 1, O, 0, True).set(b), panels
         memset(&layer, 0, sizeof(layer))
         memset(&h, 0, sizeof(h))
@@ -390,7 +401,8 @@ cdef class Kernels:
             layer.b_state[s] = panels.at
         h.clip = 1
         h.t, h.weight_sum, h.l1, h.l2, h.penalty_scale = t, weight_sum, l1, l2, 1
-        h.learning_rate, h.momentum, h.beta_1, h.beta_2, h.epsilon, h.rho = learning_rate, momentum, beta_1, beta_2, epsilon, rho
+        h.learning_rate, h.momentum, h.beta_1, h.beta_2 = learning_rate, momentum, beta_1, beta_2
+        h.epsilon, h.rho = epsilon, rho
         h.weight_decay = weight_decay
         self.k.optimizers[rule].prepare(&h)
         penalty = numpy.zeros(PW.panels * self.panel)
@@ -417,12 +429,12 @@ cdef class Kernels:
         for panels in [PW, PB, *states[0], *states[1]]:
             panels.check(optimizer)
         PW.check_padding(optimizer)
-        return (PW.get(), PB.get()[0], [panels.get() for panels in states[0]], [panels.get()[0] for panels in states[1]],
-                penalty[:O])
+        return (PW.get(), PB.get()[0], [panels.get() for panels in states[0]],
+                [panels.get()[0] for panels in states[1]], penalty[:O])
 
-    def layer_output(self, x, W, b, str activation="identity", *, scale=None, shift=None, bint residual=False, double rate=0.0,
-                     seed=0, int stream=1, int step=1, Py_ssize_t row=0, Py_ssize_t first=0):
-        """(what leaves a layer, the same from its other two ways, dropout's factors); only the first way knows dropout."""
+    def layer_output(self, x, W, b, str activation="identity", *, scale=None, shift=None, bint residual=False,
+                     double rate=0.0, seed=0, int stream=1, int step=1, Py_ssize_t row=0, Py_ssize_t first=0):
+        """(output by forward, by forward_unpacked, by forward_row, dropout's mask); only forward applies dropout."""
         cdef fm_layer layer, plain
         cdef fm_rng rng
         cdef Py_ssize_t rows = x.shape[0], r
@@ -430,7 +442,8 @@ cdef class Kernels:
         cdef Panels X = Panels(self, rows, W.shape[0], first).set(x), Y = Panels(self, rows, W.shape[1], first)
         cdef Panels U = Panels(self, rows, W.shape[1], 0), X0 = Panels(self, rows, W.shape[0], 0).set(x)
         cdef Panels out = Panels(self, rows, W.shape[1], first), keep = Panels(self, rows, W.shape[1], first)
-        cdef Panels P = Panels(self, W.shape[0], W.shape[1], 0, True).set(W), B = Panels(self, 1, W.shape[1], 0, True).set(b)
+        cdef Panels P = Panels(self, W.shape[0], W.shape[1], 0, True).set(W)
+        cdef Panels B = Panels(self, 1, W.shape[1], 0, True).set(b)
         cdef Panels S = Panels(self, 1, W.shape[1], 0, True), T = Panels(self, 1, W.shape[1], 0, True)
         cdef Buffer chunk = Buffer(self.k.scratch_size * self.k.element_size)
         memset(&layer, 0, sizeof(layer))
@@ -459,11 +472,12 @@ cdef class Kernels:
         check("forward_row")
         result = out if residual or rate > 0 else Y
         factors = keep.check("dropout").get() if rate > 0 else None
-        return result.check("forward").get(), U.check("forward_unpacked").get(), single.reshape(rows, W.shape[1]), factors
+        single = single.reshape(rows, W.shape[1])
+        return result.check("forward").get(), U.check("forward_unpacked").get(), single, factors
 
     def batch_norm(self, z, scale, b, dy, str activation="identity"):
-        """Batch normalisation of z forth and of dy, the gradient at y, back: (y, mean, variance, dz, d_scale, d_b), the averages
-        after one batch from 0 and 1."""
+        """Batch normalisation of z forth and of dy, the gradient at y, back: (y, mean, variance, dz, d_scale, d_b), the
+        averages after one batch from 0 and 1."""
         cdef fm_layer layer
         cdef fm_batch_norm norm
         cdef fm_hyper hyper
@@ -499,9 +513,10 @@ cdef class Kernels:
         return (y, mean.get()[0], variance.get()[0], D.get(), d_scale.check("batch_norm_backward").get()[0],
                 d_b.check("batch_norm_backward").get()[0])
 
-    def augment(self, x, partner=None, *, double mix=1.0, double noise=0.0, double mask=0.0, double rate=0.0, seed=0, int step=1,
-                Py_ssize_t row=0):
-        """Rows of input, the first being number `row` of their batch, changed in place: mixed, with noise, masked, dropped."""
+    def augment(self, x, partner=None, *, double mix=1.0, double noise=0.0, double mask=0.0, double rate=0.0, seed=0,
+                int step=1, Py_ssize_t row=0):
+        """Rows of input, the first being number `row` of their batch, changed in place: mixed, with noise, masked,
+        dropped."""
         cdef fm_augment how
         cdef fm_rng rng
         cdef Py_ssize_t rows = x.shape[0]

@@ -1,4 +1,4 @@
-"""Training: Workspace is the memory of a run, Trainer splits the work of its steps over threads and calls the C kernels.
+"""Training: Workspace is the memory of a run, Trainer splits its steps over threads and calls the C kernels.
 
 Nothing is computed here but sums of losses: every product, activation, loss and update is a kernel of csrc/fastmlp.h.
 
@@ -8,8 +8,8 @@ A step has two phases, with a barrier after each:
 Batch normalisation cuts phase 1 into segments: its statistics are computed by columns, with a barrier before and after.
 Clipping cuts phase 2: all gradients first, then, when their norm is known, all updates.
 A batch of more than 512 rows (128 to 512 in very large networks) is computed in micro-batches. Phase 2 carries its sums
-from one to the next, which keeps both their order and the memory small. No result depends on the number of threads: each
-sum belongs to one kernel, which adds in the order of the rows, and random numbers depend on their position only.
+from one to the next, which keeps both their order and the memory small. No result depends on the number of threads:
+each sum belongs to one kernel, which adds in the order of the rows, and random numbers depend on their position only.
 
 Work goes on in slices of time, a slice being at least one micro-batch. Between slices Python handles signals.
 """
@@ -194,8 +194,8 @@ cdef class Workspace:
         n_bytes = size * (2 * rows * widths + 2 * threads * FM_CHUNK_ROWS * self.plan.layer_sizes[self.n_layers])
         if n_bytes > 2**47:
             raise MemoryError(
-                f"batches of {rows} rows on {threads} threads need at least {n_bytes / 2**30:,.1f} GiB of working memory for "
-                f"layers {self.plan.layer_sizes}"
+                f"batches of {rows} rows on {threads} threads need at least {n_bytes / 2**30:,.1f} GiB of working "
+                f"memory for layers {self.plan.layer_sizes}"
             )
         return 0
 
@@ -259,7 +259,8 @@ cdef class Workspace:
         for s in range(self.n_state):
             norm.scale_state[s] = self.allocate(n_bytes)
         if learns:
-            norm.inverse_std, norm.d_scale, norm.d_b = self.allocate(n_bytes), self.allocate(n_bytes), self.allocate(n_bytes)
+            norm.inverse_std = self.allocate(n_bytes)
+            norm.d_scale, norm.d_b = self.allocate(n_bytes), self.allocate(n_bytes)
             norm.batch_mean, norm.batch_variance = self.allocate(n_bytes), self.allocate(n_bytes)
         else:
             layer.scale, layer.shift = self.allocate(n_bytes), self.allocate(n_bytes)
@@ -431,8 +432,8 @@ cdef class Workspace:
         return low
 
     cdef double sum_in_order(self, const double *numbers) noexcept nogil:
-        """Sum over the items' columns, by layer, block of rows and column, in four chains (column % 4): the same order for
-        every panel width."""
+        """Sum over the items' columns, by layer, block of rows and column, in four chains (column % 4): the same order
+        for every panel width."""
         cdef double[4] chain
         cdef Py_ssize_t i, j, columns
         chain[0] = chain[1] = chain[2] = chain[3] = 0
@@ -481,16 +482,16 @@ cdef class Trainer:
     dropout : sequence of float, one per layer, default=None
         Rates in [0, 1) of dropout on each layer's input. None: no dropout.
     layer_rates : sequence of float, one per layer, default=None
-        Factors of the learning rate in each layer; None: 1. A layer with factor 0 does not change and pays no penalty; batch
-        normalisation then uses its running averages, not the batch's.
+        Factors of the learning rate in each layer; None: 1. A layer with factor 0 does not change and pays no penalty;
+        batch normalisation then uses its running averages, not the batch's.
     max_grad_norm : float, default=0.0
         The gradient of all layers that learn is scaled down to this Euclidean norm; 0: never.
 
     Attributes
     ----------
     cancel : threading.Event or None
-        If it is set, from any thread, an epoch ends within 0.1 s, or one micro-batch if that takes longer: at most 512 rows,
-        but a whole batch with batch normalisation. So does Ctrl-C in the main thread.
+        If it is set, from any thread, an epoch ends within 0.1 s, or one micro-batch if that takes longer: at most 512
+        rows, but a whole batch with batch normalisation. So does Ctrl-C in the main thread.
 
     Raises
     ------
@@ -537,7 +538,8 @@ cdef class Trainer:
         self.rule = list(OPTIMIZERS).index(optimizer)
         self.norm_momentum = 0 if optimizer == "gradient" else NORM_MOMENTUM
         self.input_rate = dropout[0]
-        self.memory = Workspace(plan, OPTIMIZERS[optimizer], batch_size, n_threads, dropout, layer_rates, max_grad_norm > 0)
+        self.memory = Workspace(plan, OPTIMIZERS[optimizer], batch_size, n_threads, dropout, layer_rates,
+                                max_grad_norm > 0)
         self.k, self.n_layers, self.layers = plan.k, plan.n_layers, self.memory.layers
         atomic_flag_clear(&self.in_use)
         fm_barrier_init(&self.barrier)
@@ -566,19 +568,21 @@ cdef class Trainer:
         mix : float64 array, one per step, or None
             Mixup: share of each row itself; the rest is the next row of its batch (the first one for the last).
         seed : int
-            Key, of 64 bits, of dropout, noise and mask; their counters are t + step, layer, row in the batch and column.
+            Key, of 64 bits, of dropout, noise and mask; their counters are t + step, layer, row in the batch and
+            column.
         step_losses : float64 array, one per step, or None
             Receives each step's weighted mean loss, without penalty.
 
         Returns
         -------
         float
-            Sum over batches of (weighted mean loss + penalty / weight sum) * rows, divided by the number of rows. A batch
-            whose weights sum to zero changes nothing and adds nothing.
+            Sum over batches of (weighted mean loss + penalty / weight sum) * rows, divided by the number of rows. A
+            batch whose weights sum to zero changes nothing and adds nothing.
 
         Raises
         ------
-        KeyboardInterrupt, or whatever a signal handler raises; Cancelled. The parameters are then those of the last whole step.
+        KeyboardInterrupt, or whatever a signal handler raises; Cancelled. The parameters are then those of the last
+        whole step.
         """
         cdef InUse _in_use = InUse(self)  # until this call ends
         cdef InputRows rows = InputRows(X, self.plan.sizes[0])
@@ -619,27 +623,27 @@ cdef class Trainer:
         return (self.progress.loss + memory.sum_in_order(memory.penalties)) / m if m else 0.0
 
     def load(self, parameters, state=None, statistics=None):
-        """Copy in flat parameters, the optimizer's arrays (n_state, n_parameters; None: zeros), and the running averages of
-        batch normalisation. RuntimeError during an epoch, also in a signal handler."""
+        """Copy in flat parameters, the optimizer's arrays (n_state, n_parameters; None: zeros), and the running
+        averages of batch normalisation. RuntimeError during an epoch, also in a signal handler."""
         cdef InUse _in_use = InUse(self)
         self.memory.load(parameters, state, statistics)
 
     def store(self, parameters, state=None, statistics=None):
-        """Copy out the parameters, and the other arrays that are given. RuntimeError during an epoch, also in a signal handler:
-        weights may be half updated."""
+        """Copy out the parameters, and the other arrays that are given. RuntimeError during an epoch, also in a signal
+        handler: weights may be half updated."""
         cdef InUse _in_use = InUse(self)
         self.memory.store(parameters, state, statistics)
 
     def finish(self, parameters, state=None, statistics=None):
-        """store for the last time. Each array is freed before the next is copied, so that training never takes more memory
-        than during its epochs. The Trainer cannot be used afterwards."""
+        """store for the last time. Each array is freed before the next is copied, so that training never takes more
+        memory than during its epochs. The Trainer cannot be used afterwards."""
         cdef InUse _in_use = InUse(self)
         self.memory.finish(parameters, state, statistics)
 
     def loss_gradient(self, parameters, X, y, sample_weight, out, *, statistics=None, **constants):
         """Loss of all rows of X at `parameters`; its gradient goes to the flat array `out`; `constants` as in epoch."""
         if self.optimizer != "gradient":
-            raise ValueError(f"loss_gradient needs a Trainer with optimizer 'gradient', this one has {self.optimizer!r}")
+            raise ValueError(f"loss_gradient needs optimizer 'gradient', this Trainer has {self.optimizer!r}")
         if len(X) > self.batch_size if isinstance(X, numpy.ndarray) else X.shape[0] > self.batch_size:
             raise ValueError(f"X has more rows than the batch size {self.batch_size}")
         cdef char *at = <char *> array_address(out, self.plan.n_parameters, self.plan.kind, "out", True)
@@ -735,12 +739,13 @@ cdef class Trainer:
                 fm_profile_mark(profile, self.n_layers, FM_SECTION_barrier, 0)
                 hyper.learning_rate, hyper.t = e.learning_rates[step], e.t + step + 1
                 hyper.weight_sum, hyper.penalty_scale = e.weight_sums[step], rows / e.weight_sums[step]
-                # In proportion to its rows: the last batch of an epoch may have one row, of variance 0. Measured with 401
-                # rows in batches of 200: the full momentum for the last one takes R^2 from 0.98 to 0.30.
+                # In proportion to its rows: the last batch of an epoch may have one row, of variance 0. Measured with
+                # 401 rows in batches of 200: the full momentum for the last one takes R^2 from 0.98 to 0.30.
                 hyper.norm_momentum = self.norm_momentum * (rows / <double> e.batch_size)
                 last = micro_batch == n_micro_batches - 1
                 if self.memory.squares == NULL:
-                    self.gradient_update(e, &hyper, begin, end, first, count, micro_batch > 0, e.rule if last else -1, thread)
+                    self.gradient_update(e, &hyper, begin, end, first, count, micro_batch > 0, e.rule if last else -1,
+                                         thread)
                 else:
                     self.gradient_update(e, &hyper, begin, end, first, count, micro_batch > 0, -1, thread)
                     if last:
@@ -764,7 +769,8 @@ cdef class Trainer:
 
     cdef void forward_backward(self, Epoch *e, Py_ssize_t first, Py_ssize_t count, int thread,
                                int n_threads) noexcept nogil:
-        """This thread's rows of the micro-batch through all segments and back; its columns of the normalisations between."""
+        """This thread's rows of the micro-batch through all segments and back; its columns of the normalisations
+        between."""
         cdef int s
         for s in range(self.memory.n_segments):
             self.forward_segment(e, s, first, count, thread, n_threads)
@@ -776,7 +782,8 @@ cdef class Trainer:
 
     cdef void forward_segment(self, Epoch *e, int s, Py_ssize_t first, Py_ssize_t count, int thread,
                               int n_threads) noexcept nogil:
-        """This thread's rows forward through segment s, in chunks; in the last segment also back, while they are in the cache."""
+        """This thread's rows forward through segment s, in chunks; in the last segment also back, while they are in the
+        cache."""
         cdef Py_ssize_t row = count * thread // n_threads, end = count * (thread + 1) // n_threads
         cdef Py_ssize_t n_chunks = (end - row + FM_CHUNK_ROWS - 1) // FM_CHUNK_ROWS, n, stride = self.memory.stride
         cdef Py_ssize_t O = self.plan.sizes[self.n_layers]
@@ -830,12 +837,13 @@ cdef class Trainer:
         for n_chunks in range(n_chunks, 0, -1):
             n = (end - row) // n_chunks
             for l in range(self.memory.segment_ends[s], bottom, -1):
-                self.k.backward(&self.layers[l], &self.layers[l - 1], self.thread_scratch(thread), 0, self.layers[l].fan_in,
-                                row, n, self.memory.stride)
+                self.k.backward(&self.layers[l], &self.layers[l - 1], self.thread_scratch(thread), 0,
+                                self.layers[l].fan_in, row, n, self.memory.stride)
                 fm_profile_mark(&self.memory.profiles[thread], self.n_layers, FM_SECTION_backward, l)
             row += n
 
-    cdef void batch_norm_barrier(self, int l, Py_ssize_t count, int thread, int n_threads, bint backward) noexcept nogil:
+    cdef void batch_norm_barrier(self, int l, Py_ssize_t count, int thread, int n_threads,
+                                 bint backward) noexcept nogil:
         """This thread's columns of layer l's normalisation, or of its gradient, between two barriers."""
         cdef Py_ssize_t panels = self.plan.padded(self.layers[l].fan_out) // self.k.panel, p
         cdef fm_profile *profile = &self.memory.profiles[thread]
@@ -855,8 +863,8 @@ cdef class Trainer:
 
     # ---- Phase 2 -----------------------------------------------------------------------------------------------------
 
-    cdef void gradient_update(self, Epoch *e, const fm_hyper *common, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t first,
-                              Py_ssize_t rows, int accumulate, int rule, int thread) noexcept nogil:
+    cdef void gradient_update(self, Epoch *e, const fm_hyper *common, Py_ssize_t begin, Py_ssize_t end,
+                              Py_ssize_t first, Py_ssize_t rows, int accumulate, int rule, int thread) noexcept nogil:
         """This thread's items: gradient, and update unless rule < 0. With rows = 0 the gradients are there already."""
         cdef Py_ssize_t i, size = self.k.element_size, block = FM_BLOCK_ROWS * self.k.panel * size
         cdef Py_ssize_t stride = self.memory.stride
@@ -885,8 +893,8 @@ cdef class Trainer:
             if item.n:
                 sparse = l == 0 and e.use_sparse and rows > 0
                 if sparse:
-                    self.k.gradient_csr(G, &self.memory.columns[thread], <char *> layer.dz + item.p * stride * size, item.i0,
-                                        item.n, accumulate)
+                    self.k.gradient_csr(G, &self.memory.columns[thread], <char *> layer.dz + item.p * stride * size,
+                                        item.i0, item.n, accumulate)
                 self.k.update(layer, G, self.memory.penalties + i * self.k.panel, item.i0, item.n, item.p,
                               0 if sparse else rows, stride, 1 if sparse else accumulate, rule, &hyper)
             elif item.kind == SCALE:
@@ -908,8 +916,8 @@ cdef class Trainer:
                                         self.memory.squares + i * self.k.panel, item.i0, item.n, item.p, hyper)
 
     cdef double clip_factor(self) noexcept nogil:
-        """min(1, max_grad_norm / norm); NaN for a norm that is NaN or infinite, which then shows in the parameters: with 0
-        instead, training would stand still silently."""
+        """min(1, max_grad_norm / norm); NaN for a norm that is NaN or infinite, which then shows in the parameters:
+        with 0 instead, training would stand still silently."""
         cdef double norm = sqrt(self.memory.sum_in_order(self.memory.squares))
         return 1 if norm <= self.max_grad_norm else self.max_grad_norm / norm if norm < INFINITY else NAN
 
