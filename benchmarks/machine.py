@@ -1,4 +1,4 @@
-"""Where a measurement was made: processor, cores, operating system, Python, compiler, date. Imports fastmlp when asked."""
+"""Where a measurement was made: processor, cores, operating system, Python, compiler, date."""
 
 from __future__ import annotations
 

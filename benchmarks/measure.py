@@ -39,7 +39,7 @@ def median_seconds(function: Callable[[], Any]) -> float:
 
 @lru_cache
 def peak_gflops(dtype: str, n_threads: int) -> float:
-    """FMA peak of so many threads, measured once per run."""
+    """FMA peak of n_threads threads, measured once per run."""
     return float(core.peak_gflops(0.3, dtype, n_threads))
 
 

@@ -44,7 +44,7 @@ class Worker:
 
     def prepare(self, task: str, workload: str, rows: int, seconds: float) -> dict[str, Any]:
         """Build, warm up, and choose as many calls per measurement as fill `seconds`."""
-        self.run, w = lambda: None, BY_NAME[workload]  # first let go of what was there
+        self.run, w = lambda: None, BY_NAME[workload]  # frees the last one's data first
         run = self.contender.train(w) if task == "train" else self.contender.predict(w, rows)
         if run is None:
             return {"skip": f"no {task}"}

@@ -1,7 +1,7 @@
 """What is measured: architectures with their data, and how many floating-point operations a step of them takes.
 
-The four of WORKLOADS have targets to reach; OTHER_SHAPES are there so that nothing is tuned to the four alone. It
-imports NumPy only, since a contender's process need not have fastmlp.
+The four of WORKLOADS have targets to reach; OTHER_SHAPES are there so that nothing is tuned to the four alone.
+NumPy is the only import, since a contender's process need not have fastmlp.
 """
 
 from __future__ import annotations
