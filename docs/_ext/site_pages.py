@@ -93,6 +93,9 @@ API = [
     ),
     ("The installation", "What was built, and what this machine uses.", ["show_config"]),
 ]
+# README's table of whole fits, which the landing page shows too.
+FITS = "<!-- written by make bench-fits -->"
+FITS_TABLE = re.compile(r"<!-- written by make bench-fits: begin -->\n(.*?)<!-- end -->", re.DOTALL)
 LINK = re.compile(r"((?:!?\[[^\]]*)?\]\()(?!https?:|mailto:|#|/)([^)#\s]+)(#[^)]*)?\)")
 
 
@@ -181,6 +184,9 @@ def read_page(app: Sphinx, docname: str, source: list[str]) -> None:
     if not page.exists():
         return
     original = page
+    if FITS in source[0]:
+        table = FITS_TABLE.search((ROOT / "README.md").read_text())
+        source[0] = source[0].replace(FITS, table[1].replace("](", "](../") if table else "")
     if docname.startswith("generated/results/"):
         original = RESULTS / page.relative_to(GENERATED / "results")
     elif page.parent == GENERATED:
