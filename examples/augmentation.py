@@ -1,15 +1,14 @@
 """
-Augmentation: a network learns to ignore what its copies differ in
-==================================================================
+Augmentation: noise, masks, mixup and shifts
+============================================
 
-A training row that is changed a little each time it is seen, and keeps its label, tells the network that the change
-does not matter. ``input_noise``, ``input_mask`` and ``mixup`` change rows while a batch is gathered: nothing is stored,
-and each epoch draws anew. Other changes, here images shifted by a pixel, are made beforehand with NumPy.
+If a training row changes a little each time it is used, and keeps its label, the network learns to ignore the change.
+``input_noise``, ``input_mask`` and ``mixup`` change rows while a batch is gathered: nothing is stored, and each epoch draws
+new changes. Other changes, here images shifted by a pixel, are made beforehand with NumPy.
 
-With 200 handwritten digits to learn from, the table shows what each method does on clean test digits, and on test
-digits that are noisy, have pixels missing, or stand a pixel elsewhere. The gain is large where the copies look like the
-rows to come. On clean digits only noise helps. Mixup, which comes from large networks on photographs, does harm here,
-most of all on noisy digits.
+The network learns from 200 handwritten digits. The table shows each method on clean test digits, and on test digits that
+are noisy, have missing pixels, or are shifted by a pixel. The gain is large where the changes resemble the new rows. On
+clean digits only noise helps. Mixup, which was invented for large networks on photographs, does harm here.
 """
 
 import sys

@@ -1,12 +1,12 @@
 """
-Callbacks: look at a fit, and step in
-=====================================
+Callbacks: watch a fit and stop it
+==================================
 
-A callback is an object with four methods, which a fit calls at its beginning, around each epoch, and at its end. It may ask
-for the model as if the fit had ended there, and end the fit by returning something true.
+A callback is an object with four methods, which a fit calls at its start, around each epoch, and at its end. It may ask for
+the model as if the fit had ended there, and it ends the fit by returning true.
 
-Three of them here, each a dozen lines: one that stops when the time is up, one that keeps the best model by a score of one's own, and
-one that stops a fit which has no chance against the best so far, so that a search of many settings takes less time.
+This example has three, a dozen lines each. One stops when the time is up. One keeps the best model by a metric of its own.
+One stops a fit that falls behind the earlier ones, so that a search takes less time.
 """
 
 import sys
@@ -35,7 +35,7 @@ X_val, X_test, y_val, y_test = train_test_split(X_test, y_test, test_size=0.5, s
 # %%
 # A budget of time
 # ----------------
-# ``context.task_name`` says whose end it is: that of an epoch, or that of the whole fit.
+# ``context.task_name`` tells the end of an epoch from the end of the whole fit.
 
 
 class Callback:
@@ -73,7 +73,7 @@ for seconds in (0.1, 0.4):
     print(f"{seconds:.1f} s: {model.n_iter_:5d} epochs, test accuracy {model.score(X_test, y_test):.3f}")
 
 # %%
-# The best model by a score of one's own
+# The best model by a metric of your own
 # --------------------------------------
 # A hook that names ``fitted_estimator`` among its keyword-only parameters gets a model of its own. Its ``history_`` has the
 # loss of each epoch so far.
@@ -105,8 +105,8 @@ for name, model in {"best": keep.model, "last": last}.items():
 # %%
 # A search that gives up early
 # ----------------------------
-# The same callback on many models: after epoch k, whoever is below the median of what the models before had after as many
-# epochs is stopped (the median rule of Golovin et al., KDD 2017, "Google Vizier").
+# One callback for many models. After each epoch, a model stops if it is below the median of the earlier models at the same
+# epoch (the median rule of Golovin et al., KDD 2017, "Google Vizier").
 
 
 class MedianRule(Callback):

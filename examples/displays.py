@@ -1,13 +1,13 @@
 """
-Displays: how a fit went, and what its units look at
-====================================================
+Displays: plots of a fit and of weights
+=======================================
 
-fastmlp has two displays of its own, which work as scikit-learn's do: ``from_estimator`` draws, on the axes that it is given or
-on new ones, and what it drew can be changed through ``ax_``, ``figure_`` and the lines. For everything else there are scikit-learn's:
-here, the confusion matrix.
+fastmlp has displays for loss curves and weights, which work like scikit-learn's: ``from_estimator`` draws on the given axes
+or on new ones, and ``ax_``, ``figure_`` and the lines can be changed afterwards. For everything else use scikit-learn's
+displays, such as the confusion matrix here.
 
-The weights into a unit are an image here, as the features are one. With little penalty they are noise all over; with more of
-it, what does not help is gone, and strokes appear.
+The weights into a unit form an image, because the features do. With a small penalty they look like noise; with a larger
+one, useless weights vanish and strokes appear.
 """
 
 import sys

@@ -1,15 +1,14 @@
 """
-Ensembles: several networks know better how sure to be
-======================================================
+Ensembles: better probabilities from several networks
+=====================================================
 
-Networks that were begun from other random weights, or saw other rows, make other errors; the mean of their
-probabilities is right a little more often, and much less often sure of what is wrong. ``MLPEnsembleClassifier`` trains
-such networks at once: from other ``'seeds'``, on ``'bootstrap'`` samples, or as ``'snapshots'`` of one run whose
-learning rate falls and starts anew. scikit-learn's Voting, Bagging and Stacking take a plain ``MLPClassifier`` as any
-other estimator.
+Networks that start from different weights, or see different rows, make different errors. The mean of their probabilities
+is right a little more often, and much less often sure of a wrong answer. ``MLPEnsembleClassifier`` trains such networks at
+once: from different ``'seeds'``, on ``'bootstrap'`` samples, or as ``'snapshots'`` of one run whose learning rate falls
+and restarts. scikit-learn's voting, bagging and stacking take an ``MLPClassifier`` like any other estimator.
 
-600 digits to learn from, four splits. Accuracy moves by no more than its spread; the log-loss falls by a fifth, where
-training one network for as many epochs raises it. Snapshots get most of that for the epochs of one network.
+With 600 digits for training and four splits, accuracy differs by no more than its spread. The log-loss falls by a fifth,
+whereas training one network for as many epochs raises it. Snapshots get most of the gain for the epochs of one network.
 """
 
 import sys

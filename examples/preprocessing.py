@@ -1,14 +1,14 @@
 """
-Preprocessing: a network gets numbers, and cares how large they are
-===================================================================
+Preprocessing: scaling, categories, bins and gaps
+=================================================
 
-A table as it comes has columns in different units, words, and gaps. This one is made up, so that it is known what is in
-it: the bicycles that are rented in one hour, by hour of the day, day of the week, weather, temperature, wind, and the
-days since the firm opened. The thermometer fails now and then, in frost more often.
+A table often has columns in different units, words, and missing values. The table here is generated, so that we know what
+is in it: bicycles rented in one hour, by hour of the day, day of the week, weather, temperature, wind, and the days since
+the firm opened. The thermometer fails now and then, more often in frost.
 
-Five pipelines, each with one more step, are cross-validated on it: the columns as they are; scaled; words one-hot; the
-hour in bins; and a mark where a value was missing. Each step helps the network, scaling and binning most; a linear
-model, which stands beside it, hardly cares for scales.
+Five pipelines are cross-validated, each with one more step: the columns as they are; scaled; words one-hot; the hour in
+bins; a column that marks missing values. Each step helps the network, scaling and binning most. The linear model beside
+it does not depend on the scale.
 """
 
 import sys
@@ -126,7 +126,7 @@ for name, preparation in PREPARATIONS.items():
     print(line)
 
 # %%
-# The same as a picture.
+# The same as a plot.
 
 figure, axis = plt.subplots(figsize=(8, 4), layout="constrained")
 for number, (name, values) in enumerate(results.items()):

@@ -3,14 +3,13 @@ Growing a trained network
 =========================
 
 ``grow`` makes the hidden layers of a fitted network wider, or adds layers, without changing what it computes: units are
-doubled and share their outgoing weights, and a new layer begins as the identity. So the loss goes on where it was.
-``freeze`` holds the layers that are already trained while a new one finds its place; ``unfreeze`` lets all of them
-learn.
+doubled and share their outgoing weights, and a new layer begins as the identity. The loss continues where it was.
+``freeze`` keeps the trained layers as they are while a new one finds its place; ``unfreeze`` lets all of them learn.
 
-A digit classifier grows from 16 units to 64, and then to two layers of 64. The dashed curve is a network that has its
-final size from the start: at equal total cost it ends lower, so growing is no cheaper way to a large network. The
-dotted one is the same network, begun when the small one was ready to grow: whoever has a small network that has become
-too small is further ahead, for a while, if it grows.
+A classifier of digits grows from 16 units to 64, and then to two layers of 64. The dashed curve is a network that has the
+final size from the start: at equal total cost it ends lower, so growing is not a cheaper way to a large network. The
+dotted curve is the same network, started when the small one was ready to grow: if you already have a small network,
+growing it is ahead for a while.
 """
 
 import sys

@@ -1,15 +1,15 @@
 """
-Losses for regression: which number is predicted
-================================================
+Losses for regression: squared, absolute, Huber, quantile
+=========================================================
 
-The squared error asks for the mean of y given x, and one wild value moves a mean far. The absolute error asks for the
-median, which it hardly moves. Huber's loss is squared up to ``huber_delta``, so that small errors all count, and
-absolute beyond. The quantile loss asks for the value that y stays below in a given share of cases: two networks, for 5
-and 95 percent, make an interval.
+The squared error predicts the mean of y given x, and a single outlier can move a mean far. The absolute error predicts the
+median, which outliers hardly move. Huber's loss is squared up to ``huber_delta``, so that small errors all count, and
+absolute beyond. The quantile loss predicts the value below which a given share of targets lies: two networks, for 5 and
+95 percent, make an interval.
 
-The data are made up, a wave whose noise grows with x, so that predictions can be measured against the wave itself: with
-clean targets, where the squared error is a little better than the absolute one, and with a tenth of them far too high,
-where it is useless.
+The data are a generated wave whose noise grows with x, so predictions can be compared with the wave itself. On clean
+targets, the squared error is a little better than the absolute one; when a tenth of the targets are far too high, it is
+useless.
 """
 
 import sys

@@ -1,15 +1,15 @@
 """
-Learning-rate schedules: begin with large steps, end with small ones
-====================================================================
+Learning-rate schedules
+=======================
 
-Targets with noise, small batches: at a constant learning rate the weights never come to rest, since each batch pulls
-them another way. A high rate gets near the minimum soon and then jumps about it; a low one comes closer, late. A
-schedule has both.
+With noisy targets and small batches, a constant learning rate never lets the weights settle, since each batch pulls them
+another way. A high rate gets near the minimum soon and then jumps about it; a low one comes closer, but late. A schedule
+combines both: large steps first, small steps at the end.
 
-Shown are all schedules that fastmlp knows, and one of the reader's own. The left picture is the rate over the run, the
-right one the training loss; the table says what it is worth on new rows without noise, at three rates to begin with.
-From the highest of them, every schedule but 'invscaling' beats the best constant rate; which of them it is matters
-less, and a rate that begins too low is not worth lowering.
+This example runs every schedule of fastmlp, and a user's own function. The left plot shows the rate over the run, the
+right one the training loss. The table shows the error on new rows without noise, from three initial rates. From the
+highest rate, every schedule but 'invscaling' beats the best constant rate. Which schedule it is matters less, and a rate
+that is too low at the start is not worth lowering.
 """
 
 import sys

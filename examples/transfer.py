@@ -1,16 +1,15 @@
 """
-Transfer: a trained body, a new head
-====================================
+Transfer learning: a trained body with a new head
+=================================================
 
-Hidden layers that learned one task can serve another with few rows: ``pretrained=other.network_`` takes them over, and
-only the output layer is drawn anew. ``pretrained_rate`` is what their learning rate is multiplied by: 0 freezes them,
-0.1 lets them adapt slowly, 1 makes them a mere starting point.
+Hidden layers trained on one task can help with another that has few rows. ``pretrained=other.network_`` copies them; only
+the output layer is new. ``pretrained_rate`` multiplies their learning rate: 0 freezes them, 0.1 lets them adapt slowly, 1
+makes them a mere starting point.
 
-Seven digits, chosen by lot, are the old task, with many rows; the other three are the new one, with few. It is done
-twice. If digits stand anywhere on a larger canvas, a network has to learn what a stroke is wherever it stands, the body
-knows it, and helps: frozen while there are few rows, learning along the more of them there are. If all digits stand in
-one place, the pixels themselves are good features, there is nothing to take over, and the old body is in the way.
-Transfer is no gain by itself.
+The old task is seven digits with many rows, the new one is the other three with few. The experiment runs twice. When the
+digits lie anywhere on a larger canvas, the network has to learn strokes in every position. The old layers know them, and
+help: frozen while there are few rows, trained along when there are more. When all digits lie in one place, the pixels
+themselves are good features, and the old layers are in the way. Transfer does not always help.
 """
 
 import sys

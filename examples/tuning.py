@@ -2,17 +2,17 @@
 Tuning: a range test, then grid, random and halving search
 ==========================================================
 
-The learning-rate range test (Smith, WACV 2017) raises the rate from step to step and watches the loss: one short run
-says between which rates a search is worth its time.
+The learning-rate range test (Smith, WACV 2017) raises the rate from step to step and records the loss. One short run shows
+the range of rates that is worth searching.
 
 Learning rate, batch size, penalty and momentum depend on each other, so they are searched together. scikit-learn's
-searches take ``MLPClassifier`` as any other estimator. A grid tries a few values of each; a random search tries as many
-values of each as it makes trials; successive halving gives many candidates few epochs, the best third of them three
-times as many, and of these the best third again.
+searches take ``MLPClassifier`` like any other estimator. A grid tries a few values of each; a random search tries a new
+value of each in every trial; successive halving gives few epochs to many candidates, three times as many epochs to the
+best third, and so on.
 
-Each may spend the same number of epochs. The tables say what each found on 500 digits, and what that is worth on digits
-that it did not see: all come far from where they started, and what lies between them is no more than the spread over
-the splits. The best settings differ from split to split, so no single one of them is the truth about its parameter.
+All searches spend the same number of epochs. The tables show what each found on 500 digits, and its accuracy on digits
+that it did not see. All improve much on the defaults, and differ from each other by no more than the spread over the
+splits. The best settings differ from split to split, so none of them is the true best value.
 """
 
 import sys
