@@ -185,8 +185,8 @@ def read_page(app: Sphinx, docname: str, source: list[str]) -> None:
         return
     original = page
     if FITS in source[0]:
-        table = FITS_TABLE.search((ROOT / "README.md").read_text())
-        source[0] = source[0].replace(FITS, table[1].replace("](", "](../") if table else "")
+        [table] = FITS_TABLE.findall((ROOT / "README.md").read_text())
+        source[0] = source[0].replace(FITS, table.replace("](", "](../"))
     if docname.startswith("generated/results/"):
         original = RESULTS / page.relative_to(GENERATED / "results")
     elif page.parent == GENERATED:
