@@ -158,6 +158,16 @@ def test_what_is_no_data_is_refused_by_name(name, value, words, tmp_path):
     assert os.listdir(tmp_path) == [path.name]
 
 
+def test_numbers_that_are_not_finite_come_back(tmp_path):
+    """In a record, as those of a metric that is undefined or of a run that diverges."""
+    estimator = MLPRegressor(**SMALL, early_stopping=True).fit(X, REAL)
+    estimator.validation_scores_[0] = estimator.history_[0]["validation_score"] = np.nan
+    estimator.best_validation_score_, estimator.loss_curve_[0] = -np.inf, np.inf
+    other = saved(estimator, tmp_path)
+    for name in ("history_", "validation_scores_", "best_validation_score_", "loss_curve_"):
+        assert same(getattr(other, name), getattr(estimator, name))
+
+
 def test_normalised_parameters_are_no_change(tmp_path):
     """A loaded estimator compares its terms with those of the fit: a list that is a tuple now, and NumPy's numbers, are equal."""
     settings = {
