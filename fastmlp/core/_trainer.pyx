@@ -682,7 +682,7 @@ cdef class Trainer:
         """The epoch's steps, in slices of time."""
         cdef Caller _caller = Caller()  # until this call ends
         cdef Progress *progress = &self.progress
-        cdef int n_threads, used
+        cdef int n_threads
         memset(progress, 0, sizeof(Progress))
         memset(self.memory.penalties, 0, self.memory.n_items * self.k.panel * sizeof(double))
         self.begin_micro_batch(e)
@@ -691,9 +691,7 @@ cdef class Trainer:
             progress.stop, progress.rows = 0, 0
             n_threads = usable_threads(self.n_threads)  # the number of other callers may have changed
             e.slice_end = fm_pace_begin(&self.pace, n_threads, fm_seconds())
-            used = 1 if self.pace.trial == 0 else n_threads
-            with nogil:
-                self.run_slice(e, used)
+            self.run_slice(e, 1 if self.pace.trial == 0 else n_threads)
             if n_threads > 1:
                 fm_pace_end(&self.pace, progress.rows, fm_seconds())
         PyErr_CheckSignals()
@@ -706,15 +704,21 @@ cdef class Trainer:
             raise Cancelled
         return 0
 
-    cdef void run_slice(self, Epoch *e, int n_threads) noexcept nogil:
-        """Steps from the current one until the slice or the epoch ends."""
+    cdef int run_slice(self, Epoch *e, int n_threads) except -1:
+        """Steps from the current one until the slice or the epoch ends.
+
+        It holds the GIL and gives it up around the region: within a nogil function, Cython would save the state of each
+        thread, which is fatal once the process has had a subinterpreter.
+        """
         if n_threads == 1:
-            self.run_thread(e, 0, 1)
-            return
+            with nogil:
+                self.run_thread(e, 0, 1)
+            return 0
         region_begins()
-        with parallel(num_threads=n_threads):
+        with nogil, parallel(num_threads=n_threads):
             self.run_thread(e, threadid(), omp_get_num_threads())
         region_ends()
+        return 0
 
     cdef void run_thread(self, Epoch *e, int thread, int n_threads) noexcept nogil:
         """One thread's part of a slice."""

@@ -140,6 +140,31 @@ def test_no_lock_is_held_while_computing(work):
     assert during > 1000
 
 
+@needs_threads
+def test_parallel_regions_touch_no_interpreter():
+    """After a subinterpreter, CPython no longer finds the state of a thread by itself: a region that asks for it ends the process."""
+    code = """
+try:
+    import _interpreters as interpreters
+except ImportError:
+    import _xxsubinterpreters as interpreters
+interpreters.destroy(interpreters.create())
+import numpy as np
+from fastmlp import Network, core
+network = Network((50, 256, 128, 3), random_state=0)
+X, y = np.random.RandomState(0).standard_normal((4000, 50)), np.arange(4000) % 3
+trainer = core.Trainer(network.plan, "log_loss", "adam", 200, 2)
+trainer.load(network.parameters)
+for epoch in range(5):  # long enough for a trial of both threads
+    trainer.epoch(X, y, None, None, np.full(20, 1e-3), 20 * epoch)
+network.forward(X, n_threads=2)
+network.forward(X[:64], n_threads=2)
+core.peak_gflops(0.01, "float32", 2)
+print("done")
+"""
+    assert output_of(code, OMP_NUM_THREADS="2") == "done"
+
+
 # --- one estimator, changed twice at once ---------------------------------------------------------------------------------
 
 
