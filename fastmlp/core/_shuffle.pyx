@@ -4,6 +4,9 @@ NumPy has promised never to change what it does (its legacy generators are froze
 bit generator's own C interface.
 """
 
+import os
+import sys
+
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.stdint cimport uint32_t, uint64_t
 
@@ -57,6 +60,31 @@ cdef void swap_all(Py_ssize_t *order, Py_ssize_t n, fm_bit_generator *bits) noex
         order[i] = order[j]
         order[j] = kept
         i -= accepted
+
+
+# NumPy releases the GIL while it draws an array, with the generator's lock taken: the initial weights, for example. A
+# process that another thread forks at that moment inherits a lock that nobody releases, and hangs at its next draw. So
+# a fork waits until nobody draws from NumPy's global generator, which every fit without a random_state uses.
+cdef list held_locks = []
+
+
+def _acquire_before_fork():
+    mtrand = sys.modules.get("numpy.random.mtrand")
+    if mtrand is not None:
+        lock = mtrand._rand._bit_generator.lock
+        lock.acquire()
+        held_locks.append(lock)
+
+
+def _release_after_fork():
+    if held_locks:
+        held_locks.pop().release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_acquire_before_fork, after_in_parent=_release_after_fork, after_in_child=_release_after_fork
+    )
 
 
 def shuffle(order, rng, bint alone=False):
