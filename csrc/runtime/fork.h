@@ -18,6 +18,8 @@
 
 #include <stdatomic.h>
 
+#include "start.h"
+
 static atomic_int fm_regions;  /* our parallel regions that run now, in all threads */
 static atomic_int fm_callers;  /* our calls that use several threads, or train, in all threads */
 static int fm_single_threaded; /* this process works on one thread; written only in a new child, which has just one */
@@ -53,6 +55,8 @@ static void fm_before_fork(void) {
 #else
     fm_threads_survive = atomic_load_explicit(&fm_regions, memory_order_acquire) != 0 || !fm_stop_threads();
 #endif
+    if (!fm_threads_survive)
+        fm_forget_team();
 }
 
 static void fm_after_fork_in_child(void) {

@@ -1,7 +1,7 @@
 from fastmlp.core._csrc cimport fm_kernels
 
 cpdef int usable_threads(int wanted) noexcept nogil
-cdef void region_begins() noexcept nogil
+cdef int region_begins(int n_threads) noexcept nogil
 cdef void region_ends() noexcept nogil
 cdef const fm_kernels *kernels_of(str isa, str dtype) except NULL
 

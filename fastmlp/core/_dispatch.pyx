@@ -62,6 +62,8 @@ cdef extern from "runtime/fork.h" nogil:
     void fm_caller_begins()
     void fm_caller_ends()
     int fm_thread_share(int threads)
+    int fm_startable(int threads)
+    const int FM_MOST_THREADS
     int fm_register_fork_handlers()
 
 
@@ -71,12 +73,18 @@ if fm_register_fork_handlers() != 0:
 
 cpdef int usable_threads(int wanted) noexcept nogil:
     """As many of the wanted threads as OpenMP and the other callers (see Caller) allow, at least one."""
-    return 1 if fm_single_threaded else max(1, min(wanted, fm_thread_share(omp_get_max_threads())))
+    if fm_single_threaded:
+        return 1
+    return max(1, min(wanted, fm_thread_share(min(omp_get_max_threads(), FM_MOST_THREADS))))
 
 
-cdef void region_begins() noexcept nogil:
-    """Call this before a parallel region, and region_ends after it."""
+cdef int region_begins(int n_threads) noexcept nogil:
+    """Call this before a parallel region, and region_ends after it.
+
+    It returns how many of the `n_threads` threads the region can have: with more, OpenMP might end the process.
+    """
     fm_region_begins()
+    return fm_startable(n_threads)
 
 
 cdef void region_ends() noexcept nogil:
@@ -95,9 +103,10 @@ cdef class Caller:
 
 
 def max_threads() -> int:
-    """Threads that OpenMP would start now, which OMP_NUM_THREADS, affinity and threadpoolctl change; 1 without OpenMP,
-    and in a process that was forked while OpenMP could not stop its parent's threads (csrc/runtime/fork.h)."""
-    return 1 if fm_single_threaded else omp_get_max_threads()
+    """Threads that OpenMP would start now, at most 1,024; OMP_NUM_THREADS, affinity and threadpoolctl change the number. 1
+    without OpenMP, and in a process that was forked while OpenMP could not stop its parent's threads
+    (csrc/runtime/fork.h)."""
+    return 1 if fm_single_threaded else min(omp_get_max_threads(), FM_MOST_THREADS)
 
 
 def info() -> dict:
@@ -116,18 +125,17 @@ def info() -> dict:
 def peak_gflops(double seconds=0.2, str dtype="float32", int n_threads=1) -> float:
     """Fused multiply-add throughput of `n_threads` threads at once, in GFLOP/s, measured for about `seconds`."""
     cdef const fm_kernels *k = kernels_of(chosen_isa, dtype)
-    cdef double start, elapsed, work
+    cdef double start, elapsed
     cdef Py_ssize_t rounds = 100000
     n_threads = usable_threads(n_threads)
     cdef Buffer sink = Buffer(64 * n_threads)
-    work = k.peak(1, sink.at) * n_threads
     while True:
+        n_threads = region_begins(n_threads)
         start = fm_seconds()
-        region_begins()
         with nogil, parallel(num_threads=n_threads):
             k.peak(rounds, <char *> sink.at + 64 * threadid())
-        region_ends()
         elapsed = fm_seconds() - start
+        region_ends()
         if elapsed >= seconds:
-            return work * rounds / elapsed * 1e-9
+            return k.peak(1, sink.at) * n_threads * rounds / elapsed * 1e-9
         rounds = <Py_ssize_t> (rounds * 1.2 * seconds / max(elapsed, 1e-4)) + 1

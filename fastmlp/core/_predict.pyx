@@ -123,6 +123,7 @@ cdef int forward_by_columns(Plan plan, char *weights, char *statistics, InputRow
     cdef fm_layer *layer = <fm_layer *> layers.at
     cdef char *scratches = <char *> memory.at + 2 * width
     cdef fm_barrier barrier
+    cdef int usable
     fm_barrier_init(&barrier)
     plan.describe(layer, weights, statistics, <char *> affine.at)
     for l in range(plan.n_layers):
@@ -134,8 +135,8 @@ cdef int forward_by_columns(Plan plan, char *weights, char *statistics, InputRow
             with nogil:
                 forward_columns_thread(plan, layer, rows, result, scratches, chunk, stride, &barrier, begin, end, 0, 1)
         else:
-            region_begins()
-            with nogil, parallel(num_threads=n_threads):
+            usable = region_begins(n_threads)
+            with nogil, parallel(num_threads=usable):
                 forward_columns_thread(plan, layer, rows, result, scratches + threadid() * scratch, chunk, stride,
                                        &barrier, begin, end, threadid(), omp_get_num_threads())
             region_ends()
@@ -189,7 +190,7 @@ cdef int forward_by_rows(Plan plan, char *weights, char *statistics, InputRows r
     cdef Buffer layers = Buffer(n_threads * plan.n_layers * sizeof(fm_layer))
     cdef fm_layer *layer
     cdef char *at
-    cdef int t
+    cdef int t, usable
     with nogil:
         for t in range(n_threads):
             at = <char *> packed.at
@@ -208,8 +209,8 @@ cdef int forward_by_rows(Plan plan, char *weights, char *statistics, InputRows r
             with nogil:
                 forward_rows_thread(plan, <fm_layer *> layers.at, rows, result, chunk, stride, begin, end, 0, 1)
         else:
-            region_begins()
-            with nogil, parallel(num_threads=n_threads):
+            usable = region_begins(n_threads)
+            with nogil, parallel(num_threads=usable):
                 forward_rows_thread(plan, <fm_layer *> layers.at + threadid() * plan.n_layers, rows, result, chunk,
                                     stride, begin, end, threadid(), omp_get_num_threads())
             region_ends()

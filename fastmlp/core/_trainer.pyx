@@ -714,7 +714,7 @@ cdef class Trainer:
             with nogil:
                 self.run_thread(e, 0, 1)
             return 0
-        region_begins()
+        n_threads = region_begins(n_threads)
         with nogil, parallel(num_threads=n_threads):
             self.run_thread(e, threadid(), omp_get_num_threads())
         region_ends()

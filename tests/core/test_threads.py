@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
 import sys
 import threading
@@ -11,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from helpers import classification, output_of, regression
+from helpers import SANITIZED, classification, output_of, regression
 from scipy.sparse import csr_array
 from sklearn.base import clone
 
@@ -163,6 +164,53 @@ core.peak_gflops(0.01, "float32", 2)
 print("done")
 """
     assert output_of(code, OMP_NUM_THREADS="2") == "done"
+
+
+# Each way of starting threads, 40,000 of them wanted, after the limit was set; `threads` is how many the process has.
+LIMITED = """
+import os, resource
+import numpy as np
+from fastmlp import MLPClassifier, Network, core
+threads = lambda: len(os.listdir("/proc/self/task"))
+network = Network((50, 256, 128, 3), random_state=0)
+X, y = np.random.RandomState(0).standard_normal((4000, 50)), np.arange(4000) % 3
+alone, before = network.forward(X), threads()
+{limit}
+wanted = core.max_threads()
+np.testing.assert_array_equal(network.forward(X[:64], n_threads=wanted), alone[:64])
+np.testing.assert_array_equal(network.forward(X, n_threads=wanted), alone)
+trainer = core.Trainer(network.plan, "log_loss", "adam", 200, wanted)
+trainer.load(network.parameters)
+for epoch in range(5):  # long enough for a trial of all threads
+    trainer.epoch(X, y, None, None, np.full(20, 1e-3), 20 * epoch)
+core.peak_gflops(0.01, "float32", wanted)
+MLPClassifier((256, 128), max_iter=1, n_jobs=40000).fit(X, y).predict(X)
+print(wanted, threads() - before)
+"""
+NO_MORE_THREADS = "resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))"
+THREE_MORE_THREADS = "resource.setrlimit(resource.RLIMIT_NPROC, (before + 3, before + 3))"
+AS_ANOTHER_USER = "user = 50_000 + os.getpid() % 10_000\nos.setresuid(user, user, user)\n"
+
+
+@needs_threads
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits are the system's own")
+@pytest.mark.parametrize(("limit", "started"), [(NO_MORE_THREADS, 0), (THREE_MORE_THREADS, 2)])
+def test_threads_that_cannot_be_created_are_done_without(limit, started):
+    """OpenMP would end the process. One thread stays in reserve."""
+    if os.getuid() == 0:  # the limit is not for the superuser
+        limit = AS_ANOTHER_USER + limit
+    elif started:
+        pytest.skip("needs a user without other processes, whom only the superuser can become")
+    assert output_of(LIMITED.format(limit=limit), OMP_NUM_THREADS="40000") == f"1024 {started}"
+
+
+@needs_threads
+@pytest.mark.skipif(SANITIZED or not sys.platform.startswith("linux"), reason="limits are the system's own")
+def test_stacks_that_do_not_fit_into_memory_are_done_without():
+    """The stacks are as large as the environment says, here too large for any."""
+    limit = "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+    limit += "resource.setrlimit(resource.RLIMIT_AS, (used + 2**28, used + 2**28))"
+    assert output_of(LIMITED.format(limit=limit), OMP_NUM_THREADS="40", OMP_STACKSIZE=" 256 M ") == "40 0"
 
 
 # --- one estimator, changed twice at once ---------------------------------------------------------------------------------
