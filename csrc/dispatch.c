@@ -28,9 +28,16 @@ static const isa_row rows[] = {
 #undef FM_USE
 };
 
+static const fm_hyperparameter_row hyperparameters[] = {
+#define HYPERPARAMETER(name, standard) {#name, offsetof(fm_hyper, name), standard},
+#include "hyperparameters.def"
+#undef HYPERPARAMETER
+};
+
 int fm_isa_count(void) { return (int)(sizeof(rows) / sizeof(rows[0])); }
 const char *fm_isa_name(int i) { return rows[i].name; }
 int fm_isa_available(int i) { return rows[i].available(); }
 const fm_kernels *fm_isa_kernels(int i, int element_size) {
     return element_size == 8 ? rows[i].float64 : rows[i].float32;
 }
+const fm_hyperparameter_row *fm_hyperparameters(void) { return hyperparameters; }

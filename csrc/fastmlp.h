@@ -49,6 +49,12 @@ enum fm_optimizer {
 #undef OPTIMIZER
     FM_N_OPTIMIZERS
 };
+enum fm_hyperparameter {
+#define HYPERPARAMETER(name, ...) FM_HYPERPARAMETER_##name,
+#include "hyperparameters.def"
+#undef HYPERPARAMETER
+    FM_N_HYPERPARAMETERS
+};
 #define FM_MATH_FUNCTIONS(ROW) ROW(exp) ROW(log) ROW(tanh) ROW(logistic) ROW(expm1) ROW(log1p)
 enum fm_math {
 #define ROW(name) FM_MATH_##name,
@@ -132,7 +138,10 @@ typedef struct fm_augment {
 
 /* One step's hyperparameters. */
 typedef struct fm_hyper {
-    double learning_rate, momentum, beta_1, beta_2, epsilon, rho, weight_decay;
+    double learning_rate;
+#define HYPERPARAMETER(name, ...) double name;
+#include "hyperparameters.def"
+#undef HYPERPARAMETER
     double l1, l2;          /* penalty = l1 sum |W| + l2 / 2 sum W^2 */
     double clip;            /* factor of the gradient; 1 without clipping */
     double weight_sum;      /* sum of the batch's sample weights; divides the gradient and the penalty */
@@ -141,6 +150,12 @@ typedef struct fm_hyper {
     ptrdiff_t t;            /* number of this update, from 1 */
     double c[FM_CONSTANTS]; /* filled by optimizers[].prepare */
 } fm_hyper;
+
+typedef struct fm_hyperparameter_row {
+    const char *name;
+    size_t offset; /* of its field in fm_hyper, a double */
+    double standard;
+} fm_hyperparameter_row;
 
 /* ---- Kernels --------------------------------------------------------------------------------------------------- */
 
@@ -308,4 +323,7 @@ int fm_isa_count(void);
 const char *fm_isa_name(int i);
 int fm_isa_available(int i);
 const fm_kernels *fm_isa_kernels(int i, int element_size);
+
+/* Rows of hyperparameters.def, FM_N_HYPERPARAMETERS of them. */
+const fm_hyperparameter_row *fm_hyperparameters(void);
 #endif

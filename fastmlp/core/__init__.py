@@ -6,6 +6,7 @@ try:
     from fastmlp.core._atomic import AtomicUpdate, commit
     from fastmlp.core._dispatch import (
         ACTIVATIONS,
+        HYPERPARAMETERS,
         LOSSES,
         NORM_EPSILON,
         OPTIMIZERS,
@@ -26,6 +27,7 @@ except ModuleNotFoundError as error:
 
 __all__ = [
     "ACTIVATIONS",
+    "HYPERPARAMETERS",
     "LOSSES",
     "NORM_EPSILON",
     "OPTIMIZERS",

@@ -11,6 +11,7 @@ cdef extern from "fastmlp.h" nogil:
         FM_N_OUTPUTS
         FM_N_LOSSES
         FM_N_OPTIMIZERS
+        FM_N_HYPERPARAMETERS
         FM_N_MATH
         FM_ACTIVATION_identity
         FM_STREAM_NOISE
@@ -78,10 +79,14 @@ cdef extern from "fastmlp.h" nogil:
         double noise, mask, dropout
 
     ctypedef struct fm_hyper:
-        double learning_rate, momentum, beta_1, beta_2, epsilon, rho
+        double learning_rate
         double l1, l2, clip, weight_sum, penalty_scale, norm_momentum
         Py_ssize_t t
-        double weight_decay
+
+    ctypedef struct fm_hyperparameter_row:
+        const char *name
+        size_t offset
+        double standard
 
     ctypedef struct fm_activation_row:
         const char *name
@@ -156,6 +161,7 @@ cdef extern from "fastmlp.h" nogil:
         fm_math_row *math
         double (*peak)(Py_ssize_t n, void *sink) noexcept nogil
 
+    const fm_hyperparameter_row *fm_hyperparameters()
     int fm_isa_count()
     const char *fm_isa_name(int i)
     int fm_isa_available(int i)

@@ -4,6 +4,7 @@ from typing import Any, final
 
 __all__ = [
     "ACTIVATIONS",
+    "HYPERPARAMETERS",
     "LOSSES",
     "NORM_EPSILON",
     "OPTIMIZERS",
@@ -19,6 +20,7 @@ ACTIVATIONS: tuple[str, ...]
 OUTPUTS: tuple[str, ...]
 LOSSES: dict[str, str]
 OPTIMIZERS: dict[str, int]
+HYPERPARAMETERS: dict[str, float]
 NORM_EPSILON: float
 
 @final

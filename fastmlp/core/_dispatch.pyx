@@ -10,8 +10,8 @@ from fastmlp.core._csrc cimport *
 from fastmlp.core._openmp cimport *
 
 __all__ = [
-    "ACTIVATIONS", "LOSSES", "NORM_EPSILON", "OPTIMIZERS", "OUTPUTS", "Caller", "info", "max_threads", "peak_gflops",
-    "usable_threads",
+    "ACTIVATIONS", "HYPERPARAMETERS", "LOSSES", "NORM_EPSILON", "OPTIMIZERS", "OUTPUTS", "Caller", "info",
+    "max_threads", "peak_gflops", "usable_threads",
 ]
 
 
@@ -51,6 +51,22 @@ OUTPUTS = tuple([_names.outputs[i].name.decode() for i in range(FM_N_OUTPUTS)])
 LOSSES = {_names.losses[i].name.decode(): OUTPUTS[_names.losses[i].output] for i in range(FM_N_LOSSES)}
 NORM_EPSILON = FM_NORM_EPSILON
 OPTIMIZERS = {_names.optimizers[i].name.decode(): _names.optimizers[i].n_state for i in range(FM_N_OPTIMIZERS)}
+
+cdef const fm_hyperparameter_row *_constants = fm_hyperparameters()
+
+HYPERPARAMETERS = {_constants[i].name.decode(): _constants[i].standard for i in range(FM_N_HYPERPARAMETERS)}
+
+
+cdef int set_hyperparameters(fm_hyper *hyper, dict given) except -1:
+    """Set the constants of the update rules: those given by name, and the others to HYPERPARAMETERS. TypeError for
+    another name."""
+    cdef int i
+    unknown = sorted(given.keys() - HYPERPARAMETERS.keys())
+    if unknown:
+        raise TypeError(f"unexpected keyword arguments: {', '.join(unknown)}")
+    for i, (name, standard) in enumerate(HYPERPARAMETERS.items()):
+        (<double *> (<char *> hyper + _constants[i].offset))[0] = given.get(name, standard)
+    return 0
 
 
 # ---- Threads ---------------------------------------------------------------------------------------------------------

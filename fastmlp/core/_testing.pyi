@@ -82,13 +82,8 @@ class Kernels:
         l1: float = 0.0,
         l2: float = 0.0,
         learning_rate: float = 0.1,
-        momentum: float = 0.9,
-        beta_1: float = 0.9,
-        beta_2: float = 0.999,
-        epsilon: float = 1e-8,
-        rho: float = 0.9,
-        weight_decay: float = 0.0,
         micro_batches: int = 1,
+        **hyperparameters: float,
     ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray], list[np.ndarray], np.ndarray]: ...
     def layer_output(
         self,

@@ -12,7 +12,7 @@ from libc.string cimport memset
 from fastmlp.core._csrc cimport *
 from fastmlp.core._openmp cimport fm_seconds
 from fastmlp.core._arrays cimport Buffer, InputRows
-from fastmlp.core._dispatch cimport kernels_of
+from fastmlp.core._dispatch cimport kernels_of, set_hyperparameters
 
 from fastmlp.core._dispatch import ACTIVATIONS, LOSSES, OPTIMIZERS, OUTPUTS, info
 
@@ -373,9 +373,7 @@ cdef class Kernels:
         return out.check("backward").check_padding("backward").get()
 
     def update(self, str optimizer, x, dz, W, b, state_W, state_b, *, int t=1, double weight_sum=1, double l1=0,
-               double l2=0, double learning_rate=0.1, double momentum=0.9, double beta_1=0.9, double beta_2=0.999,
-               double epsilon=1e-8,
-               double rho=0.9, double weight_decay=0, micro_batches=1):
+               double l2=0, double learning_rate=0.1, micro_batches=1, **hyperparameters):
         """One update of a layer: (W, b, state_W, state_b, penalty per column)."""
         cdef fm_layer layer
         cdef fm_hyper h
@@ -401,9 +399,8 @@ cdef class Kernels:
             layer.b_state[s] = panels.at
         h.clip = 1
         h.t, h.weight_sum, h.l1, h.l2, h.penalty_scale = t, weight_sum, l1, l2, 1
-        h.learning_rate, h.momentum, h.beta_1, h.beta_2 = learning_rate, momentum, beta_1, beta_2
-        h.epsilon, h.rho = epsilon, rho
-        h.weight_decay = weight_decay
+        h.learning_rate = learning_rate
+        set_hyperparameters(&h, hyperparameters)
         self.k.optimizers[rule].prepare(&h)
         penalty = numpy.zeros(PW.panels * self.panel)
         cdef double *paid = <double *> address(penalty)

@@ -47,12 +47,6 @@ class Trainer:
         *,
         alpha: float = 0.0,
         l1_ratio: float = 0.0,
-        momentum: float = 0.9,
-        beta_1: float = 0.9,
-        beta_2: float = 0.999,
-        epsilon: float = 1e-8,
-        rho: float = 0.9,
-        weight_decay: float = 0.0,
         loss_parameter: float = 1.0,
         label_smoothing: float = 0.0,
         input_noise: float = 0.0,
@@ -60,6 +54,7 @@ class Trainer:
         mix: np.ndarray | None = None,
         seed: int = 0,
         step_losses: np.ndarray | None = None,
+        **hyperparameters: float,
     ) -> float: ...
     def load(
         self, parameters: np.ndarray, state: np.ndarray | None = None, statistics: np.ndarray | None = None

@@ -25,7 +25,7 @@ from libc.string cimport memset
 
 from fastmlp.core._arrays cimport Buffer, InputRows, array_address, first_outside
 from fastmlp.core._csrc cimport *
-from fastmlp.core._dispatch cimport Caller, region_begins, region_ends, usable_threads
+from fastmlp.core._dispatch cimport Caller, region_begins, region_ends, set_hyperparameters, usable_threads
 from fastmlp.core._openmp cimport *
 from fastmlp.core._plan cimport Plan
 
@@ -545,9 +545,8 @@ cdef class Trainer:
         fm_barrier_init(&self.barrier)
 
     def epoch(self, X, y, sample_weight, order, learning_rates, Py_ssize_t t, *, double alpha=0.0, double l1_ratio=0.0,
-              double momentum=0.9, double beta_1=0.9, double beta_2=0.999, double epsilon=1e-8, double rho=0.9,
-              double weight_decay=0.0, double loss_parameter=1.0, double label_smoothing=0.0, double input_noise=0.0,
-              double input_mask=0.0, mix=None, seed=0, step_losses=None):
+              double loss_parameter=1.0, double label_smoothing=0.0, double input_noise=0.0, double input_mask=0.0,
+              mix=None, seed=0, step_losses=None, **hyperparameters):
         """One pass over the rows `order` of X, in batches of `batch_size`; the last one may be smaller.
 
         Parameters
@@ -572,6 +571,8 @@ cdef class Trainer:
             column.
         step_losses : float64 array, one per step, or None
             Receives each step's weighted mean loss, without penalty.
+        **hyperparameters : float
+            Constants of the update rules, by the names of csrc/hyperparameters.def; defaults as in its table.
 
         Returns
         -------
@@ -614,10 +615,9 @@ cdef class Trainer:
         with nogil:
             for s in range(e.n_steps):
                 (<double *> sums.at)[s] = weight_sum(&e, s)
-        e.hyper.weight_decay = weight_decay
+        set_hyperparameters(&e.hyper, hyperparameters)
         e.hyper.l1, e.hyper.l2 = alpha * l1_ratio, alpha * (1 - l1_ratio)
-        e.hyper.momentum, e.hyper.beta_1, e.hyper.beta_2 = momentum, beta_1, beta_2
-        e.hyper.epsilon, e.hyper.rho, e.hyper.clip = epsilon, rho, 1
+        e.hyper.clip = 1
         memory.rng.key[0], memory.rng.key[1] = <uint32_t> (seed & 0xffffffff), <uint32_t> (seed >> 32 & 0xffffffff)
         self.run_epoch(&e)
         return (self.progress.loss + memory.sum_in_order(memory.penalties)) / m if m else 0.0

@@ -23,7 +23,7 @@ from fastmlp.estimators._sklearn import (
 from fastmlp.network.network import Network
 from fastmlp.training.run import Method
 from fastmlp.training.schedules import CURVES, SCHEDULES
-from fastmlp.training.solvers import SOLVERS, Hyperparameters
+from fastmlp.training.solvers import SOLVERS
 
 _SHARE = Interval(Real, 0, 1, closed="left")
 _POSITIVE = Interval(Real, 0, None, closed="neither")
@@ -190,9 +190,8 @@ class Parameters(BaseEstimator):
             )
         return tuple(float(rate) for rate in rates)
 
-    def _hyperparameters(self) -> Hyperparameters:
-        names = Hyperparameters.__dataclass_fields__
-        return Hyperparameters(**{name: float(getattr(self, name)) for name in names})
+    def _hyperparameters(self) -> dict[str, float]:
+        return {name: float(getattr(self, name)) for name in ("alpha", "l1_ratio", *core.HYPERPARAMETERS)}
 
     def _terms(self, has_eval_set: bool = False) -> dict[str, dict[str, Any]]:
         """What the rate, the loss, the score and the random numbers of a run depend on: values to compare, not to use.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, Self
 
@@ -245,7 +245,7 @@ def _train(run: StochasticRun, rates: np.ndarray, losses: np.ndarray) -> Iterato
     Orders and draws are those of ``fit`` without early stopping.
     """
     data, size, method = run.data, run.settings.batch_size, run.method
-    constants = {**asdict(run.hyperparameters), **method.constants()}
+    constants = {**run.hyperparameters, **method.constants()}
     trainer = method.trainer(run.network, run.loss, run.optimizer.rule, size, run.n_threads)
     trainer.load(run.network.parameters, run.optimizer.arrays, run.network.statistics)
     order = np.arange(data.n_rows, dtype=np.intp) if data.rows is None else data.rows.copy()

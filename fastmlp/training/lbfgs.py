@@ -39,8 +39,7 @@ class _Minimisation:
         self.double = network if network.dtype == np.float64 else network.copy("float64")
         self.y = data.y if data.y.dtype.kind == "i" else np.ascontiguousarray(data.y, dtype=np.float64)
         self.trainer = run.method.trainer(self.double, run.loss, "gradient", data.n_rows, run.n_threads)
-        penalty = {"alpha": run.hyperparameters.alpha, "l1_ratio": run.hyperparameters.l1_ratio}
-        self.constants = {**penalty, **run.method.constants()}
+        self.constants = {**run.hyperparameters, **run.method.constants()}
         self.best_loss, self.best = np.inf, self.double.parameters.copy()
         self.iterating = False  # the observer was told of an iteration that has not ended
         self.progress = run.settings.progress()

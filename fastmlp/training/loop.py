@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -39,7 +38,7 @@ class _EpochLoop:
         network, data, settings = run.network, run.data, run.settings
         self.n_rows = data.n_rows
         self.n_steps = -(-self.n_rows // settings.batch_size)
-        self.constants = {**asdict(run.hyperparameters), **run.method.constants()}
+        self.constants = {**run.hyperparameters, **run.method.constants()}
         self.trainer = run.method.trainer(network, run.loss, run.optimizer.rule, settings.batch_size, run.n_threads)
         self.trainer.load(network.parameters, run.optimizer.arrays, network.statistics)
         self.order = data.rows

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, Self
@@ -16,7 +16,6 @@ from fastmlp.core.memory import all_finite
 from fastmlp.network.network import Network
 from fastmlp.training.progress import Progress
 from fastmlp.training.schedules import Schedule
-from fastmlp.training.solvers import Hyperparameters
 
 #: An ensemble gives each of its members an event, in the member's own context. Once set, it ends the fit with ``Cancelled``.
 CANCEL: ContextVar[threading.Event | None] = ContextVar("CANCEL", default=None)
@@ -281,7 +280,9 @@ class Run:
     rng : RandomState
         Draws the order of the rows.
     record : Record
-    hyperparameters : Hyperparameters
+    hyperparameters : mapping of str to float, default={}
+        Constants of the update rules (``core.HYPERPARAMETERS``) and of the penalty
+        alpha (l1_ratio sum |W| + (1 - l1_ratio) / 2 sum W^2).
     method : Method
     n_threads : int, default=1
     observer : Observer, default=None
@@ -293,7 +294,7 @@ class Run:
     settings: Settings
     rng: np.random.RandomState
     record: Record = field(default_factory=Record)
-    hyperparameters: Hyperparameters = field(default_factory=Hyperparameters)
+    hyperparameters: Mapping[str, float] = field(default_factory=dict)
     method: Method = PLAIN
     n_threads: int = 1
     observer: Observer | None = None

@@ -15,7 +15,7 @@ from fastmlp import MLPClassifier, MLPRegressor, Network, core
 from fastmlp.training import loop
 from fastmlp.training import run as training
 from fastmlp.training.schedules import make_schedule
-from fastmlp.training.solvers import Hyperparameters, update_rule
+from fastmlp.training.solvers import update_rule
 
 
 def test_orders_compose(monkeypatch):
@@ -52,7 +52,7 @@ def test_weight_decay_reaches_the_core():
     loop.train_epochs(training.StochasticRun(
         network=network, loss="log_loss", data=data, settings=settings, rng=np.random.RandomState(0),
         schedule=make_schedule("constant", "adamw", 0.1, 0.5), optimizer=training.OptimizerState.new("adamw", network),
-        hyperparameters=Hyperparameters(epsilon=1e300, weight_decay=0.5),
+        hyperparameters={"epsilon": 1e300, "weight_decay": 0.5},
     ))  # fmt: skip
     for W, b, W_0, b_0 in zip(network.coefs, network.intercepts, start.coefs, start.intercepts, strict=True):
         assert np.abs(W - 0.95**6 * W_0).max() <= tolerance("float64", 6)
