@@ -17,8 +17,9 @@ if hasattr(os, "register_at_fork"):
 cdef class AtomicUpdate:
     """Context manager: the block may change the attributes of `subject`; if it raises, they are restored.
 
-    Do not change arrays in place in the block. Nothing is stored in the object, so that the block may pickle and copy
-    it. Other threads may see some attributes changed and others not yet.
+    Do not change arrays in place in the block. Lists may be appended to: if the block raises, they are cut to their old
+    length. Nothing is stored in the object, so that the block may pickle and copy it. Other threads may see some
+    attributes changed and others not yet.
 
     Parameters
     ----------
@@ -32,6 +33,7 @@ cdef class AtomicUpdate:
 
     cdef object subject
     cdef dict before
+    cdef list lists                # lists among the attributes, each with its length
 
     def __cinit__(self, subject):
         self.subject = subject
@@ -43,7 +45,9 @@ cdef class AtomicUpdate:
                 "this one. Use a clone for each fit, or one after the other."
             )
         try:
-            self.before = dict(self.subject.__dict__)  # not earlier: another thread's block may just have ended
+            before = dict(self.subject.__dict__)  # not earlier: another thread's block may just have ended
+            self.lists = [(value, len(value)) for value in before.values() if type(value) is list]
+            self.before = before
         except BaseException:
             blocks.pop(id(self.subject), None)
             raise
@@ -52,6 +56,8 @@ cdef class AtomicUpdate:
     def __exit__(self, kind, error, traceback):
         if kind is not None and self.before is not None:
             self.subject.__dict__ = self.before
+            for value, length in self.lists:
+                del value[length:]
         blocks.pop(id(self.subject), None)
 
 

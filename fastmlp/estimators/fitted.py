@@ -41,10 +41,10 @@ def clear_stochastic(estimator: Any) -> None:
 
 
 def publish(estimator: Any, run: Run) -> None:
-    """Set the fitted attributes that a run leaves. Lists are copies; network and arrays are the run's own."""
+    """Set the fitted attributes that a run leaves. Lists, network and arrays are the run's own."""
     record = run.record
     estimator.network_ = run.network
-    estimator.history_ = list(record.epochs)
+    estimator.history_ = record.epochs
     estimator.n_iter_ = record.n_epochs
     estimator.t_ = record.samples_seen
     estimator._by_partial_fit = run.settings.single_epoch
@@ -54,10 +54,10 @@ def publish(estimator: Any, run: Run) -> None:
         return
     scored = run.validation is not None
     estimator.loss_ = record.loss_curve[-1] if record.loss_curve else np.nan  # interrupted in the first epoch
-    estimator.loss_curve_ = list(record.loss_curve)
+    estimator.loss_curve_ = record.loss_curve
     estimator.best_loss_ = None if estimator.early_stopping else record.best_loss
-    estimator.validation_scores_ = list(record.validation_scores) if scored else None
-    estimator.validation_loss_curve_ = list(record.validation_loss_curve) if scored else None
+    estimator.validation_scores_ = record.validation_scores if scored else None
+    estimator.validation_loss_curve_ = record.validation_loss_curve if scored else None
     estimator.best_validation_score_ = record.best_score if scored else None
     estimator._no_improvement_count = record.no_improvement
     estimator._optimizer_state = dict(vars(run.optimizer))
@@ -73,18 +73,19 @@ def attributes_if_ended(estimator: Any, run: Run, parameters: np.ndarray, statis
 
 
 def continued_record(fitted: Any, scored: bool, terms: dict[str, dict[str, Any]]) -> Record:
-    """The record of a fitted estimator, to append to. A best value under other settings is no measure for this run."""
+    """The record of a fitted estimator. A best value under other settings is no measure for this run.
+
+    The run appends to the estimator's own lists: copies would make each call of ``partial_fit`` cost more than the last.
+    """
     if not hasattr(fitted, "loss_curve_"):  # after L-BFGS
         return Record(terms=terms)
     same = {group: fitted._run_terms[group] == terms[group] for group in terms}
-    record = Record(
-        epochs=list(fitted.history_), loss_curve=list(fitted.loss_curve_), samples_seen=fitted.t_, terms=terms
-    )
+    record = Record(epochs=fitted.history_, loss_curve=fitted.loss_curve_, samples_seen=fitted.t_, terms=terms)
     if same["loss"] and same["score"]:
         record.no_improvement = fitted._no_improvement_count
     if scored and fitted.validation_scores_ is not None:
-        record.validation_scores = list(fitted.validation_scores_)
-        record.validation_loss_curve = list(fitted.validation_loss_curve_ or ())
+        record.validation_scores = fitted.validation_scores_
+        record.validation_loss_curve = fitted.validation_loss_curve_ or []
         if same["score"] and fitted.best_validation_score_ is not None:
             record.best_score = fitted.best_validation_score_
     if not fitted.early_stopping and fitted.best_loss_ is not None and same["loss"]:

@@ -98,6 +98,8 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "best_validation_score_": _is_none_or(_is_real),
     "_no_improvement_count": is_count,
 }
+# Attributes of a record with an element per epoch.
+_LISTS = ("history_", "loss_curve_", "validation_scores_", "validation_loss_curve_")
 _TERM_GROUPS = ("rate", "loss", "score", "draws")
 # Attributes of a running fit. Copies and files do not have them.
 _OF_A_RUN = {"_callback_fit_ctx", "_skl_callbacks_to_teardown", "_parent_callback_ctx"}
@@ -205,7 +207,10 @@ class Saved(BaseEstimator):
     # Copies within a process keep the optimizer's state; pickles keep it only after partial_fit.
     def __copy__(self) -> Self:
         other = type(self).__new__(type(self))
-        other.__dict__.update(_without_run(self.__dict__))
+        attributes = _without_run(self.__dict__)
+        # A further fit appends to the record's lists.
+        record = {name: list(attributes[name]) for name in _LISTS if isinstance(attributes.get(name), list)}
+        other.__dict__.update({**attributes, **record})
         return other
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:

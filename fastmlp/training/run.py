@@ -218,6 +218,10 @@ class Record:
         """The present state: the lengths of the lists, and the other values."""
         return {name: len(value) if isinstance(value, list) else value for name, value in vars(self).items()}
 
+    def copy(self) -> Record:
+        """A record with lists of its own."""
+        return replace(self, **{name: list(value) for name, value in vars(self).items() if isinstance(value, list)})
+
     def restore(self, snapshot: dict[str, Any]) -> None:
         """Remove what was added after the snapshot."""
         for name, value in snapshot.items():
@@ -303,7 +307,7 @@ class Run:
         """The run as if it ended now, with these parameters: a copy that further epochs do not change."""
         network = self.network.copy()
         network.parameters[:], network.statistics[:] = parameters, statistics
-        return replace(self, network=network, rng=copy.deepcopy(self.rng))
+        return replace(self, network=network, record=self.record.copy(), rng=copy.deepcopy(self.rng))
 
 
 @dataclass(kw_only=True)
