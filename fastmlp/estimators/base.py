@@ -143,7 +143,11 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
 
     @property
     def coefs_(self) -> list[np.ndarray]:
-        """Weights (fan_in, fan_out), one array per layer; writing into them, or replacing them, changes the model."""
+        """Weights (fan_in, fan_out), one array per layer; writing into them, or replacing them, changes the model.
+
+        With batch normalisation, residual layers, or activations that scikit-learn lacks, weights and biases alone are
+        not the network. To export it, see ``docs/saving.md``.
+        """
         return self._network_arrays("coefs")
 
     @coefs_.setter
@@ -152,12 +156,35 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
 
     @property
     def intercepts_(self) -> list[np.ndarray]:
-        """Biases (fan_out,), one array per layer; as ``coefs_``."""
+        """Biases (fan_out,), one array per layer; as ``coefs_``.
+
+        Raises
+        ------
+        AttributeError
+            With batch normalisation or residual layers: other libraries' converters compute another network from weights
+            and biases alone. ``network_.intercepts`` has the arrays.
+        """
+        self._check_plain()
         return self._network_arrays("intercepts")
 
     @intercepts_.setter
     def intercepts_(self, arrays: list[Any]) -> None:
+        self._check_plain()
         self._replace("intercepts", arrays)
+
+    def _check_plain(self) -> None:
+        """Refuse biases to code that would take the network for one of weights and biases."""
+        network: Network | None = getattr(self, "network_", None)
+        if network is not None and (network.batch_norm or conversion.has_residual_layers(network)):
+            way = (
+                "residual=True: scikit-learn has no such network"
+                if conversion.has_residual_layers(network)
+                else "batch_norm=True: to_sklearn() and network_.folded() give a network without it"
+            )
+            raise AttributeError(
+                f"intercepts_ is not available, since coefs_ and intercepts_ alone are not a network with {way}. "
+                "network_.intercepts has the arrays."
+            )
 
     def _network_arrays(self, name: str) -> list[np.ndarray]:
         if not hasattr(self, "network_"):

@@ -114,8 +114,8 @@ callable, default='constant'
         layer.
     batch_norm : bool, default=False
         Normalise each hidden layer over the batch before its activation (Ioffe and Szegedy, ICML 2015); predictions use
-        running averages (a tenth of each new batch, less of a shorter one). ``intercepts_`` are then the shifts,
-        ``network_.scales`` the scales.
+        running averages (a tenth of each new batch, less of a shorter one). ``network_.intercepts`` are then the shifts,
+        ``network_.scales`` the scales; there are no ``intercepts_``.
     residual : bool, default=False
         Hidden layers as wide as their input add it to their output (He et al., CVPR 2016).
     label_smoothing : float, default=0.0
@@ -153,7 +153,9 @@ callable, default='constant'
     classes_ : ndarray of shape (n_classes,)
         Class labels; the columns' indices in multi-label.
     coefs_, intercepts_ : list of ndarray
-        Weights (fan_in, fan_out) and biases (fan_out,) of each layer: views of ``network_.parameters``.
+        Weights (fan_in, fan_out) and biases (fan_out,) of each layer: views of ``network_.parameters``. Code that
+        computes a network from them must know ``activation``. With batch normalisation or residual layers they are not
+        the whole network, and ``intercepts_`` raises AttributeError: ``docs/saving.md`` says how to export it.
     network_ : Network
         Architecture and parameters, to predict without scikit-learn.
     loss_, best_loss_ : float

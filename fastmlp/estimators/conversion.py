@@ -56,15 +56,20 @@ def _activation(network: Network, asked: Any) -> str:
     return name
 
 
+def has_residual_layers(network: Network) -> bool:
+    """Whether a hidden layer adds its input to its output."""
+    return network.residual and any(a == b for a, b in pairwise(network.layer_sizes[:-1]))
+
+
 def to_sklearn(estimator: Any) -> Any:
     """The method ``to_sklearn`` of an estimator."""
     check_is_fitted(estimator)
     estimator.network_.adopt()
     network = estimator.network_.folded() if estimator.network_.batch_norm else estimator.network_.copy()
-    hidden = network.layer_sizes[:-1]
-    if network.residual and any(a == b for a, b in pairwise(hidden)):
+    if has_residual_layers(network):
         raise ValueError(
-            f"residual=True: scikit-learn has no residual connections, which this network with layers {hidden} has."
+            "residual=True: scikit-learn has no residual connections, which this network with layers "
+            f"{network.layer_sizes[:-1]} has."
         )
     cls = neural_network.MLPClassifier if is_classifier(estimator) else neural_network.MLPRegressor
     theirs, lost = _their_parameters(cls, estimator)

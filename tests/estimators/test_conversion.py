@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
 from helpers import SKLEARN_CURVE_RTOL, SKLEARN_LBFGS_RTOL, classification, counts, multilabel, regression, tolerance
 from scipy.sparse import csr_matrix, issparse
+from scipy.special import expit, softmax
 from sklearn import neural_network as theirs
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.linear_model import LogisticRegression
@@ -194,6 +196,56 @@ def test_what_matters_to_training_only_is_warned_of(settings):
     assert all(f"{name}=" in str(caught[0].message) for name in settings)
     assert_close(output(other), output(estimator))
     other.partial_fit(X, Y)
+
+
+def by_hand(estimator, rows):
+    """The output of a fitted MLP as converters compute it: from four attributes that scikit-learn has."""
+    functions = {
+        "relu": lambda z: np.maximum(z, 0),
+        "tanh": np.tanh,
+        "logistic": expit,
+        "softmax": partial(softmax, axis=1),
+    }
+    names = [estimator.activation] * (estimator.n_layers_ - 2) + [estimator.out_activation_]
+    for name, W, b in zip(names, estimator.coefs_, estimator.intercepts_, strict=True):
+        rows = functions[name](rows @ W + b)
+    return rows
+
+
+@pytest.mark.parametrize("settings", [
+    {"batch_norm": True}, {"residual": True}, {"batch_norm": True, "residual": True}, {"activation": "leaky_relu"}, {"activation": ["relu", "tanh"]},
+    {"activation": "tanh"}, {"residual": True, "hidden_layer_sizes": (9, 8)},
+], ids=str)  # fmt: skip
+def test_who_reads_weights_and_biases_gets_this_network_or_an_error(settings):
+    """Never another network; and so it is after ``to_sklearn``."""
+    estimator = MLPClassifier(**{**SMALL, "hidden_layer_sizes": (9, 9), **settings}).fit(X, Y)
+    plain = settings in ({"activation": "tanh"}, {"residual": True, "hidden_layer_sizes": (9, 8)})
+    if plain:
+        assert_close(by_hand(estimator, X), estimator.predict_proba(X))
+    else:
+        with pytest.raises((AttributeError, KeyError, TypeError)):
+            by_hand(estimator, X)
+    if plain or settings == {"batch_norm": True}:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert_close(by_hand(estimator.to_sklearn(), X), estimator.predict_proba(X))
+    else:
+        with pytest.raises(ValueError, match="scikit-learn has"):
+            estimator.to_sklearn()
+
+
+@pytest.mark.parametrize(
+    ("settings", "way"), [({"batch_norm": True}, "to_sklearn"), ({"residual": True}, "no such network")]
+)
+def test_biases_that_are_not_all_are_not_available(settings, way):
+    """Neither to read nor to replace; weights are, and both are in the network."""
+    estimator = MLPClassifier(**{**SMALL, "hidden_layer_sizes": (9, 9), **settings}).fit(X, Y)
+    with pytest.raises(AttributeError, match=way):
+        estimator.intercepts_  # noqa: B018
+    with pytest.raises(AttributeError, match=r"network_\.intercepts"):
+        estimator.intercepts_ = estimator.network_.intercepts
+    estimator.coefs_ = [2 * W for W in estimator.coefs_]
+    assert all(np.shares_memory(W, estimator.network_.parameters) for W in estimator.coefs_)
 
 
 def test_frozen_layers_are_warned_of():

@@ -180,8 +180,8 @@ def test_fit_is_the_references(name, kind):
     bound = tolerance("float64", 40 * sum(HIDDEN))
     assert np.abs(np.subtract(estimator.loss_curve_, curve)).max() <= bound * max(1.0, *curve)
     found = (
-        *estimator.coefs_,
-        *estimator.intercepts_,
+        *estimator.network_.coefs,
+        *estimator.network_.intercepts,
         *estimator.network_.scales,
         *estimator.network_.means,
         *estimator.network_.variances,
