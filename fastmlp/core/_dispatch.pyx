@@ -119,9 +119,11 @@ cdef class Caller:
 
 
 def max_threads() -> int:
-    """Threads that OpenMP would start now, at most 1,024; OMP_NUM_THREADS, affinity and threadpoolctl change the number. 1
-    without OpenMP, and in a process that was forked while OpenMP could not stop its parent's threads
-    (csrc/runtime/fork.h)."""
+    """Threads that OpenMP would start now, at most 1,024. OMP_NUM_THREADS, affinity and threadpoolctl set the number.
+
+    It is 1 without OpenMP, and in a process that was forked while OpenMP could not stop its parent's threads
+    (csrc/runtime/fork.h).
+    """
     return 1 if fm_single_threaded else min(omp_get_max_threads(), FM_MOST_THREADS)
 
 

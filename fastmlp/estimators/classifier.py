@@ -28,7 +28,14 @@ from fastmlp.estimators._sklearn import (
 )
 from fastmlp.estimators.base import BaseMLP, has_partial_fit
 from fastmlp.estimators.transfer import atomic
-from fastmlp.estimators.validation import apply_class_weight, check_form, check_known, check_labels, classes_of
+from fastmlp.estimators.validation import (
+    apply_class_weight,
+    check_form,
+    check_indices,
+    check_known,
+    check_labels,
+    classes_of,
+)
 from fastmlp.network.network import Network
 
 
@@ -382,6 +389,7 @@ callable, default='constant'
         AttributeError
             If the solver is 'lbfgs'.
         """
+        check_indices("y", y)
         if _check_partial_fit_first_call(self, classes):
             self._learn_classes(y if type_of_target(y).startswith("multilabel") else classes)
         self._fit_one_epoch(X, y, sample_weight)

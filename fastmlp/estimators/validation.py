@@ -38,6 +38,8 @@ def check_rows(estimator: BaseEstimator, X: Any, y: Any, reset: bool = True) -> 
             vars(estimator).pop("feature_names_in_", None)
             estimator.n_features_in_ = X.shape[1]
         return X, y
+    check_indices("X", X)
+    check_indices("y", y)
     with _explain_columns(X), explain_mixed_labels(y):
         rows, target = validate_data(
             estimator,
@@ -92,10 +94,34 @@ def check_input(estimator: BaseEstimator, X: Any) -> Any:
     """X of a prediction, checked against the number and the names of the features in ``fit``."""
     if is_plain_X(estimator, X):
         return X
+    check_indices("X", X)
     with _explain_columns(X):
         rows = validate_data(estimator, X, accept_sparse="csr", dtype=FLOATS, reset=False)
         _refuse_dates("X", X)
     return _aligned(rows)
+
+
+def check_indices(argument: str, matrix: Any) -> None:
+    """Refuse a sparse matrix whose indices lie outside of it: SciPy's conversions would read and write there."""
+    if not issparse(matrix):
+        return
+    if matrix.format in ("csr", "csc", "bsr"):
+        blocks = matrix.blocksize if matrix.format == "bsr" else (1, 1)
+        n_rows, n_columns = (size // block for size, block in zip(matrix.shape, blocks, strict=True))
+        n_major, n_minor = (n_columns, n_rows) if matrix.format == "csc" else (n_rows, n_columns)
+        indptr, n_stored = np.asarray(matrix.indptr), min(len(matrix.indices), len(matrix.data))
+        if indptr.shape != (n_major + 1,) or indptr[0] != 0 or indptr[-1] > n_stored or (np.diff(indptr) < 0).any():
+            raise ValueError(
+                f"Input {argument} is a corrupt sparse matrix: indptr must have {n_major + 1} numbers, which begin at 0, "
+                f"do not decrease, and do not exceed the number of stored elements, {n_stored}."
+            )
+        limits = [("indices", matrix.indices[: indptr[-1]], n_minor)]
+    else:
+        matrix = matrix.tocoo()
+        limits = [("row", matrix.row, matrix.shape[0]), ("col", matrix.col, matrix.shape[1])]
+    for name, indices, limit in limits:
+        if indices.size and not 0 <= indices.min() <= indices.max() < limit:
+            raise ValueError(f"Input {argument} is a corrupt sparse matrix: {name} must lie in [0, {limit}).")
 
 
 def _refuse_dates(argument: str, values: Any, also: str = "") -> None:

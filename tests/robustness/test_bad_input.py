@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers import classification, counts, regression
+from helpers import classification, counts, output_of, regression
 from scipy import sparse
 from sklearn.exceptions import NotFittedError
 
@@ -311,3 +311,76 @@ def test_lbfgs_names_what_it_does_not_take():
     frozen = MLPClassifier(**SMALL).fit(X, Y).freeze().set_params(solver="lbfgs", warm_start=True)
     with pytest.raises(ValueError, match=r"unfreeze\(\) first"):
         frozen.fit(X, Y)
+
+
+# Sparse matrices whose indices were changed after SciPy had checked them, as in a file that `load_npz` has read.
+CORRUPT = """
+import numpy as np
+from scipy import sparse
+from fastmlp import MLPClassifier, MLPEnsembleClassifier
+
+def changed(form, container=sparse.csr_matrix, **parts):
+    matrix = container(sparse.random(300, 40, 0.1, random_state=0)).asformat(form)
+    for name, (position, value) in parts.items():
+        getattr(matrix, name)[position] = value
+    return matrix
+
+def lil():
+    matrix = changed("lil")
+    matrix.rows[7] = [3, 2**30]
+    matrix.data[7] = [1.0, 1.0]
+    return matrix
+
+bad_X = {
+    "csr": changed("csr", indices=(5, 2**30)),
+    "csr_array": changed("csr", sparse.csr_array, indices=(5, -(2**30))),
+    "csr indptr": changed("csr", indptr=(7, 2**30)),
+    "csr indptr falls": changed("csr", indptr=(7, -(2**30))),
+    "csr indptr begins late": changed("csr", indptr=(0, 3)),
+    "csc": changed("csc", indices=(5, 2**30)),
+    "csc_array": changed("csc", sparse.csr_array, indices=(5, 40_000_000)),
+    "csc indptr": changed("csc", indptr=(7, 2**30)),
+    "bsr": changed("bsr", indices=(5, 2**30)),
+    "coo": changed("coo", row=(5, 2**30)),
+    "coo column": changed("coo", col=(5, -(2**30))),
+    "lil": lil(),
+}
+bad_Y = {"csr y": changed("csr", indices=(5, 2**30)), "csc y": changed("csc", indices=(5, 2**30))}
+X, y = sparse.random(300, 40, 0.1, format="csr", random_state=1), np.arange(300) % 2
+weight = np.ones(300)
+weight[::5] = 0
+settings = {"max_iter": 2, "random_state": 0}
+fitted = MLPClassifier((5,), **settings).fit(X, y)
+ensemble = MLPEnsembleClassifier(MLPClassifier((5,), **settings), 2)
+works = {
+    "fit": lambda bad: MLPClassifier((5,), **settings).fit(bad, y),
+    "lbfgs": lambda bad: MLPClassifier((5,), solver="lbfgs", **settings).fit(bad, y, weight),
+    "partial_fit": lambda bad: MLPClassifier((5,)).partial_fit(bad, y, classes=[0, 1]),
+    "eval_set": lambda bad: MLPClassifier((5,), **settings).fit(X, y, eval_set=(bad, y)),
+    "predict": lambda bad: fitted.predict(bad),
+    "transform": lambda bad: fitted.transform(bad),
+    "ensemble": lambda bad: ensemble.fit(bad, y),
+}
+target_works = {
+    "fit": lambda bad: MLPClassifier((5,), **settings).fit(X, bad),
+    "partial_fit": lambda bad: MLPClassifier((5,)).partial_fit(X, bad, classes=range(40)),
+    "eval_set": lambda bad: MLPClassifier((5,), **settings).fit(X, changed("csr") > 0, eval_set=(X, bad)),
+    "ensemble": lambda bad: ensemble.fit(X, bad),
+}
+for cases, kinds, argument in ((bad_X, works, "X"), (bad_Y, target_works, "y")):
+    for case, bad in cases.items():
+        for name, work in kinds.items():
+            try:
+                work(bad)
+            except ValueError as error:
+                known = f"Input {argument} is a corrupt sparse matrix" in str(error) or case == "lil"
+                assert known, (case, name, error)
+            else:
+                raise AssertionError((case, name))
+print("refused")
+"""
+
+
+def test_corrupt_sparse_matrices_are_refused():
+    """Whoever converts them reads outside of their arrays. In a process of its own, which that may end."""
+    assert output_of(CORRUPT) == "refused"
