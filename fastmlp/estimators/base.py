@@ -44,9 +44,19 @@ from fastmlp.estimators.validation import (
     split_off,
 )
 from fastmlp.network.network import Network
+from fastmlp.training.diagnosis import describe_scale, diagnose
 from fastmlp.training.lbfgs import train_lbfgs
 from fastmlp.training.loop import train_epochs
-from fastmlp.training.run import OptimizerState, Record, Run, Settings, StochasticRun, TrainingData, Validation
+from fastmlp.training.run import (
+    DivergenceError,
+    OptimizerState,
+    Record,
+    Run,
+    Settings,
+    StochasticRun,
+    TrainingData,
+    Validation,
+)
 from fastmlp.training.schedules import make_schedule
 from fastmlp.training.solvers import update_rule
 from fastmlp.training.threads import choose_threads, forward_flops, step_flops
@@ -557,21 +567,29 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
         if tasks is not None:
             run.observer = tasks
             tasks.fitted = lambda parameters, statistics: attributes_if_ended(self, run, parameters, statistics)
-        if isinstance(run, StochasticRun):
-            train_epochs(run)
-            return
-        result = train_lbfgs(run)
-        if result is not None and run.record.ended != "stopped":
-            run.record.n_epochs = _check_optimize_result("lbfgs", result, self.max_iter)
+        names = getattr(self, "feature_names_in_", None)
+        try:
+            if isinstance(run, StochasticRun):
+                train_epochs(run)
+            else:
+                result = train_lbfgs(run)
+                if result is not None and run.record.ended != "stopped":
+                    run.record.n_epochs = _check_optimize_result("lbfgs", result, self.max_iter)
+        except DivergenceError as error:
+            error.args = (f"{error} {describe_scale(run, names)}".rstrip(),)
+            raise
+        run.record.diagnosis = diagnose(run, names)
 
     def _warn_of_end(self, record: Record) -> None:
         """Warn if the run ended for a reason that the user should know."""
         if record.ended == "max_iter":
             warn(
                 f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the optimization hasn't "
-                "converged yet.",
+                f"converged yet. {record.diagnosis}".rstrip(),
                 ConvergenceWarning,
             )
+        elif record.diagnosis:
+            warn(record.diagnosis, ConvergenceWarning)
         elif record.ended == "interrupted":
             warn("Training interrupted by user.")
         elif record.ended == "diverged":

@@ -217,17 +217,20 @@ class BaseMLPEnsemble(MetaEstimatorMixin, BaseModel, ABC):
         for run, seed in zip(runs, rng.randint(np.iinfo(np.int32).max, size=n_runs), strict=True):
             run.set_params(random_state=int(seed), n_jobs=self.n_jobs)
             run.n_features_in_ = self.n_features_in_
+            if hasattr(self, "feature_names_in_"):
+                run.feature_names_in_ = self.feature_names_in_
             self._share_target(run, prototype)
         if self.members == _SNAPSHOTS:
-            self.estimators_ = _run_at_once([partial(self._snapshots, runs[0], X, y, sample_weight, tasks)], 1)[0]
+            snapshots = partial(self._snapshots, runs[0], X, y, sample_weight, tasks)
+            self.estimators_, last = _run_at_once([snapshots], 1)[0]
+            if last.diagnosis:
+                warn(last.diagnosis, ConvergenceWarning)
         else:
             records = self._fit_runs(runs, X, y, sample_weight, tasks)
             self.estimators_ = runs
             _warn_of_end(records, prototype.max_iter)
         for member in self.estimators_:
             member.n_jobs = prototype.n_jobs
-            if hasattr(self, "feature_names_in_"):
-                member.feature_names_in_ = self.feature_names_in_
 
     def _prototype(self) -> BaseMLP:
         """The estimator that members are clones of; for snapshots, with the settings of one cycle."""
@@ -273,8 +276,8 @@ class BaseMLPEnsemble(MetaEstimatorMixin, BaseModel, ABC):
 
     def _snapshots(
         self, run: BaseMLP, X: Any, y: np.ndarray, sample_weight: np.ndarray | None, tasks: FitTasks | None
-    ) -> list[BaseMLP]:
-        """Train ``run`` cycle by cycle, and keep a copy after each."""
+    ) -> tuple[list[BaseMLP], Record]:
+        """Train ``run`` cycle by cycle, and keep a copy after each; the record is the last cycle's."""
         snapshots = []
         seed = run.random_state
         run.random_state = np.random.RandomState(seed)  # an integer would draw the same orders in each cycle
@@ -286,7 +289,7 @@ class BaseMLPEnsemble(MetaEstimatorMixin, BaseModel, ABC):
             snapshot = copy.copy(run)
             snapshot.random_state = seed
             snapshots.append(snapshot)
-        return snapshots
+        return snapshots, record
 
     # --- predict -------------------------------------------------------------------------------------------------
 
@@ -331,10 +334,12 @@ def _warn_of_end(records: list[Record], max_iter: int) -> None:
         "Gradients overflowed in the averages of the solver: some weights have stopped learning. Scale the input, or take "
         "dtype='float64'"
     )
+    diagnosis = next((record.diagnosis for record in records if record.diagnosis), "").removesuffix(".")
     for message, warned in [
         (max_iter_reached, [record.ended == "max_iter" for record in records]),
         (diverged, [record.ended == "diverged" for record in records]),
         (overflowed, [record.optimizer_overflowed for record in records]),
+        (diagnosis, [record.diagnosis != "" for record in records]),
     ]:
         numbers = np.flatnonzero(warned).tolist()
         if numbers:

@@ -209,6 +209,8 @@ class Record:
     ended: str = ""
     #: Learning rate and layers of a run that diverged.
     divergence: str = ""
+    #: Why the fit cannot have gone well, and the remedy; '' if it may have.
+    diagnosis: str = ""
     #: The optimizer's averages have overflowed, though the parameters are finite: its steps are 0 from then on.
     optimizer_overflowed: bool = False
     #: Settings of the caller that rates, losses and scores depend on; the next run compares them with its own.
