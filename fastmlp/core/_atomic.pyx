@@ -5,13 +5,22 @@ half changed, and locked for ever.
 """
 
 import os
+from _thread import get_ident
 
 # The objects that are being updated, by id, each with its block. All threads write to it: dict.setdefault and pop are
-# atomic, with or without the GIL. A forked child has none of the threads that run these blocks.
+# atomic, with or without the GIL.
 cdef dict blocks = {}
 
+
+def _keep_own_blocks() -> None:
+    """In a forked child: its only thread goes on with the blocks that it is in; nobody ends those of other threads."""
+    for key, block in list(blocks.items()):
+        if (<AtomicUpdate> block).thread != get_ident():
+            del blocks[key]
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=blocks.clear)
+    os.register_at_fork(after_in_child=_keep_own_blocks)
 
 
 cdef class AtomicUpdate:
@@ -32,11 +41,13 @@ cdef class AtomicUpdate:
     """
 
     cdef object subject
+    cdef object thread
     cdef dict before
     cdef list lists                # lists among the attributes, each with its length
 
     def __cinit__(self, subject):
         self.subject = subject
+        self.thread = get_ident()
 
     def __enter__(self):
         if blocks.setdefault(id(self.subject), self) is not self:

@@ -15,7 +15,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
-from helpers import rest_slow
+from helpers import needs_sklearn, rest_slow
 
 import fastmlp
 from fastmlp import core
@@ -257,3 +257,55 @@ before = digest()
 subprocess.run([sys.executable, "-c", "0"], preexec_fn=lambda: None, check=True)
 assert digest() == before
 """)
+
+
+# The child and the parent both finish the fit in which the fork happens, and fit once more.
+WITHIN = """
+import signal
+children = []
+
+def fork_once(*_):
+    if not children:
+        children.append(os.fork())
+    return 1.0
+
+class Forks:
+    max_propagation_depth = 0
+    def setup(self, estimator, context): pass
+    def on_fit_begin(self, estimator): pass
+    def on_fit_task_begin(self, estimator, context, **rest): pass
+    def on_fit_task_end(self, estimator, context, **rest): fork_once()
+    def on_fit_end(self, estimator, context): pass
+    def teardown(self, estimator, context): pass
+
+settings = {"hidden_layer_sizes": (256, 128), "max_iter": 4, "random_state": 0, "n_jobs": 2, "learning_rate": {rate}}
+alone = MLPClassifier(**settings | {"learning_rate": lambda step, n_steps: 1.0}).fit(X, y).network_.parameters
+model = MLPClassifier(**settings)
+{before}
+model.fit(X, y)
+fork_once()
+status = 0
+for fitted in (model, model.fit(X, y)):
+    if not np.array_equal(fitted.network_.parameters, alone):
+        status = 3
+if children[0] == 0:
+    os._exit(status)
+print(len(children), status, os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1]))
+"""
+FORKS_WITHIN = {
+    "learning rate": ("fork_once", ""),
+    "signal": (
+        "lambda step, n_steps: 1.0",
+        "signal.signal(signal.SIGALRM, fork_once)\nsignal.setitimer(signal.ITIMER_REAL, 0.03)",
+    ),
+    "callback": ("lambda step, n_steps: 1.0", "model.set_callbacks(Forks())"),
+}
+
+
+@pytest.mark.parametrize("way", FORKS_WITHIN)
+def test_fork_within_a_fit(way):
+    """By the user's own function: the child has the thread that fits, and ends the fit as its parent does."""
+    if way == "callback":
+        needs_sklearn("1.9", "callbacks")
+    rate, before = FORKS_WITHIN[way]
+    assert run(WITHIN.replace("{rate}", rate).replace("{before}", before)) == "1 0 0\n"
