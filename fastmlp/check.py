@@ -80,6 +80,11 @@ def spread(K: Kernels, draws: np.random.RandomState, n: int) -> Array:
     return x
 
 
+def exactly(got: Array, want: Array) -> float:
+    """The error of a result that must have the same bits."""
+    return 0.0 if np.array_equal(got, want) else np.inf
+
+
 def eps_of(K: Kernels) -> float:
     return float(np.finfo(K.dtype).eps)
 
@@ -87,14 +92,7 @@ def eps_of(K: Kernels) -> float:
 # ---- Functions of single numbers -----------------------------------------------------------------------------------------
 
 
-EXACT: dict[str, Callable[[Array], Array]] = {
-    "exp": np.exp,
-    "log": np.log,
-    "tanh": np.tanh,
-    "logistic": reference.logistic,
-    "expm1": np.expm1,
-    "log1p": np.log1p,
-}
+EXACT: dict[str, Callable[[Array], Array]] = {name: getattr(np, name, reference.logistic) for name in MATH}
 # Functions with a smaller domain: maps of any number into it.
 DOMAINS: dict[str, Callable[[Array], Array]] = {
     "log": lambda x: np.abs(x) + np.finfo(x.dtype).tiny,
@@ -123,9 +121,8 @@ def check_derivative(name: str, K: Kernels, shape: Shape, draws: np.random.Rando
     f, slope = reference.ACTIVATIONS[name]
     wide = x.astype(np.longdouble)
     want = d * slope(wide, f(wide))
-    return Outcome(
-        largest(K.derivative(name, d, x, offset=K.offset) - want, eps_of(K) * np.abs(d)), ACTIVATION_ULPS, "n eps"
-    )
+    error = largest(K.derivative(name, d, x, offset=K.offset) - want, eps_of(K) * np.abs(d))
+    return Outcome(error, ACTIVATION_ULPS, "n eps")
 
 
 def check_output(name: str, K: Kernels, shape: Shape, draws: np.random.RandomState) -> Outcome:
@@ -164,11 +161,8 @@ def check_loss(name: str, K: Kernels, shape: Shape, draws: np.random.RandomState
         largest(dz - weights[order, np.newaxis] * slope(wide[order], a, k), unit[:, np.newaxis]),
         largest(plain - value_of(wide[:rows], a, eps_of(K), k), unit),
     ]
-    soft = wide
-    if output in ("softmax", "logistic"):
-        soft = reference.soft_targets(wide, outputs, smoothing)
-    else:
-        smoothing = 0.0
+    smoothing = smoothing if output in ("softmax", "logistic") else 0.0
+    soft = reference.soft_targets(wide, outputs, smoothing) if smoothing else wide
     soft = mix * soft[order] + (1 - mix) * soft[partner]
     total = mix * weights[order] + (1 - mix) * weights[partner]
     dz, value, _ = K.loss(name, z, y, weights, order, parameter=k, smoothing=smoothing, partner=partner, mix=mix)
@@ -223,8 +217,8 @@ def check_forward(name: str, K: Kernels, shape: Shape, draws: np.random.RandomSt
         largest(y - reference.ACTIVATIONS[name][0](wide), ACTIVATION_ULPS * eps_of(K) * (1 + np.abs(wide))),
     ]
     for r in range(min(B, 2)):  # a single row gives the same bits
-        errors.append(0.0 if np.array_equal(K.forward_row(x[r], W, b, name, offset=K.offset), y[r]) else np.inf)
-    errors.append(0.0 if np.array_equal(K.forward_unpacked(x, W, b, name), y) else np.inf)
+        errors.append(exactly(K.forward_row(x[r], W, b, name, offset=K.offset), y[r]))
+    errors.append(exactly(K.forward_unpacked(x, W, b, name), y))
     return Outcome(max(errors), 1.0, "n eps")
 
 
@@ -245,8 +239,8 @@ def check_forward_csr(K: Kernels, shape: Shape, draws: np.random.RandomState) ->
     y = K.forward_csr(X, order, W, b, "relu", first=K.first)
     augmented, Wb = np.hstack([x, np.ones((B, 1))]), np.vstack([W, b])
     error = product_error(K, y, np.maximum(augmented @ Wb.astype(np.float64), 0), augmented, Wb)
-    same = np.array_equal(y, K.forward(x, W, b, "relu")[0])  # skipping zeros does not change the bits
-    return Outcome(error if same else np.inf, 1.0, "n eps")
+    same = exactly(y, K.forward(x, W, b, "relu")[0])  # skipping zeros does not change the bits
+    return Outcome(max(error, same), 1.0, "n eps")
 
 
 def check_gradient_csr(K: Kernels, shape: Shape, draws: np.random.RandomState) -> Outcome:
@@ -255,9 +249,9 @@ def check_gradient_csr(K: Kernels, shape: Shape, draws: np.random.RandomState) -
     dz = numbers(K, draws, B, O)
     got = K.gradient_csr(X, order, dz)
     zeros = np.zeros((I, O)), np.zeros(O), [np.zeros((I, O))], [np.zeros(O)]
-    same = np.array_equal(got, K.update("gradient", x, dz, *zeros)[2][0])
+    same = exactly(got, K.update("gradient", x, dz, *zeros)[2][0])
     error = product_error(K, got, x.T.astype(np.float64) @ dz.astype(np.float64), x.T, dz)
-    return Outcome(error if same else np.inf, 1.0, "n eps")
+    return Outcome(max(error, same), 1.0, "n eps")
 
 
 def check_backward(name: str, K: Kernels, shape: Shape, draws: np.random.RandomState) -> Outcome:
@@ -266,9 +260,8 @@ def check_backward(name: str, K: Kernels, shape: Shape, draws: np.random.RandomS
     f, slope = reference.ACTIVATIONS[name]
     wide = x.astype(np.float64)
     want = (dz.astype(np.float64) @ W.astype(np.float64).T) * slope(wide, f(wide))
-    return Outcome(
-        product_error(K, K.backward(dz, W, x, name, first=K.first), want, dz, W.T, ACTIVATION_ULPS), 1.0, "n eps"
-    )
+    got = K.backward(dz, W, x, name, first=K.first)
+    return Outcome(product_error(K, got, want, dz, W.T, ACTIVATION_ULPS), 1.0, "n eps")
 
 
 def check_gradient(K: Kernels, shape: Shape, draws: np.random.RandomState) -> Outcome:
@@ -281,22 +274,16 @@ def check_gradient(K: Kernels, shape: Shape, draws: np.random.RandomState) -> Ou
     wide = W.astype(np.float64)
     want = (x.T.astype(np.float64) @ dz.astype(np.float64) + l1 * np.sign(wide) + l2 * wide) / total
     penalty = l1 * np.abs(wide) + 0.5 * l2 * wide**2
-    left, right = (
-        np.hstack([x.T, np.ones((I, 2))]),
-        np.vstack([dz, np.full((2, O), l1 + l2 * np.abs(wide).max(initial=0))]),
-    )
+    left = np.hstack([x.T, np.ones((I, 2))])
+    right = np.vstack([dz, np.full((2, O), l1 + l2 * np.abs(wide).max(initial=0))])
+    want_db = dz.sum(axis=0, dtype=np.float64, keepdims=True) / total
     errors = [
         product_error(K, dW[0], want, left / total, right),
-        product_error(
-            K,
-            db[0][np.newaxis],
-            dz.sum(axis=0, dtype=np.float64)[np.newaxis] / total,
-            np.full((1, B), 1 / total),
-            dz,
-        ),
+        product_error(K, db[0][np.newaxis], want_db, np.full((1, B), 1 / total), dz),
         largest(paid - penalty.sum(axis=0), (I + 2) * eps_of(K) * penalty.sum(axis=0)),
-        0.0 if np.array_equal(kept, W) else np.inf,
-        0.0 if np.array_equal(again[2][0], dW[0]) and np.array_equal(again[3][0], db[0]) else np.inf,
+        exactly(kept, W),
+        exactly(again[2][0], dW[0]),
+        exactly(again[3][0], db[0]),
     ]
     return Outcome(max(errors), 1.0, "n eps")
 
@@ -308,12 +295,9 @@ def check_optimizer(name: str, K: Kernels, shape: Shape, draws: np.random.Random
     state_W = [np.abs(numbers(K, draws, I, O)) for _ in range(n_state)]
     state_b = [np.abs(numbers(K, draws, O)) for _ in range(n_state)]
     t = 3
-    hyper = reference.Hyper(
-        learning_rate=0.05, momentum=0.8, beta_1=0.85, beta_2=0.95, epsilon=1e-3, rho=0.7, weight_decay=0.3
-    )
-    new_W, new_b, new_sW, new_sb, _ = K.update(
-        name, x, dz, W, b, state_W, state_b, t=t, weight_sum=2.0, **hyper._asdict()
-    )
+    hyper = reference.Hyper(0.05, momentum=0.8, beta_1=0.85, beta_2=0.95, epsilon=1e-3, rho=0.7, weight_decay=0.3)
+    options = {**hyper._asdict(), "t": t, "weight_sum": 2.0}
+    new_W, new_b, new_sW, new_sb, _ = K.update(name, x, dz, W, b, state_W, state_b, **options)
     wide = [a.astype(np.float64) for a in (x, dz, W, b)]
     of_bias = hyper._replace(weight_decay=0.0)
     parts = [
@@ -344,10 +328,10 @@ def check_layer_output(kind: str, K: Kernels, shape: Shape, draws: np.random.Ran
     B, I, O = shape[0], shape[1], shape[1] if residual else shape[2]
     x, W, b = numbers(K, draws, B, I), numbers(K, draws, I, O), numbers(K, draws, O)
     scale, shift = (numbers(K, draws, O), numbers(K, draws, O)) if affine else (np.ones(O), b)
-    got, few, single, keep = K.layer_output(
-        x, W, b, "tanh", scale=scale if affine else None, shift=shift if affine else None, residual=residual, rate=rate,
-        seed=SEED, stream=3, step=7, row=5, first=K.first,
-    )  # fmt: skip
+    options = {"residual": residual, "scale": scale if affine else None, "shift": shift if affine else None}
+    dropout = {"rate": rate, "seed": SEED, "stream": 3, "step": 7, "row": 5}
+    got, keep = K.layer_output(x, W, b, "tanh", first=K.first, **dropout, **options)
+    few = K.forward_unpacked(x, W, b, "tanh", **options)
     wide, left, right = x.astype(np.float64), np.hstack([x, np.ones((B, 2))]), np.vstack([W, b, np.ones(O)])
     want = np.tanh((wide @ W.astype(np.float64)) * scale + shift) + (wide if residual else 0)
     row = 5 + K.first
@@ -355,8 +339,8 @@ def check_layer_output(kind: str, K: Kernels, shape: Shape, draws: np.random.Ran
     errors = [
         product_error(K, few, want, left, right, 1 + np.abs(scale) + np.abs(shift)),
         largest(got - few * factors, eps_of(K) * 4 * np.abs(few)),
-        0.0 if np.array_equal(single, few) else np.inf,
-        0.0 if keep is None or np.array_equal(keep > 0, factors > 0) else np.inf,
+        *(exactly(K.forward_row(x[r], W, b, "tanh", **options), few[r]) for r in range(B)),
+        0.0 if keep is None else exactly(keep > 0, factors > 0),
     ]
     return Outcome(max(errors), 1.0, "n eps")
 
@@ -371,14 +355,8 @@ def check_normalised(name: str, K: Kernels, shape: Shape, draws: np.random.Rando
     du = wide[3] * derivative(u, f(u))
     want_dz, want_scale, want_b = reference.normalise_gradient(du, xhat, slope, wide[1])
     # An error in z's mean or variance affects every row; with one or two rows, 1 / sqrt(variance) may reach 300.
-    unit = (
-        0.1
-        * (B + 8)
-        * eps_of(K)
-        * (1 + slope)
-        * (1 + np.abs(scale) + np.abs(b))
-        * (1 + np.abs(xhat).max(axis=0, initial=0)) ** 2
-    )
+    size = (1 + slope) * (1 + np.abs(scale) + np.abs(b)) * (1 + np.abs(xhat).max(axis=0, initial=0)) ** 2
+    unit = 0.1 * (B + 8) * eps_of(K) * size
     reach = 1 + np.abs(dy).sum(axis=0)
     errors = [
         largest(y - f(u), unit),
@@ -400,8 +378,8 @@ def check_augment(K: Kernels, shape: Shape, draws: np.random.RandomState) -> Out
     mixed = 0.7 * x.astype(np.float64) + 0.3 * partner.astype(np.float64)
     want = reference.augment(np.vstack([np.zeros((row, I)), mixed]), method, 9)[row:]
     size = (np.abs(mixed) + 6.0) / (1 - how["rate"])
-    dropped = 0.0 if np.array_equal(got == 0, want == 0) else np.inf
-    return Outcome(max(largest(got - want, eps_of(K) * size), dropped), ACTIVATION_ULPS, "n eps")
+    error = max(largest(got - want, eps_of(K) * size), exactly(got == 0, want == 0))
+    return Outcome(error, ACTIVATION_ULPS, "n eps")
 
 
 def check_training(loss: str, optimizer: str, K: Kernels, shape: Shape, draws: np.random.RandomState) -> Outcome:

@@ -16,7 +16,7 @@ from fastmlp.core._dispatch cimport kernels_of, set_hyperparameters
 
 from fastmlp.core._dispatch import ACTIVATIONS, LOSSES, OPTIMIZERS, OUTPUTS, info
 
-__all__ = ["BLOCK_ROWS", "MATH", "Kernels", "clock", "guarded"]
+__all__ = ["BLOCK_ROWS", "MATH", "Kernels", "clock"]
 
 cdef const fm_kernels *_names = kernels_of(info()["isa"], "float64")
 MATH = tuple([_names.math[i].name.decode() for i in range(FM_N_MATH)])
@@ -49,11 +49,11 @@ cdef class Panels:
     cdef object memory
     cdef void *at
 
-    def __cinit__(self, Kernels owner, Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t first=0, bint exact=False):
-        # exact: no rows beyond `rows`, no gap between panels, as in weights
+    def __cinit__(self, Kernels owner, Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t first=0, bint packed=False):
+        # packed: no rows beyond `rows`, no gap between panels, as in weights
         self.k, self.rows, self.columns, self.first = owner.k, rows, columns, first
         self.panels = (columns + self.k.panel - 1) // self.k.panel
-        self.height = rows if exact else first + rows + owner.slack
+        self.height = rows if packed else first + rows + owner.slack
         self.stride = self.height * self.k.panel
         raw = numpy.full(2 * GUARD + self.stride * self.panels + GUARD, numpy.nan, owner.dtype)
         skip = (-raw.ctypes.data // raw.itemsize) % (64 // raw.itemsize)
@@ -101,19 +101,63 @@ cdef class Panels:
         return self
 
 
-def guarded(Py_ssize_t n, dtype, Py_ssize_t offset=0):
-    """(array of n NaN at `offset` elements from alignment, function that raises if its surroundings changed)."""
-    memory = numpy.full(n + offset + 2 * GUARD, numpy.nan, dtype)
+cdef class Given:
+    """A contiguous array that a kernel reads, and its address: NULL for None."""
 
-    def check(str what):
-        if not (numpy.isnan(memory[:GUARD + offset]).all() and numpy.isnan(memory[GUARD + offset + n:]).all()):
+    cdef object array
+    cdef void *at
+
+    def __init__(self, values, dtype):
+        if values is not None:
+            self.array = numpy.ascontiguousarray(values, dtype)
+            self.at = <void *> <size_t> self.array.ctypes.data
+
+
+cdef class Guarded(Given):
+    """An array that a kernel writes: n NaN at `offset` elements from alignment, between guards."""
+
+    cdef object memory
+
+    def __init__(self, Py_ssize_t n, dtype, Py_ssize_t offset=0):
+        self.memory = numpy.full(n + offset + 2 * GUARD, numpy.nan, dtype)
+        super().__init__(self.memory[GUARD + offset:GUARD + offset + n], dtype)
+
+    def check(self, str what):
+        """The array; nothing around it was written."""
+        before = (self.array.ctypes.data - self.memory.ctypes.data) // self.memory.itemsize
+        around = self.memory[:before], self.memory[before + len(self.array):]
+        if not all(numpy.isnan(part).all() for part in around):
             raise AssertionError(f"{what} wrote outside its output")
+        return self.array
 
-    return memory[GUARD + offset:GUARD + offset + n], check
 
+cdef class Layer:
+    """A layer's description, and the arrays that it points to: x and y in panels from row `first` on; W and b packed,
+    or row-major for the kernels that take them so."""
 
-cdef void *address(array) except? NULL:
-    return <void *> <size_t> array.ctypes.data
+    cdef fm_layer c
+    cdef fm_rng rng
+    cdef Panels x, y, out, mask
+    cdef tuple parameters
+
+    def __init__(self, Kernels owner, x, W, b, str activation, Py_ssize_t first=0, *, bint packed=True, scale=None,
+                 shift=None, bint residual=False, double rate=0.0, seed=0, int stream=1, int step=1, Py_ssize_t row=0):
+        cdef Py_ssize_t rows = x.shape[0], columns = W.shape[1]
+        cdef Panels P = owner.packed(W), B = owner.packed(b), S, T
+        cdef Given W_rows = Given(W, owner.dtype), b_row = Given(b, owner.dtype)
+        self.x, self.y = owner.batch(x, first), Panels(owner, rows, columns, first)
+        self.out, self.mask = Panels(owner, rows, columns, first), Panels(owner, rows, columns, first)
+        self.c.fan_in, self.c.fan_out, self.c.activation = W.shape[0], columns, ACTIVATIONS.index(activation)
+        self.c.x, self.c.y, self.c.residual = self.x.at, self.y.at, residual
+        self.c.W, self.c.b = (P.at, B.at) if packed else (W_rows.at, b_row.at)
+        self.parameters = P, B, W_rows, b_row
+        if scale is not None:
+            S, T = owner.packed(scale), owner.packed(shift)
+            self.c.scale, self.c.shift = S.at, T.at
+            self.parameters += S, T
+        if rate > 0:
+            self.rng.key[0], self.rng.key[1], self.rng.step, self.rng.row = seed & 0xffffffff, seed >> 32, step, row
+            self.c.dropout_mask, self.c.dropout_rate, self.c.rng, self.c.stream = self.mask.at, rate, &self.rng, stream
 
 
 cdef class Kernels:
@@ -143,180 +187,144 @@ cdef class Kernels:
         self.offset, self.first, self.slack = offset, first, slack
         self.isa, self.dtype, self.vector, self.panel = isa, dtype, self.k.vector, self.k.panel
 
-    def _array(self, x):
-        return numpy.ascontiguousarray(x, self.dtype)
+    cdef Panels batch(self, x, Py_ssize_t first=0):
+        return Panels(self, x.shape[0], x.shape[1], first).set(x)
 
-    cdef void map(self, void (*f)(void *y, const void *x, Py_ssize_t n) noexcept nogil, void *y, const void *x,
-                  Py_ssize_t n) noexcept:
+    cdef Panels packed(self, W):
+        W = numpy.atleast_2d(W)
+        return Panels(self, W.shape[0], W.shape[1], 0, True).set(W)
+
+    cdef map(self, str name, void (*f)(void *y, const void *x, Py_ssize_t n) noexcept nogil, x, y,
+             Py_ssize_t offset):
+        """f of a vector x, whose output holds y before."""
+        cdef Given source = Given(x, self.dtype)
+        cdef Guarded target = Guarded(source.array.size, self.dtype, offset)
+        cdef Py_ssize_t n = source.array.size
+        if y is not None:
+            target.array[:] = y
         start()
-        f(y, x, n)
+        f(target.at, source.at, n)
         stop()
+        return target.check(name)
 
     def math(self, str name, x, Py_ssize_t offset=0):
         """exp, log, ... of a vector."""
-        x = self._array(x)
-        y, check = guarded(x.size, self.dtype, offset)
-        self.map(self.k.math[MATH.index(name)].map, address(y), address(x), x.size)
-        check(name)
-        return y
+        return self.map(name, self.k.math[MATH.index(name)].map, x, None, offset)
 
     def activation(self, str name, x, Py_ssize_t offset=0):
-        x = self._array(x)
-        y, check = guarded(x.size, self.dtype, offset)
-        self.map(self.k.activations[ACTIVATIONS.index(name)].forward, address(y), address(x), x.size)
-        check(name)
-        return y
+        return self.map(name, self.k.activations[ACTIVATIONS.index(name)].forward, x, None, offset)
 
     def derivative(self, str name, d, x, Py_ssize_t offset=0):
         """d * f'(x), taken from x or from f(x) as the activation's row says."""
         cdef const fm_activation_row *row = &self.k.activations[ACTIVATIONS.index(name)]
-        u = self._array(x).copy()
-        if not row.from_input:
-            row.forward(address(u), address(u), u.size)
-        out, check = guarded(u.size, self.dtype, offset)
-        out[:] = d
-        self.map(row.derivative, address(out), address(u), u.size)
-        check(name)
-        return out
+        u = x if row.from_input else self.activation(name, x)
+        return self.map(name, row.derivative, u, d, offset)
 
     def output(self, str name, z):
         """Output activation of a matrix."""
-        z = self._array(z)
-        a, check = guarded(z.size, self.dtype)
-        a[:] = z.ravel()
         cdef const fm_output_row *row = &self.k.outputs[OUTPUTS.index(name)]
+        cdef Guarded a = Guarded(z.size, self.dtype)
         cdef Py_ssize_t rows = z.shape[0], columns = z.shape[1]
-        cdef void *at = address(a)
+        a.array[:] = z.ravel()
         start()
-        row.apply(at, rows, columns)
+        row.apply(a.at, rows, columns)
         stop()
-        check(name)
-        return a.reshape(z.shape)
+        return a.check(name).reshape(z.shape)
 
     def loss(self, str name, z, y, weights=None, order=None, *, double parameter=1.0, double smoothing=0.0,
              partner=None, double mix=1.0):
         """(dz, value per row, value alone) at z for the targets y[order], mixed with y[partner]; the last from z's
         output, for the plain targets y[:rows]."""
-        cdef fm_targets targets
         cdef int loss = list(LOSSES).index(name)
         cdef Py_ssize_t rows = z.shape[0], O = z.shape[1]
-        cdef Panels dz = Panels(self, rows, O, 3).set(z)
-        scratch = numpy.empty(2 * rows * (O + 1) + 64, self.dtype)
-        value, check = guarded(rows, "float64")
-        memset(&targets, 0, sizeof(targets))
-        targets.parameter, targets.smoothing, targets.mix = parameter, smoothing, mix
-        y = numpy.ascontiguousarray(y, numpy.intp if self.k.losses[loss].target_is_class else self.dtype)
-        targets.classes = <Py_ssize_t *> address(y)
-        targets.values = address(y)
-        if weights is not None:
-            weights = numpy.ascontiguousarray(weights, numpy.float64)
-            targets.weights = <double *> address(weights)
-        if order is not None:
-            order = numpy.ascontiguousarray(order, numpy.intp)
-        if partner is not None:
-            partner = numpy.ascontiguousarray(partner, numpy.intp)
-        a, check_output = guarded(rows * O, self.dtype)
-        a[:] = self.output(LOSSES[name], z).ravel()
-        plain, check_plain = guarded(rows, "float64")
-        cdef double *value_at = <double *> address(value)
-        cdef double *plain_at = <double *> address(plain)
-        cdef void *a_at = address(a)
-        cdef void *scratch_at = address(scratch)
-        cdef Py_ssize_t *order_at = <Py_ssize_t *> address(order) if order is not None else NULL
-        cdef Py_ssize_t *partner_at = <Py_ssize_t *> address(partner) if partner is not None else NULL
+        cdef Panels dz = self.batch(z, 3)
+        cdef Given target = Given(y, numpy.intp if self.k.losses[loss].target_is_class else self.dtype)
+        cdef Given weight = Given(weights, "float64"), rows_at = Given(order, numpy.intp)
+        cdef Given partners = Given(partner, numpy.intp)
+        cdef Guarded scratch = Guarded(2 * rows * (O + 1), self.dtype), a = Guarded(rows * O, self.dtype)
+        cdef Guarded value = Guarded(rows, "float64"), plain = Guarded(rows, "float64")
+        cdef fm_targets targets = fm_targets(<Py_ssize_t *> target.at, target.at, <double *> weight.at, parameter,
+                                             smoothing, mix)
+        a.array[:] = self.output(LOSSES[name], z).ravel()
         start()
-        self.k.loss_gradient(loss, dz.at, value_at, scratch_at, &targets, order_at, partner_at, 0, 3, rows, O,
-                             dz.stride)
-        self.k.loss_value(loss, a_at, plain_at, scratch_at, &targets, 0, rows, O)
+        self.k.loss_gradient(loss, dz.at, <double *> value.at, scratch.at, &targets, <Py_ssize_t *> rows_at.at,
+                             <Py_ssize_t *> partners.at, 0, 3, rows, O, dz.stride)
+        self.k.loss_value(loss, a.at, <double *> plain.at, scratch.at, &targets, 0, rows, O)
         stop()
-        for guard in (check, check_output, check_plain):
-            guard(name)
-        return dz.check(name).get(), value, plain
+        a.check(name)
+        scratch.check(name)
+        return dz.check(name).get(), value.check(name), plain.check(name)
 
-    def gather(self, X, order=None, Py_ssize_t first=0, rows=None):
+    def gather(self, X, order):
         """X[order], through panels."""
         cdef InputRows source = InputRows(X, X.shape[1])
-        if order is not None:
-            order = numpy.ascontiguousarray(order, numpy.intp)
-        cdef Py_ssize_t n = rows if rows is not None else len(order) if order is not None else X.shape[0] - first
+        cdef Given rows_at = Given(order, numpy.intp)
+        cdef Py_ssize_t n = len(order)
         cdef Panels panels = Panels(self, n, X.shape[1])
-        cdef Py_ssize_t *order_at = <Py_ssize_t *> address(order) if order is not None else NULL
+        cdef Guarded M = Guarded(n * X.shape[1], self.dtype)
         start()
-        self.k.gather(panels.at, &source.rows, order_at, first, n, panels.stride)
+        self.k.gather(panels.at, &source.rows, <Py_ssize_t *> rows_at.at, 0, n, panels.stride)
         stop()
         panels.check("gather")
-        M, check = guarded(n * X.shape[1], self.dtype)
-        self.k.scatter(address(M), panels.at, n, X.shape[1], panels.stride)
-        check("scatter")
-        return M.reshape(n, X.shape[1])
+        self.k.scatter(M.at, panels.at, n, X.shape[1], panels.stride)
+        return M.check("scatter").reshape(n, X.shape[1])
 
     def forward(self, x, W, b, str activation="identity", Py_ssize_t first=0):
         """(y, z) of a layer; rows from `first` of the batch are computed, panels in two pieces, as training might take
         them."""
-        cdef fm_layer layer
-        cdef Py_ssize_t rows = x.shape[0]
-        cdef Panels X = Panels(self, rows, W.shape[0], first).set(x), Y = Panels(self, rows, W.shape[1], first)
-        cdef Panels Z = Panels(self, rows, W.shape[1], first), P = Panels(self, W.shape[0], W.shape[1], 0, True).set(W)
-        cdef Panels B = Panels(self, 1, W.shape[1], 0, True).set(b)
-        memset(&layer, 0, sizeof(layer))
-        layer.fan_in, layer.fan_out, layer.activation = W.shape[0], W.shape[1], ACTIVATIONS.index(activation)
-        layer.x, layer.W, layer.b, layer.y, layer.z = X.at, P.at, B.at, Y.at, Z.at
+        cdef Layer layer = Layer(self, x, W, b, activation, first)
+        cdef Panels Y = layer.y, Z = Panels(self, Y.rows, Y.columns, first)
+        layer.c.z = Z.at
         start()
-        self.k.forward(&layer, 0, Y.panels // 2, first, rows, X.stride)
+        self.k.forward(&layer.c, 0, Y.panels // 2, first, Y.rows, Y.stride)
         stop()
         Y.check_from(Y.panels // 2, "forward")
         Z.check_from(Y.panels // 2, "forward")
         start()
-        self.k.forward(&layer, Y.panels // 2, Y.panels, first, rows, X.stride)
+        self.k.forward(&layer.c, Y.panels // 2, Y.panels, first, Y.rows, Y.stride)
         stop()
         return Y.check("forward").get(), Z.check("forward").get()
 
-    def forward_row(self, x, W, b, str activation="identity", Py_ssize_t offset=0):
-        x, W, b = self._array(x), self._array(W), self._array(b)
-        y, check = guarded(W.shape[1], self.dtype, offset)
-        cdef void *y_at = address(y)
-        cdef void *x_at = address(x)
-        cdef fm_layer layer
-        memset(&layer, 0, sizeof(layer))
-        layer.fan_in, layer.fan_out, layer.activation = W.shape[0], W.shape[1], ACTIVATIONS.index(activation)
-        layer.W, layer.b = address(W), address(b)
+    def layer_output(self, x, W, b, str activation="identity", Py_ssize_t first=0, **options):
+        """(output of a layer with these options of Layer, dropout's mask or None)."""
+        cdef Layer layer = Layer(self, x, W, b, activation, first, **options)
+        cdef bint dropout = layer.c.dropout_mask != NULL
+        cdef Panels Y = layer.out if dropout or layer.c.residual else layer.y
+        layer.c.out = layer.out.at
         start()
-        self.k.forward_row(&layer, y_at, x_at)
+        self.k.forward(&layer.c, 0, Y.panels, first, Y.rows, Y.stride)
         stop()
-        check("forward_row")
-        return y
+        return Y.check("forward").get(), layer.mask.check("dropout").get() if dropout else None
 
-    def forward_unpacked(self, x, W, b, str activation="identity"):
-        """y of a layer from row-major W, in two shares of the panels, as two threads would take them."""
-        cdef fm_layer layer
-        cdef Py_ssize_t rows = x.shape[0], panels
-        W, b = self._array(W), self._array(b)
-        cdef Panels X = Panels(self, rows, W.shape[0]).set(x), Y = Panels(self, rows, W.shape[1])
-        cdef Buffer chunk = Buffer(self.k.scratch_size * self.k.element_size)
-        memset(&layer, 0, sizeof(layer))
-        layer.fan_in, layer.fan_out, layer.activation = W.shape[0], W.shape[1], ACTIVATIONS.index(activation)
-        layer.x, layer.W, layer.b, layer.y = X.at, address(W), address(b), Y.at
-        panels = Y.panels
+    def forward_row(self, x, W, b, str activation="identity", Py_ssize_t offset=0, **options):
+        cdef Layer layer = Layer(self, x[numpy.newaxis], W, b, activation, packed=False, **options)
+        cdef Given row = Given(x, self.dtype)
+        cdef Guarded y = Guarded(layer.c.fan_out, self.dtype, offset)
         start()
-        self.k.forward_unpacked(&layer, chunk.at, 0, panels // 2, rows, X.stride)
-        self.k.forward_unpacked(&layer, chunk.at, panels // 2, panels, rows, X.stride)
+        self.k.forward_row(&layer.c, y.at, row.at)
+        stop()
+        return y.check("forward_row")
+
+    def forward_unpacked(self, x, W, b, str activation="identity", **options):
+        """y of a layer from row-major W, in two shares of the panels, as two threads would take them."""
+        cdef Layer layer = Layer(self, x, W, b, activation, packed=False, **options)
+        cdef Panels Y = layer.y
+        cdef Buffer chunk = Buffer(self.k.scratch_size * self.k.element_size)
+        start()
+        self.k.forward_unpacked(&layer.c, chunk.at, 0, Y.panels // 2, Y.rows, Y.stride)
+        self.k.forward_unpacked(&layer.c, chunk.at, Y.panels // 2, Y.panels, Y.rows, Y.stride)
         stop()
         return Y.check("forward_unpacked").get()
 
     def forward_csr(self, X, order, W, b, str activation="identity", Py_ssize_t first=0):
         """y of the first layer for the rows `order` of canonical CSR X."""
-        cdef fm_layer layer
+        cdef Layer layer = Layer(self, numpy.zeros((len(order), X.shape[1])), W, b, activation, first)
         cdef InputRows source = InputRows(X, X.shape[1])
-        order = numpy.ascontiguousarray(order, numpy.intp)
-        cdef Py_ssize_t rows = len(order)
-        cdef Py_ssize_t *order_at = <Py_ssize_t *> address(order)
-        cdef Panels Y = Panels(self, rows, W.shape[1], first), P = Panels(self, W.shape[0], W.shape[1], 0, True).set(W)
-        cdef Panels B = Panels(self, 1, W.shape[1], 0, True).set(b)
-        memset(&layer, 0, sizeof(layer))
-        layer.fan_in, layer.fan_out, layer.activation = W.shape[0], W.shape[1], ACTIVATIONS.index(activation)
-        layer.W, layer.b, layer.y = P.at, B.at, Y.at
+        cdef Given rows_at = Given(order, numpy.intp)
+        cdef Panels Y = layer.y
+        layer.c.x = NULL
         start()
-        self.k.forward_csr(&layer, &source.rows, order_at, 0, first, rows, Y.stride)
+        self.k.forward_csr(&layer.c, &source.rows, <Py_ssize_t *> rows_at.at, 0, first, Y.rows, Y.stride)
         stop()
         return Y.check("forward_csr").get()
 
@@ -324,19 +332,16 @@ cdef class Kernels:
         """X[order]^T dz for canonical CSR X: columns sorted in two shares, rows in two micro-batches, as in
         training."""
         cdef InputRows source = InputRows(X, X.shape[1])
-        order = numpy.ascontiguousarray(order, numpy.intp)
+        cdef Given rows_at = Given(order, numpy.intp)
         cdef Py_ssize_t rows = len(order), I = X.shape[1], c0, c1, first, n, p, size = self.k.element_size
-        cdef Py_ssize_t *order_at = <Py_ssize_t *> address(order)
-        cdef Panels D = Panels(self, rows, dz.shape[1]).set(dz), G = Panels(self, I, dz.shape[1], 0, True)
-        cdef fm_csc columns
-        starts, row = numpy.empty(I + 1, numpy.intp), numpy.empty(rows * I + 1, numpy.int32)
-        value = numpy.empty(rows * I + 1, self.dtype)
-        columns.indptr, columns.indices = <Py_ssize_t *> address(starts), <int32_t *> address(row)
-        columns.data = address(value)
+        cdef Panels D = self.batch(dz), G = Panels(self, I, dz.shape[1], 0, True)
+        cdef Given starts = Given(numpy.zeros(I + 1), numpy.intp), row = Given(numpy.zeros(rows * I + 1), numpy.int32)
+        cdef Given value = Given(numpy.zeros(rows * I + 1), self.dtype)
+        cdef fm_csc columns = fm_csc(0, <Py_ssize_t *> starts.at, <int32_t *> row.at, value.at)
         start()
         for first, n in ((0, rows // 2), (rows // 2, rows - rows // 2)):
             for c0, c1 in ((0, I // 2), (I // 2, I)):
-                self.k.csr_to_csc(&columns, &source.rows, order_at + first, 0, n, c0, c1)
+                self.k.csr_to_csc(&columns, &source.rows, <Py_ssize_t *> rows_at.at + first, 0, n, c0, c1)
                 for p in range(G.panels):
                     self.k.gradient_csr(<char *> G.at + (p * G.stride + c0 * self.panel) * size, &columns,
                                         <char *> D.at + (p * D.stride + first * self.panel) * size, c0, c1 - c0,
@@ -346,30 +351,26 @@ cdef class Kernels:
 
     def backward(self, dz, W, x, str activation="identity", Py_ssize_t first=0):
         """Gradient at the input of the activation below, whose input was x: (dz W^T) * f'(x); panels in two pieces."""
-        cdef fm_layer layer, below
         cdef Py_ssize_t rows = dz.shape[0], I = W.shape[0], O = W.shape[1]
-        cdef Panels D = Panels(self, rows, O, first).set(dz), P = Panels(self, I, O, 0, True).set(W)
-        cdef Panels out = Panels(self, rows, I, first), Y = Panels(self, rows, I, first)
-        cdef Panels Z = Panels(self, rows, I, first).set(x)
+        cdef Panels D = self.batch(dz, first), P = self.packed(W), Z = self.batch(x, first)
+        cdef Panels Y = self.batch(self.activation(activation, x.ravel()).reshape(x.shape), first)
+        cdef Panels out = Panels(self, rows, I, first)
+        cdef Guarded chunk = Guarded(self.k.scratch_size, self.dtype)
+        cdef fm_layer layer, below
         memset(&layer, 0, sizeof(layer))
         memset(&below, 0, sizeof(below))
-        chunk, check = guarded(self.k.scratch_size, self.dtype)
-        cdef void *chunk_at = address(chunk)
-        y = numpy.array(x, self.dtype)
-        self.k.activations[ACTIVATIONS.index(activation)].forward(address(y), address(y), y.size)
-        Y.set(y)
         layer.fan_in, layer.fan_out, layer.dz, layer.W = I, O, D.at, P.at
         below.activation, below.fan_out, below.dz, below.y = ACTIVATIONS.index(activation), I, out.at, Y.at
         if self.k.activations[below.activation].from_input:
             below.z = Z.at
         start()
-        self.k.backward(&layer, &below, chunk_at, 0, out.panels // 2, first, rows, D.stride)
+        self.k.backward(&layer, &below, chunk.at, 0, out.panels // 2, first, rows, D.stride)
         stop()
         out.check_from(out.panels // 2, "backward")
         start()
-        self.k.backward(&layer, &below, chunk_at, out.panels // 2, out.panels, first, rows, D.stride)
+        self.k.backward(&layer, &below, chunk.at, out.panels // 2, out.panels, first, rows, D.stride)
         stop()
-        check("backward")
+        chunk.check("backward")
         return out.check("backward").check_padding("backward").get()
 
     def update(self, str optimizer, x, dz, W, b, state_W, state_b, *, int t=1, double weight_sum=1, double l1=0,
@@ -384,26 +385,21 @@ cdef class Kernels:
         # One micro-batch needs its sums no longer than a block takes, as in training; more micro-batches keep all of
         # them.
         cdef Py_ssize_t size = FM_BLOCK_ROWS * self.panel * self.k.element_size, step = size if micro_batches > 1 else 0
-        cdef Panels X = Panels(self, rows, I).set(x), D = Panels(self, rows, O).set(dz)
-        cdef Panels PW = Panels(self, I, O, 0, True).set(W)
-        cdef Panels PB = Panels(self, 1, O, 0, True).set(b), panels
+        cdef Panels X = self.batch(x), D = self.batch(dz), PW = self.packed(W), PB = self.packed(b), panels
         memset(&layer, 0, sizeof(layer))
         memset(&h, 0, sizeof(h))
         layer.fan_in, layer.fan_out, layer.W, layer.b = I, O, PW.at, PB.at
-        states = [[Panels(self, I, O, 0, True).set(state_W[s]) for s in range(n_state)],
-                  [Panels(self, 1, O, 0, True).set(state_b[s]) for s in range(n_state)]]
+        states = [[self.packed(state[s]) for s in range(n_state)] for state in (state_W, state_b)]
         for s in range(n_state):
             panels = states[0][s]
             layer.W_state[s] = panels.at
             panels = states[1][s]
             layer.b_state[s] = panels.at
         h.clip = 1
-        h.t, h.weight_sum, h.l1, h.l2, h.penalty_scale = t, weight_sum, l1, l2, 1
-        h.learning_rate = learning_rate
+        h.t, h.weight_sum, h.l1, h.l2, h.penalty_scale, h.learning_rate = t, weight_sum, l1, l2, 1, learning_rate
         set_hyperparameters(&h, hyperparameters)
         self.k.optimizers[rule].prepare(&h)
-        penalty = numpy.zeros(PW.panels * self.panel)
-        cdef double *paid = <double *> address(penalty)
+        cdef Given penalty = Given(numpy.zeros(PW.panels * self.panel), "float64")
         cdef Buffer sums = Buffer(size + (n_blocks + 1) * PW.panels * step)
         cdef char *G = <char *> sums.at
         for s in range(micro_batches):
@@ -417,9 +413,8 @@ cdef class Kernels:
             for block in range(n_blocks):
                 i = block * FM_BLOCK_ROWS
                 for p in range(PW.panels):
-                    self.k.update(&layer, G + (block * PW.panels + p) * step, paid + p * self.panel, i,
-                                  min(FM_BLOCK_ROWS, I - i), p,
-                                  n, X.stride, accumulate, rule, &h)
+                    self.k.update(&layer, G + (block * PW.panels + p) * step, <double *> penalty.at + p * self.panel, i,
+                                  min(FM_BLOCK_ROWS, I - i), p, n, X.stride, accumulate, rule, &h)
             for p in range(PW.panels):
                 self.k.update_bias(&layer, G + (n_blocks * PW.panels + p) * step, p, n, X.stride, accumulate, rule, &h)
             stop()
@@ -427,50 +422,7 @@ cdef class Kernels:
             panels.check(optimizer)
         PW.check_padding(optimizer)
         return (PW.get(), PB.get()[0], [panels.get() for panels in states[0]],
-                [panels.get()[0] for panels in states[1]], penalty[:O])
-
-    def layer_output(self, x, W, b, str activation="identity", *, scale=None, shift=None, bint residual=False,
-                     double rate=0.0, seed=0, int stream=1, int step=1, Py_ssize_t row=0, Py_ssize_t first=0):
-        """(output by forward, by forward_unpacked, by forward_row, dropout's mask); only forward applies dropout."""
-        cdef fm_layer layer, plain
-        cdef fm_rng rng
-        cdef Py_ssize_t rows = x.shape[0], r
-        W, b, x = self._array(W), self._array(b), self._array(x)
-        cdef Panels X = Panels(self, rows, W.shape[0], first).set(x), Y = Panels(self, rows, W.shape[1], first)
-        cdef Panels U = Panels(self, rows, W.shape[1], 0), X0 = Panels(self, rows, W.shape[0], 0).set(x)
-        cdef Panels out = Panels(self, rows, W.shape[1], first), keep = Panels(self, rows, W.shape[1], first)
-        cdef Panels P = Panels(self, W.shape[0], W.shape[1], 0, True).set(W)
-        cdef Panels B = Panels(self, 1, W.shape[1], 0, True).set(b)
-        cdef Panels S = Panels(self, 1, W.shape[1], 0, True), T = Panels(self, 1, W.shape[1], 0, True)
-        cdef Buffer chunk = Buffer(self.k.scratch_size * self.k.element_size)
-        memset(&layer, 0, sizeof(layer))
-        rng.key[0], rng.key[1], rng.step, rng.row = seed & 0xffffffff, seed >> 32, step, row
-        layer.fan_in, layer.fan_out, layer.activation = W.shape[0], W.shape[1], ACTIVATIONS.index(activation)
-        layer.residual = residual
-        layer.x, layer.W, layer.b, layer.y, layer.out = X.at, P.at, B.at, Y.at, out.at
-        if scale is not None:
-            S.set(scale)
-            T.set(shift)
-            layer.scale, layer.shift = S.at, T.at
-        plain = layer
-        plain.x, plain.W, plain.b, plain.y, plain.out = X0.at, address(W), address(b), U.at, NULL
-        if rate > 0:
-            layer.dropout_mask, layer.dropout_rate, layer.rng, layer.stream = keep.at, rate, &rng, stream
-        single, check = guarded(rows * W.shape[1], self.dtype)
-        cdef char *single_at = <char *> address(single)
-        cdef char *x_at = <char *> address(x)
-        start()
-        self.k.forward(&layer, 0, Y.panels, first, rows, X.stride)
-        self.k.forward_unpacked(&plain, chunk.at, 0, U.panels, rows, X0.stride)
-        for r in range(rows):
-            self.k.forward_row(&plain, single_at + r * layer.fan_out * self.k.element_size,
-                               x_at + r * layer.fan_in * self.k.element_size)
-        stop()
-        check("forward_row")
-        result = out if residual or rate > 0 else Y
-        factors = keep.check("dropout").get() if rate > 0 else None
-        single = single.reshape(rows, W.shape[1])
-        return result.check("forward").get(), U.check("forward_unpacked").get(), single, factors
+                [panels.get()[0] for panels in states[1]], penalty.array[:O])
 
     def batch_norm(self, z, scale, b, dy, str activation="identity"):
         """Batch normalisation of z forth and of dy, the gradient at y, back: (y, mean, variance, dz, d_scale, d_b), the
@@ -479,10 +431,9 @@ cdef class Kernels:
         cdef fm_batch_norm norm
         cdef fm_hyper hyper
         cdef Py_ssize_t rows = z.shape[0], O = z.shape[1], p
-        cdef Panels Z = Panels(self, rows, O).set(z), Y = Panels(self, rows, O), D = Panels(self, rows, O).set(dy)
-        cdef Panels S = Panels(self, 1, O, 0, True).set(scale), B = Panels(self, 1, O, 0, True).set(b)
-        cdef Panels mean = Panels(self, 1, O, 0, True).set(numpy.zeros(O)), slope = Panels(self, 1, O, 0, True)
-        cdef Panels variance = Panels(self, 1, O, 0, True).set(numpy.ones(O))
+        cdef Panels Z = self.batch(z), Y = Panels(self, rows, O), D = self.batch(dy)
+        cdef Panels S = self.packed(scale), B = self.packed(b), slope = Panels(self, 1, O, 0, True)
+        cdef Panels mean = self.packed(numpy.zeros(O)), variance = self.packed(numpy.ones(O))
         cdef Panels batch_mean = Panels(self, 1, O, 0, True), batch_variance = Panels(self, 1, O, 0, True)
         cdef Panels d_scale = Panels(self, 1, O, 0, True), d_b = Panels(self, 1, O, 0, True)
         memset(&layer, 0, sizeof(layer))
@@ -510,19 +461,15 @@ cdef class Kernels:
         return (y, mean.get()[0], variance.get()[0], D.get(), d_scale.check("batch_norm_backward").get()[0],
                 d_b.check("batch_norm_backward").get()[0])
 
-    def augment(self, x, partner=None, *, double mix=1.0, double noise=0.0, double mask=0.0, double rate=0.0, seed=0,
-                int step=1, Py_ssize_t row=0):
+    def augment(self, x, partner, *, double mix, double noise, double mask, double rate, seed, int step,
+                Py_ssize_t row):
         """Rows of input, the first being number `row` of their batch, changed in place: mixed, with noise, masked,
         dropped."""
-        cdef fm_augment how
+        cdef fm_augment how = fm_augment(noise, mask, rate)
         cdef fm_rng rng
-        cdef Py_ssize_t rows = x.shape[0]
-        cdef Panels P = Panels(self, rows, x.shape[1]).set(x), Q = Panels(self, rows, x.shape[1])
+        cdef Panels P = self.batch(x), Q = self.batch(partner)
         rng.key[0], rng.key[1], rng.step, rng.row = seed & 0xffffffff, seed >> 32, step, row
-        how.noise, how.mask, how.dropout = noise, mask, rate
-        if partner is not None:
-            Q.set(partner)
         start()
-        self.k.augment(P.at, Q.at if partner is not None else NULL, mix, &how, &rng, 0, rows, x.shape[1], P.stride)
+        self.k.augment(P.at, Q.at, mix, &how, &rng, 0, P.rows, P.columns, P.stride)
         stop()
         return P.check("augment").get()
