@@ -9,6 +9,7 @@ import numpy as np
 
 from fastmlp.core.memory import all_finite
 from fastmlp.training.run import DivergenceError, Run, non_finite_message
+from fastmlp.training.threads import one_blas_thread
 
 
 def train_lbfgs(run: Run) -> Any:
@@ -52,14 +53,15 @@ class _Minimisation:
         record, settings = self.run.record, self.run.settings
         result = None
         try:
-            result = minimize(
-                self.loss_gradient,
-                self.double.parameters.copy(),
-                method="L-BFGS-B",
-                jac=True,
-                callback=self.end_iteration,
-                options={"maxfun": settings.max_fun, "maxiter": settings.max_epochs, "gtol": settings.tol},
-            )
+            with one_blas_thread():
+                result = minimize(
+                    self.loss_gradient,
+                    self.double.parameters.copy(),
+                    method="L-BFGS-B",
+                    jac=True,
+                    callback=self.end_iteration,
+                    options={"maxfun": settings.max_fun, "maxiter": settings.max_epochs, "gtol": settings.tol},
+                )
             if np.isfinite(result.fun):  # otherwise it has seen better parameters than those it ends on
                 self.best_loss, self.best = float(result.fun), result.x
             if self.iterating:  # the line search found nothing better

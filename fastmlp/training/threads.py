@@ -1,13 +1,16 @@
-"""The number of threads for a piece of work: how many pay, and how many this process may use."""
+"""The number of threads for a piece of work: how many pay, how many this process may use, and one for BLAS under L-BFGS."""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Iterator
-from functools import lru_cache
+from contextlib import contextmanager
+from functools import cache, lru_cache
 from itertools import pairwise
 from pathlib import Path
+from threading import Lock
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +19,10 @@ import fastmlp.core as core
 # Waking a thread pays from this many floating-point operations per step (or per call, in prediction). Above it, a training
 # run measures whether more threads help (csrc/runtime/pace.h).
 FLOPS_PER_THREAD = 500_000
+
+_blas_lock = Lock()
+_blas_users: list[object] = []  # the blocks of one_blas_thread that run now
+_blas_limits: list[Any] = []  # what the first of them has set, for the last one to undo
 
 
 def step_flops(layer_sizes: tuple[int, ...], n_rows: int) -> int:
@@ -53,6 +60,35 @@ def available_cpus() -> int:
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _cgroup_quota(os.getpid())
     return affinity if quota is None else max(1, min(affinity, int(np.ceil(quota))))
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Limit the process's BLAS libraries, not OpenMP, to one thread while any such block runs.
+
+    SciPy's L-BFGS-B adds vectors: its BLAS threads gain nothing, and wait for each other on a busy machine.
+    """
+    user = object()
+    try:
+        with _blas_lock:
+            _blas_users.append(user)
+            if not _blas_limits:
+                _blas_limits.append(_blas_libraries().limit(limits=1))
+        yield
+    finally:
+        with _blas_lock:
+            if user in _blas_users:
+                _blas_users.remove(user)
+            if not _blas_users and _blas_limits:
+                _blas_limits.pop().restore_original_limits()
+
+
+@cache
+def _blas_libraries() -> Any:
+    """A controller of the BLAS libraries that are loaded; to find them takes milliseconds."""
+    from threadpoolctl import ThreadpoolController  # scikit-learn needs it, too
+
+    return ThreadpoolController().select(user_api="blas")
 
 
 def _in_pool() -> bool:

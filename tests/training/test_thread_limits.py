@@ -261,3 +261,45 @@ def test_cgroup_quota_reads_files(tmp_path):
     assert list(threads._quota_v1(tmp_path)) == []
     (tmp_path / "cpu.cfs_quota_us").write_text("50000\n")
     assert list(threads._quota_v1(tmp_path)) == [0.5]
+
+
+# --- BLAS ---------------------------------------------------------------------------------------------------------------
+
+
+def test_blas_has_one_thread_under_lbfgs():
+    """Also with several fits at once, whose ends must not undo each other's limit; OpenMP keeps its threads."""
+    code = """
+import threading
+import numpy as np
+import scipy.optimize
+from threadpoolctl import threadpool_info
+from fastmlp import MLPClassifier, core
+
+minimize, gate, seen = scipy.optimize.minimize, threading.Barrier(2), []
+
+def blas():
+    return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+def watched(*arguments, **options):
+    gate.wait()
+    result = minimize(*arguments, **options)
+    seen.append((blas(), core.max_threads()))
+    return result
+
+scipy.optimize.minimize = watched
+X, y = np.random.RandomState(0).rand(50, 4), np.arange(50) % 2
+before = blas()
+fits = [threading.Thread(target=MLPClassifier((3,), solver="lbfgs", max_iter=n).fit, args=(X, y)) for n in (1, 60)]
+for fit in fits:
+    fit.start()
+for fit in fits:
+    fit.join()
+print(before, seen, blas())
+"""
+    printed = output_of(code, OPENBLAS_NUM_THREADS="2", MKL_NUM_THREADS="2", OMP_NUM_THREADS="2")
+    openmp = 2 if core.info()["openmp"] else 1
+    known = f"{{2}} [({{1}}, {openmp}), ({{1}}, {openmp})] {{2}}"
+    assert printed in (
+        known,
+        f"set() [(set(), {openmp}), (set(), {openmp})] set()",
+    )  # threadpoolctl does not know all BLAS
