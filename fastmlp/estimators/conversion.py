@@ -31,15 +31,8 @@ _THEIR_VALUES = {
 }  # fmt: skip
 # Parameters of fastmlp that affect neither predictions nor further training.
 _NO_LOSS = {
-    "dtype",
-    "n_jobs",
-    "weight_init",
-    "bias_init",
-    "pretrained",
-    "pretrained_rate",
-    "residual",
-    "validation_metric",
-}
+    "dtype", "n_jobs", "weight_init", "bias_init", "pretrained", "pretrained_rate", "residual", "validation_metric",
+}  # fmt: skip
 _STATE_ARRAYS = {"adam": ("ms", "vs"), "sgd_momentum": ("velocities",), "sgd_nesterov": ("velocities",), "sgd": ()}
 
 

@@ -25,6 +25,12 @@ def pyplot() -> Any:
     return plt
 
 
+def axes_or_new(ax: Any) -> Any:
+    """The axes to draw on: new ones for None."""
+    plt = pyplot()
+    return plt.subplots()[1] if ax is None else ax
+
+
 def line_style(kwargs: dict[str, Any]) -> dict[str, Any]:
     """A line's properties under their full names: ``c`` is ``color``."""
     from matplotlib.cbook import normalize_kwargs
@@ -152,9 +158,8 @@ class LossCurveDisplay:
             return None if np.isnan(values).all() else values
 
         score = column("validation_score")
-        best = getattr(
-            fitted, "best_validation_score_", None
-        )  # scores of an earlier fit with another metric do not match it
+        # Scores of an earlier fit with another metric do not match it.
+        best = getattr(fitted, "best_validation_score_", None)
         metric = fitted.validation_metric
         display = cls(
             epochs=np.array([epoch["epoch"] for epoch in history], dtype=np.intp),
@@ -194,10 +199,7 @@ class LossCurveDisplay:
         ImportError
             Without matplotlib, which is in fastmlp's extra ``plot``.
         """
-        plt = pyplot()
-        if ax is None:
-            ax = plt.subplots()[1]
-        self.ax_ = ax
+        ax = self.ax_ = axes_or_new(ax)
         self.figure_ = ax.figure
         kwargs = line_style(kwargs)
         (self.line_,) = ax.plot(self.epochs, self.loss, **{"label": "Training loss", "color": "C0", **kwargs})
@@ -374,12 +376,10 @@ class WeightsDisplay:
         ValueError
             If the images' size is not the number of weights into a unit.
         """
-        plt = pyplot()
+        pyplot()  # raises before the work if matplotlib is missing
         weights = np.asarray(self.weights)
         shown = weights if self.image_shape is None else self._side_by_side(weights)
-        if ax is None:
-            ax = plt.subplots()[1]
-        self.ax_ = ax
+        ax = self.ax_ = axes_or_new(ax)
         self.figure_ = ax.figure
         style: dict[str, Any] = {
             "cmap": "RdBu_r",

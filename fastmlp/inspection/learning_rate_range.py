@@ -13,7 +13,7 @@ from sklearn.base import clone
 
 from fastmlp.core._shuffle import shuffle
 from fastmlp.estimators.base import BaseMLP
-from fastmlp.inspection.display import line_style, pyplot
+from fastmlp.inspection.display import axes_or_new, line_style, pyplot
 from fastmlp.training.run import StochasticRun, non_finite_message
 from fastmlp.training.schedules import _power
 from fastmlp.training.solvers import STOCHASTIC_SOLVERS
@@ -95,10 +95,7 @@ class LearningRateRange:
         ImportError
             Without matplotlib.
         """
-        display = LearningRateRangeDisplay(
-            rates=self.rates, losses=self.losses, smoothed_losses=self.smoothed_losses, suggestion=self.suggestion
-        )
-        return display.plot(ax=ax, **kwargs)
+        return LearningRateRangeDisplay._of(self).plot(ax=ax, **kwargs)
 
 
 def learning_rate_range(
@@ -401,10 +398,13 @@ class LearningRateRangeDisplay:
         pyplot()  # raises before the work if matplotlib is missing
         options: dict[str, Any] = {"low": low, "high": high, "n_steps": n_steps, "window": window, "factor": factor}
         found = learning_rate_range(estimator, X, y, sample_weight=sample_weight, **options)
-        display = cls(
+        return cls._of(found).plot(ax=ax, **kwargs)
+
+    @classmethod
+    def _of(cls, found: LearningRateRange) -> Self:
+        return cls(
             rates=found.rates, losses=found.losses, smoothed_losses=found.smoothed_losses, suggestion=found.suggestion
         )
-        return display.plot(ax=ax, **kwargs)
 
     def plot(self, ax: Any = None, **kwargs: Any) -> Self:
         """Draw.
@@ -425,10 +425,7 @@ class LearningRateRangeDisplay:
         ImportError
             Without matplotlib, which is in fastmlp's extra ``plot``.
         """
-        plt = pyplot()
-        if ax is None:
-            ax = plt.subplots()[1]
-        self.ax_ = ax
+        ax = self.ax_ = axes_or_new(ax)
         self.figure_ = ax.figure
         kwargs = line_style(kwargs)
         (self.line_,) = ax.plot(self.rates, self.smoothed_losses, **kwargs)

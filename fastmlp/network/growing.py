@@ -101,11 +101,7 @@ def _deepened(network: Network, origin: Sequence[int | None], rng: np.random.Ran
     thin = _thin_sizes(network, origin)
     names = grow_sequence(network.activations, origin)
     grown = _empty(network, [*thin, network.layer_sizes[-1]], names, rng)
-    before: tuple[str, np.ndarray, np.ndarray] = (
-        "identity",
-        np.zeros(thin[0]),
-        np.ones(thin[0]),
-    )  # for the input, whose moments are unknown
+    before = "identity", np.zeros(thin[0]), np.ones(thin[0])  # for the input, whose moments are unknown
     for layer, old in enumerate([*origin, len(network.coefs) - 1]):
         normalised = layer < len(grown.scales)
         if old is not None:
