@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fastmlp._version import __version__
 
 if TYPE_CHECKING:
+    from fastmlp.estimators.callbacks import Checkpoint
     from fastmlp.estimators.classifier import MLPClassifier
     from fastmlp.estimators.conversion import from_sklearn
     from fastmlp.estimators.ensemble import MLPEnsembleClassifier, MLPEnsembleRegressor
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from fastmlp.training.schedules import CosineDecay, ExponentialDecay, OneCycle, StepDecay, WarmupCosine
 
 __all__ = [
+    "Checkpoint",
     "CosineDecay",
     "ExponentialDecay",
     "FileFormatError",
@@ -47,6 +49,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Checkpoint": "fastmlp.estimators.callbacks",
     "MLPClassifier": "fastmlp.estimators.classifier",
     "MLPEnsembleClassifier": "fastmlp.estimators.ensemble",
     "MLPEnsembleRegressor": "fastmlp.estimators.ensemble",

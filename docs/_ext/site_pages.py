@@ -80,6 +80,7 @@ API = [
         "Every estimator and network has a method `save`; estimators have `to_sklearn`.",
         ["load", "from_sklearn", "FileFormatError", "InconsistentVersionWarning"],
     ),
+    ("Callbacks", "For `set_callbacks`, with scikit-learn 1.9.", ["Checkpoint"]),
     ("Networks without scikit-learn", "For services, and for optimizers of your own.", ["Network"]),
     (
         "Learning rates",

@@ -21,7 +21,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from cython.parallel cimport parallel, threadid
 from libc.math cimport INFINITY, NAN, sqrt
 from libc.stdint cimport int32_t, uint32_t
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from fastmlp.core._arrays cimport Buffer, InputRows, array_address, first_outside
 from fastmlp.core._csrc cimport *
@@ -431,6 +431,28 @@ cdef class Workspace:
                 high = middle
         return low
 
+    cdef Py_ssize_t item_columns(self, Py_ssize_t i) noexcept nogil:
+        """Columns of an item that are not padding."""
+        return min(self.k.panel, self.layers[self.items[i].layer].fan_out - self.items[i].p * self.k.panel)
+
+    cdef Py_ssize_t count_columns(self) noexcept nogil:
+        """Columns of all items."""
+        cdef Py_ssize_t i, total = 0
+        for i in range(self.n_items):
+            total += self.item_columns(i)
+        return total
+
+    cdef int copy_penalties(self, array, bint into) except -1:
+        """The penalties of all items' columns, without padding, into the trainer from an array, or out of it."""
+        cdef Py_ssize_t i, columns
+        cdef double *at = <double *> array_address(array, self.count_columns(), b'd', "penalties", not into)
+        cdef double *own
+        for i in range(self.n_items):
+            columns, own = self.item_columns(i), self.penalties + i * self.k.panel
+            memcpy(own if into else at, at if into else own, columns * sizeof(double))
+            at += columns
+        return 0
+
     cdef double sum_in_order(self, const double *numbers) noexcept nogil:
         """Sum over the items' columns, by layer, block of rows and column, in four chains (column % 4): the same order
         for every panel width."""
@@ -438,7 +460,7 @@ cdef class Workspace:
         cdef Py_ssize_t i, j, columns
         chain[0] = chain[1] = chain[2] = chain[3] = 0
         for i in range(self.n_items):
-            columns = min(self.k.panel, self.layers[self.items[i].layer].fan_out - self.items[i].p * self.k.panel)
+            columns = self.item_columns(i)
             for j in range(columns):
                 chain[j % 4] += numbers[i * self.k.panel + j]
         return (chain[0] + chain[1]) + (chain[2] + chain[3])
@@ -513,6 +535,8 @@ cdef class Trainer:
     cdef fm_barrier barrier
     cdef fm_pace pace
     cdef Progress progress
+    cdef Py_ssize_t t              # updates before the epoch that `progress` is of
+    cdef bint resumes              # the next epoch begins where `progress` is
 
     def __cinit__(self, Plan plan not None, str loss not None, str optimizer not None, Py_ssize_t batch_size,
                   int n_threads=1, *, dropout=None, layer_rates=None, double max_grad_norm=0.0):
@@ -622,6 +646,36 @@ cdef class Trainer:
         self.run_epoch(&e)
         return (self.progress.loss + memory.sum_in_order(memory.penalties)) / m if m else 0.0
 
+    def position(self) -> tuple:
+        """How far the last epoch came, also if it was interrupted.
+
+        Returns
+        -------
+        n_updates : int
+            Updates so far, with those before the epoch: whole steps.
+        loss : float
+            Sum over the epoch's steps of the mean loss times the rows.
+        penalties : float64 array
+            Sums over the epoch's steps by layer, block of rows and column, the same for every panel width.
+        """
+        cdef InUse _in_use = InUse(self)
+        penalties = numpy.zeros(self.memory.count_columns())
+        self.memory.copy_penalties(penalties, False)
+        return self.t + self.progress.step, self.progress.loss, penalties
+
+    def resume(self, Py_ssize_t t, Py_ssize_t steps, double loss, penalties):
+        """Let the next epoch begin after `steps` steps, with the sums of `position`; `t` as the epoch gets it.
+
+        Raises
+        ------
+        ValueError
+            If `penalties` are not those of such a network.
+        """
+        cdef InUse _in_use = InUse(self)
+        self.memory.copy_penalties(penalties, True)
+        memset(&self.progress, 0, sizeof(Progress))
+        self.t, self.progress.step, self.progress.loss, self.resumes = t, steps, loss, True
+
     def load(self, parameters, state=None, statistics=None):
         """Copy in flat parameters, the optimizer's arrays (n_state, n_parameters; None: zeros), and the running
         averages of batch normalisation. RuntimeError during an epoch, also in a signal handler."""
@@ -683,8 +737,12 @@ cdef class Trainer:
         cdef Caller _caller = Caller()  # until this call ends
         cdef Progress *progress = &self.progress
         cdef int n_threads
-        memset(progress, 0, sizeof(Progress))
-        memset(self.memory.penalties, 0, self.memory.n_items * self.k.panel * sizeof(double))
+        if not self.resumes:
+            memset(progress, 0, sizeof(Progress))
+            memset(self.memory.penalties, 0, self.memory.n_items * self.k.panel * sizeof(double))
+        progress.step = min(progress.step, e.n_steps)
+        progress.first = min(progress.step * e.batch_size, e.n_rows)
+        self.t, self.resumes = e.t, False
         self.begin_micro_batch(e)
         while progress.step < e.n_steps:
             self.poll_signals()

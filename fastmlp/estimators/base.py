@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from numbers import Integral
 from typing import Any, ClassVar, Self
 
@@ -17,7 +18,7 @@ from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
 from fastmlp.core import AtomicUpdate, commit, row_losses
-from fastmlp.core.memory import all_finite
+from fastmlp.core.memory import aligned_copy, all_finite
 from fastmlp.estimators import conversion, transfer
 from fastmlp.estimators._sklearn import (
     TransformerMixin,
@@ -50,6 +51,7 @@ from fastmlp.training.loop import train_epochs
 from fastmlp.training.run import (
     DivergenceError,
     OptimizerState,
+    Position,
     Record,
     Run,
     Settings,
@@ -224,6 +226,7 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
         sample_weight_eval: ArrayLike | None = None,
         X_val: Any = None,
         y_val: Any = None,
+        resume: bool = False,
     ) -> Self:
         """Fit the model.
 
@@ -243,6 +246,11 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
         X_val, y_val : array-like, default=None
             The same rows as ``eval_set``, under scikit-learn's names: ``Pipeline(..., transform_input=["X_val"])`` can transform
             ``X_val`` as it does X, but not one half of a pair.
+        resume : bool, default=False
+            Go on with a fit that was interrupted, stopped by a callback, or saved by :class:`Checkpoint`, to the same bits
+            as if it had not been. X, y, weights and ``eval_set`` must be the same, and so must the parameters, except
+            ``max_iter``, which counts the epochs of the whole run, ``tol``, ``n_iter_no_change``, ``n_jobs`` and
+            ``verbose``. A fit that is complete stays as it is. Not for 'lbfgs'. See the page on resuming.
 
         Returns
         -------
@@ -251,14 +259,17 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
         Raises
         ------
         ValueError
-            For input or parameters that cannot be used, and if the weights do not stay finite. The estimator is then
+            For input or parameters that cannot be used, if there is no fit to resume, and if the weights do not stay
+            finite. The estimator is then
             as before the call; so it is after an error of a callback during training.
         RuntimeError
             If another thread is fitting or changing this estimator.
         """
-        with fit_tasks(self, X, y, sample_weight, self.max_iter) as tasks:
+        position = self._position_to_resume() if resume else None
+        n_epochs = max(self.max_iter - self.n_iter_, 0) if resume else self.max_iter
+        with fit_tasks(self, X, y, sample_weight, n_epochs) as tasks:
             eval_set = one_validation_set(eval_set, X_val, y_val)
-            run = self._prepare(X, y, sample_weight, eval_set, sample_weight_eval)
+            run = self._prepare(X, y, sample_weight, eval_set, sample_weight_eval, position=position)
             self._train(run, tasks)
             publish(self, run)
             self._warn_of_end(run.record)
@@ -297,6 +308,7 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
         sample_weight_eval: ArrayLike | None = None,
         *,
         incremental: bool = False,
+        position: Position | None = None,
     ) -> Run:
         """Check parameters and input, learn the target, and set up the run."""
         self._check_combination(eval_set)
@@ -305,11 +317,14 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
         self._hidden_layer_sizes()  # first, as in scikit-learn
         if incremental and self.early_stopping:
             raise ValueError("partial_fit does not support early_stopping=True")
-        X, y = check_rows(self, X, y, reset=not self._continues(incremental))
+        resumes = position is not None
+        X, y = check_rows(self, X, y, reset=not self._continues(incremental or resumes))
         with explain_mixed_labels(y):
-            self._learn_target(y, incremental)
+            self._learn_target(y, incremental or resumes)
         weight = check_weight(sample_weight, X)
-        return self._prepare_checked(X, y, weight, eval_set, sample_weight_eval, incremental=incremental)
+        return self._prepare_checked(
+            X, y, weight, eval_set, sample_weight_eval, incremental=incremental, position=position
+        )
 
     def _prepare_checked(
         self,
@@ -320,6 +335,7 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
         sample_weight_eval: ArrayLike | None = None,
         *,
         incremental: bool = False,
+        position: Position | None = None,
         name: str = "",
     ) -> Run:
         """Encode y, weigh the rows, make the network, and choose the solver's run."""
@@ -333,11 +349,14 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
         layer_sizes = (X.shape[1], *self._hidden_layer_sizes(), self.n_outputs_)
         self.n_layers_ = len(layer_sizes)
         continues = self._continues(incremental)
-        rng = self._generator(incremental and continues)
-        if continues:
+        rng = self._generator(incremental and continues) if position is None else self._rewound(position.generator)
+        first_draw = copy.deepcopy(rng) if position is None and not incremental else None
+        if continues if position is None else position.warm:
             network = self._continued_network(layer_sizes)
         else:
             network = self._new_network(layer_sizes, X.dtype if self.dtype == "auto" else self.dtype, rng)
+        if position is not None:
+            position = self._take_position(network, position)
         if not any(self.layer_rates_):
             raise ValueError("All layers are frozen: there is nothing to train. unfreeze() some.")
         check_range("X", X, network.dtype)
@@ -349,7 +368,11 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
             validation = self._check_eval_set(network, loss, eval_set, sample_weight_eval)
         if self.solver == "lbfgs":
             return self._prepare_lbfgs(network, loss, data, rng, name)
-        return self._prepare_stochastic(network, loss, data, y, rng, validation, continues, incremental, name)
+        run = self._prepare_stochastic(network, loss, data, y, rng, validation, continues, incremental, position, name)
+        if first_draw is not None:
+            settings = run.settings
+            run.position = Position(first_draw, continues, run.data.n_rows, settings.batch_size, settings.shuffle)
+        return run
 
     def _continues(self, incremental: bool) -> bool:
         """Whether a fit continues from the fitted network."""
@@ -456,8 +479,9 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
         validation: ValidationData | None,
         continues: bool,
         incremental: bool,
+        position: Position | None,
         name: str,
-    ) -> Run:
+    ) -> StochasticRun:
         terms = self._terms(has_eval_set=validation is not None)
         if self.early_stopping and validation is None:
             # Two classes that cannot be split are an error, as in scikit-learn; more are not, as it never tries.
@@ -469,7 +493,12 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
                 f"batch_norm needs batches of at least 2 rows: one row has no variance, and weights before it no gradient; got "
                 f"batch_size={self.batch_size} for {data.n_rows} rows."
             )
-        last = self._last_optimizer(network, terms) if continues and incremental else None
+        if position is not None:
+            self._check_resumed(position, terms, data.n_rows, batch_size)
+        resumes = position is not None
+        last = self._last_optimizer(network, terms) if resumes or (continues and incremental) else None
+        if resumes and last is None:
+            raise ValueError("fit(resume=True) needs the solver of the fit that it resumes.")
         optimizer = last or OptimizerState.new(self._rule(), network)
         keeps_rate = last is not None and self._run_terms["rate"] == terms["rate"]
         schedule = make_schedule(
@@ -483,22 +512,95 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
         )
         if last is not None and not keeps_rate:  # the rate of the new parameters after as many rows
             schedule.epoch_ends(self.t_)
-        method = self._method(self.layer_rates_, rng, optimizer.seed)
+        # A run that resumes another draws the same seed again, so that the generator advances.
+        method = self._method(self.layer_rates_, rng, None if resumes else optimizer.seed)
         optimizer.seed = method.seed or None
+        goes_on = continues or resumes
+        record = continued_record(self, validation is not None, terms) if goes_on else Record(terms=terms)
+        if position is not None:
+            record.n_epochs, record.best_epoch = self.n_iter_, position.best_epoch
         return StochasticRun(
             network=network,
             loss=loss,
             data=data,
             settings=self._settings(batch_size, incremental, name),
             rng=rng,
-            record=continued_record(self, validation is not None, terms) if continues else Record(terms=terms),
+            record=record,
             hyperparameters=self._hyperparameters(),
             method=method,
             n_threads=choose_threads(self.n_jobs, step_flops(network.layer_sizes, batch_size)),
             schedule=schedule,
             optimizer=optimizer,
             validation=None if validation is None else self._validation(validation, loss),
+            position=position,
+            resumes=resumes,
         )
+
+    # --- resume ----------------------------------------------------------------------------------------------------
+
+    def _position_to_resume(self) -> Position:
+        """Where the last fit ended."""
+        if self.solver == "lbfgs":
+            raise ValueError(
+                "solver='lbfgs' cannot resume a fit: SciPy keeps no state of it. fit() with warm_start=True begins with the "
+                "fitted weights."
+            )
+        check_is_fitted(self)
+        if getattr(self, "_position", None) is None:
+            raise ValueError(
+                "There is no fit to resume. resume=True goes on with a fit that was interrupted or stopped, in the same process "
+                "or from a file of save(path, optimizer_state=True)."
+            )
+        return Position(**self._position)
+
+    def _rewound(self, generator: np.random.RandomState) -> np.random.RandomState:
+        """The generator of the fit as it was at its beginning. NumPy's global one is left alone."""
+        if not isinstance(self.random_state, np.random.RandomState):
+            return copy.deepcopy(generator)
+        self.random_state.set_state(generator.get_state(legacy=False))
+        return self.random_state
+
+    def _take_position(self, network: Network, position: Position) -> Position:
+        """Give the network the last parameters of the fit to resume; returns the position with the best ones."""
+        fitted = self.network_
+        fitted.adopt()
+        names = ("layer_sizes", "activations", "out_activation", "batch_norm", "residual", "dtype")
+        changed = [name for name in names if getattr(fitted, name) != getattr(network, name)]
+        if changed:
+            raise ValueError(f"fit(resume=True) needs the network of the fit that it resumes; {changed} changed.")
+        last, best = (fitted.parameters, fitted.statistics), None
+        if position.parameters is not None and position.statistics is not None:
+            kept = position.parameters, position.statistics
+            last, best = (kept, last) if position.returns_best else (last, kept)
+        network.parameters[:], network.statistics[:] = last
+        return replace(
+            position,
+            parameters=None if best is None else aligned_copy(best[0]),
+            statistics=None if best is None else best[1].copy(),
+        )
+
+    def _check_resumed(
+        self, position: Position, terms: dict[str, dict[str, Any]], n_rows: int, batch_size: int
+    ) -> None:
+        """Raise a ValueError if the data or the parameters are not those of the fit to resume."""
+        if n_rows != position.n_rows:
+            raise ValueError(
+                f"fit(resume=True) needs the rows of the fit that it resumes: it trained on {position.n_rows} rows, these give "
+                f"{n_rows}."
+            )
+        changed = [
+            name
+            for group, values in terms.items()
+            for name, value in values.items()
+            if self._run_terms[group].get(name) != value
+        ]
+        changed += ["batch_size"] if batch_size != position.batch_size else []
+        changed += ["shuffle"] if self.shuffle != position.shuffle else []
+        if changed:
+            raise ValueError(
+                f"fit(resume=True) needs the parameters of the fit that it resumes; {', '.join(changed)} changed. fit() with "
+                "warm_start=True begins a new run with the fitted weights."
+            )
 
     def _last_optimizer(self, network: Network, terms: dict[str, dict[str, Any]]) -> OptimizerState | None:
         """A copy of the optimizer's memory of the last call, if the present rule can continue from it."""
@@ -566,6 +668,7 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
         """Train the run's network, observed by callbacks."""
         if tasks is not None:
             run.observer = tasks
+            tasks.entry = lambda: run.record.epochs[-1]
             tasks.fitted = lambda parameters, statistics: attributes_if_ended(self, run, parameters, statistics)
         names = getattr(self, "feature_names_in_", None)
         try:
@@ -588,10 +691,20 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
                 f"converged yet. {record.diagnosis}".rstrip(),
                 ConvergenceWarning,
             )
+        elif record.ended == "interrupted":
+            kept = "as after its last whole step"
+            if self.early_stopping:
+                kept = "that of the best validation score"
+            warn(
+                f"Training interrupted by user after {record.n_epochs} of at most {self.max_iter} epochs. The network is {kept}. "
+                "fit(X, y, resume=True) with the same data goes on exactly from here, also after save(path, "
+                "optimizer_state=True) or pickle."
+                if self.solver != "lbfgs"
+                else f"Training interrupted by user after {record.n_epochs} iterations. The network is the best one so far; "
+                "fit() with warm_start=True begins with it."
+            )
         elif record.diagnosis:
             warn(record.diagnosis, ConvergenceWarning)
-        elif record.ended == "interrupted":
-            warn("Training interrupted by user.")
         elif record.ended == "diverged":
             warn(
                 f"Parameters were no longer finite after epoch {record.n_epochs} ({record.divergence}); training ended with "

@@ -1,9 +1,13 @@
-"""scikit-learn's callbacks: a fit as a tree of tasks, whose leaves are epochs. They need scikit-learn 1.9."""
+"""scikit-learn's callbacks: a fit as a tree of tasks, whose leaves are epochs, and ready-made ones. They need scikit-learn 1.9."""
 
 from __future__ import annotations
 
+import copy
+import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
@@ -28,7 +32,10 @@ if TYPE_CHECKING or not HAS_CALLBACKS:
 else:
     from sklearn.callback import CallbackSupportMixin, with_callbacks
 
-__all__ = ["HAS_CALLBACKS", "CallbackSupportMixin", "FitTasks", "fit_tasks", "with_callbacks"]
+__all__ = ["HAS_CALLBACKS", "CallbackSupportMixin", "Checkpoint", "FitTasks", "fit_tasks", "with_callbacks"]
+
+# Attribute of the context of an epoch's end: its FitTasks.
+_TASKS = "_fastmlp_tasks"
 
 
 class FitTasks:
@@ -44,6 +51,10 @@ class FitTasks:
         ``X``, ``y`` and ``metadata``, for the hooks.
     """
 
+    #: The entry of the last epoch in ``history_``.
+    entry: Callable[[], dict[str, Any]]
+    #: At the end of an epoch: ``fitted`` with its parameters and statistics.
+    attributes: Callable[[], dict[str, Any]]
     #: The fitted attributes as if the fit ended with these parameters and statistics; none of them shares memory with the run.
     fitted: Callable[[np.ndarray, np.ndarray], dict[str, Any]]
 
@@ -52,6 +63,9 @@ class FitTasks:
         self._context = context
         self._data = data
         self._epoch: Any = None
+        self.begun = time.perf_counter()
+        #: Epochs that have ended, of this call of ``fit``.
+        self.n_epochs = 0
 
     def epoch_begins(self) -> None:
         """The hooks ``on_fit_task_begin`` of an epoch."""
@@ -60,12 +74,24 @@ class FitTasks:
 
     def epoch_ends(self, parameters: np.ndarray, statistics: np.ndarray) -> bool:
         """The hooks ``on_fit_task_end`` of an epoch; whether one of them asks to stop."""
-        stop = self._epoch.call_on_fit_task_end(
-            estimator=self._estimator,
-            reconstruction_attributes=lambda: self.fitted(parameters, statistics),
-            **self._data,
-        )
+        self.n_epochs += 1
+        self.attributes = lambda: self.fitted(parameters, statistics)
+        setattr(self._epoch, _TASKS, self)
+        try:
+            stop = self._epoch.call_on_fit_task_end(
+                estimator=self._estimator, reconstruction_attributes=self.attributes, **self._data
+            )
+        finally:
+            delattr(self._epoch, _TASKS)
+            del self.attributes
         return bool(stop)
+
+    def model(self) -> Any:
+        """At the end of an epoch: a model of its own, as if the fit ended there."""
+        model = copy.copy(self._estimator)
+        vars(model).pop("_skl_callbacks", None)
+        vars(model).update(self.attributes())
+        return model
 
     @contextmanager
     def member(self, number: int, member: Any) -> Iterator[None]:
@@ -107,3 +133,147 @@ def fit_tasks(
     yield FitTasks(estimator, context, data)
     # There are no attributes to add: the estimator is fitted.
     context.call_on_fit_task_end(estimator=estimator, reconstruction_attributes=dict, **data)
+
+
+# --- ready-made ------------------------------------------------------------------------------------------------
+
+
+class EpochCallback:
+    """A callback that acts at the end of each epoch; the hooks of scikit-learn's protocol are the same for all."""
+
+    def setup(self, estimator: Any, context: Any) -> None:
+        """Prepare for a fit; scikit-learn calls it.
+
+        Parameters
+        ----------
+        estimator : estimator
+            The estimator that is fitted.
+        context : CallbackContext
+            The task: ``task_name`` is 'fit' or 'epoch'.
+        """
+        self._fit_begins(estimator)
+
+    def on_fit_task_begin(self, estimator: Any, context: Any) -> None:
+        """Do nothing when a task begins; scikit-learn calls it.
+
+        Parameters
+        ----------
+        estimator : estimator
+            The estimator that is fitted.
+        context : CallbackContext
+            The task: ``task_name`` is 'fit' or 'epoch'.
+        """
+
+    def on_fit_task_end(self, estimator: Any, context: Any) -> bool:
+        """Act at the end of an epoch, or of the fit; scikit-learn calls it.
+
+        Parameters
+        ----------
+        estimator : estimator
+            The estimator that is fitted.
+        context : CallbackContext
+            The task: ``task_name`` is 'fit' or 'epoch'.
+
+        Returns
+        -------
+        bool
+            Whether to stop the fit.
+        """
+        if context.task_name == "fit":
+            self._fit_ends(estimator)
+        tasks = getattr(context, _TASKS, None)
+        return tasks is not None and self._epoch_ends(tasks)
+
+    def teardown(self, estimator: Any, context: Any) -> None:
+        """Do nothing after the fit; scikit-learn calls it.
+
+        Parameters
+        ----------
+        estimator : estimator
+            The estimator that is fitted.
+        context : CallbackContext
+            The task: ``task_name`` is 'fit' or 'epoch'.
+        """
+
+    def _fit_begins(self, estimator: Any) -> None:
+        """A fit is about to begin."""
+
+    def _epoch_ends(self, tasks: FitTasks) -> bool:
+        """An epoch has ended; whether to stop."""
+        raise NotImplementedError
+
+    def _fit_ends(self, estimator: Any) -> None:
+        """The fit has ended, without an error."""
+
+
+def _require(valid: bool, words: str) -> None:
+    if not valid:
+        raise ValueError(words)
+
+
+class Checkpoint(EpochCallback):
+    """Save the model while it trains, so that ``fit(X, y, resume=True)`` can go on after a crash, to the same bits.
+
+    The file is that of ``save(path, optimizer_state=True)``, and is replaced as a whole: whenever the process ends, it holds
+    a whole model. It is also written when the fit ends, for whatever reason but an error. Not for members of an ensemble,
+    which would all write the same file.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file, for :func:`fastmlp.load`.
+    every : int or None, default=1
+        Save after so many epochs; None: only by time.
+    seconds : float or None, default=None
+        Save at the end of the first epoch that ends so long after the fit began or the last file was written.
+
+    Raises
+    ------
+    ValueError
+        For other values, or if both are None; in ``fit``, for a member of an ensemble.
+    NotSerializableError
+        In ``fit``, if ``save`` cannot write the model.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import fastmlp
+    >>> from sklearn.datasets import make_classification
+    >>> X, y = make_classification(n_samples=100, random_state=1)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "checkpoint.safetensors")
+    ...     model = fastmlp.MLPClassifier(max_iter=3, n_iter_no_change=5, learning_rate="cosine", random_state=0)
+    ...     model = model.set_callbacks(fastmlp.Checkpoint(path)).fit(X, y)
+    ...     fastmlp.load(path).n_iter_
+    3
+    """
+
+    def __init__(self, path: str | os.PathLike[str], every: int | None = 1, seconds: float | None = None) -> None:
+        _require(every is not None or seconds is not None, "Checkpoint needs every or seconds.")
+        _require(every is None or (isinstance(every, Integral) and every >= 1), f"every must be >= 1, got {every!r}.")
+        _require(
+            seconds is None or (isinstance(seconds, Real) and seconds > 0), f"seconds must be > 0, got {seconds!r}."
+        )
+        self.path = path
+        self.every = every
+        self.seconds = seconds
+
+    def _fit_begins(self, estimator: Any) -> None:
+        """Refuse a member of an ensemble; start the clock."""
+        _require(
+            getattr(vars(estimator).get("_parent_callback_ctx"), "task_name", "") != "member",
+            "Checkpoint cannot be set on the estimator of an ensemble: all members would write the same file.",
+        )
+        self._saved_at = time.perf_counter()
+
+    def _epoch_ends(self, tasks: FitTasks) -> bool:
+        """Save if it is time to."""
+        late = self.seconds is not None and time.perf_counter() - self._saved_at >= self.seconds
+        if late or (self.every is not None and tasks.entry()["epoch"] % self.every == 0):
+            tasks.model().save(self.path, optimizer_state=True)
+            self._saved_at = time.perf_counter()
+        return False
+
+    def _fit_ends(self, estimator: Any) -> None:
+        """Save, however many epochs after the last file."""
+        estimator.save(self.path, optimizer_state=True)

@@ -24,9 +24,9 @@ STOCHASTIC_RECORD = (
     "best_validation_score_",
     "_no_improvement_count",
 )
-# What ``partial_fit``, and ``fit`` with ``warm_start``, continue from.
+# What ``partial_fit``, and ``fit`` with ``warm_start`` or ``resume``, continue from.
 CONTINUATION = ("_rng", "_by_partial_fit")
-STOCHASTIC_CONTINUATION = ("_optimizer_state", "_learning_rate", "_run_terms")
+STOCHASTIC_CONTINUATION = ("_optimizer_state", "_learning_rate", "_run_terms", "_position")
 
 #: Everything that a fit leaves on a classifier or regressor.
 FITTED = (*INPUT, *TARGET, *NETWORK, *RECORD, *STOCHASTIC_RECORD, *CONTINUATION, *STOCHASTIC_CONTINUATION)
@@ -63,6 +63,7 @@ def publish(estimator: Any, run: Run) -> None:
     estimator._optimizer_state = dict(vars(run.optimizer))
     estimator._learning_rate = run.schedule.rate
     estimator._run_terms = record.terms
+    estimator._position = None if run.position is None else dict(vars(run.position))
 
 
 def attributes_if_ended(estimator: Any, run: Run, parameters: np.ndarray, statistics: np.ndarray) -> dict[str, Any]:

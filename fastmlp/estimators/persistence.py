@@ -38,6 +38,7 @@ from fastmlp.network.persistence import (
     restore_network,
     write,
 )
+from fastmlp.training.run import Position
 from fastmlp.training.schedules import CURVES, Curve
 
 #: The estimators that a file may hold, by the names of their classes.
@@ -101,6 +102,8 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
 # Attributes of a record with an element per epoch.
 _LISTS = ("history_", "loss_curve_", "validation_scores_", "validation_loss_curve_")
 _TERM_GROUPS = ("rate", "loss", "score", "draws")
+_POSITION_COUNTS = {"n_rows": 1, "batch_size": 1, "best_epoch": 0, "n_steps": 0}
+_POSITION_ARRAYS = ("parameters", "statistics", "penalties")
 # Attributes of a running fit. Copies and files do not have them.
 _OF_A_RUN = {"_callback_fit_ctx", "_skl_callbacks_to_teardown", "_parent_callback_ctx"}
 
@@ -164,8 +167,8 @@ class Saved(BaseEstimator):
         path : str or path-like
             An existing file is replaced at once: a reader finds the old file or the new one, whatever happens.
         optimizer_state : bool, default=False
-            Write the optimizer's state and the random state too, so that ``partial_fit`` continues as if it had not been
-            interrupted. ``fit`` with ``warm_start`` does not need them, since it begins with an empty optimizer state.
+            Write the optimizer's state and the random state too, so that ``partial_fit``, and ``fit`` with ``resume``,
+            continue as if training had not been interrupted. ``fit`` with ``warm_start`` does not need them, since it begins with an empty optimizer state.
 
         Raises
         ------
@@ -188,8 +191,10 @@ class Saved(BaseEstimator):
 
     def __getstate__(self) -> dict[str, Any]:
         state = _without_run(super().__getstate__())
-        if not state.get("_by_partial_fit", False):
+        unfinished = (state.get("_position") or {}).get("unfinished", False)
+        if not unfinished and not state.get("_by_partial_fit", False):
             state.pop("_optimizer_state", None)
+            state.pop("_position", None)
         if "_run_terms" in state:
             state["_run_terms"] = _data_of_terms(state["_run_terms"], self)
         state["_fastmlp_version"] = __version__
@@ -494,7 +499,19 @@ def _describe_continuation(estimator: Any, arrays: dict[str, np.ndarray], prefix
             "seed": int(seed),
             "state": _describe_random_state(rng, "random_state", arrays, f"{prefix}generator"),
         }
-    return {"optimizer": optimizer, "generator": generator}
+    continuation = {"optimizer": optimizer, "generator": generator}
+    if getattr(estimator, "_position", None) is not None:
+        continuation["position"] = _describe_position(estimator._position, arrays, prefix)
+    return continuation
+
+
+def _describe_position(position: dict[str, Any], arrays: dict[str, np.ndarray], prefix: str) -> dict[str, Any]:
+    """Where the last fit ended; ``fit`` with ``resume`` goes on from there."""
+    given = [name for name in _POSITION_ARRAYS if position[name] is not None]
+    arrays |= {f"{prefix}position.{name}": position[name] for name in given}
+    numbers = {name: value for name, value in position.items() if name not in (*_POSITION_ARRAYS, "generator")}
+    generator = _describe_random_state(position["generator"], "random_state", arrays, f"{prefix}position.generator")
+    return {**numbers, "arrays": given, "generator": generator}
 
 
 # --- from a description to an estimator ------------------------------------------------------------------------
@@ -670,7 +687,31 @@ def _build_continuation(estimator: Any, fields: Fields, tensors: Tensors, prefix
         seed = generator.count("seed")
         estimator._rng = (seed, _build_random_state(generator.inner("state"), tensors, f"{prefix}generator"))
         generator.end()
+    if "position" in fields:
+        estimator._position = _build_position(fields.inner("position"), tensors, network, f"{prefix}position")
     fields.end()
+
+
+def _build_position(fields: Fields, tensors: Tensors, network: Network, prefix: str) -> dict[str, Any]:
+    given = fields.items("arrays")
+    if any(name not in _POSITION_ARRAYS for name in given) or ("parameters" in given) != ("statistics" in given):
+        raise FileFormatError(f"position.arrays must be names of {list(_POSITION_ARRAYS)}")
+    shapes = {
+        "parameters": (network.dtype.name, len(network.parameters)),
+        "statistics": (network.statistics.dtype.name, len(network.statistics)),
+        "penalties": ("float64", None),
+    }
+    arrays: dict[str, np.ndarray | None] = dict.fromkeys(_POSITION_ARRAYS)
+    for name in given:
+        dtype, length = shapes[name]
+        tensors.require(f"{prefix}.{name}", (dtype,), (length,))
+        arrays[name] = np.array(tensors.read(f"{prefix}.{name}"))
+    flags = {name: fields.flag(name) for name in ("warm", "shuffle", "unfinished", "returns_best")}
+    counts = {name: fields.count(name, least) for name, least in _POSITION_COUNTS.items()}
+    loss = fields.number("loss")
+    generator = _build_random_state(fields.inner("generator"), tensors, f"{prefix}.generator")
+    fields.end()
+    return dict(vars(Position(generator=generator, loss=loss, **flags, **counts, **arrays)))  # type: ignore[arg-type]
 
 
 def _build_members(ensemble: Any, fields: Fields, tensors: Tensors, made_by: str, prefix: str) -> None:

@@ -54,6 +54,7 @@ def grow(estimator: Any, hidden_layer_sizes: int | Sequence[int], random_state: 
         estimator.network_ = network
         estimator.n_layers_ = len(network.layer_sizes)
         vars(estimator).pop("_optimizer_state", None)
+        vars(estimator).pop("_position", None)
 
 
 def set_layer_rates(estimator: Any, layers: int | Sequence[int], rate: float) -> None:
@@ -67,6 +68,7 @@ def set_layer_rates(estimator: Any, layers: int | Sequence[int], rate: float) ->
         if any(new > 0 and old == 0 for new, old in zip(rates, estimator.layer_rates_, strict=True)):
             vars(estimator).pop("_optimizer_state", None)
         estimator.layer_rates_ = tuple(rates)
+        vars(estimator).pop("_position", None)
 
 
 def copy_hidden_layers(network: Network, pretrained: Network) -> None:

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from fastmlp.core._shuffle import shuffle
 from fastmlp.core.memory import aligned_copy, all_finite
-from fastmlp.training.run import DivergenceError, StochasticRun, is_finite, non_finite_layers, non_finite_message
+from fastmlp.training.run import (
+    DivergenceError,
+    Position,
+    StochasticRun,
+    is_finite,
+    non_finite_layers,
+    non_finite_message,
+)
 
 
 def train_epochs(run: StochasticRun) -> None:
@@ -18,8 +26,8 @@ def train_epochs(run: StochasticRun) -> None:
     Each epoch shuffles the order of the previous epoch in place, as scikit-learn does. With a validation that controls
     stopping, the run is judged by its score instead of its loss, and returns the parameters with the best score, if any
     score was a number. ``record.ended`` says why it ended; Ctrl-C ends it with the parameters after the last whole step,
-    or the best ones. Whenever the observer is called, ``record``, ``schedule`` and ``optimizer`` are as if the run ended
-    there.
+    or the best ones. Whenever the observer is called, ``record``, ``schedule``, ``optimizer`` and ``position`` are as if the
+    run ended there. A run that resumes another draws the orders of its epochs again, and goes on from ``position``.
 
     Raises
     ------
@@ -50,24 +58,86 @@ class _EpochLoop:
         self.best: tuple[np.ndarray, np.ndarray] | None = None
         self.saved_epoch = -1  # the epoch that ``best`` is of
         self.can_fall_back = False  # there is a best score, and this run did not diverge at once
-        self.progress = settings.progress()
+        self.progress = settings.progress(run.record.n_epochs if run.resumes else 0)
+        if run.resumes and run.position is not None:
+            self.load_position(run.position)
 
     def train(self) -> None:
         """All epochs."""
         record = self.run.record
-        record.n_epochs, record.best_epoch, record.ended = 0, 0, ""
-        self.complete = record.snapshot()  # after the last whole epoch: Ctrl-C may come between any two lines
+        record.ended = ""
+        if not self.run.resumes:
+            record.n_epochs = record.best_epoch = 0
+        self.complete_epoch()
         try:
+            if self.run.resumes and record.n_epochs > 0:
+                self.repeat_epochs()
             while not record.ended:
                 self.train_epoch()
         except KeyboardInterrupt:
             if record.ended != "diverged":
-                record.restore(self.complete)
+                self.return_to_complete_epoch()
                 record.ended = "interrupted"
         finally:
             if self.progress is not None:
                 self.progress.close()
         self.finish()
+
+    def complete_epoch(self) -> None:
+        """Note the state after a whole epoch: Ctrl-C may come between any two lines."""
+        run = self.run
+        self.complete = run.record.snapshot(), run.schedule.rate, run.optimizer.n_updates
+
+    def return_to_complete_epoch(self) -> None:
+        """Remove from the record what came after the last whole epoch; the trainer keeps the steps that it has made."""
+        run = self.run
+        snapshot, run.schedule.rate, run.optimizer.n_updates = self.complete
+        run.record.restore(snapshot)
+
+    def load_position(self, position: Position) -> None:
+        """Take over the best parameters, and the steps of an interrupted epoch."""
+        if position.parameters is not None and position.statistics is not None:
+            self.best = position.parameters, position.statistics
+            self.saved_epoch = position.best_epoch
+        if position.penalties is not None:
+            n_updates = self.run.optimizer.n_updates
+            self.trainer.resume(n_updates, position.n_steps, position.loss, position.penalties)
+
+    def repeat_epochs(self) -> None:
+        """Draw the orders of the epochs so far again, and decide again whether to stop after the last one."""
+        run, record = self.run, self.run.record
+        self.can_fall_back = run.validation is not None and record.best_score > -np.inf
+        if run.settings.shuffle and self.order is not None:
+            for _ in range(record.n_epochs):
+                shuffle(self.order, run.rng, run.settings.owns_generator)
+        run.schedule.epoch_ends(record.samples_seen)
+        record.ended = self.reason_to_stop()
+        self.complete_epoch()
+
+    def position(self) -> Position | None:
+        """Where the run is after the last whole epoch, or in the one after it. The arrays are not copied."""
+        run, record = self.run, self.run.record
+        if run.position is None or record.ended == "diverged":
+            return None
+        n_updates, loss, penalties = self.trainer.position()
+        n_steps = max(n_updates - run.optimizer.n_updates, 0)
+        returned = self.result()
+        other = self.best if record.best_epoch == self.saved_epoch else None
+        if n_steps == 0 and record.best_epoch == record.n_epochs:  # the last parameters are the best
+            other = None
+        elif returned is not self.current:
+            other = self.current
+        return replace(
+            run.position,
+            best_epoch=record.best_epoch,
+            unfinished=record.ended in ("", "stopped", "interrupted"),
+            returns_best=returned is not self.current,
+            parameters=None if other is None else other[0],
+            statistics=None if other is None else other[1],
+            n_steps=n_steps,
+            loss=loss if n_steps else 0.0,
+            penalties=penalties if n_steps else None,
+        )
 
     def train_epoch(self) -> None:
         """One epoch: updates, their record, and a verdict."""
@@ -80,8 +150,10 @@ class _EpochLoop:
             self.judge(entry)
         else:
             self.fall_back(record.n_epochs)
-        if run.observer is not None and run.observer.epoch_ends(*self.result()) and not record.ended:
-            record.ended = "stopped"
+        if run.observer is not None:
+            run.position = self.position()
+            if run.observer.epoch_ends(*self.result()) and not record.ended:
+                record.ended = "stopped"
 
     def update_parameters(self) -> dict[str, Any]:
         """All steps of an epoch; returns its entry in the record."""
@@ -127,11 +199,12 @@ class _EpochLoop:
             self.can_fall_back = record.best_score > -np.inf
         if not self.controls_stopping:
             self.judge_loss()
-        self.complete = record.snapshot()
+        self.complete_epoch()
         if self.progress is not None:
             self.progress.epoch(entry)
         run.schedule.epoch_ends(record.samples_seen)
         record.ended = self.reason_to_stop()
+        self.complete_epoch()
 
     def judge_score(self, entry: dict[str, Any]) -> None:
         """Count the epoch as one without improvement if it scores below best + tol; note it if it is the best one."""
@@ -205,6 +278,7 @@ class _EpochLoop:
         """Copy the result, and the optimizer's memory, out of the trainer."""
         network, record, optimizer = self.run.network, self.run.record, self.run.optimizer
         self.save_best()
+        position = self.position()
         self.trainer.finish(
             network.parameters, None if record.ended == "diverged" else optimizer.arrays, network.statistics
         )
@@ -213,4 +287,7 @@ class _EpochLoop:
         record.optimizer_overflowed = not all_finite(optimizer.arrays)
         parameters, statistics = self.result()
         if parameters is not network.parameters:
+            if position is not None and position.parameters is network.parameters:
+                position.parameters, position.statistics = network.parameters.copy(), network.statistics.copy()
             network.parameters[:], network.statistics[:] = parameters, statistics
+        self.run.position = None if record.ended == "diverged" else position

@@ -29,14 +29,16 @@ class Progress:
     name : str, default=''
         Begins each line, for runs that print at the same time. There is no bar then, since several would overwrite each
         other.
+    done : int, default=0
+        Epochs that were done earlier, by the run that this one resumes.
     """
 
-    def __init__(self, verbose: int, n_epochs: int, name: str = "") -> None:
+    def __init__(self, verbose: int, n_epochs: int, name: str = "", done: int = 0) -> None:
         self._n_epochs = n_epochs
         self._prefix = f"{name}: " if name else ""
         self._bar = verbose >= BAR and not name and getattr(sys.stdout, "isatty", bool)()
         self._begun = time.perf_counter()
-        self._done = 0
+        self._done = self._done_before = done
         self._drawn_at = -float("inf")
         self._drawn = 0  # characters of the bar on the terminal's last line
         self._text = ""
@@ -48,7 +50,9 @@ class Progress:
         elapsed = now - self._begun
         score = f", validation score = {entry['validation_score']:.6f}" if "validation_score" in entry else ""
         left = self._n_epochs - self._done
-        times = duration(elapsed) + (f", at most {duration(elapsed / self._done * left)} left" if left else "")
+        times = duration(elapsed) + (
+            f", at most {duration(elapsed / (self._done - self._done_before) * left)} left" if left else ""
+        )
         if not self._bar:
             speed = f"{entry['rows'] / entry['time']:,.0f} rows/s"
             self._write(f"{self._prefix}Iteration {self._done}, loss = {entry['loss']:.8f}{score}, {times}, {speed}\n")

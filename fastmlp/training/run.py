@@ -86,9 +86,11 @@ class Settings:
     name: str = ""
     owns_generator: bool = False
 
-    def progress(self) -> Progress | None:
-        """The reporter of the run's progress; None if it is silent."""
-        return Progress(self.verbose, 1 if self.single_epoch else self.max_epochs, self.name) if self.verbose else None
+    def progress(self, done: int = 0) -> Progress | None:
+        """The reporter of the run's progress, of which ``done`` epochs are done; None if it is silent."""
+        if not self.verbose:
+            return None
+        return Progress(self.verbose, 1 if self.single_epoch else self.max_epochs, self.name, done)
 
 
 @dataclass(frozen=True)
@@ -222,7 +224,11 @@ class Record:
 
     def copy(self) -> Record:
         """A record with lists of its own."""
-        return replace(self, **{name: list(value) for name, value in vars(self).items() if isinstance(value, list)})
+        other = copy.copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, list):
+                setattr(other, name, list(value))
+        return other
 
     def restore(self, snapshot: dict[str, Any]) -> None:
         """Remove what was added after the snapshot."""
@@ -265,6 +271,47 @@ class OptimizerState:
     def reset(self) -> None:
         """Forget all updates."""
         self.arrays[...], self.n_updates = 0, 0
+
+
+@dataclass
+class Position:
+    """How far a run came: what resuming it needs besides its network, its record and the optimizer's memory.
+
+    Parameters
+    ----------
+    generator : RandomState
+        As it was before the first draw of the run. Initial weights, validation split, seed and orders are drawn again.
+    warm : bool
+        The run began with a fitted network.
+    n_rows, batch_size : int
+    shuffle : bool
+    best_epoch : int
+        As in the record.
+    unfinished : bool
+        It was interrupted or stopped, or is still running.
+    returns_best : bool
+        The network has the best parameters, not the last ones.
+    parameters, statistics : ndarray or None
+        The last ones if the network has the best, and the best ones otherwise; None if they are the same.
+    n_steps : int
+        Steps of an epoch that was interrupted.
+    loss, penalties : float, ndarray or None
+        Sums over these steps, from ``Trainer.position``.
+    """
+
+    generator: np.random.RandomState
+    warm: bool
+    n_rows: int
+    batch_size: int
+    shuffle: bool
+    best_epoch: int = 0
+    unfinished: bool = True
+    returns_best: bool = False
+    parameters: np.ndarray | None = None
+    statistics: np.ndarray | None = None
+    n_steps: int = 0
+    loss: float = 0.0
+    penalties: np.ndarray | None = None
 
 
 # --- the run -------------------------------------------------------------------------------------------------
@@ -322,15 +369,23 @@ class StochasticRun(Run):
         Learning rates.
     optimizer : OptimizerState
     validation : Validation, default=None
+    position : Position, default=None
+        Where the run is, whenever the observer is told of an epoch's end, and at the end. None: the run cannot be resumed.
+    resumes : bool, default=False
+        The run begins at ``position``. The network has the last parameters, the position the best ones, if there are other
+        ones, and the record the epochs so far.
     """
 
     schedule: Schedule
     optimizer: OptimizerState
     validation: Validation | None = None
+    position: Position | None = None
+    resumes: bool = False
 
     def as_if_ended(self, parameters: np.ndarray, statistics: np.ndarray) -> Self:
-        """As for L-BFGS, with a copy of the optimizer's memory."""
-        return replace(super().as_if_ended(parameters, statistics), optimizer=copy.deepcopy(self.optimizer))
+        """As for L-BFGS, with copies of the optimizer's memory and of the position."""
+        ended = super().as_if_ended(parameters, statistics)
+        return replace(ended, optimizer=copy.deepcopy(self.optimizer), position=copy.deepcopy(self.position))
 
 
 # --- divergence ----------------------------------------------------------------------------------------------
