@@ -43,6 +43,7 @@ from fastmlp.estimators.validation import (
     explain_mixed_labels,
     one_validation_set,
     split_off,
+    warn_if_unscaled,
 )
 from fastmlp.network.network import Network
 from fastmlp.training.diagnosis import describe_scale, diagnose
@@ -366,6 +367,7 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
         validation = None
         if eval_set is not None:
             validation = self._check_eval_set(network, loss, eval_set, sample_weight_eval)
+            warn_if_unscaled(X, rows, validation.X)
         if self.solver == "lbfgs":
             return self._prepare_lbfgs(network, loss, data, rng, name)
         run = self._prepare_stochastic(network, loss, data, y, rng, validation, continues, incremental, position, name)

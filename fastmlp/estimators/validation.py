@@ -29,6 +29,10 @@ from fastmlp.training.run import TrainingData
 FLOATS = (np.float64, np.float32)
 # Columns that an error names; the others are counted.
 _NAMED = 3
+# Standard deviations that differ by this factor are of columns that were not scaled alike.
+_FAR_SCALE = 10.0
+# Rows whose mean says little.
+_FEW_ROWS = 5
 
 
 def check_rows(estimator: BaseEstimator, X: Any, y: Any, reset: bool = True) -> tuple[Any, Any]:
@@ -320,6 +324,55 @@ def one_validation_set(eval_set: Any, X_val: Any, y_val: Any) -> Any:
     if eval_set is not None:
         raise ValueError("Rows to score on must be given as eval_set or as X_val and y_val, not as both.")
     return X_val, y_val
+
+
+def warn_if_unscaled(X: Any, rows: np.ndarray | None, X_val: Any) -> None:
+    """Warn if the columns of the rows to score on lie far outside of those to train on: the two were not transformed alike.
+
+    rows: those of X that are trained on, None for all. A few rows of each are compared: the mean with the training rows' range, and the standard deviations; of sparse rows the sizes of
+    the stored elements.
+    """
+    train, held_out = _some_rows(X, rows), _some_rows(X_val, None)
+    if issparse(train) or issparse(held_out):
+        here, there = (_stored_size(part) for part in (train, held_out))
+        if not here or not there or 1 / _FAR_SCALE <= there / here <= _FAR_SCALE:
+            return
+        found = f"the elements that are not 0 have a root mean square of {there:.3g} there and of {here:.3g} in X"
+    else:
+        mean, mean_there = (part.mean(axis=0, dtype=np.float64) for part in (train, held_out))
+        spread, spread_there = (part.std(axis=0, dtype=np.float64) for part in (train, held_out))
+        varies = spread > 0
+        beyond = np.maximum(mean_there - train.max(axis=0), train.min(axis=0) - mean_there) > 0
+        few = len(held_out) < _FEW_ROWS  # one row may be an outlier
+        far = varies & beyond & (np.abs(mean_there - mean) > (10 if few else 2) * spread)
+        ratio = spread_there[varies] / spread[varies]
+        other_scale = not few and np.mean((ratio > _FAR_SCALE) | (ratio < 1 / _FAR_SCALE)) >= 0.5 and spread_there.any()
+        if not far.any() and not other_scale:
+            return
+        distance = np.abs(mean_there - mean) / np.where(varies, spread, np.inf)
+        i = int(np.argmax(np.where(far, distance, 0) if far.any() else distance))
+        found = (
+            f"column {i} has mean {mean_there[i]:.3g} and standard deviation {spread_there[i]:.3g} there, "
+            f"{mean[i]:.3g} and {spread[i]:.3g} in X"
+        )
+    warn(
+        f"The rows to score on lie far outside of those to train on: {found}. A Pipeline transforms X, but hands eval_set on as it is. "
+        "Take Pipeline(..., transform_input=['X_val']) with X_val and y_val instead, or transform eval_set first."
+    )
+
+
+def _some_rows(X: Any, rows: np.ndarray | None) -> Any:
+    """At most 2,000 rows, and few if they are wide, spread over X, or over ``rows`` of it."""
+    n_rows = X.shape[0] if rows is None else len(rows)
+    chosen = np.linspace(0, n_rows - 1, min(n_rows, 2000, max(200, 2**16 // X.shape[1]))).astype(np.intp)
+    return X[chosen if rows is None else rows[chosen]]
+
+
+def _stored_size(rows: Any) -> float:
+    """Root mean square of the elements that are not 0; 0 without such."""
+    stored = (rows.data if issparse(rows) else rows).ravel()
+    stored = stored[stored != 0]
+    return float(np.sqrt(np.mean(np.square(stored, dtype=np.float64)))) if len(stored) else 0.0
 
 
 def split_off(

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 from helpers import classification, multilabel, regression, tolerance, varied
+from scipy.sparse import random as sparse_random
 from sklearn.base import clone
+from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import get_scorer, log_loss, make_scorer
 from sklearn.model_selection import train_test_split
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MaxAbsScaler, StandardScaler
 
 from fastmlp import MLPClassifier, MLPRegressor, Network, core, reference
 
@@ -220,3 +227,32 @@ def test_metric_without_weights_takes_weighted_rows():
     np.testing.assert_array_equal(got, [weight, weight])
     by_default = MLPClassifier(**settings).fit(X, y, eval_set=(X, y), sample_weight_eval=weight)
     assert judged.validation_scores_ == by_default.validation_scores_
+
+
+@pytest.mark.parametrize("load", [load_iris, load_wine, load_breast_cancer, load_digits])
+def test_validation_rows_that_the_pipeline_does_not_scale(load):
+    """They are scored as they are, which a warning says; rows that are scaled alike are no reason for one."""
+    X, y = load(return_X_y=True)
+    A, B, a, b = train_test_split(X, y, stratify=y, random_state=0)
+    pipeline = make_pipeline(StandardScaler(), MLPClassifier(max_iter=2, early_stopping=True, random_state=0))
+    with pytest.warns(UserWarning, match=r"far outside .*transform_input=\['X_val'\]"):
+        pipeline.fit(A, a, mlpclassifier__eval_set=(B, b))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        pipeline.fit(A, a, mlpclassifier__eval_set=(pipeline[:-1].fit(A).transform(B), b))
+        pipeline.fit(A, a, mlpclassifier__eval_set=(pipeline[:-1].transform(B[:1]), b[:1]))
+
+
+def test_sparse_validation_rows_that_the_pipeline_does_not_scale(rng):
+    X = sparse_random(300, 40, density=0.1, random_state=rng, format="csr") * 1000
+    y = rng.randint(0, 2, 300)
+    scaler = MaxAbsScaler().fit(X[:200])
+    network = MLPClassifier(max_iter=2, random_state=0)
+    for held_out in (X[200:], X[200:].toarray()):
+        with pytest.warns(UserWarning, match="far outside"):
+            network.fit(scaler.transform(X[:200]), y[:200], eval_set=(held_out, y[200:]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        network.fit(scaler.transform(X[:200]), y[:200], eval_set=(scaler.transform(X[200:]), y[200:]))
