@@ -68,8 +68,10 @@ def diagnose(run: Run, names: Any = None) -> str:
     worse = flat or not reached < constant
     if not (worse or grew or (record.ended == "max_iter" and reached > _SLOW * constant)):
         return ""
-    # A score that chooses the epoch need not choose the one with the least loss.
-    excused = stops_early or (record.ended in ("max_iter", "planned") and last <= first)
+    # A score that chooses the epoch need not choose the one with the least loss; L-BFGS ends where tol says.
+    excused = (
+        stops_early or not isinstance(run, StochasticRun) or (record.ended in ("max_iter", "planned") and last <= first)
+    )
     causes = describe_scale(run, names)
     if not (worse or grew) or (excused and not causes and not flat):
         return causes
