@@ -43,6 +43,7 @@ from fastmlp.estimators.validation import (
     explain_mixed_labels,
     one_validation_set,
     split_off,
+    tell_labels,
     warn_if_unscaled,
 )
 from fastmlp.network.network import Network
@@ -646,6 +647,11 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
             probe = copy.copy(self)
             probe.__dict__.pop("feature_names_in_", None)  # the rows have been checked, and have no names any more
             metric = check_scoring(probe, scoring=self.validation_metric)
+            classes = getattr(self, "classes_", None)
+            if classes is not None and np.ndim(rows.y) == 1:
+                metric = tell_labels(metric, classes)
+                if lacking := np.setdiff1d(classes, rows.y).tolist():
+                    warn(f"The validation rows lack the classes {lacking}: validation_metric may be undefined there.")
             arguments = {"sample_weight": weight} if weight is not None and accepts_weights(metric) else {}
 
         def score(network: Network) -> tuple[float, float]:
@@ -683,7 +689,18 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
         except DivergenceError as error:
             error.args = (f"{error} {describe_scale(run, names)}".rstrip(),)
             raise
+        if isinstance(run, StochasticRun) and run.validation is not None and run.validation.controls_stopping:
+            self._check_scores(run.record)
         run.record.diagnosis = diagnose(run, names)
+
+    def _check_scores(self, record: Record) -> None:
+        """Warn if early stopping had no score to go by."""
+        scores = record.validation_scores[len(record.validation_scores) - record.n_epochs :]
+        if scores and not np.isfinite(scores).any():
+            warn(
+                f"validation_metric={self.validation_metric!r} gave no finite score in any epoch: early stopping did nothing, and "
+                "the parameters are those of the last epoch. The validation rows may lack a class, or be too few."
+            )
 
     def _warn_of_end(self, record: Record) -> None:
         """Warn if the run ended for a reason that the user should know."""

@@ -6,6 +6,7 @@ accepts and an element type cannot hold are errors too. Arrays that can be read 
 
 from __future__ import annotations
 
+import copy
 import inspect
 import reprlib
 from collections.abc import Callable, Iterator
@@ -396,11 +397,35 @@ def split_off(
         )
         labels = None
     train, test = train_test_split(rows, random_state=rng, test_size=fraction, stratify=labels)
+    if labels is not None and (all_labels := strata(data.y)) is not None:
+        _give_each_class_a_row(all_labels, train, test)
     if len(test) < 2:
         raise ValueError("The validation set is too small. Increase 'validation_fraction' or the size of your dataset.")
     weight = data.sample_weight
     validation = ValidationData(data.X[test], data.y[test], y[test], None if weight is None else weight[test])
     return TrainingData(data.X, data.y, weight, np.ascontiguousarray(train, dtype=np.intp)), validation
+
+
+def _give_each_class_a_row(labels: np.ndarray, train: np.ndarray, test: np.ndarray) -> None:
+    """Exchange rows, in place, so that each class with two rows has one in ``test``: a stratified share of few rounds to none."""
+    for label in np.setdiff1d(labels[train], labels[test]):
+        of_class = np.flatnonzero(labels[train] == label)
+        _, places, counts = np.unique(labels[test], return_index=True, return_counts=True)
+        if len(of_class) >= 2 and counts.max() >= 2:
+            i, j = of_class[0], places[counts.argmax()]
+            train[i], test[j] = test[j], train[i]
+
+
+def tell_labels(metric: Any, classes: np.ndarray) -> Any:
+    """The scorer, told the classes if it scores probabilities and takes labels: it cannot infer a class that its rows lack."""
+    function = getattr(metric, "_score_func", None)
+    if function is None or getattr(metric, "_response_method", "predict") == "predict":
+        return metric
+    if "labels" not in inspect.signature(function).parameters:
+        return metric
+    told = copy.copy(metric)
+    told._kwargs = {"labels": classes, **metric._kwargs}
+    return told
 
 
 def can_stratify(labels: np.ndarray, test_fraction: float) -> bool:

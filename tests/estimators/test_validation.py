@@ -256,3 +256,37 @@ def test_sparse_validation_rows_that_the_pipeline_does_not_scale(rng):
         warnings.simplefilter("error", UserWarning)
         warnings.simplefilter("ignore", ConvergenceWarning)
         network.fit(scaler.transform(X[:200]), y[:200], eval_set=(scaler.transform(X[200:]), y[200:]))
+
+
+@pytest.mark.parametrize("metric", ["neg_log_loss", "roc_auc", "f1", "neg_brier_score", "average_precision"])
+def test_rare_class_has_a_held_out_row(rng, metric):
+    """Four of 300 rows: a tenth of them rounds to none."""
+    X, y = rng.standard_normal((300, 4)), np.zeros(300, int)
+    y[:4], X[:4] = 1, 3
+    model = MLPClassifier(early_stopping=True, validation_metric=metric, max_iter=30, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(X, y)
+    assert np.isfinite(model.validation_scores_).all()
+    assert max(model.validation_scores_) == model.best_validation_score_
+
+
+def test_metrics_are_told_the_classes(rng):
+    """Held-out rows of one class: the log-loss is that of the probabilities of all classes."""
+    X, y = classification(3)
+    X_val, y_val = X[y == 2][:9], y[y == 2][:9]
+    model = MLPClassifier(early_stopping=True, validation_metric="neg_log_loss", max_iter=5, random_state=0)
+    with pytest.warns(UserWarning, match=r"lack the classes \[0, 1\]"):
+        model.fit(X, y, eval_set=(X_val, y_val))
+    assert model.best_validation_score_ == -log_loss(y_val, model.predict_proba(X_val), labels=model.classes_)
+
+
+def test_no_score_in_any_epoch_is_told(rng):
+    X, y = regression()
+    with pytest.warns(UserWarning, match="no finite score in any epoch"):
+        MLPRegressor(early_stopping=True, max_iter=3, random_state=0).fit(X, y, eval_set=(X[:1], y[:1]))
+    X, y = classification(2)
+    model = MLPClassifier(early_stopping=True, validation_metric="roc_auc", max_iter=3, random_state=0)
+    with pytest.warns(UserWarning, match="validation_metric='roc_auc' gave no finite score"):
+        model.fit(X, y, eval_set=(X[y == 0][:9], y[y == 0][:9]))
