@@ -1,6 +1,6 @@
 /* sparse.h: the first layer on CSR rows, at a cost that follows the stored elements. Each result is the chain of gemm.h
  * without the multiply-adds whose x is zero, so it is the same number as from the dense rows. Rows must be canonical:
- * columns increase within a row. Where the dense product is faster, or rows are not canonical, the caller gathers them.
+ * columns increase within a row. Where the dense product is faster, the caller gathers the rows.
  */
 #ifndef FM_SPARSE_H
 #define FM_SPARSE_H

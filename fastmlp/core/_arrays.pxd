@@ -17,6 +17,8 @@ cdef class InputRows:
     cdef bint use_sparse                    # CSR with few enough stored elements to skip the zeros
     cdef object owner
     cdef int read_csr(self, X, Py_ssize_t columns) except -1
+    cdef int hold_csr(self, X) except -1
+    cdef void release(self) noexcept
     cdef Py_ssize_t first_bad_row(self, Py_ssize_t nnz) noexcept nogil
     cdef Py_ssize_t first_bad_column(self, Py_ssize_t columns) noexcept nogil
     cdef bint canonical(self) noexcept nogil

@@ -50,7 +50,10 @@ cdef int format_of(Py_buffer *view) except -1:
 
 
 cdef class InputRows:
-    """X as the kernels read it: a dense array of any strides, or CSR. It holds X's buffers."""
+    """X as the kernels read it: a dense array of any strides, or CSR. It holds X's buffers.
+
+    If the kernels of sparse rows are used and X is not canonical, it holds those of a canonical copy.
+    """
 
     def __cinit__(self, X, Py_ssize_t columns):
         cdef Py_buffer *view = &self.buffers[0]
@@ -77,30 +80,17 @@ cdef class InputRows:
 
     cdef int read_csr(self, X, Py_ssize_t columns) except -1:
         cdef Py_ssize_t i, nnz
+        cdef bint canonical
         if getattr(X, "format", None) != "csr":
             raise ValueError(f"sparse X must be in CSR format, got {getattr(X, 'format', type(X).__name__)!r}")
         if X.shape[1] != columns:
             raise ValueError(f"X has {X.shape[1]} columns, the network takes {columns}")
-        indices, indptr = X.indices, X.indptr
-        if indices.dtype.kind != "i" or indptr.dtype.kind != "i":
-            raise ValueError(f"X.indices and X.indptr must be int32 or int64, got {indices.dtype} and {indptr.dtype}")
-        if indices.dtype != indptr.dtype:
-            indices, indptr = indices.astype(numpy.int64), indptr.astype(numpy.int64)
-        for part in (X.data, indices, indptr):
-            self.hold_buffer(numpy.ascontiguousarray(part), PyBUF_STRIDES)
         self.n = X.shape[0]
         if self.n < 0:
             raise ValueError(f"X must not have {self.n} rows")
         self.rows.is_sparse = 1
-        self.rows.is_double = self.is_double(&self.buffers[0], "X.data")
-        self.rows.is_int64 = self.buffers[1].itemsize == 8
-        for i in (1, 2):
-            if format_of(&self.buffers[i]) not in (b'i', b'l', b'q') or self.buffers[i].itemsize not in (4, 8):
-                raise ValueError("X.indices and X.indptr must be int32 or int64")
-        self.rows.data = self.buffers[0].buf
-        self.rows.indices = self.buffers[1].buf
-        self.rows.indptr = self.buffers[2].buf
         self.rows.columns = columns
+        self.hold_csr(X)
         nnz = min(self.buffers[0].shape[0], self.buffers[1].shape[0])
         if self.buffers[2].shape[0] != self.n + 1 or self.index(2, 0) < 0:
             raise ValueError("X.indptr must have one element more than X has rows")
@@ -114,7 +104,33 @@ cdef class InputRows:
             raise ValueError(f"X.indices must lie in [0, {columns})")
         nnz = self.index(2, self.n) - self.index(2, 0)
         with nogil:
-            self.use_sparse = nnz <= SPARSE_SHARE * self.n * columns and self.canonical()
+            self.use_sparse = nnz <= SPARSE_SHARE * self.n * columns
+            canonical = not self.use_sparse or self.canonical()
+        if not canonical:
+            self.owner = X.copy()
+            self.owner.sum_duplicates()  # sorts too
+            self.hold_csr(self.owner)
+        return 0
+
+    cdef int hold_csr(self, X) except -1:
+        """Hold the three arrays of X, instead of those held before."""
+        cdef int i
+        indices, indptr = X.indices, X.indptr
+        if indices.dtype.kind != "i" or indptr.dtype.kind != "i":
+            raise ValueError(f"X.indices and X.indptr must be int32 or int64, got {indices.dtype} and {indptr.dtype}")
+        if indices.dtype != indptr.dtype:
+            indices, indptr = indices.astype(numpy.int64), indptr.astype(numpy.int64)
+        self.release()
+        for part in (X.data, indices, indptr):
+            self.hold_buffer(numpy.ascontiguousarray(part), PyBUF_STRIDES)
+        self.rows.is_double = self.is_double(&self.buffers[0], "X.data")
+        self.rows.is_int64 = self.buffers[1].itemsize == 8
+        for i in (1, 2):
+            if format_of(&self.buffers[i]) not in (b'i', b'l', b'q') or self.buffers[i].itemsize not in (4, 8):
+                raise ValueError("X.indices and X.indptr must be int32 or int64")
+        self.rows.data = self.buffers[0].buf
+        self.rows.indices = self.buffers[1].buf
+        self.rows.indptr = self.buffers[2].buf
         return 0
 
     cdef Py_ssize_t first_bad_row(self, Py_ssize_t nnz) noexcept nogil:
@@ -166,10 +182,13 @@ cdef class InputRows:
             raise ValueError(f"{name} must be float32 or float64, got format {given!r}")
         return f == b'd'
 
+    cdef void release(self) noexcept:
+        while self.n_buffers:
+            self.n_buffers -= 1
+            PyBuffer_Release(&self.buffers[self.n_buffers])
+
     def __dealloc__(self):
-        cdef int i
-        for i in range(self.n_buffers):
-            PyBuffer_Release(&self.buffers[i])
+        self.release()
 
 
 cdef Py_ssize_t first_outside(const Py_ssize_t *numbers, Py_ssize_t n, Py_ssize_t limit) noexcept nogil:

@@ -62,7 +62,7 @@ def check_rows(estimator: BaseEstimator, X: Any, y: Any, reset: bool = True) -> 
             assert_all_finite(target, input_name="y")  # validate_data has checked objects before it converted them
     if target.ndim == 2 and target.shape[1] == 1:
         target = column_or_1d(target, warn=True)
-    return _aligned(rows), target
+    return _readable(rows), target
 
 
 def is_plain_X(estimator: Any, X: Any, reset: bool = False) -> bool:
@@ -103,7 +103,7 @@ def check_input(estimator: BaseEstimator, X: Any) -> Any:
     with _explain_columns(X):
         rows = validate_data(estimator, X, accept_sparse="csr", dtype=FLOATS, reset=False)
         _refuse_dates("X", X)
-    return _aligned(rows)
+    return _readable(rows)
 
 
 def check_indices(argument: str, matrix: Any) -> None:
@@ -182,9 +182,16 @@ def check_weight_range(weight: np.ndarray, dtype: np.dtype) -> None:
         )
 
 
-def _aligned(X: Any) -> Any:
-    """X, or an aligned copy of a view of packed records or bytes, which the core cannot read."""
-    return np.require(X, requirements="A") if isinstance(X, np.ndarray) else X
+def _readable(X: Any) -> Any:
+    """X, or a copy that the core can read: of a view of packed records or bytes, which is not aligned, or of a CSR matrix whose
+    columns do not increase within a row, as those of a vectoriser or of a product.
+    """
+    if isinstance(X, np.ndarray):
+        return np.require(X, requirements="A")
+    if not X.has_canonical_format:
+        X = X.copy()
+        X.sum_duplicates()
+    return X
 
 
 # --- errors that name columns --------------------------------------------------------------------------------------

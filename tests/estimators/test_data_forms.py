@@ -14,7 +14,7 @@ from sklearn import neural_network as sklearn_mlp
 from sklearn.exceptions import ConvergenceWarning, DataConversionWarning
 from sklearn.preprocessing import LabelBinarizer
 
-from fastmlp import MLPClassifier, MLPRegressor, Network
+from fastmlp import MLPClassifier, MLPRegressor, Network, core
 from fastmlp.estimators import validation as rows
 from fastmlp.estimators.validation import classes_of
 
@@ -569,3 +569,54 @@ def test_packed_records_are_read():
         warnings.simplefilter("ignore")
         want, got = MLPClassifier(**settings).fit(X, y), MLPClassifier(**settings).fit(records["x"], y)
     np.testing.assert_array_equal(got.predict_proba(records["x"]), want.predict_proba(X))
+
+
+def shuffled_within_rows(matrix):
+    """The same matrix with its elements in another order, as those of a vectoriser or of a product."""
+    order = np.concatenate([
+        np.arange(first, last)[::-1] for first, last in zip(matrix.indptr[:-1], matrix.indptr[1:], strict=True)
+    ])  # fmt: skip
+    return type(matrix)((matrix.data[order], matrix.indices[order], matrix.indptr.copy()), shape=matrix.shape)
+
+
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("container", [sparse.csr_matrix, sparse.csr_array])
+def test_order_of_stored_elements_does_not_matter(container, dtype, solver, monkeypatch):
+    """The core gets rows whose columns increase, for which alone it can skip zeros; the numbers are the same, and the user's
+    matrix stays as it is."""
+    ordered = container(sparse.random(300, 80, 0.05, format="csr", dtype=dtype, random_state=0))
+    mixed, y = shuffled_within_rows(ordered), np.arange(300) % 3
+    copies, seen = [mixed.indices.copy(), mixed.data.copy()], []
+
+    class Watched(core.Trainer):
+        def epoch(self, X, *arguments, **options):
+            seen.append(X.has_canonical_format)
+            return super().epoch(X, *arguments, **options)
+
+    monkeypatch.setattr(core, "Trainer", Watched)
+    settings = {"hidden_layer_sizes": (9,), "max_iter": 3, "random_state": 0, "solver": solver, "dtype": dtype}
+    expected = MLPClassifier(**settings).fit(ordered, y)
+    fitted = MLPClassifier(**settings).fit(mixed, y)
+    for n in (1, 7, 300):
+        np.testing.assert_array_equal(fitted.predict_proba(mixed[:n]), expected.predict_proba(ordered[:n]))
+        np.testing.assert_array_equal(fitted.network_.forward(mixed[:n]), fitted.network_.forward(ordered[:n]))
+    if solver == "adam":
+        np.testing.assert_array_equal(
+            fitted.partial_fit(mixed, y).network_.parameters, expected.partial_fit(ordered, y).network_.parameters
+        )
+    assert seen
+    assert all(seen)
+    np.testing.assert_array_equal(mixed.indices, copies[0])
+    np.testing.assert_array_equal(mixed.data, copies[1])
+
+
+def test_duplicates_in_a_sparse_row_add_up():
+    """As in SciPy, at the cost of sparse rows."""
+    X = sparse.random(300, 80, 0.05, format="csr", random_state=0)
+    halves = sparse.csr_matrix((np.repeat(X.data / 2, 2), np.repeat(X.indices, 2), 2 * X.indptr), shape=X.shape)
+    model = MLPClassifier((9,), max_iter=3, random_state=0).fit(halves, np.arange(300) % 3)
+    expected = MLPClassifier((9,), max_iter=3, random_state=0).fit(X, np.arange(300) % 3)
+    np.testing.assert_array_equal(model.predict_proba(halves), expected.predict_proba(X))
+    np.testing.assert_array_equal(model.network_.forward(halves[:3]), model.network_.forward(X[:3]))
+    assert halves.nnz == 2 * X.nnz
