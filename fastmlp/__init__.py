@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fastmlp.inspection.learning_rate_range import LearningRateRangeDisplay, learning_rate_range
     from fastmlp.network.network import Network
     from fastmlp.network.persistence import FileFormatError
+    from fastmlp.serving import RowPredictor, fold_scaler
     from fastmlp.training.schedules import CosineDecay, ExponentialDecay, OneCycle, StepDecay, WarmupCosine
 
 __all__ = [
@@ -38,10 +39,12 @@ __all__ = [
     "MLPRegressor",
     "Network",
     "OneCycle",
+    "RowPredictor",
     "StepDecay",
     "WarmupCosine",
     "WeightsDisplay",
     "__version__",
+    "fold_scaler",
     "from_sklearn",
     "learning_rate_range",
     "load",
@@ -60,6 +63,8 @@ _HOMES = {
     "OneCycle": "fastmlp.training.schedules",
     "StepDecay": "fastmlp.training.schedules",
     "WarmupCosine": "fastmlp.training.schedules",
+    "RowPredictor": "fastmlp.serving",
+    "fold_scaler": "fastmlp.serving",
     "FileFormatError": "fastmlp.network.persistence",
     "InconsistentVersionWarning": "fastmlp.estimators.persistence",
     "load": "fastmlp.estimators.persistence",

@@ -81,6 +81,11 @@ API = [
         ["load", "from_sklearn", "FileFormatError", "InconsistentVersionWarning"],
     ),
     ("Callbacks", "For `set_callbacks`, with scikit-learn 1.9.", ["Checkpoint"]),
+    (
+        "Serving",
+        "Scalers folded into the first layer, and predictions of single rows.",
+        ["fold_scaler", "RowPredictor"],
+    ),
     ("Networks without scikit-learn", "For services, and for optimizers of your own.", ["Network"]),
     (
         "Learning rates",

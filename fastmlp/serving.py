@@ -1,0 +1,361 @@
+"""Models in service: scalers of a pipeline folded into the first layer, and predictions of single rows in a few microseconds."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from numbers import Number
+from operator import itemgetter
+from types import NoneType
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.base import is_classifier
+from sklearn.compose import TransformedTargetRegressor
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
+from sklearn.utils.validation import check_is_fitted
+
+from fastmlp.core.memory import all_finite
+from fastmlp.estimators._sklearn import warn
+from fastmlp.estimators.base import BaseMLP
+from fastmlp.estimators.ensemble import BaseMLPEnsemble, _mean
+from fastmlp.estimators.fitted import CONTINUATION, RECORD, STOCHASTIC_CONTINUATION, STOCHASTIC_RECORD
+from fastmlp.network.network import Network
+
+_SCALERS = (StandardScaler, MinMaxScaler, RobustScaler, MaxAbsScaler)
+# A folded first layer adds up numbers that are larger than their sum. Beyond this loss of accuracy, in the scaled column, there is a
+# warning.
+_MOST_LOSS = 1e-3
+
+
+# --- folding -------------------------------------------------------------------------------------------------------
+
+
+def fold_scaler(model: Any) -> Any:
+    """The same model with the scalers folded into the first layer: it takes the columns as they are, unscaled.
+
+    Parameters
+    ----------
+    model : Pipeline or TransformedTargetRegressor
+        Fitted. A pipeline ends with an estimator or ensemble of fastmlp, or with a TransformedTargetRegressor around one; before it
+        stand any of StandardScaler, MinMaxScaler, RobustScaler and MaxAbsScaler, with any parameters but ``clip=True``. Of a
+        TransformedTargetRegressor the regressor is folded.
+
+    Returns
+    -------
+    MLPClassifier, MLPRegressor, MLPEnsembleClassifier, MLPEnsembleRegressor, Pipeline or TransformedTargetRegressor
+        A copy of the last step, which shares nothing with ``model``. Its predictions agree to rounding, and its feature names are
+        those of the first scaler that was folded. Other steps before the scalers (an imputer, say) stay, in a Pipeline.
+        Further training works on unscaled columns, with an empty optimizer state.
+
+    Raises
+    ------
+    NotFittedError
+    TypeError
+        For a model of another kind.
+    ValueError
+        If no scaler stands directly before the last step; if the fold could not be exact: for ``clip=True``, and for a first layer that
+        adds its input (``residual=True``); and if new weights are not finite in the network's element type.
+
+    Warns
+    -----
+    UserWarning
+        If the columns' offsets are so much larger than their scales that the network's element type loses digits of them.
+
+    Examples
+    --------
+    >>> from fastmlp import MLPClassifier, fold_scaler
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> X, y = load_iris(return_X_y=True)
+    >>> pipeline = make_pipeline(StandardScaler(), MLPClassifier(solver="lbfgs", random_state=0)).fit(X, y)
+    >>> bool((fold_scaler(pipeline).predict(X) == pipeline.predict(X)).all())
+    True
+    """
+    check_is_fitted(model)
+    if isinstance(model, TransformedTargetRegressor):
+        folded = copy.copy(model)
+        folded.regressor_ = fold_scaler(model.regressor_)
+        names = getattr(folded.regressor_, "feature_names_in_", None)
+        vars(folded).pop("feature_names_in_", None)
+        if names is not None:
+            folded.feature_names_in_ = names
+        return folded
+    if not isinstance(model, Pipeline):
+        raise TypeError(f"fold_scaler takes a fitted Pipeline, got {type(model).__name__}.")
+    steps = [(name, step) for name, step in model.steps[:-1] if step is not None and step != "passthrough"]
+    n_kept = len(steps)
+    while n_kept and type(steps[n_kept - 1][1]) in _SCALERS:
+        n_kept -= 1
+    scalers = [step for _, step in steps[n_kept:]]
+    if not scalers:
+        before = f"a {type(steps[-1][1]).__name__}" if steps else "nothing"
+        raise ValueError(
+            f"Only {', '.join(scaler.__name__ for scaler in _SCALERS)} can be folded; before the last step stands {before}."
+        )
+    name, last = model.steps[-1]
+    folded = _folded(last, scalers)
+    if n_kept:
+        return Pipeline([*copy.deepcopy(steps[:n_kept]), (name, folded)])
+    return folded
+
+
+def _folded(last: Any, scalers: list[Any]) -> Any:
+    """A copy of a pipeline's last step that does the scalers' work."""
+    inner = last.regressor_ if isinstance(last, TransformedTargetRegressor) else last
+    if not isinstance(inner, (BaseMLP, BaseMLPEnsemble)):
+        raise TypeError(f"The last step must be an estimator of fastmlp, got {type(inner).__name__}.")
+    factor, shift = np.ones(scalers[0].n_features_in_), np.zeros(scalers[0].n_features_in_)
+    for scaler in scalers:
+        own_factor, own_shift = _scaling(scaler)
+        factor, shift = factor * own_factor, shift * own_factor + own_shift
+    model = copy.deepcopy(last)
+    inner = model.regressor_ if isinstance(model, TransformedTargetRegressor) else model
+    members = inner.estimators_ if isinstance(inner, BaseMLPEnsemble) else []
+    names = getattr(scalers[0], "feature_names_in_", None)
+    for estimator in {id(each): each for each in (model, inner, *members)}.values():
+        vars(estimator).pop("feature_names_in_", None)
+        if names is not None:
+            estimator.feature_names_in_ = names.copy()
+    for estimator in members or [inner]:
+        estimator.network_ = _fold_into(estimator.network_, factor, shift)
+        vars(estimator).pop("_optimizer_state", None)  # it is of other weights
+    _warn_of_loss(members[0] if members else inner, factor, shift, names)
+    return model
+
+
+def _scaling(scaler: Any) -> tuple[Any, Any]:
+    """Factor and shift, each for all columns or for each: a scaled column is factor x + shift."""
+    if getattr(scaler, "clip", False):
+        raise ValueError(f"{type(scaler).__name__}(clip=True) is not linear; it cannot be folded into a layer.")
+    one, zero = np.float64(1.0), np.float64(0.0)
+    if isinstance(scaler, MinMaxScaler):
+        return np.asarray(scaler.scale_, np.float64), np.asarray(scaler.min_, np.float64)
+    if isinstance(scaler, MaxAbsScaler):
+        return 1 / np.asarray(scaler.scale_, np.float64), zero
+    if isinstance(scaler, StandardScaler):
+        scale = scaler.scale_ if scaler.with_std else None
+        centre = scaler.mean_ if scaler.with_mean else None
+    else:
+        scale = scaler.scale_ if scaler.with_scaling else None
+        centre = scaler.center_ if scaler.with_centering else None
+    factor = one if scale is None else 1 / np.asarray(scale, np.float64)
+    return factor, zero if centre is None else -np.asarray(centre, np.float64) * factor
+
+
+def _fold_into(network: Network, factor: np.ndarray, shift: np.ndarray) -> Network:
+    """The network for columns x that gives what ``network`` gives for factor x + shift."""
+    network = network.copy()
+    if network.residual and len(network.layer_sizes) > 2 and network.layer_sizes[0] == network.layer_sizes[1]:
+        raise ValueError(
+            "residual=True: the first layer adds its input, the scaled columns, to its output, so that the scaler cannot be folded into it."
+        )
+    weights = network.coefs[0].astype(np.float64)
+    product = shift @ weights
+    with np.errstate(over="ignore"):  # the error below says more
+        network.coefs[0][...] = factor[:, np.newaxis] * weights
+        if network.batch_norm and network.means:  # the mean of the product, which moves by as much
+            network.means[0][...] = network.means[0] - product
+        else:
+            network.intercepts[0][...] = network.intercepts[0] + product
+    if not (all_finite(network.parameters) and all_finite(network.statistics)):
+        raise ValueError(
+            f"The folded weights are not finite in {network.dtype.name}: the scalers' numbers are too large."
+        )
+    return network
+
+
+def _warn_of_loss(estimator: BaseMLP, factor: np.ndarray, shift: np.ndarray, names: Any) -> None:
+    """Warn if a column lies so far from 0, on its own scale, that the network's element type loses digits of it."""
+    dtype = estimator.network_.dtype
+    column = int(np.abs(shift).argmax())
+    loss = float(np.abs(shift[column]) * np.finfo(dtype).eps)
+    if loss > _MOST_LOSS:
+        name = column if names is None else names[column]
+        warn(
+            f"Column {name!r} lies {abs(shift[column]):.1e} times its scale from 0. In {dtype.name}, the folded network loses up to "
+            f"{loss:.1e} of that scale. Train with dtype='float64', or keep the scaler."
+        )
+
+
+# --- one row -------------------------------------------------------------------------------------------------------
+
+
+class RowPredictor:
+    """Predicts one row at a time from a fitted model, in a few microseconds: for a service.
+
+    Parameters
+    ----------
+    model : MLPClassifier, MLPRegressor, MLPEnsembleClassifier or MLPEnsembleRegressor
+        Fitted. The predictor keeps a copy of what it needs: training the model further does not change it. For a pipeline with
+        scalers see :func:`fold_scaler`.
+
+    Attributes
+    ----------
+    feature_names_in_ : list of str or None
+        The names that the model learnt.
+    classes_ : list
+        Labels of a classifier, as Python's values; the columns of ``predict_proba``.
+
+    Raises
+    ------
+    NotFittedError
+    TypeError
+        For a model of another kind.
+
+    Notes
+    -----
+    A row is one of
+
+    - a dict of numbers by feature name, in any order. Other keys are ignored;
+    - a DataFrame of pandas or polars with one row, or a Series of pandas: also by name, like a dict;
+    - a sequence or array of numbers in the order of the features, (n_features,) or (1, n_features).
+
+    For a model that has learnt no names, a dict is refused, and columns of a DataFrame are taken in their order. Threads may share a
+    predictor. It can be pickled.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from fastmlp import MLPRegressor, RowPredictor
+    >>> frame = pd.DataFrame({"width": [1.0, 2.0, 3.0], "height": [1.0, 3.0, 2.0]})
+    >>> model = MLPRegressor(solver="lbfgs", random_state=0).fit(frame, [1.0, 6.0, 6.0])
+    >>> row = {"height": 3.0, "width": 2.0}
+    >>> bool(RowPredictor(model).predict(row) == model.predict(frame[1:2])[0])
+    True
+    """
+
+    def __init__(self, model: Any) -> None:
+        if not isinstance(model, (BaseMLP, BaseMLPEnsemble)):
+            advice = "; fold_scaler gives the estimator of a pipeline" if isinstance(model, Pipeline) else ""
+            raise TypeError(f"RowPredictor takes an estimator of fastmlp, got {type(model).__name__}{advice}.")
+        check_is_fitted(model)
+        members = model.estimators_ if isinstance(model, BaseMLPEnsemble) else [model]
+        self._networks = [member.network_.copy() for member in members]
+        self._model: Any = copy.copy(members[0])  # says what an output means
+        for name in (*RECORD, *STOCHASTIC_RECORD, *CONTINUATION, *STOCHASTIC_CONTINUATION):
+            self._model.__dict__.pop(name, None)
+        self._model.network_ = self._networks[0]
+        self._largest = float(np.finfo(self._networks[0].dtype).max)
+        self._n_features = int(model.n_features_in_)
+        names = getattr(model, "feature_names_in_", None)
+        self.feature_names_in_: list[str] | None = None if names is None else names.tolist()
+        if is_classifier(model):
+            self.classes_ = model.classes_.tolist()
+
+    def predict(self, row: Any) -> Any:
+        """The model's prediction of one row.
+
+        Parameters
+        ----------
+        row : dict, DataFrame, Series or array-like of shape (n_features,)
+            See the class.
+
+        Returns
+        -------
+        str, int, float or ndarray of shape (n_outputs,)
+            A classifier's label, or a regressor's value, as Python's; an array for several outputs. It equals the model's own
+            ``predict``.
+
+        Raises
+        ------
+        ValueError
+            For another number of values, a name that is missing, and values that are not finite or that the network's element type
+            cannot hold.
+        TypeError
+            For values that are not numbers.
+        """
+        output = self._output(row)
+        if hasattr(self, "classes_"):
+            prediction = self._model._labels(output)
+            prediction = prediction.toarray() if hasattr(prediction, "toarray") else prediction
+        else:
+            prediction = self._model._shaped(output)
+        first = prediction[0]
+        return first if prediction.ndim > 1 else prediction.item()
+
+    def predict_proba(self, row: Any) -> np.ndarray:
+        """A classifier's probabilities for one row.
+
+        Parameters
+        ----------
+        row : dict, DataFrame, Series or array-like of shape (n_features,)
+            See the class.
+
+        Returns
+        -------
+        ndarray of shape (n_classes,)
+            In the order of ``classes_``; two numbers for two classes. The bits of the model's own ``predict_proba``.
+
+        Raises
+        ------
+        AttributeError
+            For a regressor.
+        ValueError, TypeError
+            As ``predict``.
+        """
+        if not hasattr(self, "classes_"):
+            raise AttributeError("A regressor has no predict_proba.")
+        probabilities: np.ndarray = self._model._probabilities(self._output(row))[0]
+        return probabilities
+
+    def _output(self, row: Any) -> np.ndarray:
+        """The network's output (1, n_outputs), averaged over the members of an ensemble."""
+        rows = self._checked(self._values(row))
+        if len(self._networks) == 1:
+            return self._networks[0].forward(rows)
+        return _mean(network.forward(rows) for network in self._networks)
+
+    def _values(self, row: Any) -> ArrayLike:
+        """The row's values in the order of the features."""
+        names = self.feature_names_in_
+        if isinstance(row, Mapping):
+            if names is None:
+                raise ValueError(
+                    "The model has learnt no feature names; give the values in their order, not in a dict."
+                )
+            return _pick(row, names)
+        if isinstance(row, np.ndarray) or not hasattr(row, "to_numpy"):
+            return np.asarray(row)
+        labels = getattr(row, "columns", None)
+        labels = getattr(row, "index", None) if labels is None else labels
+        values = np.asarray(row.to_numpy())
+        if names is None or labels is None:
+            return values
+        labels = list(labels) if isinstance(labels, list) else labels.tolist()
+        if labels == names or (values.ndim > 1 and len(values) != 1):
+            return values
+        return _pick(dict(zip(labels, values.ravel().tolist(), strict=True)), names)
+
+    def _checked(self, values: ArrayLike) -> np.ndarray:
+        """The values as an array (1, n_features) that the network can read."""
+        array = np.asarray(values)
+        if array.shape != (self._n_features,) and array.shape != (1, self._n_features):
+            raise ValueError(f"A row has {self._n_features} values, got shape {array.shape}.")
+        kind = array.dtype.kind
+        if kind == "O" and all(isinstance(value, (Number, np.bool_, NoneType)) for value in array.ravel().tolist()):
+            array = array.astype(np.float64)
+        elif kind not in "fiub":
+            raise TypeError(f"A row must hold numbers, got {array.dtype}.")
+        if array.dtype != np.float64 and array.dtype != np.float32:
+            array = array.astype(np.float64)
+        narrow = self._networks[0].dtype == np.float32  # comparisons with NaN are false
+        if not (-self._largest <= array.min() <= array.max() <= self._largest if narrow else all_finite(array)):
+            number = int(np.flatnonzero(~(np.abs(array.ravel()) <= self._largest))[0])
+            name = number if self.feature_names_in_ is None else self.feature_names_in_[number]
+            raise ValueError(
+                f"Feature {name!r} is {array.ravel()[number]}; values must be finite in {self._networks[0].dtype.name}."
+            )
+        return array.reshape(1, -1)
+
+
+def _pick(row: Mapping[str, Any], names: list[str]) -> ArrayLike:
+    """The values of these names."""
+    try:
+        return itemgetter(*names)(row) if len(names) > 1 else [row[names[0]]]
+    except KeyError:
+        missing = [name for name in names if name not in row]
+        raise ValueError(f"The row lacks features: {', '.join(map(repr, missing[:5]))}.") from None

@@ -1,0 +1,270 @@
+"""Scalers folded into the first layer, and single rows in a service: the pipeline's and the estimator's own predictions."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import warnings
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from helpers import classification, multilabel, regression, tolerance
+from scipy.sparse import csr_matrix
+from sklearn.compose import TransformedTargetRegressor
+from sklearn.decomposition import PCA
+from sklearn.exceptions import NotFittedError
+from sklearn.impute import SimpleImputer
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
+
+import fastmlp
+from fastmlp import (
+    MLPClassifier,
+    MLPEnsembleClassifier,
+    MLPEnsembleRegressor,
+    MLPRegressor,
+    RowPredictor,
+    fold_scaler,
+)
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+SMALL = {"hidden_layer_sizes": (9, 9), "max_iter": 3, "random_state": 0}
+SCALERS = {
+    "standard": StandardScaler, "no mean": partial(StandardScaler, with_mean=False), "no std": partial(StandardScaler, with_std=False),
+    "neither": partial(StandardScaler, with_mean=False, with_std=False), "min max": partial(MinMaxScaler, (-2, 3)), "robust": RobustScaler,
+    "not centred": partial(RobustScaler, with_centering=False), "not scaled": partial(RobustScaler, with_scaling=False), "max abs": MaxAbsScaler,
+}  # fmt: skip
+
+
+def unscaled(X):
+    """Columns of other scales and offsets, and one that is constant."""
+    X = X * np.logspace(-3, 4, X.shape[1]) + np.linspace(-5, 9, X.shape[1])
+    X[:, 3] = 7.0
+    return X
+
+
+X, Y = classification(3)
+X = unscaled(X)
+TARGET = regression()[1]
+NAMES = [f"x{i}" for i in range(X.shape[1])]
+FRAME = pd.DataFrame(X, columns=NAMES)
+
+
+def output(model, rows):
+    return model.predict_proba(rows) if hasattr(model, "predict_proba") else model.predict(rows)
+
+
+def assert_same(folded, pipeline, rows=X):
+    want, got = output(pipeline, rows), output(folded, rows)
+    dtype = got.dtype if got.dtype == np.float32 else np.float64
+    assert got.shape == want.shape
+    np.testing.assert_allclose(got, want, rtol=0, atol=tolerance(dtype, 1000, max(1.0, np.abs(want).max())))
+
+
+# --- fold_scaler ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("batch_norm", [False, True])
+@pytest.mark.parametrize("scaler", SCALERS)
+def test_folded_scalers_change_no_prediction(scaler, batch_norm, dtype):
+    """To rounding; the new estimator takes the pipeline's names, and the pipeline stays as it was."""
+    rows = unscaled(classification(3)[0]) / 1e3 if dtype == "float32" else X
+    frame = pd.DataFrame(rows, columns=NAMES)
+    pipeline = make_pipeline(SCALERS[scaler](), MLPClassifier(**SMALL, batch_norm=batch_norm, dtype=dtype)).fit(
+        frame, Y
+    )
+    before = pipeline[-1].network_.parameters.copy()
+    folded = fold_scaler(pipeline)
+    assert_same(folded, pipeline, frame)
+    assert folded.feature_names_in_.tolist() == NAMES
+    assert np.array_equal(pipeline[-1].network_.parameters, before)
+    with pytest.raises(ValueError, match="feature names"):
+        folded.predict(frame[NAMES[::-1]])
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        MLPRegressor(**SMALL), MLPRegressor(**{**SMALL, "hidden_layer_sizes": ()}, batch_norm=True), MLPRegressor(**SMALL, residual=True),
+        MLPEnsembleRegressor(MLPRegressor(**SMALL), 2, random_state=0), TransformedTargetRegressor(MLPRegressor(**SMALL), transformer=StandardScaler()),
+    ],
+    ids=lambda last: type(last).__name__,
+)  # fmt: skip
+def test_other_last_steps_are_folded(last):
+    """Regressors, ensembles and targets that are scaled, which stay so; a fold is a model like others: it saves."""
+    pipeline = make_pipeline(StandardScaler(), last).fit(FRAME, TARGET)
+    folded = fold_scaler(pipeline)
+    assert type(folded) is type(last)
+    assert_same(folded, pipeline, FRAME)
+
+
+def test_pipeline_inside_of_a_scaled_target():
+    model = TransformedTargetRegressor(
+        make_pipeline(MinMaxScaler(), MLPRegressor(**SMALL)), transformer=StandardScaler()
+    )
+    folded = fold_scaler(model.fit(FRAME, TARGET))
+    assert isinstance(folded.regressor_, MLPRegressor)
+    assert folded.feature_names_in_.tolist() == NAMES
+    assert_same(folded, model, FRAME)
+
+
+def test_several_scalers_and_other_steps():
+    """Scalers one after another become one; steps before them stay."""
+    rows = X.copy()
+    rows[::7, 2] = np.nan
+    pipeline = make_pipeline(
+        SimpleImputer(), RobustScaler(), "passthrough", MinMaxScaler(), MLPClassifier(**SMALL)
+    ).fit(rows, Y)
+    folded = fold_scaler(pipeline)
+    assert [type(step) for _, step in folded.steps] == [SimpleImputer, MLPClassifier]
+    assert_same(folded, pipeline, rows)
+
+
+def test_sparse_rows_without_centres():
+    rows = csr_matrix(np.where(np.abs(X) > np.median(np.abs(X)), X, 0))
+    for scaler in (StandardScaler(with_mean=False), MaxAbsScaler(), RobustScaler(with_centering=False)):
+        pipeline = make_pipeline(scaler, MLPClassifier(**SMALL)).fit(rows, Y)
+        assert_same(fold_scaler(pipeline), pipeline, rows)
+
+
+def test_a_folded_pipeline_is_a_file(tmp_path):
+    """Which is how a pipeline is saved; and it trains on."""
+    folded = fold_scaler(make_pipeline(StandardScaler(), MLPClassifier(**SMALL)).fit(FRAME, Y))
+    folded.save(tmp_path / "model.safetensors")
+    loaded = fastmlp.load(tmp_path / "model.safetensors")
+    assert np.array_equal(loaded.predict_proba(FRAME), folded.predict_proba(FRAME))
+    assert loaded.feature_names_in_.tolist() == NAMES
+    folded.partial_fit(FRAME, Y)
+
+
+@pytest.mark.parametrize(("steps", "match"), [
+    ([MinMaxScaler(clip=True), MLPClassifier(**SMALL)], "clip=True"), ([PCA(), MLPClassifier(**SMALL)], "stands a PCA"), ([MLPClassifier(**SMALL)], "stands nothing"),
+    ([StandardScaler(), MLPClassifier((13, 9), residual=True, max_iter=3)], "residual=True"),
+])  # fmt: skip
+def test_what_cannot_be_folded_exactly_is_refused(steps, match):
+    with pytest.raises(ValueError, match=match):
+        fold_scaler(make_pipeline(*steps).fit(X, Y))
+
+
+def test_weights_that_overflow_are_refused():
+    pipeline = make_pipeline(MaxAbsScaler(), MLPClassifier(**SMALL, dtype="float32")).fit(X * 1e-9, Y)
+    pipeline[-1].coefs_[0][...] = 1e36
+    with pytest.raises(ValueError, match="not finite in float32"):
+        fold_scaler(pipeline)
+
+
+def test_other_models_are_refused():
+    with pytest.raises(TypeError, match="MLPClassifier"):
+        fold_scaler(MLPClassifier(**SMALL).fit(X, Y))
+    with pytest.raises(TypeError, match="RobustScaler"):
+        fold_scaler(make_pipeline(StandardScaler(), RobustScaler()).fit(X))
+    with pytest.raises(NotFittedError):
+        fold_scaler(make_pipeline(StandardScaler(), MLPClassifier()))
+
+
+def test_columns_far_from_zero_are_warned_of():
+    """float32 does not hold their differences; float64 does."""
+    far = FRAME.assign(x4=1e7 + classification(3)[0][:, 4])
+    for dtype in ("float64", "float32"):
+        pipeline = make_pipeline(StandardScaler(), MLPClassifier(**SMALL, dtype=dtype)).fit(far, Y)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            fold_scaler(pipeline)
+        assert [("x4" in str(w.message), w.filename) for w in caught] == [(True, __file__)] * (dtype == "float32")
+
+
+# --- RowPredictor --------------------------------------------------------------------------------------------------
+
+MODELS = {
+    "multiclass": (MLPClassifier(**SMALL), np.array(["a", "b", "c"])[Y]), "binary": (MLPClassifier(**SMALL), Y > 0),
+    "float32": (MLPClassifier(**SMALL, dtype="float32"), Y), "multilabel": (MLPClassifier(**SMALL), multilabel()[1]),
+    "sparse multilabel": (MLPClassifier(**SMALL), csr_matrix(multilabel()[1])), "regressor": (MLPRegressor(**SMALL), TARGET),
+    "outputs": (MLPRegressor(**SMALL), np.c_[TARGET, TARGET]), "ensemble": (MLPEnsembleClassifier(MLPClassifier(**SMALL), 2, random_state=0), Y),
+}  # fmt: skip
+
+
+def forms(names=NAMES):
+    """The second row of FRAME in all forms."""
+    values = FRAME.iloc[1].tolist()
+    return {
+        "dict": dict(zip(names, values, strict=True)), "other order": {"id": "x", **dict(zip(names[::-1], values[::-1], strict=True))}, "list": values,
+        "tuple": tuple(values), "array": np.array(values), "one row": np.array([values]), "frame": FRAME[1:2], "frame in another order": FRAME[NAMES[::-1]][1:2],
+        "objects": FRAME[1:2].astype(object), "numbers of several types": FRAME[1:2].assign(x3=np.array([7]), x4=FRAME["x4"][1:2].astype(object)), "series": FRAME.iloc[1], "polars": pl.from_pandas(FRAME[1:2]),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_one_row_is_predicted_as_by_the_model(name):
+    """The same bits, in every form; labels and values of one output are Python's."""
+    model, target = MODELS[name]
+    model = copy.deepcopy(model).fit(FRAME, target)
+    predictor = pickle.loads(pickle.dumps(RowPredictor(model)))
+    expected = model.predict(FRAME[1:2])
+    expected = (expected.toarray() if hasattr(expected, "toarray") else expected)[0]
+    for row in forms().values():
+        found = predictor.predict(row)
+        assert np.array_equal(found, expected)
+        assert isinstance(found, np.ndarray if np.ndim(expected) else (str, bool, int, float))
+        if hasattr(model, "classes_"):
+            assert np.array_equal(predictor.predict_proba(row), model.predict_proba(FRAME[1:2])[0])
+            assert predictor.classes_ == model.classes_.tolist()
+
+
+def test_a_predictor_keeps_its_weights():
+    model = MLPRegressor(**SMALL).fit(FRAME, TARGET)
+    predictor, row = RowPredictor(model), FRAME.iloc[0].to_dict()
+    before = predictor.predict(row)
+    model.partial_fit(FRAME, TARGET)
+    model.coefs_[0][...] = 0
+    assert predictor.predict(row) == before
+    assert not hasattr(predictor._model, "_optimizer_state")
+    with pytest.raises(AttributeError, match="predict_proba"):
+        predictor.predict_proba(row)
+
+
+def test_rows_without_names():
+    """A dict cannot be ordered; a DataFrame's columns are taken as they stand."""
+    predictor = RowPredictor(MLPRegressor(**SMALL).fit(X, TARGET))
+    assert predictor.predict(FRAME[1:2]) == predictor.predict(X[1])
+    with pytest.raises(ValueError, match="no feature names"):
+        predictor.predict(forms()["dict"])
+
+
+def test_truth_values_are_numbers():
+    """Of Python and of NumPy, also where pandas makes objects of a row."""
+    frame = FRAME.assign(x3=X[:, 1] > 0)
+    model = MLPRegressor(**SMALL).fit(frame, TARGET)
+    for row in (frame[:1], frame.iloc[0], frame.iloc[0].to_dict(), frame.iloc[0].tolist()):
+        assert RowPredictor(model).predict(row) == model.predict(frame[:1])[0]
+
+
+@pytest.mark.parametrize(("change", "error", "match"), [
+    ({"x3": np.nan}, ValueError, "Feature 'x3' is nan"), ({"x3": 1e39}, ValueError, "finite in float32"), ({"x3": -np.inf}, ValueError, "-inf"),
+    ({"x3": "1"}, TypeError, "numbers"), ({"x3": None}, ValueError, "'x3' is nan"), ({"x3": np.datetime64(0, "s")}, TypeError, "numbers"),
+])  # fmt: skip
+def test_values_that_are_not_numbers_are_refused(change, error, match):
+    predictor = RowPredictor(MLPRegressor(**SMALL, dtype="float32").fit(FRAME, TARGET))
+    with pytest.raises(error, match=match):
+        predictor.predict({**forms()["dict"], **change})
+
+
+@pytest.mark.parametrize(
+    ("row", "match"),
+    [(X[0, :5], "13 values"), (FRAME[:2], "13 values"), ({"x0": 1.0}, "lacks features: 'x1'"), (FRAME[["x0"]][:1], "lacks features: 'x1'"), (1.0, "13 values")],
+)  # fmt: skip
+def test_rows_of_another_shape_are_refused(row, match):
+    predictor = RowPredictor(MLPRegressor(**SMALL).fit(FRAME, TARGET))
+    with pytest.raises(ValueError, match=match):
+        predictor.predict(row)
+
+
+def test_a_predictor_takes_fitted_estimators():
+    with pytest.raises(NotFittedError):
+        RowPredictor(MLPClassifier())
+    with pytest.raises(TypeError, match="fold_scaler"):
+        RowPredictor(make_pipeline(StandardScaler(), MLPClassifier(**SMALL)).fit(X, Y))
