@@ -122,7 +122,8 @@ def _folded(last: Any, scalers: list[Any]) -> Any:
             estimator.feature_names_in_ = names.copy()
     for estimator in members or [inner]:
         estimator.network_ = _fold_into(estimator.network_, factor, shift)
-        vars(estimator).pop("_optimizer_state", None)  # it is of other weights
+        for name in ("_optimizer_state", "_position"):  # they are of other weights
+            vars(estimator).pop(name, None)
     _warn_of_loss(members[0] if members else inner, factor, shift, names)
     return model
 
