@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fastmlp._version import __version__
 
 if TYPE_CHECKING:
-    from fastmlp.estimators.callbacks import Checkpoint
+    from fastmlp.estimators.callbacks import Checkpoint, CSVLogger, NotebookProgress, StopAtTarget, TimeLimit
     from fastmlp.estimators.classifier import MLPClassifier
     from fastmlp.estimators.conversion import from_sklearn
     from fastmlp.estimators.ensemble import MLPEnsembleClassifier, MLPEnsembleRegressor
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from fastmlp.training.schedules import CosineDecay, ExponentialDecay, OneCycle, StepDecay, WarmupCosine
 
 __all__ = [
+    "CSVLogger",
     "Checkpoint",
     "CosineDecay",
     "ExponentialDecay",
@@ -38,9 +39,12 @@ __all__ = [
     "MLPEnsembleRegressor",
     "MLPRegressor",
     "Network",
+    "NotebookProgress",
     "OneCycle",
     "RowPredictor",
     "StepDecay",
+    "StopAtTarget",
+    "TimeLimit",
     "WarmupCosine",
     "WeightsDisplay",
     "__version__",
@@ -52,6 +56,10 @@ __all__ = [
 ]
 
 _HOMES = {
+    "TimeLimit": "fastmlp.estimators.callbacks",
+    "StopAtTarget": "fastmlp.estimators.callbacks",
+    "NotebookProgress": "fastmlp.estimators.callbacks",
+    "CSVLogger": "fastmlp.estimators.callbacks",
     "Checkpoint": "fastmlp.estimators.callbacks",
     "MLPClassifier": "fastmlp.estimators.classifier",
     "MLPEnsembleClassifier": "fastmlp.estimators.ensemble",

@@ -80,7 +80,11 @@ API = [
         "Every estimator and network has a method `save`; estimators have `to_sklearn`.",
         ["load", "from_sklearn", "FileFormatError", "InconsistentVersionWarning"],
     ),
-    ("Callbacks", "For `set_callbacks`, with scikit-learn 1.9.", ["Checkpoint"]),
+    (
+        "Callbacks",
+        "For `set_callbacks`, with scikit-learn 1.9.",
+        ["Checkpoint", "CSVLogger", "TimeLimit", "StopAtTarget", "NotebookProgress"],
+    ),
     (
         "Serving",
         "Scalers folded into the first layer, and predictions of single rows.",

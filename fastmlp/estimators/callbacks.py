@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import csv
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 import sklearn
+
+from fastmlp.training.progress import BAR, NotebookLine, Progress
 
 HAS_CALLBACKS = tuple(map(int, sklearn.__version__.split(".")[:2])) >= (1, 9)
 
@@ -32,7 +35,18 @@ if TYPE_CHECKING or not HAS_CALLBACKS:
 else:
     from sklearn.callback import CallbackSupportMixin, with_callbacks
 
-__all__ = ["HAS_CALLBACKS", "CallbackSupportMixin", "Checkpoint", "FitTasks", "fit_tasks", "with_callbacks"]
+__all__ = [
+    "HAS_CALLBACKS",
+    "CSVLogger",
+    "CallbackSupportMixin",
+    "Checkpoint",
+    "FitTasks",
+    "NotebookProgress",
+    "StopAtTarget",
+    "TimeLimit",
+    "fit_tasks",
+    "with_callbacks",
+]
 
 # Attribute of the context of an epoch's end: its FitTasks.
 _TASKS = "_fastmlp_tasks"
@@ -53,6 +67,8 @@ class FitTasks:
 
     #: The entry of the last epoch in ``history_``.
     entry: Callable[[], dict[str, Any]]
+    #: Of ``NotebookProgress``.
+    progress: Progress
     #: At the end of an epoch: ``fitted`` with its parameters and statistics.
     attributes: Callable[[], dict[str, Any]]
     #: The fitted attributes as if the fit ended with these parameters and statistics; none of them shares memory with the run.
@@ -64,8 +80,8 @@ class FitTasks:
         self._data = data
         self._epoch: Any = None
         self.begun = time.perf_counter()
-        #: Epochs that have ended, of this call of ``fit``.
-        self.n_epochs = 0
+        #: Epochs that have ended, and those that there will be at most, of this call of ``fit``.
+        self.n_epochs, self.max_epochs = 0, context.max_subtasks
 
     def epoch_begins(self) -> None:
         """The hooks ``on_fit_task_begin`` of an epoch."""
@@ -277,3 +293,128 @@ class Checkpoint(EpochCallback):
     def _fit_ends(self, estimator: Any) -> None:
         """Save, however many epochs after the last file."""
         estimator.save(self.path, optimizer_state=True)
+
+
+class CSVLogger(EpochCallback):
+    """Write a line per epoch to a CSV file: the entries of ``history_``, below a line with their names.
+
+    The file is closed after each line, so that others can follow it. Not for members of an ensemble that are trained at once.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file.
+    append : bool, default=False
+        Keep the lines of an existing file, but for those of epochs that are trained again: for a fit that is resumed.
+        Otherwise each fit begins a new file.
+
+    Raises
+    ------
+    OSError
+        In ``fit``, if the file cannot be written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], append: bool = False) -> None:
+        self.path = path
+        self.append = append
+
+    def _epoch_ends(self, tasks: FitTasks) -> bool:
+        """Append a line; at a fit's first epoch, begin the file."""
+        entry = tasks.entry()
+        if tasks.n_epochs == 1:
+            kept = []
+            if self.append and os.path.exists(self.path):
+                with open(self.path, newline="", encoding="utf-8") as file:
+                    kept = [row for row in csv.DictReader(file) if int(row["epoch"]) < entry["epoch"]]
+            with open(self.path, "w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, entry.keys(), restval="", extrasaction="ignore")
+                writer.writeheader()
+                writer.writerows(kept)
+        with open(self.path, "a", newline="", encoding="utf-8") as file:
+            csv.DictWriter(file, entry.keys()).writerow(entry)
+        return False
+
+
+class TimeLimit(EpochCallback):
+    """Stop a fit at the end of the epoch in which its time is up. ``fit(X, y, resume=True)`` goes on.
+
+    Parameters
+    ----------
+    seconds : float
+        Of this call of ``fit``, from the beginning of its first epoch. In an ensemble, of each member.
+
+    Raises
+    ------
+    ValueError
+        If it is not a number > 0.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        _require(isinstance(seconds, Real) and seconds > 0, f"seconds must be a number > 0, got {seconds!r}.")
+        self.seconds = seconds
+
+    def _epoch_ends(self, tasks: FitTasks) -> bool:
+        return time.perf_counter() - tasks.begun >= self.seconds
+
+
+class StopAtTarget(EpochCallback):
+    """Stop a fit at the end of the first epoch whose score, or loss, is good enough.
+
+    Parameters
+    ----------
+    target : float
+        A score stops the fit if it is at least this, a loss if it is at most this.
+    of : {'validation_score', 'validation_loss', 'loss'}, default='validation_score'
+        The entry of ``history_``. Those of validation need ``early_stopping=True`` or an ``eval_set``.
+
+    Raises
+    ------
+    ValueError
+        For another name; in ``fit``, if there are no validation rows.
+    """
+
+    def __init__(self, target: float, of: str = "validation_score") -> None:
+        names = ("validation_score", "validation_loss", "loss")
+        _require(of in names, f"of must be one of {list(names)}, got {of!r}.")
+        self.target = target
+        self.of = of
+
+    def _epoch_ends(self, tasks: FitTasks) -> bool:
+        entry = tasks.entry()
+        _require(self.of in entry, f"StopAtTarget of {self.of!r} needs early_stopping=True or an eval_set.")
+        value = float(entry[self.of])
+        return value >= self.target if self.of == "validation_score" else value <= self.target
+
+
+class NotebookProgress(EpochCallback):
+    """Show a progress bar in a notebook: one line, which all fits of the callback overwrite, such as those of a search.
+
+    For a single fit ``verbose=2`` does the same. It needs IPython. The fits of other processes (``n_jobs``) are not shown.
+
+    Raises
+    ------
+    ImportError
+        In ``fit``, without IPython.
+    """
+
+    def __init__(self) -> None:
+        self._show = NotebookLine()
+        self._progress: Progress | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        NotebookProgress.__init__(self)
+
+    def _epoch_ends(self, tasks: FitTasks) -> bool:
+        if tasks.n_epochs == 1:
+            done = tasks.entry()["epoch"] - 1
+            tasks.progress = Progress(BAR, done + tasks.max_epochs, done=done, show=self._show)
+        self._progress = tasks.progress
+        tasks.progress.epoch(tasks.entry())
+        return False
+
+    def _fit_ends(self, estimator: Any) -> None:
+        if self._progress is not None:
+            self._progress.close()

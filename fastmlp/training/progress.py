@@ -1,4 +1,4 @@
-"""Progress of a training run on ``sys.stdout``: a line per epoch, or a bar.
+"""Progress of a training run on ``sys.stdout``: a line per epoch, or a bar, which a notebook shows in an output of its own.
 
 Each line is flushed, since a pipe would otherwise hold lines back until the run is over.
 """
@@ -8,13 +8,36 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 #: Least ``verbose`` for a bar.
 BAR = 2
-# Characters of the bar, and the least time between two drawings of it, in seconds.
+# Characters of the bar, of a short one for narrow terminals, and the least time between two drawings of it, in seconds.
 _WIDTH = 24
+_SHORT_WIDTH = 10
 _PAUSE = 0.1
+
+
+def in_notebook() -> bool:
+    """Whether this is the kernel of a notebook. IPython is not imported for it: a kernel has done so."""
+    get_ipython = getattr(sys.modules.get("IPython"), "get_ipython", None)
+    return get_ipython is not None and getattr(get_ipython(), "kernel", None) is not None
+
+
+class NotebookLine:
+    """A line of a notebook's output: a call shows a text there, instead of the last one. It needs IPython."""
+
+    def __init__(self) -> None:
+        self._handle: Any = None
+
+    def __call__(self, text: str) -> None:
+        if self._handle is None:
+            from IPython.display import display
+
+            self._handle = display({"text/plain": text}, raw=True, display_id=True)  # type: ignore[no-untyped-call]
+        else:
+            self._handle.update({"text/plain": text}, raw=True)
 
 
 class Progress:
@@ -23,7 +46,8 @@ class Progress:
     Parameters
     ----------
     verbose : int
-        1: a line per epoch. 2 and more: a bar if ``sys.stdout`` is a terminal, else lines. (0 needs no Progress.)
+        1: a line per epoch. 2 and more: a bar if this is a notebook or ``sys.stdout`` is a terminal, else lines. (0 needs no
+        Progress.)
     n_epochs : int
         Most epochs of the run. The time left is estimated from it, at the mean time of the epochs so far.
     name : str, default=''
@@ -31,17 +55,23 @@ class Progress:
         other.
     done : int, default=0
         Epochs that were done earlier, by the run that this one resumes.
+    show : callable (text), default=None
+        Shows a bar instead of the last one. None: a ``NotebookLine`` in a notebook, else a terminal's line.
     """
 
-    def __init__(self, verbose: int, n_epochs: int, name: str = "", done: int = 0) -> None:
+    def __init__(
+        self, verbose: int, n_epochs: int, name: str = "", done: int = 0, show: Callable[[str], None] | None = None
+    ) -> None:
         self._n_epochs = n_epochs
         self._prefix = f"{name}: " if name else ""
-        self._bar = verbose >= BAR and not name and getattr(sys.stdout, "isatty", bool)()
+        wants_bar = verbose >= BAR and not name
+        self._show = NotebookLine() if show is None and wants_bar and in_notebook() else show
+        self._bar = wants_bar and (self._show is not None or getattr(sys.stdout, "isatty", bool)())
         self._begun = time.perf_counter()
         self._done = self._done_before = done
         self._drawn_at = -float("inf")
         self._drawn = 0  # characters of the bar on the terminal's last line
-        self._text = ""
+        self._text = ""  # a bar that was not drawn yet
 
     def epoch(self, entry: dict[str, Any]) -> None:
         """An epoch has ended; ``entry`` is its entry in ``history_``."""
@@ -57,9 +87,7 @@ class Progress:
             speed = f"{entry['rows'] / entry['time']:,.0f} rows/s"
             self._write(f"{self._prefix}Iteration {self._done}, loss = {entry['loss']:.8f}{score}, {times}, {speed}\n")
             return
-        filled = _WIDTH * self._done // self._n_epochs
-        bar = "#" * filled + "-" * (_WIDTH - filled)
-        self._text = f"[{bar}] {self._done}/{self._n_epochs}, loss = {entry['loss']:.6f}{score}, {times}"
+        self._text = self._fitting_bar(entry, f", loss = {entry['loss']:.6f}{score}", duration(elapsed), times)
         if now - self._drawn_at >= _PAUSE:
             self._draw(now)
 
@@ -72,9 +100,39 @@ class Progress:
         """The run has ended, for whatever reason."""
         self._end_bar()
 
+    def _fitting_bar(self, entry: dict[str, Any], numbers: str, elapsed: str, times: str) -> str:
+        """The longest of several forms of the bar that fits on the line; the time left is in each of them.
+
+        A line as wide as the terminal would wrap, and a carriage return would not reach its beginning.
+        """
+        count = f"{self._done}/{self._n_epochs}"
+        short = f", loss {entry['loss']:.4g}"
+        if "validation_score" in entry:
+            short += f", score {entry['validation_score']:.4f}"
+        short_times = times.replace("at most ", "")
+        left = short_times.removeprefix(elapsed)
+        forms = [
+            f"{self._bar_of(_WIDTH)} {count}{numbers}, {times}",
+            f"{self._bar_of(_SHORT_WIDTH)} {count}{numbers}, {times}",
+            f"{self._bar_of(_SHORT_WIDTH)} {count}{short}, {short_times}",
+            f"{count}{short}{left or ', ' + elapsed}",
+            f"{count}{left or ', ' + elapsed}",
+        ]
+        if self._show is not None:
+            return forms[0]
+        most = shutil.get_terminal_size().columns - 1
+        return next((form for form in forms if len(form) <= most), forms[-1][:most])
+
+    def _bar_of(self, width: int) -> str:
+        filled = width * self._done // self._n_epochs
+        return f"[{'#' * filled}{'-' * (width - filled)}]"
+
     def _draw(self, now: float) -> None:
-        # A line as wide as the terminal would wrap, and a carriage return would not reach its beginning.
-        text = self._text[: shutil.get_terminal_size().columns - 1]
+        text = self._text
+        if self._show is not None:
+            self._show(text)
+            self._drawn_at, self._text = now, ""
+            return
         self._write("\r" + text.ljust(self._drawn))
         self._drawn, self._drawn_at, self._text = len(text), now, ""
 

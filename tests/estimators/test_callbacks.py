@@ -499,10 +499,11 @@ def test_passed_on_callback_does_not_belong_on_a_member():
 # --- what is written about them --------------------------------------------------------------------------------
 
 
-def test_page_runs(capsys):
+def test_page_runs(capsys, tmp_path, monkeypatch):
     """docs/callbacks.md's Python from the top, in one session."""
     pytest.importorskip("rich", reason='rich is missing: pip install "fastmlp[test]"')
     page = (Path(__file__).parents[2] / "docs" / "callbacks.md").read_text()
+    monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
     session: dict = {}
     for block in blocks:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 import re
 import sys
 from types import SimpleNamespace
@@ -10,8 +11,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from helpers import classification, regression
+from sklearn.model_selection import GridSearchCV
 
-from fastmlp import MLPClassifier, MLPEnsembleClassifier, MLPRegressor
+from fastmlp import MLPClassifier, MLPEnsembleClassifier, MLPRegressor, NotebookProgress
 from fastmlp.training import progress
 from fastmlp.training.progress import Progress, duration
 
@@ -233,7 +235,76 @@ def test_bar_is_no_wider_than_the_terminal(clock, monkeypatch):
         clock.now += 60
         told.epoch(ENTRY)
     told.close()
-    assert [len(part) for part in terminal.getvalue().rstrip("\n").split("\r")] == [0, 39, 39]
+    assert all(len(part) <= 39 for part in terminal.getvalue().rstrip("\n").split("\r"))
+
+
+@pytest.mark.parametrize("columns", [20, 40, 60, 80, 100, 120])
+def test_bar_has_the_time_left_whatever_the_width(columns, clock, monkeypatch):
+    """Numbers get shorter, then are left out, before the time left is cut off."""
+    terminal = Terminal(monkeypatch, columns=columns)
+    told = Progress(2, 2000)
+    for _ in range(123):
+        clock.now += 6.1
+        told.epoch({**ENTRY, "validation_score": 0.987654})
+    told.close()
+    line = terminal.lines()[0]
+    assert len(line) < columns
+    assert line.endswith("3 h 10 min left"[: columns - 1 - len("123/2000, ")])
+    assert ("[" in line) == (columns >= 80)
+    assert ("score" in line) == (columns >= 60)
+    assert ("at most" in line) == (columns >= 120)
+
+
+@pytest.fixture
+def notebook(monkeypatch):
+    """The outputs of a notebook's cell, as a kernel's IPython shows them."""
+    shown: list[list[str]] = []
+
+    class Handle:
+        def __init__(self, texts):
+            self.texts = texts
+
+        def update(self, data, raw):
+            assert raw
+            self.texts.append(data["text/plain"])
+
+    def display(data, raw, display_id):
+        assert raw
+        assert display_id
+        shown.append([data["text/plain"]])
+        return Handle(shown[-1])
+
+    ipython = SimpleNamespace(get_ipython=lambda: SimpleNamespace(kernel=object()))
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
+    monkeypatch.setitem(sys.modules, "IPython.display", SimpleNamespace(display=display))
+    return shown
+
+
+def test_bar_in_a_notebook_is_one_output(notebook, capsys, monkeypatch):
+    """verbose=2 overwrites its output; verbose=1 prints lines as elsewhere."""
+    monkeypatch.setattr(progress, "_PAUSE", 0)
+    X, y = classification(3)
+    model = MLPClassifier(**SMALL, verbose=2).fit(X, y)
+    assert capsys.readouterr().out == ""
+    (texts,) = notebook
+    assert len(texts) == model.n_iter_
+    assert texts[-1].startswith(f"[{'#' * 24}] 4/4, loss = {model.loss_:.6f}")
+    MLPClassifier(**SMALL, verbose=1).fit(X, y)
+    assert len(capsys.readouterr().out.splitlines()) == 4
+    assert len(notebook) == 1
+
+
+def test_callback_for_notebooks_is_one_output_for_all_fits(notebook, capsys):
+    """A search shows one line, not one for each of its fits."""
+    X, y = classification(3)
+    callback = NotebookProgress()
+    model = MLPClassifier(**SMALL).set_callbacks(callback)
+    GridSearchCV(model, {"alpha": [0.1, 1.0]}, cv=2).fit(X, y)
+    (texts,) = notebook
+    assert texts[-1].startswith(f"[{'#' * 24}] 4/4")
+    assert len(texts) >= 5
+    pickle.loads(pickle.dumps(callback))
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize(
