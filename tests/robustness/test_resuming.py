@@ -224,6 +224,21 @@ def test_of_a_warm_start_with_weights_and_an_eval_set(tmp_path):
     assert_same(resumed.fit(X, y, resume=True, **arguments), expected)
 
 
+@pytest.mark.parametrize("away", [False, True])
+def test_of_numpys_global_generator(away, tmp_path):
+    """With random_state=None the fit's own draws are repeated, whatever was drawn since; the global generator is left alone."""
+    X, y = data()
+    np.random.seed(3)
+    expected = make("early stopping", random_state=None, dropout=0.2).fit(X, y)
+    np.random.seed(3)
+    model = make("early stopping", random_state=None, dropout=0.2).set_callbacks(At(2, True)).fit(X, y)
+    np.random.seed(4)
+    before = np.random.get_state()[1].copy()
+    resumed = (in_file(model, tmp_path) if away else model.set_callbacks()).fit(X, y, resume=True)
+    assert_same(resumed, expected)
+    np.testing.assert_array_equal(np.random.get_state()[1], before)
+
+
 def test_what_cannot_be_resumed():
     X, y = data()
     with pytest.raises(ValueError, match="not fitted yet"):
