@@ -643,7 +643,7 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
         """Score and loss of a network on rows that are not trained on; the loss is without penalty and smoothing."""
         weight = rows.sample_weight
         probe: BaseMLP | None = None
-        if self.validation_metric is not None:
+        if self.validation_metric is not None and len(getattr(self, "classes_", "..")) > 1:
             probe = copy.copy(self)
             probe.__dict__.pop("feature_names_in_", None)  # the rows have been checked, and have no names any more
             metric = check_scoring(probe, scoring=self.validation_metric)

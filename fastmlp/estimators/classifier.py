@@ -25,6 +25,7 @@ from fastmlp.estimators._sklearn import (
     _check_partial_fit_first_call,
     _fit_context,
     available_if,
+    warn,
 )
 from fastmlp.estimators.base import BaseMLP, has_partial_fit
 from fastmlp.estimators.transfer import atomic
@@ -158,7 +159,8 @@ callable, default='constant'
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        Class labels; the columns' indices in multi-label.
+        Class labels; the columns' indices in multi-label. If y has one class only, ``fit`` warns, and that class is predicted,
+        with probability 1.
     coefs_, intercepts_ : list of ndarray
         Weights (fan_in, fan_out) and biases (fan_out,) of each layer: views of ``network_.parameters``. Code that
         computes a network from them must know ``activation``. With batch normalisation or residual layers they are not
@@ -297,22 +299,24 @@ callable, default='constant'
 
     def _learn_target(self, y: Any, incremental: bool) -> None:
         if not hasattr(self, "classes_") or not (self.warm_start or incremental):
-            self._learn_classes(y)
+            self._learn_classes(y, incremental)
         else:
             check_labels(unique_labels(y), self.classes_, all_of_them=self.warm_start)
         check_form(y, self._target_type)
         if y.ndim == 2:
             self.n_outputs_ = y.shape[1]
         else:
-            self.n_outputs_ = 1 if len(self.classes_) == 2 else len(self.classes_)
+            self.n_outputs_ = 1 if len(self.classes_) <= 2 else len(self.classes_)
 
-    def _learn_classes(self, y: Any) -> None:
+    def _learn_classes(self, y: Any, incremental: bool) -> None:
         """Learn the classes from ``y``, or from the ``classes`` of partial_fit."""
         classes, target_type = classes_of(y)
-        if len(classes) < 2:
+        if len(classes) < 2 and incremental:
             raise ValueError(
                 f"A classifier needs at least 2 classes; y contains only one class, {classes.tolist()[0]!r}."
             )
+        if len(classes) < 2:
+            warn(f"y contains only one class, {classes.tolist()[0]!r}: the model predicts it for every row.")
         self.classes_ = classes
         self._target_type = target_type
         self._sparse_target = bool(issparse(y))
@@ -336,7 +340,7 @@ callable, default='constant'
         if y.ndim == 2:
             target = y.toarray() if issparse(y) else y
         elif self.n_outputs_ == 1:
-            target = y == self.classes_[1]
+            target = y != self.classes_[0]  # also of a single class
         else:
             target = np.searchsorted(self.classes_, y)
         return target
@@ -391,7 +395,7 @@ callable, default='constant'
         """
         check_indices("y", y)
         if _check_partial_fit_first_call(self, classes):
-            self._learn_classes(y if type_of_target(y).startswith("multilabel") else classes)
+            self._learn_classes(y if type_of_target(y).startswith("multilabel") else classes, incremental=True)
         self._fit_one_epoch(X, y, sample_weight)
         return self
 
@@ -414,6 +418,8 @@ callable, default='constant'
         if self._target_type.startswith("multilabel"):
             indicator = (output > 0.5).astype(int)
             labels = csr_matrix(indicator) if self._sparse_target else indicator
+        elif len(self.classes_) == 1:
+            labels = np.repeat(self.classes_, len(output))
         elif self.n_outputs_ == 1:
             labels = self.classes_[(output[:, 0] > 0.5).astype(np.intp)]
         else:
@@ -438,6 +444,8 @@ callable, default='constant'
         """A column for each class, also for two classes, which have one output."""
         if self.n_outputs_ > 1:
             return output
+        if len(self.classes_) == 1:
+            return np.ones((len(output), 1), dtype=output.dtype)
         both = np.empty((len(output), 2), dtype=output.dtype)
         np.subtract(1, output[:, 0], out=both[:, 0])
         both[:, 1] = output[:, 0]

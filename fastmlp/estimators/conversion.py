@@ -177,7 +177,7 @@ def from_sklearn(estimator: Any) -> Any:
         For another estimator.
     NotFittedError
     ValueError
-        For a classifier of one class, and for invalid parameters.
+        For invalid parameters.
 
     Examples
     --------
@@ -204,8 +204,6 @@ def _take_over(cls: Any, theirs: Any) -> Any:
         **{name: copy.deepcopy(value) for name, value in theirs.get_params(deep=False).items() if name in names}
     )
     estimator._validate_params()
-    if is_classifier(theirs) and len(theirs.classes_) < 2:
-        raise ValueError(f"A classifier needs at least 2 classes; this one has only {theirs.classes_.tolist()}.")
     sizes = [theirs.coefs_[0].shape[0], *(W.shape[1] for W in theirs.coefs_)]
     dtype = theirs.coefs_[0].dtype
     parameters = _join([*theirs.coefs_, *theirs.intercepts_], dtype)

@@ -583,7 +583,7 @@ def _build_input(estimator: Any, fields: Fields, tensors: Tensors, prefix: str) 
         estimator.classes_ = _build_classes(target.take("classes"), tensors, f"{prefix}classes")
         target.end()
         if (estimator._target_type == "binary") != (
-            len(estimator.classes_) == 2
+            len(estimator.classes_) <= 2
         ) and estimator._target_type != _TARGET_TYPES[2]:
             raise FileFormatError(
                 f"target.type is {estimator._target_type}, but there are {len(estimator.classes_)} classes"
@@ -598,7 +598,7 @@ def _build_classes(labels: Any, tensors: Tensors, name: str) -> np.ndarray:
         classes[:] = labels
     else:
         classes = _read_classes(tensors, name)
-    if len(classes) < 2 or not (classes[:-1] < classes[1:]).all():
+    if not len(classes) or not (classes[:-1] < classes[1:]).all():
         raise FileFormatError("target.classes must be different labels in rising order")
     return classes
 

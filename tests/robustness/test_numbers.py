@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
 import warnings
@@ -13,8 +14,9 @@ from helpers import SANITIZED, classification, counts, regression, tolerance, va
 from scipy import sparse
 from sklearn import neural_network as sklearn_mlp
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.multioutput import ClassifierChain, MultiOutputClassifier
 
-from fastmlp import MLPClassifier, MLPEnsembleClassifier, MLPRegressor, core, reference
+from fastmlp import MLPClassifier, MLPEnsembleClassifier, MLPRegressor, core, from_sklearn, load, reference
 from fastmlp.core._testing import Kernels
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -310,14 +312,41 @@ def test_one_row_trains():
     assert np.isfinite(MLPClassifier(**SMALL).partial_fit(X[:1], Y[:1], classes=[0, 1, 2]).predict_proba(X)).all()
 
 
-@pytest.mark.parametrize("settings", [{}, {"solver": "lbfgs"}], ids=str)
-def test_one_class_is_refused(settings):
-    """By either kind of solver; the class is named."""
-    fitted = MLPClassifier(**SMALL, **settings).fit(X, Y)
-    before = state(fitted)
-    with pytest.raises(ValueError, match="only one class, 'yes'"):
-        fitted.fit(X, np.full(len(X), "yes"))
-    assert_same_state(fitted, before)
+ONE_CLASS = [np.zeros(len(X), int), np.ones(len(X)), np.full(len(X), "yes"), np.full(len(X), True)]
+
+
+@pytest.mark.parametrize("y", ONE_CLASS, ids=lambda y: str(y[0]))
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"solver": "lbfgs"},
+        {"early_stopping": True, "validation_metric": "neg_log_loss"},
+        {"class_weight": "balanced", "dtype": "float32"},
+    ],
+    ids=str,
+)
+def test_one_class_is_predicted_with_certainty(settings, y, tmp_path):
+    """With a warning that names it, as scikit-learn's forests do; also after a file, a pickle, and from scikit-learn's network."""
+    fitted = MLPClassifier(**SMALL, **settings)
+    with pytest.warns(UserWarning, match=f"only one class, {y.tolist()[0]!r}"):
+        fitted.fit(X, y)
+    fitted.save(tmp_path / "model")
+    for model in (fitted, load(tmp_path / "model"), pickle.loads(pickle.dumps(fitted))):
+        assert np.array_equal(model.predict(X), y)
+        assert np.array_equal(model.predict_proba(X), np.ones((len(X), 1)))
+        assert np.array_equal(model.predict_log_proba(X), np.zeros((len(X), 1)))
+    assert np.array_equal(fitted.to_sklearn().predict(X), y)
+    theirs = sklearn_mlp.MLPClassifier((3,), max_iter=2).fit(X, y)
+    assert np.array_equal(from_sklearn(theirs).predict(X), theirs.predict(X))
+
+
+@pytest.mark.filterwarnings("ignore:y contains only one class")
+def test_one_class_within_other_estimators():
+    both = np.column_stack([np.asarray(Y) == Y[0], np.zeros(len(X), bool)]).astype(int)
+    for outer in (MultiOutputClassifier, ClassifierChain):
+        assert not outer(MLPClassifier(**SMALL)).fit(X, both).predict(X)[:, 1].any()
+    assert np.array_equal(MLPEnsembleClassifier(MLPClassifier(**SMALL), 2).fit(X, both[:, 1]).predict(X), both[:, 1])
 
 
 @pytest.mark.parametrize(("Estimator", "y", "message"), [
