@@ -247,6 +247,11 @@ typedef struct fm_kernels {
     void (*forward_unpacked)(const fm_layer *layer, void *scratch, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t rows,
                              ptrdiff_t stride);
 
+    /* forward_csr_unpacked: forward_csr of rows first_row <= r < first_row + rows, panels p0 <= p < p1 of out (in y);
+     * W and b row-major without gaps. numerics: the same bits as forward_csr */
+    void (*forward_csr_unpacked)(const fm_layer *layer, const fm_rows *X, ptrdiff_t first_row, ptrdiff_t p0,
+                                 ptrdiff_t p1, ptrdiff_t rows, ptrdiff_t stride);
+
     /* ---- Loss */
 
     /* loss_gradient: dz[r] = weight dJ/dz of row r, in place of z; value[r] = the row's loss, unweighted

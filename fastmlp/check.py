@@ -240,7 +240,10 @@ def check_forward_csr(K: Kernels, shape: Shape, draws: np.random.RandomState) ->
     augmented, Wb = np.hstack([x, np.ones((B, 1))]), np.vstack([W, b])
     error = product_error(K, y, np.maximum(augmented @ Wb.astype(np.float64), 0), augmented, Wb)
     same = exactly(y, K.forward(x, W, b, "relu")[0])  # skipping zeros does not change the bits
-    return Outcome(max(error, same), 1.0, "n eps")
+    unpacked = exactly(
+        K.forward_csr_unpacked(X, 1, B, W, b, "relu"), K.forward_csr(X, np.arange(1, B + 1), W, b, "relu")
+    )
+    return Outcome(max(error, same, unpacked), 1.0, "n eps")
 
 
 def check_gradient_csr(K: Kernels, shape: Shape, draws: np.random.RandomState) -> Outcome:

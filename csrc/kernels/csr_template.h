@@ -16,22 +16,25 @@ static void KIND(gather_csr)(real *P, const fm_rows *X, const ptrdiff_t *order, 
     }
 }
 
-/* gemm_csr: z[r] = b (NULL: 0) + x[r] W for two neighbouring panels, W's w_stride apart, or for one if n_panels = 1. */
+/* gemm_csr: z[r] = b (NULL: 0) + x[r] W for two neighbouring panels, or for one if n_panels = 1.
+ * W's rows are w_row apart, its panels w_stride. partial: one panel of `width` columns, the others are not read. */
 FM_INLINE void KIND(gemm_csr_of)(real *z, const real *W, const real *b, const fm_rows *X, const ptrdiff_t *order,
-                                 ptrdiff_t first, ptrdiff_t rows, ptrdiff_t stride, ptrdiff_t w_stride,
-                                 const int n_panels) {
+                                 ptrdiff_t first, ptrdiff_t rows, ptrdiff_t stride, ptrdiff_t w_row, ptrdiff_t w_stride,
+                                 ptrdiff_t width, const int n_panels, const int partial) {
     const INDEX *indptr = X->indptr, *indices = X->indices;
     const DATA *data = X->data;
+    const ptrdiff_t low = min_of(width, V), columns[2] = {low, width - low}; /* of each vector, if partial */
     for (ptrdiff_t r = 0; r < rows; r++) {
         const ptrdiff_t row = order ? order[r] : first + r;
         vec sum[4];
         for (int j = 0; j < 2 * n_panels; j++)
-            sum[j] = b ? v_load(b + j * V) : v_set(0);
+            sum[j] = !b ? v_set(0) : partial ? v_load_n(b + j * V, columns[j]) : v_load(b + j * V);
         for (INDEX i = indptr[row]; i < indptr[row + 1]; i++) {
             const vec x = v_set((real)data[i]);
-            const real *w = W + indices[i] * NR;
+            const real *w = W + indices[i] * w_row;
             for (int j = 0; j < 2 * n_panels; j++)
-                sum[j] = v_fma(x, v_load(w + j / 2 * w_stride + j % 2 * V), sum[j]);
+                sum[j] = v_fma(x, partial ? v_load_n(w + j * V, columns[j]) : v_load(w + j / 2 * w_stride + j % 2 * V),
+                               sum[j]);
         }
         for (int j = 0; j < 2 * n_panels; j++)
             v_store(z + j / 2 * stride + r * NR + j % 2 * V, sum[j]);
@@ -40,9 +43,19 @@ FM_INLINE void KIND(gemm_csr_of)(real *z, const real *W, const real *b, const fm
 static void KIND(gemm_csr)(real *z, const real *W, const real *b, const fm_rows *X, const ptrdiff_t *order,
                            ptrdiff_t first, ptrdiff_t rows, ptrdiff_t stride, ptrdiff_t w_stride, int n_panels) {
     if (n_panels == 2)
-        KIND(gemm_csr_of)(z, W, b, X, order, first, rows, stride, w_stride, 2);
+        KIND(gemm_csr_of)(z, W, b, X, order, first, rows, stride, NR, w_stride, NR, 2, 0);
     else
-        KIND(gemm_csr_of)(z, W, b, X, order, first, rows, stride, w_stride, 1);
+        KIND(gemm_csr_of)(z, W, b, X, order, first, rows, stride, NR, w_stride, NR, 1, 0);
+}
+/* W and b row-major without gaps, from the panel's first column on. */
+static void KIND(gemm_csr_unpacked)(real *z, const real *W, const real *b, const fm_rows *X, ptrdiff_t first,
+                                    ptrdiff_t rows, ptrdiff_t stride, ptrdiff_t w_row, ptrdiff_t width, int n_panels) {
+    if (n_panels == 2)
+        KIND(gemm_csr_of)(z, W, b, X, NULL, first, rows, stride, w_row, NR, NR, 2, 0);
+    else if (width == NR)
+        KIND(gemm_csr_of)(z, W, b, X, NULL, first, rows, stride, w_row, NR, NR, 1, 0);
+    else
+        KIND(gemm_csr_of)(z, W, b, X, NULL, first, rows, stride, w_row, NR, width, 1, 1);
 }
 
 /* The row's first stored element whose column is c0 or more, by bisection. */

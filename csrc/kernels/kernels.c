@@ -147,6 +147,18 @@ static void forward_csr(const fm_layer *l, const fm_rows *X, const ptrdiff_t *or
     }
 }
 
+static void forward_csr_unpacked(const fm_layer *l, const fm_rows *X, ptrdiff_t first_row, ptrdiff_t p0, ptrdiff_t p1,
+                                 ptrdiff_t rows, ptrdiff_t stride) {
+    const real *b = gemm_bias(l);
+    for (ptrdiff_t p = p0, n; p < p1; p += n) {
+        n = p + 2 <= p1 && (p + 2) * NR <= l->fan_out ? 2 : 1; /* of two, both are full */
+        CSR_KIND(gemm_csr_unpacked, X)((real *)l->y + p * stride, (const real *)l->W + p * NR, b ? b + p * NR : NULL, X,
+                                       first_row, rows, stride, l->fan_out, min_of(NR, l->fan_out - p * NR), (int)n);
+        for (ptrdiff_t j = 0; j < n; j++)
+            activate(l, p + j, 0, rows, stride);
+    }
+}
+
 /* W is packed into panels a chunk at a time, just before its use: for few rows, cheaper than packing all of it. */
 static void forward_unpacked(const fm_layer *l, void *scratch, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t rows,
                              ptrdiff_t stride) {
@@ -515,6 +527,7 @@ const fm_kernels FM_PASTE(fm_kernels_, FM_ISA, _, FM_BITS) = {
     .scatter = scatter,
     .forward = forward,
     .forward_csr = forward_csr,
+    .forward_csr_unpacked = forward_csr_unpacked,
     .csr_to_csc = csr_to_csc,
     .gradient_csr = gradient_csr,
     .batch_norm_forward = batch_norm_forward,

@@ -151,6 +151,8 @@ cdef extern from "fastmlp.h" nogil:
         void (*fold_batch_norm)(void *scale, void *shift, const void *gamma, const void *b, const void *mean,
                                 const void *variance, Py_ssize_t n) noexcept nogil
         void (*forward_row)(const fm_layer *layer, void *y, const void *x) noexcept nogil
+        void (*forward_csr_unpacked)(const fm_layer *layer, const fm_rows *X, Py_ssize_t first_row, Py_ssize_t p0,
+                                     Py_ssize_t p1, Py_ssize_t rows, Py_ssize_t stride) noexcept nogil
         void (*forward_unpacked)(const fm_layer *layer, void *scratch, Py_ssize_t p0, Py_ssize_t p1, Py_ssize_t rows,
                                  Py_ssize_t stride) noexcept nogil
         Py_ssize_t scratch_size

@@ -1,7 +1,8 @@
 """Prediction: splits rows or columns over threads and calls the C kernels, from the flat parameters of a Plan.
 
-One row, or a few on one thread, are computed one by one. Up to FEW_ROWS, threads share out the columns of each layer
-and weights are packed where they are used. Beyond that all weights are packed first, and threads share out the rows.
+One dense row, or a few on one thread, are computed one by one. Up to FEW_ROWS, threads share out the columns of each
+layer. They pack weights where they use them; for sparse rows, they read the first layer's weights where they are. Beyond
+that all weights are packed first, and threads share out the rows.
 """
 
 import numpy
@@ -71,9 +72,10 @@ def forward(Plan plan not None, parameters, X, out=None, int n_threads=1, statis
         return out
     cdef Caller _caller = Caller() if n_threads > 1 else None  # until this call ends
     n_threads = usable_threads(n_threads)
-    if rows.n == 1 or (rows.n <= SINGLE_ROWS and n_threads == 1):
+    cdef bint sparse = rows.use_sparse and not plan.adds_input(0)
+    if not sparse and (rows.n == 1 or (rows.n <= SINGLE_ROWS and n_threads == 1)):
         forward_row_by_row(plan, weights, averages, rows, result)
-    elif rows.n < FEW_ROWS and not (rows.use_sparse and not plan.adds_input(0)):
+    elif rows.n < FEW_ROWS:
         forward_by_columns(plan, weights, averages, rows, result, n_threads)
     else:
         forward_by_rows(plan, weights, averages, rows, result, n_threads)
@@ -150,7 +152,8 @@ cdef void forward_columns_thread(Plan plan, fm_layer *layers, InputRows rows, ch
     """One thread's part of rows begin .. end: it gathers and scatters its rows of a chunk, and computes its panels of
     layers."""
     cdef Py_ssize_t first = begin, count, row, n, panels, O = plan.sizes[plan.n_layers], size = plan.k.element_size
-    cdef Py_ssize_t skip
+    cdef Py_ssize_t skip, p0, p1
+    cdef bint sparse = rows.use_sparse and not plan.adds_input(0)
     cdef char *out
     cdef int l
     while first < end:
@@ -158,12 +161,16 @@ cdef void forward_columns_thread(Plan plan, fm_layer *layers, InputRows rows, ch
         row = count * thread // n_threads
         n = count * (thread + 1) // n_threads - row
         skip = row * plan.k.panel * size
-        plan.k.gather(<char *> layers[0].x + skip, &rows.rows, NULL, first + row, n, stride)
-        fm_barrier_wait(barrier, n_threads)
+        if not sparse:
+            plan.k.gather(<char *> layers[0].x + skip, &rows.rows, NULL, first + row, n, stride)
+            fm_barrier_wait(barrier, n_threads)
         for l in range(plan.n_layers):
             panels = plan.padded(layers[l].fan_out) // plan.k.panel
-            plan.k.forward_unpacked(&layers[l], scratch, panels * thread // n_threads,
-                                    panels * (thread + 1) // n_threads, count, stride)
+            p0, p1 = panels * thread // n_threads, panels * (thread + 1) // n_threads
+            if l == 0 and sparse:
+                plan.k.forward_csr_unpacked(&layers[0], &rows.rows, first, p0, p1, count, stride)
+            else:
+                plan.k.forward_unpacked(&layers[l], scratch, p0, p1, count, stride)
             fm_barrier_wait(barrier, n_threads)
         out = result + (first + row) * O * size
         plan.k.scatter(out, <char *> layers[plan.n_layers - 1].y + skip, n, O, stride)

@@ -328,6 +328,18 @@ cdef class Kernels:
         stop()
         return Y.check("forward_csr").get()
 
+    def forward_csr_unpacked(self, X, Py_ssize_t first, Py_ssize_t rows, W, b, str activation="identity"):
+        """y of the first layer for `rows` rows of canonical CSR X, from row-major W, in two shares of the panels."""
+        cdef Layer layer = Layer(self, numpy.zeros((rows, X.shape[1])), W, b, activation, packed=False)
+        cdef InputRows source = InputRows(X, X.shape[1])
+        cdef Panels Y = layer.y
+        layer.c.x = NULL
+        start()
+        self.k.forward_csr_unpacked(&layer.c, &source.rows, first, 0, Y.panels // 2, Y.rows, Y.stride)
+        self.k.forward_csr_unpacked(&layer.c, &source.rows, first, Y.panels // 2, Y.panels, Y.rows, Y.stride)
+        stop()
+        return Y.check("forward_csr_unpacked").get()
+
     def gradient_csr(self, X, order, dz):
         """X[order]^T dz for canonical CSR X: columns sorted in two shares, rows in two micro-batches, as in
         training."""

@@ -153,3 +153,17 @@ def test_prediction_does_not_depend_on_how_many_rows(sizes, n_threads):
     many = net.forward(X, n_threads=n_threads)
     for n in (1, 2, 4, 5, 127, 128, 129, 300, 1023, 1024):
         np.testing.assert_array_equal(net.forward(X[:n], n_threads=n_threads), many[:n])
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 3])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("sizes", [(900, 3), (900, 33, 2), (900, 70, 129, 11)], ids=str)
+def test_sparse_prediction_does_not_depend_on_how_many_rows(sizes, dtype, n_threads):
+    """Few rows read the weights where they are, many rows read packed ones, and dense rows multiply zeros too."""
+    network = Network(sizes, dtype=dtype, random_state=0)
+    draws = np.random.RandomState(1)
+    X = np.where(draws.uniform(size=(1100, 900)) < 0.02, draws.standard_normal((1100, 900)), 0).astype(dtype)
+    every = network.forward(csr_array(X), n_threads=n_threads)
+    np.testing.assert_array_equal(every, network.forward(X))
+    for n in (1, 2, 7, 300):
+        np.testing.assert_array_equal(network.forward(csr_array(X[5 : 5 + n]), n_threads=n_threads), every[5 : 5 + n])
