@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.sparse import issparse
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import check_scoring
 from sklearn.utils import check_random_state
@@ -431,7 +432,7 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
 
     def _network_target(self, network: Network, loss: str, y: Any) -> np.ndarray:
         """y as the core reads it."""
-        encoded = self._encode(y)
+        encoded = self._encode(y.astype(network.dtype) if issparse(y) else y)
         check_range("y", encoded, network.dtype)
         return network.check_targets(encoded, loss, y.shape[0])
 
@@ -741,18 +742,26 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
 
     def _forward(self, X: Any) -> np.ndarray:
         """The network's output (n_samples, n_outputs)."""
+        return self._run_network(self._fitted_network(), X)
+
+    def _fitted_network(self) -> Network:
+        """``network_``, with the arrays that a user has put in place of its own."""
         if not hasattr(self, "network_"):
             check_is_fitted(self)  # called for its error only: it takes longer than a small network
         self.network_.adopt()
-        return self._run_network(self.network_, X)
+        return self.network_
 
     def _run_network(self, network: Network, X: Any) -> np.ndarray:
         """The output of ``network``, which has the inputs of the fitted one."""
+        X, n_threads = self._rows_and_threads(network, X)
+        return network.forward(X, n_threads=n_threads)
+
+    def _rows_and_threads(self, network: Network, X: Any) -> tuple[Any, int]:
+        """X, checked, and the number of threads that pay for its prediction."""
         X = check_input(self, X)
         if X.dtype != network.dtype:
             check_range("X", X, network.dtype)
-        n_threads = choose_threads(self.n_jobs, forward_flops(network.layer_sizes, X.shape[0]))
-        return network.forward(X, n_threads=n_threads)
+        return X, choose_threads(self.n_jobs, forward_flops(network.layer_sizes, X.shape[0]))
 
     def get_feature_names_out(self, input_features: ArrayLike | None = None, layer: int = -1) -> np.ndarray:
         """Names of the columns of ``transform``: the class's name in small letters and the unit's number.

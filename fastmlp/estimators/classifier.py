@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.sparse import csr_matrix, issparse
+from scipy.sparse import csr_matrix, issparse, vstack
 from sklearn.utils.multiclass import type_of_target, unique_labels
 
 from fastmlp.estimators._sklearn import (
@@ -38,6 +38,11 @@ from fastmlp.estimators.validation import (
     classes_of,
 )
 from fastmlp.network.network import Network
+
+# ``predict`` holds this many outputs at a time, some 16 MB in float32, but no fewer than those of _FEWEST_ROWS rows: the core packs the weights
+# for each piece.
+_PIECE = 2**22
+_FEWEST_ROWS = 1024
 
 
 class MLPClassifier(ClassifierMixin, BaseMLP):
@@ -410,14 +415,34 @@ callable, default='constant'
         -------
         ndarray of shape (n_samples,) or, in multi-label, (n_samples, n_outputs)
         """
-        return self._labels(self._forward(X))
+        network = self._fitted_network()
+        rows, n_threads = self._rows_and_threads(network, X)
+        n_rows, n_outputs = rows.shape[0], network.layer_sizes[-1]
+        step = max(_FEWEST_ROWS, _PIECE // n_outputs)
+        if n_rows <= step:
+            return self._labels(network.forward(rows, n_threads=n_threads))
+        output = np.empty((step, n_outputs), dtype=network.dtype)
+        pieces = (
+            self._labels(network.forward(rows[first : first + step], output[: n_rows - first], n_threads))
+            for first in range(0, n_rows, step)
+        )
+        if self._sparse_target:
+            stacked: np.ndarray = vstack(list(pieces), format="csr")
+            return stacked
+        labels, first = np.empty(0), 0
+        for piece in pieces:
+            if first == 0:
+                labels = np.empty((n_rows, *piece.shape[1:]), dtype=piece.dtype)
+            labels[first : first + len(piece)] = piece
+            first += len(piece)
+        return labels
 
     def _labels(self, output: np.ndarray) -> np.ndarray:
         """The most probable classes, from the network's output (n_samples, n_outputs)."""
         labels: np.ndarray
         if self._target_type.startswith("multilabel"):
-            indicator = (output > 0.5).astype(int)
-            labels = csr_matrix(indicator) if self._sparse_target else indicator
+            indicator = output > 0.5
+            labels = (csr_matrix(indicator) if self._sparse_target else indicator).astype(int)
         elif len(self.classes_) == 1:
             labels = np.repeat(self.classes_, len(output))
         elif self.n_outputs_ == 1:

@@ -53,7 +53,7 @@ def check_rows(estimator: BaseEstimator, X: Any, y: Any, reset: bool = True) -> 
             accept_sparse="csr",
             multi_output=True,
             y_numeric=not is_classifier(estimator),
-            dtype=FLOATS,
+            dtype=_element_types(estimator, X),
             reset=reset,
         )
         _refuse_dates("X", X)
@@ -101,7 +101,7 @@ def check_input(estimator: BaseEstimator, X: Any) -> Any:
         return X
     check_indices("X", X)
     with _explain_columns(X):
-        rows = validate_data(estimator, X, accept_sparse="csr", dtype=FLOATS, reset=False)
+        rows = validate_data(estimator, X, accept_sparse="csr", dtype=_element_types(estimator, X), reset=False)
         _refuse_dates("X", X)
     return _readable(rows)
 
@@ -127,6 +127,16 @@ def check_indices(argument: str, matrix: Any) -> None:
     for name, indices, limit in limits:
         if indices.size and not 0 <= indices.min() <= indices.max() < limit:
             raise ValueError(f"Input {argument} is a corrupt sparse matrix: {name} must lie in [0, {limit}).")
+
+
+def _element_types(estimator: BaseEstimator, X: Any) -> tuple[type, ...]:
+    """Element types that X may keep, after the one that it is converted to: float32 if the network has it and that is exact."""
+    dtype = getattr(X, "dtype", None)
+    asked = getattr(estimator, "dtype", "auto")
+    if asked == "auto" and hasattr(estimator, "network_"):
+        asked = estimator.network_.dtype.name
+    exact = isinstance(dtype, np.dtype) and np.can_cast(dtype, np.float32)
+    return FLOATS[::-1] if exact and asked == "float32" else FLOATS
 
 
 def _refuse_dates(argument: str, values: Any, also: str = "") -> None:

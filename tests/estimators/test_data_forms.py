@@ -620,3 +620,35 @@ def test_duplicates_in_a_sparse_row_add_up():
     np.testing.assert_array_equal(model.predict_proba(halves), expected.predict_proba(X))
     np.testing.assert_array_equal(model.network_.forward(halves[:3]), model.network_.forward(X[:3]))
     assert halves.nnz == 2 * X.nnz
+
+
+@pytest.mark.parametrize("form", [np.asarray, sparse.csr_matrix])
+@pytest.mark.parametrize("target", ["labels", "indicator", "sparse"])
+def test_labels_predicted_in_pieces_are_those_of_the_whole(target, form, monkeypatch):
+    """Rows beyond a piece, and a last piece of one row."""
+    monkeypatch.setattr("fastmlp.estimators.classifier._PIECE", 1)
+    X = form(np.random.RandomState(0).randn(2049, 6) * (np.random.RandomState(1).rand(2049, 6) < 0.1))
+    number = np.arange(2049) % 5
+    indicator = np.eye(5, dtype=int)[number]
+    y = {"labels": np.array(list("abcde"))[number], "indicator": indicator, "sparse": sparse.csr_matrix(indicator)}[
+        target
+    ]
+    model = MLPClassifier((7,), max_iter=2, random_state=0).fit(X, y)
+    found, probability = model.predict(X), model.predict_proba(X)
+    if target == "labels":
+        assert np.array_equal(found, model.classes_[probability.argmax(axis=1)])
+    else:
+        assert (found.format if target == "sparse" else type(found)) == ("csr" if target == "sparse" else np.ndarray)
+        dense = found.toarray() if target == "sparse" else found
+        assert np.array_equal(dense, probability > 0.5)
+        assert found.dtype == np.dtype(int)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "bool", "float16", "int16"])
+def test_small_numbers_in_float32_are_exact(dtype):
+    """Converted straight to float32: the bits of float64 rows."""
+    X = np.random.RandomState(0).randint(0, 2, (90, 6)).astype(dtype)
+    settings = {"max_iter": 3, "random_state": 0, "dtype": "float32"}
+    ours, wide = (MLPClassifier((7,), **settings).fit(rows, np.arange(90) % 3) for rows in (X, X.astype(float)))
+    assert np.array_equal(ours.network_.parameters, wide.network_.parameters)
+    assert np.array_equal(ours.predict_proba(X), wide.predict_proba(X.astype(float)))
