@@ -308,7 +308,7 @@ def test_file_is_what_the_documentation_says(tmp_path):
     estimator.save(tmp_path / "model.safetensors")
     tensors = safetensors.numpy.load_file(tmp_path / "model.safetensors")
     for name in ("coefs", "intercepts"):
-        for layer, array in enumerate(getattr(estimator, f"{name}_")):
+        for layer, array in enumerate(getattr(estimator.network_, name)):
             assert same(tensors[f"{name}.{layer}"], np.array(array))
     for name in ("scales", "means", "variances"):
         assert same(tensors[f"{name}.1"], np.array(getattr(estimator.network_, name)[1]))
