@@ -1,7 +1,7 @@
 """Prediction: splits rows or columns over threads and calls the C kernels, from the flat parameters of a Plan.
 
 One dense row, or a few on one thread, are computed one by one. Up to FEW_ROWS, threads share out the columns of each
-layer. They pack weights where they use them; for sparse rows, they read the first layer's weights where they are. Beyond
+layer. They pack weights where they use them; for sparse rows, read the first layer's weights where they are. Beyond
 that all weights are packed first, and threads share out the rows.
 """
 
