@@ -64,7 +64,7 @@ elif kind.startswith("sparse"):
     call = (lambda: model.predict(X)) if kind == "sparse predict" else (lambda: model.fit(X, Y))
 else:
     small = MLPClassifier((4,), **constants).fit(np.zeros((9, 2000), "f"), np.arange(9) % 3)
-    bytes_ = draws.integers(0, 2, (12000, 2000)).astype(kind)
+    bytes_ = draws.integers(0, 2, (12000, 2000), dtype=np.uint8).astype(kind)
     call = lambda: small.fit(bytes_, np.arange(12000) % 3).predict(bytes_)
 before = peak()
 call()
