@@ -306,7 +306,7 @@ callable, default='constant'
         if not hasattr(self, "classes_") or not (self.warm_start or incremental):
             self._learn_classes(y, incremental)
         else:
-            check_labels(unique_labels(y), self.classes_, all_of_them=self.warm_start)
+            check_labels(unique_labels(y), self.classes_, all_of_them=self.warm_start and not incremental)
         check_form(y, self._target_type)
         if y.ndim == 2:
             self.n_outputs_ = y.shape[1]

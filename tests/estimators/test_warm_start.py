@@ -481,3 +481,12 @@ def test_a_changed_metric_is_a_new_measure():
     assert estimator.n_iter_ == 3
     assert estimator.best_validation_score_ == max(estimator.validation_scores_[-3:]) < 0
     assert not np.array_equal(estimator.network_.parameters, start)
+
+
+def test_partial_fit_of_a_row_that_lacks_a_class():
+    """warm_start is about ``fit``: a batch of ``partial_fit`` need not have all classes."""
+    X, y = np.eye(6), np.array([0, 1, 2, 0, 1, 2])
+    warm, cold = (MLPClassifier((3,), warm_start=warm, max_iter=2, random_state=0).fit(X, y) for warm in (True, False))
+    assert np.array_equal(warm.partial_fit(X[:1], y[:1]).coefs_[0], cold.partial_fit(X[:1], y[:1]).coefs_[0])
+    with pytest.raises(ValueError, match="same classes as in the previous call"):
+        warm.fit(X[:2], y[:2])
