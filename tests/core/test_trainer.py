@@ -130,7 +130,6 @@ def test_epoch_resumes_from_stored_state(rng):
 def test_unknown_hyperparameter_is_an_error():
     trainer = core.Trainer(core.Plan((4, 3), (), "softmax", "float64"), "log_loss", "adam", 10, 1)
     X, y = np.zeros((10, 4)), np.zeros(10, np.intp)
-    assert set(core.HYPERPARAMETERS) == set(CONSTANTS)
     with pytest.raises(TypeError, match="unexpected keyword arguments: beta_3"):
         trainer.epoch(X, y, None, None, np.zeros(1), 0, beta_2=0.5, beta_3=0.5)
 

@@ -218,6 +218,12 @@ def test_cases_name_every_parameter():
     assert ours - theirs - {"loss"} - covered == {"dtype", "n_jobs", "rho", "validation_metric"}
 
 
+def test_hyperparameters_have_one_default():
+    assert reference.Hyper._field_defaults == core.HYPERPARAMETERS
+    for estimator in (MLPClassifier(), MLPRegressor()):
+        assert {name: getattr(estimator, name) for name in core.HYPERPARAMETERS} == core.HYPERPARAMETERS
+
+
 @pytest.mark.parametrize("name", ["dropout", "noise", "mask", "mixup", "everything"])
 def test_draws_follow_random_state(name):
     """The same seed, the same bits; another one, others; and partial_fit, which draws anew in each call, is not the same mask twice."""
