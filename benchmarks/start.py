@@ -1,7 +1,7 @@
 """What passes before anything is computed: python -m benchmarks.start
 
 Milliseconds from the call of ``fit`` to its first step, by the form of X and y, beside one pass over y; and the import of
-``fastmlp.network.network`` beside NumPy's, each in a process of its own. In turns; medians.
+``fastmlp.network`` beside NumPy's, each in a process of its own. In turns; medians.
 """
 
 from __future__ import annotations
@@ -87,13 +87,13 @@ def main() -> None:
     core.Trainer = Started
     medians = in_turns({name: lambda call=call: milliseconds(call) for name, call in fits().items()}, TURNS)
     imports = in_turns(
-        {name: lambda name=name: import_milliseconds(name) for name in ("numpy", "fastmlp.network.network")}, IMPORTS
+        {name: lambda name=name: import_milliseconds(name) for name in ("numpy", "fastmlp.network")}, IMPORTS
     )
     print(f"| before the first step, {ROWS:,} rows by {FEATURES} | ms |\n| --- | ---: |")
     for name, median in medians.items():
         print(f"| {name} | {median:.2f} |")
     print(
-        f"\nimport of fastmlp.network.network / of numpy: {imports['fastmlp.network.network'] / imports['numpy']:.2f}"
+        f"\nimport of fastmlp.network / of numpy: {imports['fastmlp.network'] / imports['numpy']:.2f}"
     )
 
 

@@ -1,7 +1,7 @@
 """fastmlp: multilayer perceptrons on CPUs, behind scikit-learn's interface.
 
-Names are imported when they are first asked for (PEP 562), so that ``import fastmlp.network.network`` brings in neither
-scikit-learn nor SciPy. This file refuses to hold anything else.
+Names are imported when they are first asked for (PEP 562), so that ``import fastmlp.network`` brings in neither
+scikit-learn nor SciPy.
 """
 
 from __future__ import annotations
