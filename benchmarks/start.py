@@ -92,9 +92,7 @@ def main() -> None:
     print(f"| before the first step, {ROWS:,} rows by {FEATURES} | ms |\n| --- | ---: |")
     for name, median in medians.items():
         print(f"| {name} | {median:.2f} |")
-    print(
-        f"\nimport of fastmlp.network / of numpy: {imports['fastmlp.network'] / imports['numpy']:.2f}"
-    )
+    print(f"\nimport of fastmlp.network / of numpy: {imports['fastmlp.network'] / imports['numpy']:.2f}")
 
 
 if __name__ == "__main__":
