@@ -9,8 +9,11 @@ import pytest
 from helpers import classification
 
 from fastmlp import CSVLogger, MLPClassifier, MLPEnsembleClassifier, StopAtTarget, TimeLimit
+from fastmlp.estimators.callbacks import HAS_CALLBACKS
 
 pytestmark = pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
+if not HAS_CALLBACKS:
+    pytest.skip("callbacks need scikit-learn 1.9", allow_module_level=True)
 
 SMALL = {"hidden_layer_sizes": (9,), "random_state": 0, "max_iter": 8, "tol": 0.0}
 

@@ -169,7 +169,7 @@ def test_bad_loss_and_its_targets():
     with pytest.raises(ValueError, match="y must be >= 0 for loss='poisson'"):
         MLPRegressor("poisson", **SMALL).fit(X, -counts()[1])
     with pytest.raises(TypeError, match="y must be numbers"):
-        MLPRegressor(**SMALL).fit(X, REAL.astype(str) + "a")
+        MLPRegressor(**SMALL).fit(X, np.char.add(REAL.astype(str), "a"))
     with pytest.raises(TypeError, match="y must be dense"):
         MLPRegressor(**SMALL).fit(X, sparse.csr_matrix(np.stack([REAL, REAL], axis=1)))
 
