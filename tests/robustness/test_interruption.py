@@ -44,14 +44,19 @@ KINDS = {
 }
 
 
+# Their last event is the line of "with" again, where Python looks for no signal: the next instruction calls __exit__.
+BLOCKS = ("with AtomicUpdate(", "with _blas_lock:")
+
+
 def raise_at(line: int, error: type[BaseException], work) -> int:
     """Do the work, and raise the error before the line of this number that runs in the package; returns how many lines ran."""
     seen = 0
 
     def trace_lines(frame, event, argument):
         nonlocal seen
-        # A block's last event is its "with" again, where no signal is looked for: the next instruction calls __exit__.
-        if event == "line" and "with AtomicUpdate(" not in linecache.getline(frame.f_code.co_filename, frame.f_lineno):
+        if event == "line" and not linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip().startswith(
+            BLOCKS
+        ):
             seen += 1
             if seen == line:
                 raise error
