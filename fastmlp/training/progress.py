@@ -35,7 +35,7 @@ class NotebookLine:
         if self._handle is None:
             from IPython.display import display
 
-            self._handle = display({"text/plain": text}, raw=True, display_id=True)  # type: ignore[no-untyped-call]
+            self._handle = display({"text/plain": text}, raw=True, display_id=True)
         else:
             self._handle.update({"text/plain": text}, raw=True)
 
