@@ -10,6 +10,7 @@ import argparse
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,6 +41,12 @@ def rows(n: int, n_features: int, n_outputs: int = 0, dtype: Any = np.float64) -
     if n_outputs:
         return X, rng.standard_normal((n, n_outputs)).astype(dtype)
     return X, np.arange(n) % 2
+
+
+def frame_rows() -> tuple[pd.DataFrame, np.ndarray]:
+    """500 rows of 20 named columns, and two classes."""
+    X, y = rows(500, 20)
+    return pd.DataFrame(X, columns=[f"x{i}" for i in range(X.shape[1])]), y
 
 
 def documents(n: int = 2000, n_words: int = 20_000) -> tuple[Any, np.ndarray]:
@@ -122,11 +129,11 @@ def cases() -> Iterator[Case]:
     yield Case("TF-IDF as it comes: predict", predict(documents, None))
     yield Case("TF-IDF as it comes: predict of 5 rows", predict(documents, 5))
     for broken in ("unsorted", "duplicate"):
-        data = lambda broken=broken: sparse_rows(5000, 20_000, broken=broken)  # noqa: E731
+        data = partial(sparse_rows, 5000, 20_000, broken=broken)
         yield Case(f"CSR with one {broken} row: fit, an epoch", fit(data, **one_epoch))
         yield Case(f"CSR with one {broken} row: predict", predict(data, None))
     for n in (1, 10, 200, 1000):
-        data = lambda n=n: sparse_rows(max(n, 500), 100_000)  # noqa: E731
+        data = partial(sparse_rows, max(n, 500), 100_000)
         yield Case(f"sparse rows of 100,000 columns: predict of {n:,}", predict(data, n))
     yield Case("sparse rows of 100,000 columns: partial_fit of 5", partial_fit(lambda: sparse_rows(5, 100_000)))
     yield Case("sparse rows of 20,000 columns: partial_fit of 5", partial_fit(lambda: sparse_rows(5, 20_000)))
@@ -137,7 +144,7 @@ def cases() -> Iterator[Case]:
     yield Case("sparse rows of 2,000 columns: lbfgs", fit(lambda: sparse_rows(500, 2000), solver="lbfgs", max_iter=20))
     for size in (2000, 1000):
         for n in (1, 10, 200):
-            data = lambda n=n: rows(n, 50)  # noqa: E731
+            data = partial(rows, n, 50)
             layers = {"hidden_layer_sizes": (size, size), "batch_size": n}
             yield Case(f"layers of {size}: partial_fit of {n}", partial_fit(data, **layers))
     yield Case(
@@ -153,10 +160,9 @@ def cases() -> Iterator[Case]:
     yield Case("5,000 outputs: fit of 500 rows", fit(lambda: rows(500, 20, 5000), "MLPRegressor", **one_epoch))
     yield Case("5,000 outputs: predict", predict(lambda: rows(500, 20, 5000), None, "MLPRegressor"))
     for n in (512, 1000, 5000):
-        data = lambda n=n: rows(n, 500)  # noqa: E731
+        data = partial(rows, n, 500)
         yield Case(f"500-2,000-2,000: predict of {n:,}", predict(data, n, hidden_layer_sizes=(2000, 2000)))
-    frame = lambda: (pd.DataFrame(rows(500, 20)[0], columns=[f"x{i}" for i in range(20)]), np.arange(500) % 2)  # noqa: E731
-    yield Case("a DataFrame of one row: predict", predict(frame, 1))
+    yield Case("a DataFrame of one row: predict", predict(frame_rows, 1))
     yield Case("one row: predict", predict(lambda: rows(500, 20), 1))
     yield Case("one row: predict_proba", predict(lambda: rows(500, 20), 1, method="predict_proba"))
 
