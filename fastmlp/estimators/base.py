@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.sparse import issparse
+from sklearn.base import is_classifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import check_scoring
 from sklearn.utils import check_random_state
@@ -45,6 +46,7 @@ from fastmlp.estimators.validation import (
     one_validation_set,
     split_off,
     tell_labels,
+    warn_if_target_unscaled,
     warn_if_unscaled,
 )
 from fastmlp.network.network import Network
@@ -370,6 +372,8 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
         if eval_set is not None:
             validation = self._check_eval_set(network, loss, eval_set, sample_weight_eval)
             warn_if_unscaled(X, rows, validation.X)
+            if not is_classifier(self):
+                warn_if_target_unscaled(data.y, rows, validation.target)
         if self.solver == "lbfgs":
             return self._prepare_lbfgs(network, loss, data, rng, name)
         run = self._prepare_stochastic(network, loss, data, y, rng, validation, continues, incremental, position, name)
@@ -698,9 +702,11 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
         """Warn if early stopping had no score to go by."""
         scores = record.validation_scores[len(record.validation_scores) - record.n_epochs :]
         if scores and not np.isfinite(scores).any():
+            metric = "R^2" if self.validation_metric is None else f"validation_metric={self.validation_metric!r}"
+            lack = "lack a class, or be too few" if is_classifier(self) else "be too few"
             warn(
-                f"validation_metric={self.validation_metric!r} gave no finite score in any epoch: early stopping did nothing, and "
-                "the parameters are those of the last epoch. The validation rows may lack a class, or be too few."
+                f"{metric} gave no finite score in any epoch: early stopping did nothing, and the parameters are those of the last "
+                f"epoch. The validation rows may {lack}."
             )
 
     def _warn_of_end(self, record: Record) -> None:

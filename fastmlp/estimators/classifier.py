@@ -316,12 +316,9 @@ callable, default='constant'
     def _learn_classes(self, y: Any, incremental: bool) -> None:
         """Learn the classes from ``y``, or from the ``classes`` of partial_fit."""
         classes, target_type = classes_of(y)
-        if len(classes) < 2 and incremental:
-            raise ValueError(
-                f"A classifier needs at least 2 classes; y contains only one class, {classes.tolist()[0]!r}."
-            )
         if len(classes) < 2:
-            warn(f"y contains only one class, {classes.tolist()[0]!r}: the model predicts it for every row.")
+            source = "classes" if incremental else "y"
+            warn(f"{source} contains only one class, {classes.tolist()[0]!r}: the model predicts it for every row.")
         self.classes_ = classes
         self._target_type = target_type
         self._sparse_target = bool(issparse(y))

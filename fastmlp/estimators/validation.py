@@ -347,35 +347,53 @@ def one_validation_set(eval_set: Any, X_val: Any, y_val: Any) -> Any:
 def warn_if_unscaled(X: Any, rows: np.ndarray | None, X_val: Any) -> None:
     """Warn if the columns of the rows to score on lie far outside of those to train on: the two were not transformed alike.
 
-    rows: those of X that are trained on, None for all. A few rows of each are compared: the mean with the training rows' range, and the standard deviations; of sparse rows the sizes of
-    the stored elements.
+    rows: those of X that are trained on, None for all.
+    """
+    if found := _far_outside(X, rows, X_val, "X"):
+        warn(
+            f"The rows to score on lie far outside of those to train on: {found}. A Pipeline transforms X, but hands eval_set on as it "
+            "is. Take Pipeline(..., transform_input=['X_val']) with X_val and y_val instead, or transform eval_set first."
+        )
+
+
+def warn_if_target_unscaled(y: np.ndarray, rows: np.ndarray | None, y_val: np.ndarray) -> None:
+    """The same of a regressor's targets, (n, n_outputs) each."""
+    if found := _far_outside(y, rows, y_val, "y"):
+        warn(
+            f"The targets to score on lie far outside of those to train on: {found}. A TransformedTargetRegressor transforms y, but "
+            "hands eval_set on as it is: transform its y first, with the same transformer."
+        )
+
+
+def _far_outside(X: Any, rows: np.ndarray | None, X_val: Any, argument: str) -> str:
+    """Which column of X_val lies far outside of ``rows`` of X, with its mean and standard deviation; '' if none does.
+
+    A few rows of each are compared: the mean with the training rows' range, and the standard deviations; of sparse rows the sizes
+    of the stored elements.
     """
     train, held_out = _some_rows(X, rows), _some_rows(X_val, None)
     if issparse(train) or issparse(held_out):
         here, there = (_stored_size(part) for part in (train, held_out))
         if not here or not there or 1 / _FAR_SCALE <= there / here <= _FAR_SCALE:
-            return
-        found = f"the elements that are not 0 have a root mean square of {there:.3g} there and of {here:.3g} in X"
-    else:
-        mean, mean_there = (part.mean(axis=0, dtype=np.float64) for part in (train, held_out))
-        spread, spread_there = (part.std(axis=0, dtype=np.float64) for part in (train, held_out))
-        varies = spread > 0
-        beyond = np.maximum(mean_there - train.max(axis=0), train.min(axis=0) - mean_there) > 0
-        few = len(held_out) < _FEW_ROWS  # one row may be an outlier
-        far = varies & beyond & (np.abs(mean_there - mean) > (10 if few else 2) * spread)
-        ratio = spread_there[varies] / spread[varies]
-        other_scale = not few and np.mean((ratio > _FAR_SCALE) | (ratio < 1 / _FAR_SCALE)) >= 0.5 and spread_there.any()
-        if not far.any() and not other_scale:
-            return
-        distance = np.abs(mean_there - mean) / np.where(varies, spread, np.inf)
-        i = int(np.argmax(np.where(far, distance, 0) if far.any() else distance))
-        found = (
-            f"column {i} has mean {mean_there[i]:.3g} and standard deviation {spread_there[i]:.3g} there, "
-            f"{mean[i]:.3g} and {spread[i]:.3g} in X"
+            return ""
+        return (
+            f"the elements that are not 0 have a root mean square of {there:.3g} there and of {here:.3g} in {argument}"
         )
-    warn(
-        f"The rows to score on lie far outside of those to train on: {found}. A Pipeline transforms X, but hands eval_set on as it is. "
-        "Take Pipeline(..., transform_input=['X_val']) with X_val and y_val instead, or transform eval_set first."
+    mean, mean_there = (part.mean(axis=0, dtype=np.float64) for part in (train, held_out))
+    spread, spread_there = (part.std(axis=0, dtype=np.float64) for part in (train, held_out))
+    varies = spread > 0
+    beyond = np.maximum(mean_there - train.max(axis=0), train.min(axis=0) - mean_there) > 0
+    few = len(held_out) < _FEW_ROWS  # one row may be an outlier
+    far = varies & beyond & (np.abs(mean_there - mean) > (10 if few else 2) * spread)
+    ratio = spread_there[varies] / spread[varies]
+    other_scale = not few and np.mean((ratio > _FAR_SCALE) | (ratio < 1 / _FAR_SCALE)) >= 0.5 and spread_there.any()
+    if not far.any() and not other_scale:
+        return ""
+    distance = np.abs(mean_there - mean) / np.where(varies, spread, np.inf)
+    i = int(np.argmax(np.where(far, distance, 0) if far.any() else distance))
+    return (
+        f"column {i} has mean {mean_there[i]:.3g} and standard deviation {spread_there[i]:.3g} there, "
+        f"{mean[i]:.3g} and {spread[i]:.3g} in {argument}"
     )
 
 
@@ -434,14 +452,28 @@ def _give_each_class_a_row(labels: np.ndarray, train: np.ndarray, test: np.ndarr
 
 
 def tell_labels(metric: Any, classes: np.ndarray) -> Any:
-    """The scorer, told the classes if it scores probabilities and takes labels: it cannot infer a class that its rows lack."""
+    """The scorer, told what it cannot infer: the classes that its rows lack, and which class is the positive one.
+
+    A metric of probabilities is told the classes if it takes labels. A metric of two classes takes 1 to be the positive one;
+    where there is no class 1, it is the second, as for ``decision_function`` in scikit-learn.
+    """
     function = getattr(metric, "_score_func", None)
-    if function is None or getattr(metric, "_response_method", "predict") == "predict":
+    if function is None:
         return metric
-    if "labels" not in inspect.signature(function).parameters:
-        return metric
+    parameters = inspect.signature(function).parameters
+    arguments: dict[str, Any] = {}
+    if "labels" in parameters and getattr(metric, "_response_method", "predict") != "predict":
+        arguments["labels"] = classes
+    takes_one = "pos_label" in parameters and parameters["pos_label"].default == 1
+    if (
+        takes_one
+        and len(classes) == 2
+        and 1 not in classes.tolist()
+        and metric._kwargs.get("average", "binary") == "binary"
+    ):
+        arguments["pos_label"] = classes[1]
     told = copy.copy(metric)
-    told._kwargs = {"labels": classes, **metric._kwargs}
+    told._kwargs = {**arguments, **metric._kwargs}
     return told
 
 

@@ -9,9 +9,10 @@ import pytest
 from helpers import classification, multilabel, regression, tolerance, varied
 from scipy.sparse import random as sparse_random
 from sklearn.base import clone
+from sklearn.compose import TransformedTargetRegressor
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import get_scorer, log_loss, make_scorer
+from sklearn.metrics import fbeta_score, get_scorer, log_loss, make_scorer
 from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MaxAbsScaler, StandardScaler
@@ -282,9 +283,44 @@ def test_metrics_are_told_the_classes(rng):
     assert model.best_validation_score_ == -log_loss(y_val, model.predict_proba(X_val), labels=model.classes_)
 
 
+@pytest.mark.parametrize("labels", [["no", "yes"], [2, 4], [-1.0, 0.0]], ids=str)
+@pytest.mark.parametrize("metric", ["f1", "precision", "average_precision", make_scorer(fbeta_score, beta=2)], ids=str)
+def test_the_second_class_is_positive_where_there_is_no_class_1(metric, labels):
+    X, y = classification(2)
+    settings = {"early_stopping": True, "validation_metric": metric, "max_iter": 5, "random_state": 0}
+    named = MLPClassifier(**settings).fit(X, np.array(labels)[y])
+    numbered = MLPClassifier(**settings).fit(X, y)
+    assert named.validation_scores_ == numbered.validation_scores_
+
+
+def test_metrics_of_other_averages_are_left_alone():
+    X, y = classification(2)
+    settings = {"early_stopping": True, "max_iter": 5, "random_state": 0}
+    for metric in ("f1_macro", make_scorer(fbeta_score, beta=2, pos_label="no")):
+        model = MLPClassifier(validation_metric=metric, **settings).fit(X, np.array(["no", "yes"])[y])
+        assert max(model.validation_scores_) > 0
+
+
+def test_targets_to_score_on_that_were_not_transformed(rng):
+    """TransformedTargetRegressor transforms y and hands eval_set on."""
+    X, y = regression()
+    y, settings = 180_000 + 40_000 * y, {"early_stopping": True, "max_iter": 5, "random_state": 0}
+    model = TransformedTargetRegressor(MLPRegressor(**settings), transformer=StandardScaler())
+    with pytest.warns(
+        UserWarning, match=r"targets to score on lie far outside .* mean 1.*e\+05 .*transform its y first"
+    ):
+        model.fit(X, y, eval_set=(X[:50], y[:50]))
+    scaled = StandardScaler().fit_transform(y.reshape(-1, 1)).ravel()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        MLPRegressor(**settings).fit(X, scaled, eval_set=(X[:50], scaled[:50]))
+        MLPRegressor(**settings).fit(X, scaled, eval_set=(X[:50], np.full(50, scaled.mean())))
+
+
 def test_no_score_in_any_epoch_is_told(rng):
     X, y = regression()
-    with pytest.warns(UserWarning, match="no finite score in any epoch"):
+    with pytest.warns(UserWarning, match=r"R\^2 gave no finite score in any epoch.* rows may be too few"):
         MLPRegressor(early_stopping=True, max_iter=3, random_state=0).fit(X, y, eval_set=(X[:1], y[:1]))
     X, y = classification(2)
     model = MLPClassifier(early_stopping=True, validation_metric="roc_auc", max_iter=3, random_state=0)

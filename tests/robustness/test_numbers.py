@@ -341,6 +341,16 @@ def test_one_class_is_predicted_with_certainty(settings, y, tmp_path):
     assert np.array_equal(from_sklearn(theirs).predict(X), theirs.predict(X))
 
 
+def test_one_class_in_partial_fit():
+    """MultiOutputClassifier hands each column's classes on."""
+    model = MLPClassifier(**SMALL)
+    with pytest.warns(UserWarning, match="classes contains only one class, 'u'"):
+        model.partial_fit(X, ["u"] * len(X), classes=["u"])
+    assert np.array_equal(model.partial_fit(X[:1], ["u"]).predict_proba(X), np.ones((len(X), 1)))
+    with pytest.raises(ValueError, match="classes not in `self.classes_`"):
+        model.partial_fit(X[:1], ["v"])
+
+
 @pytest.mark.filterwarnings("ignore:y contains only one class")
 def test_one_class_within_other_estimators():
     both = np.column_stack([np.asarray(Y) == Y[0], np.zeros(len(X), bool)]).astype(int)
