@@ -347,7 +347,7 @@ def test_one_class_in_partial_fit():
     with pytest.warns(UserWarning, match="classes contains only one class, 'u'"):
         model.partial_fit(X, ["u"] * len(X), classes=["u"])
     assert np.array_equal(model.partial_fit(X[:1], ["u"]).predict_proba(X), np.ones((len(X), 1)))
-    with pytest.raises(ValueError, match="classes not in `self.classes_`"):
+    with pytest.raises(ValueError, match=r"classes not in `self.classes_`"):
         model.partial_fit(X[:1], ["v"])
 
 
