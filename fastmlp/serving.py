@@ -34,20 +34,22 @@ _MOST_LOSS = 1e-3
 
 
 def fold_scaler(model: Any) -> Any:
-    """The same model with the scalers folded into the first layer: it takes the columns as they are, unscaled.
+    """The same model with the scalers folded into its layers: it takes the columns, and predicts the target, on their own scales.
 
     Parameters
     ----------
     model : Pipeline or TransformedTargetRegressor
         Fitted. A pipeline ends with an estimator or ensemble of fastmlp, or with a TransformedTargetRegressor around one; before it
-        stand any of StandardScaler, MinMaxScaler, RobustScaler and MaxAbsScaler, with any parameters but ``clip=True``. Of a
-        TransformedTargetRegressor the regressor is folded.
+        stand any of StandardScaler, MinMaxScaler, RobustScaler and MaxAbsScaler, with any parameters but ``clip=True``. They become
+        part of the first layer. Such a transformer of a TransformedTargetRegressor becomes part of the output layer.
 
     Returns
     -------
     MLPClassifier, MLPRegressor, MLPEnsembleClassifier, MLPEnsembleRegressor, Pipeline or TransformedTargetRegressor
         A copy of the last step, which shares nothing with ``model``. Its predictions agree to rounding, and its feature names are
-        those of the first scaler that was folded. Other steps before the scalers (an imputer, say) stay, in a Pipeline.
+        those of the first scaler that was folded. Other steps before the scalers (an imputer, say) stay, in a Pipeline. So does
+        a TransformedTargetRegressor whose transformer is not one of these scalers, whose y had shape (n, 1), or whose
+        network's output is not linear (``loss='poisson'``).
         Further training works on unscaled columns, with an empty optimizer state.
 
     Raises
@@ -77,13 +79,14 @@ def fold_scaler(model: Any) -> Any:
     """
     check_is_fitted(model)
     if isinstance(model, TransformedTargetRegressor):
+        inner = model.regressor_
         folded = copy.copy(model)
-        folded.regressor_ = fold_scaler(model.regressor_)
+        folded.regressor_ = fold_scaler(inner) if isinstance(inner, Pipeline) else copy.deepcopy(inner)
         names = getattr(folded.regressor_, "feature_names_in_", None)
         vars(folded).pop("feature_names_in_", None)
         if names is not None:
             folded.feature_names_in_ = names
-        return folded
+        return _without_target_scaler(folded)
     if not isinstance(model, Pipeline):
         raise TypeError(f"fold_scaler takes a fitted Pipeline, got {type(model).__name__}.")
     steps = [(name, step) for name, step in model.steps[:-1] if step is not None and step != "passthrough"]
@@ -97,7 +100,7 @@ def fold_scaler(model: Any) -> Any:
             f"Only {', '.join(scaler.__name__ for scaler in _SCALERS)} can be folded; before the last step stands {before}."
         )
     name, last = model.steps[-1]
-    folded = _folded(last, scalers)
+    folded = _without_target_scaler(_folded(last, scalers))
     if n_kept:
         return Pipeline([*copy.deepcopy(steps[:n_kept]), (name, folded)])
     return folded
@@ -122,10 +125,52 @@ def _folded(last: Any, scalers: list[Any]) -> Any:
             estimator.feature_names_in_ = names.copy()
     for estimator in members or [inner]:
         estimator.network_ = _fold_into(estimator.network_, factor, shift)
-        for name in ("_optimizer_state", "_position"):  # they are of other weights
-            vars(estimator).pop(name, None)
+        _forget_training(estimator)
     _warn_of_loss(members[0] if members else inner, factor, shift, names)
     return model
+
+
+def _without_target_scaler(model: Any) -> Any:
+    """The regressor within a TransformedTargetRegressor, its output layer on the target's own scale; where that is not linear, and
+    of any other model, the model itself."""
+    if not isinstance(model, TransformedTargetRegressor) or type(model.transformer_) not in _SCALERS:
+        return model
+    regressor = model.regressor_
+    inner = regressor[-1] if isinstance(regressor, Pipeline) else regressor
+    if not isinstance(inner, (BaseMLP, BaseMLPEnsemble)):
+        raise TypeError(f"The regressor must be an estimator of fastmlp, got {type(inner).__name__}.")
+    members = inner.estimators_ if isinstance(inner, BaseMLPEnsemble) else [inner]
+    clips = getattr(model.transformer_, "clip", False)
+    # y of shape (n, 1) is predicted in that shape, which a regressor alone does not
+    if (
+        clips
+        or members[0].network_.out_activation != "identity"
+        or (model._training_dim == 2 and inner.n_outputs_ == 1)
+    ):
+        return model
+    factor, shift = _scaling(model.transformer_)
+    for member in members:
+        network = member.network_ = member.network_.copy()
+        with np.errstate(over="ignore"):
+            network.coefs[-1][...] = network.coefs[-1] / factor
+            network.intercepts[-1][...] = (network.intercepts[-1] - shift) / factor
+        _check_finite(network)
+        _forget_training(member)
+    return regressor
+
+
+def _check_finite(network: Network) -> None:
+    """ValueError if folded weights are not finite."""
+    if not (all_finite(network.parameters) and all_finite(network.statistics)):
+        raise ValueError(
+            f"The folded weights are not finite in {network.dtype.name}: the scalers' numbers are too large."
+        )
+
+
+def _forget_training(estimator: BaseMLP) -> None:
+    """Delete the state of a run that other weights belong to."""
+    for name in ("_optimizer_state", "_position"):
+        vars(estimator).pop(name, None)
 
 
 def _scaling(scaler: Any) -> tuple[Any, Any]:
@@ -162,10 +207,7 @@ def _fold_into(network: Network, factor: np.ndarray, shift: np.ndarray) -> Netwo
             network.means[0][...] = network.means[0] - product
         else:
             network.intercepts[0][...] = network.intercepts[0] + product
-    if not (all_finite(network.parameters) and all_finite(network.statistics)):
-        raise ValueError(
-            f"The folded weights are not finite in {network.dtype.name}: the scalers' numbers are too large."
-        )
+    _check_finite(network)
     return network
 
 
@@ -231,7 +273,8 @@ class RowPredictor:
 
     def __init__(self, model: Any) -> None:
         if not isinstance(model, (BaseMLP, BaseMLPEnsemble)):
-            advice = "; fold_scaler gives the estimator of a pipeline" if isinstance(model, Pipeline) else ""
+            folds = isinstance(model, (Pipeline, TransformedTargetRegressor))
+            advice = f"; fold_scaler returns the estimator within a {type(model).__name__}" if folds else ""
             raise TypeError(f"RowPredictor takes an estimator of fastmlp, got {type(model).__name__}{advice}.")
         check_is_fitted(model)
         members = model.estimators_ if isinstance(model, BaseMLPEnsemble) else [model]

@@ -17,8 +17,9 @@ from sklearn.compose import TransformedTargetRegressor
 from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
 from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LinearRegression
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
+from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, PowerTransformer, RobustScaler, StandardScaler
 
 import fastmlp
 from fastmlp import (
@@ -91,23 +92,56 @@ def test_folded_scalers_change_no_prediction(scaler, batch_norm, dtype):
     "last",
     [
         MLPRegressor(**SMALL), MLPRegressor(**{**SMALL, "hidden_layer_sizes": ()}, batch_norm=True), MLPRegressor(**SMALL, residual=True),
-        MLPEnsembleRegressor(MLPRegressor(**SMALL), 2, random_state=0), TransformedTargetRegressor(MLPRegressor(**SMALL), transformer=StandardScaler()),
+        MLPEnsembleRegressor(MLPRegressor(**SMALL), 2, random_state=0), MLPRegressor("poisson", **SMALL),
     ],
     ids=lambda last: type(last).__name__,
 )  # fmt: skip
 def test_other_last_steps_are_folded(last):
-    """Regressors, ensembles and targets that are scaled, which stay so; a fold is a model like others: it saves."""
-    pipeline = make_pipeline(StandardScaler(), last).fit(FRAME, TARGET)
+    pipeline = make_pipeline(StandardScaler(), last).fit(FRAME, np.abs(TARGET))
     folded = fold_scaler(pipeline)
     assert type(folded) is type(last)
     assert_same(folded, pipeline, FRAME)
 
 
-def test_pipeline_inside_of_a_scaled_target():
-    model = TransformedTargetRegressor(
-        make_pipeline(MinMaxScaler(), MLPRegressor(**SMALL)), transformer=StandardScaler()
-    )
-    folded = fold_scaler(model.fit(FRAME, TARGET))
+def scale_target(regressor, transformer):
+    return TransformedTargetRegressor(regressor, transformer=transformer)
+
+
+@pytest.mark.parametrize(
+    "transformer", [StandardScaler(), RobustScaler(), MinMaxScaler((-1, 1)), StandardScaler(with_std=False)], ids=str
+)
+@pytest.mark.parametrize(
+    "y", [1e5 + 1e4 * TARGET, np.column_stack([1e5 + 1e4 * TARGET, 1e-3 * TARGET])], ids=["1", "2"]
+)
+def test_scalers_of_the_target_are_folded(transformer, y, tmp_path):
+    """Within a pipeline, around one, or alone: the regressor is left, which predicts single rows and is a file."""
+    network, ensemble = MLPRegressor(**SMALL), MLPEnsembleRegressor(MLPRegressor(**SMALL), 2, random_state=0)
+    for regressor in (network, ensemble):
+        for model in (
+            make_pipeline(StandardScaler(), scale_target(regressor, transformer)),
+            scale_target(make_pipeline(MinMaxScaler(), StandardScaler(), regressor), transformer),
+            scale_target(regressor, transformer),
+        ):
+            model.fit(FRAME, y)
+            before = model.predict(FRAME)
+            folded = fold_scaler(model)
+            assert type(folded) is type(regressor)
+            assert folded.feature_names_in_.tolist() == NAMES
+            assert_same(folded, model, FRAME)
+            assert np.array_equal(model.predict(FRAME), before)
+    row = RowPredictor(folded).predict(FRAME[:1])
+    np.testing.assert_allclose(row, before[0], rtol=1e-10)
+    folded.save(tmp_path / "model.safetensors")
+    assert np.array_equal(fastmlp.load(tmp_path / "model.safetensors").predict(FRAME), folded.predict(FRAME))
+
+
+@pytest.mark.parametrize(("regressor", "transformer", "y"), [
+    (MLPRegressor(**SMALL), PowerTransformer(), TARGET), (MLPRegressor(**SMALL), MinMaxScaler(clip=True), TARGET),
+    (MLPRegressor("poisson", **SMALL), MaxAbsScaler(), np.abs(TARGET)), (MLPRegressor(**SMALL), StandardScaler(), TARGET[:, None]),
+])  # fmt: skip
+def test_transformers_of_the_target_that_are_not_linear_stay(regressor, transformer, y):
+    model = scale_target(make_pipeline(StandardScaler(), regressor), transformer).fit(FRAME, y)
+    folded = fold_scaler(model)
     assert isinstance(folded.regressor_, MLPRegressor)
     assert folded.feature_names_in_.tolist() == NAMES
     assert_same(folded, model, FRAME)
@@ -161,6 +195,8 @@ def test_weights_that_overflow_are_refused():
 def test_other_models_are_refused():
     with pytest.raises(TypeError, match="MLPClassifier"):
         fold_scaler(MLPClassifier(**SMALL).fit(X, Y))
+    with pytest.raises(TypeError, match="LinearRegression"):
+        fold_scaler(scale_target(LinearRegression(), StandardScaler()).fit(X, TARGET))
     with pytest.raises(TypeError, match="RobustScaler"):
         fold_scaler(make_pipeline(StandardScaler(), RobustScaler()).fit(X))
     with pytest.raises(NotFittedError):
