@@ -167,7 +167,7 @@ def _check_finite(network: Network) -> None:
         )
 
 
-def _forget_training(estimator: BaseMLP) -> None:
+def _forget_training(estimator: Any) -> None:
     """Delete the state of a run that other weights belong to."""
     for name in ("_optimizer_state", "_position"):
         vars(estimator).pop(name, None)
