@@ -1,0 +1,60 @@
+from fastmlp.core._arrays cimport InputRows
+from fastmlp.core._csrc cimport fm_csc, fm_kernels, fm_layer, fm_profile, fm_rng
+from fastmlp.core._plan cimport Plan
+
+
+cdef enum ItemKind:
+    WEIGHTS, BIAS, SCALE
+
+
+cdef struct WorkItem:
+    # A piece of phase 2: rows i0 .. i0 + n of weight panel p or, with n = 0, panel p of a vector.
+    int layer
+    ItemKind kind
+    Py_ssize_t i0, n, p
+    Py_ssize_t cost                # of all items before this one, and half of its own
+
+
+cdef class Workspace:
+    cdef Plan plan
+    cdef const fm_kernels *k
+    cdef fm_layer *layers
+    cdef fm_rng rng
+    cdef int n_layers, n_state, n_threads
+    cdef double *rates             # of each layer: factor of its learning rate
+    cdef int first_learning        # gradients are not propagated below this layer
+    cdef int n_segments
+    cdef int *segment_ends         # last layer of each segment
+    cdef WorkItem *items
+    cdef Py_ssize_t n_items, total_cost
+    cdef Py_ssize_t micro_batch_rows, stride, scratch_bytes
+    cdef char *gradients           # of each item; NULL where each thread's scratch is enough
+    cdef double *squares           # of each item's columns: sums of squared gradients, where these are clipped
+    cdef double *penalties         # of each item's columns, over the epoch
+    cdef double *row_losses        # of a micro-batch
+    cdef char *scratch             # of each thread
+    cdef char *partners            # input rows that mixup mixes into those of the first layer
+    cdef fm_profile *profiles      # of each thread
+    cdef fm_csc *columns           # of each thread: a micro-batch's stored elements in the columns of its items
+    cdef list buffers
+    cdef bint finished             # the memory of weights and state is freed
+    cdef int check_size(self) except -1
+    cdef void *allocate(self, Py_ssize_t n_bytes) except NULL
+    cdef int free(self, void *memory) except -1
+    cdef int allocate_layers(self, dropout) except -1
+    cdef int allocate_norm(self, fm_layer *layer, Py_ssize_t n_bytes, bint learns) except -1
+    cdef int allocate_profiles(self) except -1
+    cdef int list_segments(self) except -1
+    cdef int list_items(self) except -1
+    cdef Py_ssize_t row_cost(self, Py_ssize_t columns) noexcept
+    cdef int add_items(self, int l, WorkItem *items) except -1
+    cdef int make_room_for_input(self, bint mixes) except -1
+    cdef int make_room_for_columns(self, InputRows rows, Py_ssize_t m, list kept) except -1
+    cdef int load(self, parameters, state, statistics) except -1
+    cdef int store(self, parameters, state, statistics) except -1
+    cdef int finish(self, parameters, state, statistics) except -1
+    cdef Py_ssize_t first_item(self, int thread, int n_threads) noexcept nogil
+    cdef Py_ssize_t item_columns(self, Py_ssize_t i) noexcept nogil
+    cdef Py_ssize_t count_columns(self) noexcept nogil
+    cdef int copy_penalties(self, array, bint into) except -1
+    cdef double sum_in_order(self, const double *numbers) noexcept nogil
