@@ -6,6 +6,7 @@ matplotlib is imported when something is plotted.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -52,6 +53,7 @@ def _fitted(estimator: Any) -> BaseMLP:
     return last
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class LossCurveDisplay:
     """The course of a fit: training loss over epochs, with validation loss, score and learning rate.
 
@@ -95,34 +97,13 @@ class LossCurveDisplay:
     >>> display.figure_.savefig("loss.png")  # doctest: +SKIP
     """
 
-    ax_: Any
-    figure_: Any
-    line_: Any
-    validation_line_: Any
-    score_line_: Any
-    rate_line_: Any
-    best_line_: Any
-    score_ax_: Any
-    rate_ax_: Any
-
-    def __init__(
-        self,
-        *,
-        epochs: ArrayLike,
-        loss: ArrayLike,
-        validation_loss: ArrayLike | None = None,
-        validation_score: ArrayLike | None = None,
-        learning_rate: ArrayLike | None = None,
-        best_epoch: int | None = None,
-        score_name: str = "Validation score",
-    ) -> None:
-        self.epochs = epochs
-        self.loss = loss
-        self.validation_loss = validation_loss
-        self.validation_score = validation_score
-        self.learning_rate = learning_rate
-        self.best_epoch = best_epoch
-        self.score_name = score_name
+    epochs: ArrayLike
+    loss: ArrayLike
+    validation_loss: ArrayLike | None = None
+    validation_score: ArrayLike | None = None
+    learning_rate: ArrayLike | None = None
+    best_epoch: int | None = None
+    score_name: str = "Validation score"
 
     @classmethod
     def from_estimator(cls, estimator: Any, *, ax: Any = None, **kwargs: Any) -> Self:
@@ -203,8 +184,12 @@ class LossCurveDisplay:
         self.figure_ = ax.figure
         kwargs = line_style(kwargs)
         (self.line_,) = ax.plot(self.epochs, self.loss, **{"label": "Training loss", "color": "C0", **kwargs})
-        self.validation_line_ = self.score_line_ = self.rate_line_ = self.best_line_ = None
-        self.score_ax_ = self.rate_ax_ = None
+        self.validation_line_: Any = None
+        self.score_line_: Any = None
+        self.rate_line_: Any = None
+        self.best_line_: Any = None
+        self.score_ax_: Any = None
+        self.rate_ax_: Any = None
         if self.validation_loss is not None:
             style = {"color": "C1", **kwargs, "label": "Validation loss"}
             (self.validation_line_,) = ax.plot(self.epochs, self.validation_loss, **style)
@@ -237,6 +222,7 @@ class LossCurveDisplay:
         return axes, line
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class WeightsDisplay:
     """The weights into a layer, as one heat map or as an image per unit.
 
@@ -272,23 +258,10 @@ class WeightsDisplay:
     >>> display.figure_.savefig("weights.png")  # doctest: +SKIP
     """
 
-    ax_: Any
-    figure_: Any
-    image_: Any
-    colorbar_: Any
-
-    def __init__(
-        self,
-        *,
-        weights: ArrayLike,
-        image_shape: tuple[int, int] | None = None,
-        feature_names: Sequence[str] | None = None,
-        input_label: str = "Feature",
-    ) -> None:
-        self.weights = weights
-        self.image_shape = image_shape
-        self.feature_names = feature_names
-        self.input_label = input_label
+    weights: ArrayLike
+    image_shape: tuple[int, int] | None = None
+    feature_names: Sequence[str] | None = None
+    input_label: str = "Feature"
 
     @classmethod
     def from_estimator(
