@@ -65,8 +65,8 @@ test_run = learning_rate_range(network(0), X_some, y_some, low=1e-4, high=10)
 print(test_run, "\n")
 LOWEST_RATE, HIGHEST_RATE = test_run.suggestion / 50, test_run.divergence_rate
 
-display = test_run.plot()
-display.figure_.savefig(sys.argv[1] if len(sys.argv) > 1 else "tuning.png", dpi=100)
+axes = test_run.plot()
+axes.figure.savefig(sys.argv[1] if len(sys.argv) > 1 else "tuning.png", dpi=100)
 
 # %%
 # Three searches

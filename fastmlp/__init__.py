@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fastmlp.estimators.persistence import InconsistentVersionWarning, load
     from fastmlp.estimators.regressor import MLPRegressor
     from fastmlp.inspection.display import LossCurveDisplay, WeightsDisplay
-    from fastmlp.inspection.learning_rate_range import LearningRateRangeDisplay, learning_rate_range
+    from fastmlp.inspection.learning_rate_range import LearningRateRange, learning_rate_range
     from fastmlp.network.network import Network
     from fastmlp.network.persistence import FileFormatError
     from fastmlp.serving import RowPredictor, fold_scaler
@@ -32,7 +32,7 @@ __all__ = [
     "ExponentialDecay",
     "FileFormatError",
     "InconsistentVersionWarning",
-    "LearningRateRangeDisplay",
+    "LearningRateRange",
     "LossCurveDisplay",
     "MLPClassifier",
     "MLPEnsembleClassifier",
@@ -77,7 +77,7 @@ _HOMES = {
     "InconsistentVersionWarning": "fastmlp.estimators.persistence",
     "load": "fastmlp.estimators.persistence",
     "from_sklearn": "fastmlp.estimators.conversion",
-    "LearningRateRangeDisplay": "fastmlp.inspection.learning_rate_range",
+    "LearningRateRange": "fastmlp.inspection.learning_rate_range",
     "LossCurveDisplay": "fastmlp.inspection.display",
     "WeightsDisplay": "fastmlp.inspection.display",
     "learning_rate_range": "fastmlp.inspection.learning_rate_range",

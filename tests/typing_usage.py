@@ -9,7 +9,7 @@ from typing import Any, assert_type
 import numpy as np
 
 from fastmlp import (
-    LearningRateRangeDisplay,
+    LearningRateRange,
     MLPClassifier,
     MLPEnsembleClassifier,
     MLPEnsembleRegressor,
@@ -62,7 +62,7 @@ assert_type(net.forward(X), np.ndarray)
 assert_type(net.layer_sizes, tuple[int, ...])
 
 found = learning_rate_range(classifier, X, y)
-assert_type(found.plot(), LearningRateRangeDisplay)
+assert_type(found, LearningRateRange)
 show_config()
 
 # What must be an error is one: strict mypy complains of an ignored line that has none.

@@ -94,12 +94,20 @@ API = [
     (
         "Learning rates",
         "Schedules for the parameter `learning_rate`, and a test that finds the range of `learning_rate_init`.",
-        ["OneCycle", "CosineDecay", "WarmupCosine", "ExponentialDecay", "StepDecay", "learning_rate_range"],
+        [
+            "OneCycle",
+            "CosineDecay",
+            "WarmupCosine",
+            "ExponentialDecay",
+            "StepDecay",
+            "learning_rate_range",
+            "LearningRateRange",
+        ],
     ),
     (
         "Plots",
         "Displays in the manner of scikit-learn's. They need matplotlib.",
-        ["LossCurveDisplay", "WeightsDisplay", "LearningRateRangeDisplay"],
+        ["LossCurveDisplay", "WeightsDisplay"],
     ),
     ("The installation", "What was built, and what this machine uses.", ["show_config"]),
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -13,13 +13,11 @@ from sklearn.base import clone
 
 from fastmlp.core._shuffle import shuffle
 from fastmlp.estimators.base import BaseMLP
-from fastmlp.inspection.display import axes_or_new, line_style, pyplot
+from fastmlp.inspection.display import axes_or_new, line_style
 from fastmlp.training.run import StochasticRun, non_finite_message
 from fastmlp.training.schedules import _power
 from fastmlp.training.solvers import STOCHASTIC_SOLVERS
 
-# Defaults of the test.
-LOW, HIGH, N_STEPS, FACTOR = 1e-6, 10.0, 200, 4.0
 # The end of the test is checked this often. Up to 1 / 20 of the steps are made after it.
 _N_CHECKS = 20
 # The default window is this share of the steps.
@@ -32,7 +30,7 @@ _SUGGESTED_SHARE = 3.0
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LearningRateRange:
-    """Result of :func:`learning_rate_range`.
+    """Result of :func:`learning_rate_range`; ``plot`` draws it.
 
     Parameters
     ----------
@@ -76,26 +74,49 @@ class LearningRateRange:
         words = [f"{name}={'None' if rate is None else format(rate, '.3g')}" for name, rate in found.items()]
         return f"{type(self).__name__}({', '.join(words)}, {len(self.rates)} steps)"
 
-    def plot(self, ax: Any = None, **kwargs: Any) -> LearningRateRangeDisplay:
-        """Draw the losses over the rates.
+    def plot(self, ax: Any = None, **kwargs: Any) -> Any:
+        """Draw the smoothed losses over the rates, with the losses as a fainter line and a vertical one at the suggestion.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Axes to draw on; None makes new ones.
+            Axes to draw on; None makes new ones. If they hold another test, their limits only widen.
         **kwargs : dict
-            As for ``LearningRateRangeDisplay.plot``.
+            For the line of the smoothed losses: ``label`` (which brings a legend), ``color``, ...
 
         Returns
         -------
-        LearningRateRangeDisplay
+        matplotlib Axes
+            Losses far above those of the beginning are beyond its upper limit.
 
         Raises
         ------
         ImportError
-            Without matplotlib.
+            Without matplotlib, which is in fastmlp's extra ``plot``.
         """
-        return LearningRateRangeDisplay._of(self).plot(ax=ax, **kwargs)
+        ax = axes_or_new(ax)
+        kwargs = line_style(kwargs)
+        (line,) = ax.plot(self.rates, self.smoothed_losses, **kwargs)
+        colour = line.get_color()
+        ax.plot(self.rates, self.losses, color=colour, alpha=0.3, linewidth=0.8, zorder=line.get_zorder() - 0.5)
+        ax.axvline(self.suggestion, color=colour, linestyle=":", linewidth=1.0)
+        ax.set(xscale="log", xlabel="Learning rate", ylabel="Loss")
+        self._set_limits(ax)
+        if "label" in kwargs:
+            ax.legend()
+        return ax
+
+    def _set_limits(self, ax: Any) -> None:
+        """From the least smoothed loss to the highest one before it, with a margin."""
+        bottom, top = self.smoothed_losses.min(), self.smoothed_losses[: self.smoothed_losses.argmin() + 1].max()
+        if not top > bottom:  # the loss never fell
+            return
+        room = top - bottom
+        limits = bottom - 0.1 * room, top + 0.5 * room
+        if not ax.get_autoscaley_on():  # of another test on the same axes
+            before = ax.get_ylim()
+            limits = min(limits[0], before[0]), max(limits[1], before[1])
+        ax.set_ylim(limits)
 
 
 def learning_rate_range(
@@ -104,11 +125,11 @@ def learning_rate_range(
     y: Any,
     *,
     sample_weight: ArrayLike | None = None,
-    low: float = LOW,
-    high: float = HIGH,
-    n_steps: int = N_STEPS,
+    low: float = 1e-6,
+    high: float = 10.0,
+    n_steps: int = 200,
     window: int | None = None,
-    factor: float = FACTOR,
+    factor: float = 4.0,
 ) -> LearningRateRange:
     """Learning-rate range test: train with a growing rate, to see where the loss falls and where it explodes.
 
@@ -312,144 +333,3 @@ def _steepest(rates: np.ndarray, smoothed: np.ndarray, slopes: np.ndarray) -> fl
     candidates = slopes[: int(smoothed.argmin()) + 1]
     falling = np.flatnonzero(candidates < 0)
     return float(rates[falling[candidates[falling].argmin()]]) if len(falling) else None
-
-
-# --- plot ------------------------------------------------------------------------------------------------------
-
-
-class LearningRateRangeDisplay:
-    """Loss over learning rate, from a range test.
-
-    ``from_estimator`` makes one, and so does ``plot`` of a :class:`LearningRateRange`.
-
-    Parameters
-    ----------
-    rates, losses, smoothed_losses : ndarray of shape (n,)
-        The rate of each step, the loss of its rows, and this loss smoothed.
-    suggestion : float, default=None
-        A rate to mark.
-
-    Attributes
-    ----------
-    ax_ : matplotlib Axes
-        Losses far above those of the beginning are beyond its upper limit.
-    figure_ : matplotlib Figure
-    line_ : matplotlib Line2D
-        The smoothed losses.
-    losses_line_ : matplotlib Line2D
-        The losses, as a fainter line of the same colour.
-    suggestion_line_ : matplotlib Line2D or None
-        A vertical line at the suggestion.
-
-    Examples
-    --------
-    >>> from fastmlp import LearningRateRangeDisplay, MLPClassifier
-    >>> from sklearn.datasets import make_classification
-    >>> X, y = make_classification(n_samples=100, random_state=1)
-    >>> display = LearningRateRangeDisplay.from_estimator(MLPClassifier(random_state=1), X, y)
-    >>> display.figure_.savefig("rates.png")
-    """
-
-    ax_: Any
-    figure_: Any
-    line_: Any
-    losses_line_: Any
-    suggestion_line_: Any
-
-    def __init__(
-        self, *, rates: np.ndarray, losses: np.ndarray, smoothed_losses: np.ndarray, suggestion: float | None = None
-    ) -> None:
-        self.rates = rates
-        self.losses = losses
-        self.smoothed_losses = smoothed_losses
-        self.suggestion = suggestion
-
-    @classmethod
-    def from_estimator(
-        cls,
-        estimator: BaseMLP,
-        X: Any,
-        y: Any,
-        *,
-        sample_weight: ArrayLike | None = None,
-        low: float = LOW,
-        high: float = HIGH,
-        n_steps: int = N_STEPS,
-        window: int | None = None,
-        factor: float = FACTOR,
-        ax: Any = None,
-        **kwargs: Any,
-    ) -> Self:
-        """Run the test and plot it.
-
-        Parameters
-        ----------
-        estimator, X, y, sample_weight, low, high, n_steps, window, factor
-            As for :func:`learning_rate_range`.
-        ax : matplotlib Axes, default=None
-            As for ``plot``.
-        **kwargs : dict
-            As for ``plot``.
-
-        Returns
-        -------
-        LearningRateRangeDisplay
-        """
-        pyplot()  # raises before the work if matplotlib is missing
-        options: dict[str, Any] = {"low": low, "high": high, "n_steps": n_steps, "window": window, "factor": factor}
-        found = learning_rate_range(estimator, X, y, sample_weight=sample_weight, **options)
-        return cls._of(found).plot(ax=ax, **kwargs)
-
-    @classmethod
-    def _of(cls, found: LearningRateRange) -> Self:
-        return cls(
-            rates=found.rates, losses=found.losses, smoothed_losses=found.smoothed_losses, suggestion=found.suggestion
-        )
-
-    def plot(self, ax: Any = None, **kwargs: Any) -> Self:
-        """Draw.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, default=None
-            Axes to draw on; None makes new ones.
-        **kwargs : dict
-            For the line of the smoothed losses: ``label`` (which brings a legend), ``color``, ...
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        ImportError
-            Without matplotlib, which is in fastmlp's extra ``plot``.
-        """
-        ax = self.ax_ = axes_or_new(ax)
-        self.figure_ = ax.figure
-        kwargs = line_style(kwargs)
-        (self.line_,) = ax.plot(self.rates, self.smoothed_losses, **kwargs)
-        colour = self.line_.get_color()
-        faint = {"color": colour, "alpha": 0.3, "linewidth": 0.8, "zorder": self.line_.get_zorder() - 0.5}
-        (self.losses_line_,) = ax.plot(self.rates, self.losses, **faint)
-        self.suggestion_line_ = None
-        if self.suggestion is not None:
-            self.suggestion_line_ = ax.axvline(self.suggestion, color=colour, linestyle=":", linewidth=1.0)
-        ax.set(xscale="log", xlabel="Learning rate", ylabel="Loss")
-        self._set_limits(ax)
-        if "label" in kwargs:
-            ax.legend()
-        return self
-
-    def _set_limits(self, ax: Any) -> None:
-        """From the least smoothed loss to the highest one before it, with a margin; never narrower than an earlier plot's limits."""
-        least = int(np.argmin(self.smoothed_losses))
-        bottom, top = self.smoothed_losses[least], self.smoothed_losses[: least + 1].max()
-        if not top > bottom:  # the loss never fell
-            return
-        room = top - bottom
-        limits = bottom - 0.1 * room, top + 0.5 * room
-        if not ax.get_autoscaley_on():
-            before = ax.get_ylim()
-            limits = min(limits[0], before[0]), max(limits[1], before[1])
-        ax.set_ylim(limits)

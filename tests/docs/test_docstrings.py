@@ -36,7 +36,7 @@ def ours(member: Any) -> bool:
 def public() -> Iterator[str]:
     """Dotted names of all that users are told of, methods and properties included."""
     names = [f"fastmlp.{name}" for name in fastmlp.__all__ if not name.startswith("_")]
-    for name in [*names, "fastmlp.inspection.learning_rate_range.LearningRateRange"]:
+    for name in names:
         yield name
         thing: Any = fastmlp
         for part in name.split(".")[1:]:
@@ -53,7 +53,7 @@ def test_public_interface_was_found():
     """Methods of its own, inherited ones, conditional ones and properties among it."""
     assert {
         "fastmlp.MLPClassifier", "fastmlp.MLPClassifier.fit", "fastmlp.MLPClassifier.partial_fit", "fastmlp.MLPRegressor.coefs_",
-        "fastmlp.Network.forward", "fastmlp.learning_rate_range", "fastmlp.LearningRateRangeDisplay.from_estimator",
+        "fastmlp.Network.forward", "fastmlp.learning_rate_range", "fastmlp.LossCurveDisplay.from_estimator",
     } <= set(NAMES)  # fmt: skip
     assert not any(name.endswith(".get_params") for name in NAMES)
 

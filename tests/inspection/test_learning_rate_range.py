@@ -20,7 +20,7 @@ from sklearn.preprocessing import StandardScaler
 
 import fastmlp
 from fastmlp import (
-    LearningRateRangeDisplay,
+    LearningRateRange,
     MLPClassifier,
     MLPEnsembleClassifier,
     MLPRegressor,
@@ -455,65 +455,59 @@ def test_large_batch_size_warns_of_the_callers_line():
     """As fit does."""
     X, y = classification(2)
     estimator = MLPClassifier(**{**SMALL, "batch_size": 999})
-    for run in (learning_rate_range, LearningRateRangeDisplay.from_estimator):
-        with pytest.warns(UserWarning, match="Got `batch_size`") as caught:
-            run(estimator, X, y)
-        assert caught[0].filename == __file__
+    with pytest.warns(UserWarning, match="Got `batch_size`") as caught:
+        learning_rate_range(estimator, X, y)
+    assert caught[0].filename == __file__
 
 
 # --- plots -----------------------------------------------------------------------------------------------------
 
 
-def test_display_shows_the_test():
-    """Both ways to it: the same lines, on the axes given or on new ones."""
+def test_plot_shows_the_test():
+    """On the axes given or on new ones: the losses, the smoothed ones, the suggestion."""
     X, y = classification(3)
-    estimator = MLPClassifier(**SMALL)
-    found = learning_rate_range(estimator, X, y, n_steps=100, window=7, low=1e-5, high=50.0, factor=5.0)
-    figure, (left, right) = pyplot.subplots(1, 2)
-    plotted = found.plot(ax=left, color="red", label="adam")
     arguments = {"n_steps": 100, "window": 7, "low": 1e-5, "high": 50.0, "factor": 5.0}
-    tested = LearningRateRangeDisplay.from_estimator(estimator, X, y, **arguments, ax=right, color="red")
-    for display, ax in ((plotted, left), (tested, right)):
-        assert isinstance(display, LearningRateRangeDisplay)
-        assert (display.ax_, display.figure_) == (ax, figure)
+    found = learning_rate_range(MLPClassifier(**SMALL), X, y, **arguments)
+    figure, left = pyplot.subplots()
+    assert found.plot(ax=left, color="red", label="adam") is left
+    right = found.plot(c="red")
+    assert right.figure is not figure
+    for ax in (left, right):
         assert (ax.get_xscale(), ax.get_xlabel(), ax.get_ylabel()) == ("log", "Learning rate", "Loss")
-        for line, losses in ((display.line_, found.smoothed_losses), (display.losses_line_, found.losses)):
+        smoothed_line, losses_line, suggestion_line = ax.lines
+        for line, losses in ((smoothed_line, found.smoothed_losses), (losses_line, found.losses)):
             assert np.array_equal(line.get_xdata(), found.rates)
             assert np.array_equal(line.get_ydata(), losses)
             assert line.get_color() == "red"
-        assert set(display.suggestion_line_.get_xdata()) == {found.suggestion}
+        assert losses_line.get_zorder() < smoothed_line.get_zorder()
+        assert set(suggestion_line.get_xdata()) == {found.suggestion}
         bottom, top = ax.get_ylim()
         before = found.smoothed_losses[: found.smoothed_losses.argmin() + 1]
         assert bottom < before.min() < before.max() < top < 2 * before.max()
     assert [text.get_text() for text in left.get_legend().get_texts()] == ["adam"]
     assert right.get_legend() is None
-    pyplot.close(figure)
+    pyplot.close("all")
 
 
-def test_display_of_two_tests_holds_both():
-    """The limits widen for the second; without a suggestion there is no line for it."""
+def test_plot_of_two_tests_holds_both():
+    """The limits widen for the second. A loss that never falls keeps matplotlib's limits."""
     rates, low, high = np.array([0.1, 1.0, 10.0]), np.array([1.0, 0.5, 2.0]), np.array([9.0, 5.0, 30.0])
-    first = LearningRateRangeDisplay(rates=rates, losses=low, smoothed_losses=low).plot()
-    assert first.suggestion_line_ is None
-    LearningRateRangeDisplay(rates=rates, losses=high, smoothed_losses=high, suggestion=0.3).plot(ax=first.ax_)
-    bottom, top = first.ax_.get_ylim()
+    ax = LearningRateRange(rates, low, low, 1.0, None, None).plot()
+    LearningRateRange(rates, high, high, 1.0, None, None).plot(ax=ax)
+    bottom, top = ax.get_ylim()
     assert bottom < 0.5
     assert 9.0 < top < 30.0
-    pyplot.close(first.figure_)
-    rising = LearningRateRangeDisplay(rates=rates, losses=rates, smoothed_losses=rates).plot()
-    assert rising.ax_.get_ylim()[1] > 10.0
-    pyplot.close(rising.figure_)
+    rising = LearningRateRange(rates, rates, rates, 0.1, None, None).plot()
+    assert rising.get_ylim()[1] > 10.0
+    pyplot.close("all")
 
 
 def test_plot_without_matplotlib_names_the_extra(monkeypatch):
-    """Before any work, by either way."""
     X, y = classification(2)
     found = learning_rate_range(MLPClassifier(**SMALL), X, y, n_steps=10)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.setattr(sys.modules["fastmlp.inspection.learning_rate_range"], "learning_rate_range", None)
-    for plot in (found.plot, lambda: LearningRateRangeDisplay.from_estimator(MLPClassifier(**SMALL), X, y)):
-        with pytest.raises(ImportError, match=r"matplotlib: pip install 'fastmlp\[plot\]'"):
-            plot()
+    with pytest.raises(ImportError, match=r"matplotlib: pip install 'fastmlp\[plot\]'"):
+        found.plot()
 
 
 def test_matplotlib_is_imported_when_something_is_plotted():
