@@ -88,7 +88,10 @@ class Run:
         """
         w, model = self.workload, self.reference_model()
         some, rest = np.split(self.order, [2 * w.batch_size])
-        z = reference.forward_layers(model.coefs, model.intercepts, self.hidden, "identity", self.X[some])[0][:-1]
+        a, z = self.X[some], []
+        for W, b, name in zip(model.coefs, model.intercepts, self.hidden, strict=False):
+            z.append(a @ W + b)
+            a = reference.ACTIVATIONS[name][0](z[-1])
         distance = np.abs(np.hstack([*z, np.ones((len(some), 1))])).min(axis=1)
         clear = distance > 4 * np.sqrt(sum(w.layer_sizes)) * np.finfo(w.dtype).eps
         assert clear.sum() >= w.batch_size
@@ -118,11 +121,12 @@ class Run:
         hyper, eps = reference.Hyper(w.learning_rate), float(np.finfo(w.dtype).eps)
         loss, rule = self.training.loss, self.training.optimizer
         names = set(reference.Method._fields) & set(vars(self.method))
-        method = reference.Method(self.network.residual, **{name: getattr(self.method, name) for name in names})
+        shared = {name: getattr(self.method, name) for name in names}
+        method = reference.Method(self.network.residual, eps=eps, **shared)
         mix = self.method.mix(0, 1)
         return reference.step(
-            model, self.hidden, loss, rule, self.X[rows].astype(np.float64), self.y[rows], None, hyper, 1, eps=eps,
-            method=method, mix=None if mix is None else float(mix[0]),
+            model, self.hidden, loss, rule, self.X[rows].astype(np.float64), self.y[rows], None, hyper, 1, method,
+            None if mix is None else float(mix[0]),
         )  # fmt: skip
 
     def agreement(self) -> Outcome:

@@ -110,7 +110,7 @@ def gather(dtype: str, X: Any, order: Array) -> Callable[[], Any]:
 
 
 def forward(dtype: str, x: Array, W: Array, b: Array, name: str, **_: Any) -> Callable[[], Any]:
-    return lambda: reference.forward([W], [b], [], name, x)
+    return lambda: reference.predict(reference.Model([W], [b]), [], name, x)
 
 
 def forward_csr(dtype: str, X: Any, order: Array, W: Array, b: Array, name: str, **_: Any) -> Callable[[], Any]:
@@ -147,7 +147,7 @@ def update(
     def updated() -> tuple[Any, Any]:
         g = x.T @ dz
         if l1 or l2:
-            g += reference.penalty_gradient(W, l1 + l2, l1 / (l1 + l2))
+            g += reference.penalty_gradient(W, reference.Method(alpha=l1 + l2, l1_ratio=l1 / (l1 + l2)))
         return rule(W, g / total, tuple(state_W), hyper, t), rule(b, dz.sum(axis=0) / total, tuple(state_b), hyper, t)
 
     return updated

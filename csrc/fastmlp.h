@@ -218,12 +218,12 @@ typedef struct fm_kernels {
 
     /* forward: z = x W + b (if z is not NULL), y = f(z), out, for rows first <= r < first + rows, panels p0 <= p < p1
      * With norm: z = x W only; batch_norm_forward does the rest.
-     * numerics: z is b plus one chain of multiply-adds in the order of I. oracle: forward */
+     * numerics: z is b plus one chain of multiply-adds in the order of I. oracle: predict */
     void (*forward)(const fm_layer *layer, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t first, ptrdiff_t rows,
                     ptrdiff_t stride);
 
     /* forward_csr: forward of the first layer without gather: x[r] = X[order[r], :], or X[first_row + r, :]
-     * X canonical CSR. numerics: as forward, without the multiply-adds whose x is 0. oracle: forward */
+     * X canonical CSR. numerics: as forward, without the multiply-adds whose x is 0. oracle: predict */
     void (*forward_csr)(const fm_layer *layer, const fm_rows *X, const ptrdiff_t *order, ptrdiff_t first_row,
                         ptrdiff_t first, ptrdiff_t rows, ptrdiff_t stride);
 

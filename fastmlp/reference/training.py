@@ -92,23 +92,6 @@ def output_function(name: str) -> Callable[[Array], Array]:
     return OUTPUTS[name] if name in OUTPUTS else ACTIVATIONS[name][0]
 
 
-def forward_layers(
-    coefs: Layers, intercepts: Layers, activations: Sequence[str], output: str, X: Array
-) -> tuple[Layers, Layers]:
-    """a[0] = X; z[l] = a[l] W[l] + b[l]; a[l+1] = f_l(z[l]). Returns all z (L of them) and all a (L + 1)."""
-    functions = [ACTIVATIONS[name][0] for name in activations] + [output_function(output)]
-    a, z = [X], []
-    for W, b, f in zip(coefs, intercepts, functions, strict=True):
-        z.append(a[-1] @ W + b)
-        a.append(f(z[-1]))
-    return z, a
-
-
-def forward(coefs: Layers, intercepts: Layers, activations: Sequence[str], output: str, X: Array) -> Array:
-    """The network's output (B, O) for the rows of X (B, n_features)."""
-    return forward_layers(coefs, intercepts, activations, output, X)[1][-1]
-
-
 # --- Random numbers by position ------------------------------------------------------------------------------
 
 # Streams: dropout on the input of layer l takes stream l; the noise and the mask of the input take these.
@@ -208,7 +191,7 @@ class Model(NamedTuple):
 
     coefs: Layers
     intercepts: Layers
-    state: list[State]
+    state: list[State] = []
     scales: Layers = []
     means: Layers = []
     variances: Layers = []
@@ -220,7 +203,10 @@ class Model(NamedTuple):
 
 
 class Method(NamedTuple):
-    """Options of a training run. Rates are one per layer; ``dropout[0]`` is the rate of the input."""
+    """Options of a training run. Rates are one per layer; ``dropout[0]`` is the rate of the input.
+
+    ``eps`` is the unit roundoff that losses clip by.
+    """
 
     residual: bool = False
     dropout: tuple[float, ...] = ()
@@ -231,6 +217,9 @@ class Method(NamedTuple):
     input_noise: float = 0.0
     input_mask: float = 0.0
     seed: int = 0
+    alpha: float = 0.0
+    l1_ratio: float = 0.0
+    eps: float = float(np.finfo(np.float64).eps)
 
 
 PLAIN = Method()
@@ -251,7 +240,10 @@ def adds_input(W: Array, layer: int, n_layers: int, residual: bool) -> bool:
 
 
 def predict(model: Model, activations: Sequence[str], output: str, X: Array, residual: bool = False) -> Array:
-    """a[0] = X; a[l+1] = f_l(a[l] W[l] + b[l]) (+ a[l]), batch normalisation by running averages in between."""
+    """The network's output (B, O): a[0] = X; a[l+1] = f_l(a[l] W[l] + b[l]) (+ a[l]).
+
+    Hidden layers with batch normalisation normalise a[l] W[l] by running averages.
+    """
     a = X
     for layer, (W, b) in enumerate(zip(model.coefs, model.intercepts, strict=True)):
         if layer < len(model.scales):
@@ -263,14 +255,15 @@ def predict(model: Model, activations: Sequence[str], output: str, X: Array, res
     return a
 
 
-def penalty(coefs: Layers, alpha: float, l1_ratio: float) -> float:
+def penalty(coefs: Layers, method: Method) -> float:
     """alpha (l1_ratio sum |W| + (1 - l1_ratio) / 2 sum W^2); biases are not penalised."""
-    return alpha * sum(l1_ratio * np.abs(W).sum() + 0.5 * (1.0 - l1_ratio) * (W * W).sum() for W in coefs)
+    l1, l2 = method.l1_ratio, 1.0 - method.l1_ratio
+    return method.alpha * sum(l1 * np.abs(W).sum() + 0.5 * l2 * (W * W).sum() for W in coefs)
 
 
-def penalty_gradient(W: Array, alpha: float, l1_ratio: float) -> Array:
+def penalty_gradient(W: Array, method: Method) -> Array:
     """alpha (l1_ratio sign(W) + (1 - l1_ratio) W); 0 at W = 0."""
-    return alpha * (l1_ratio * np.sign(W) + (1.0 - l1_ratio) * W)
+    return method.alpha * (method.l1_ratio * np.sign(W) + (1.0 - method.l1_ratio) * W)
 
 
 def augment(X: Array, method: Method, step: int) -> Array:
@@ -308,9 +301,6 @@ def gradients(
     X: Array,
     y: Array,
     sample_weight: Array | None = None,
-    alpha: float = 0.0,
-    l1_ratio: float = 0.0,
-    eps: float = np.finfo(np.float64).eps,
     method: Method = PLAIN,
     step: int = 1,
     mix: float | None = None,
@@ -334,7 +324,7 @@ def gradients(
         X, y, s = (mix * v + (1.0 - mix) * np.roll(v, -1, axis=0) for v in (X, y, s))
     S = s.sum()
 
-    # Forward; what backward wants to know is kept per layer.
+    # Forward. Backward needs most of it again, layer by layer.
     x, u, y_of, xhats, slopes, keeps, means, variances = [augment(X, method, step)], [], [], {}, {}, {}, [], []
     for layer, (W, b) in enumerate(zip(model.coefs, model.intercepts, strict=True)):
         z = x[-1] @ W
@@ -353,14 +343,14 @@ def gradients(
         if layer == n_layers - 1:
             break
         y_of.append(ACTIVATIONS[activations[layer]][0](z))
-        leaving = y_of[-1] + x[-1] if adds_input(W, layer, n_layers, method.residual) else y_of[-1]
+        layer_output = y_of[-1] + x[-1] if adds_input(W, layer, n_layers, method.residual) else y_of[-1]
         if method.dropout and method.dropout[layer + 1]:
-            keeps[layer] = keep(method.seed, layer + 1, step, len(leaving), W.shape[1], method.dropout[layer + 1])
-            leaving = leaving * keeps[layer]
-        x.append(leaving)
+            keeps[layer] = keep(method.seed, layer + 1, step, len(z), W.shape[1], method.dropout[layer + 1])
+            layer_output = layer_output * keeps[layer]
+        x.append(layer_output)
     a = output_function(output)(u[-1])
     learning = [W for W, rate in zip(model.coefs, rates, strict=True) if rate > 0]
-    J = ((s * value(y, a, eps, method.loss_parameter)).sum() + penalty(learning, alpha, l1_ratio)) / S
+    J = ((s * value(y, a, method.eps, method.loss_parameter)).sum() + penalty(learning, method)) / S
 
     # Backward: dx and d_output are the gradients of a layer's input and of its output before dropout.
     dx = d_output = np.empty(0)
@@ -380,30 +370,11 @@ def gradients(
         elif layer < len(model.scales):
             d_scale[layer] = np.zeros_like(model.scales[layer])
             dz = dz * model.scales[layer] / np.sqrt(model.variances[layer] + NORM_EPSILON)
-        dW[layer] = x[layer].T @ dz + penalty_gradient(W, alpha, l1_ratio)
+        dW[layer] = x[layer].T @ dz + penalty_gradient(W, method)
         dx = dz @ W.T
         if adds_input(W, layer, n_layers, method.residual):
             dx = dx + d_output
     return Gradients(float(J), [g / S for g in dW + db + d_scale], means, variances)
-
-
-def loss_gradient(
-    coefs: Layers,
-    intercepts: Layers,
-    activations: Sequence[str],
-    loss: str,
-    X: Array,
-    y: Array,
-    sample_weight: Array | None = None,
-    alpha: float = 0.0,
-    l1_ratio: float = 0.0,
-    eps: float = np.finfo(np.float64).eps,
-) -> tuple[float, Layers, Layers]:
-    """J, dJ/dW and dJ/db of a plain network. Where the weights sum to 0 there is nothing to learn: all zero."""
-    if sample_weight is not None and np.sum(sample_weight) == 0.0:
-        return 0.0, [np.zeros_like(W) for W in coefs], [np.zeros_like(b) for b in intercepts]
-    found = gradients(Model(coefs, intercepts, []), activations, loss, X, y, sample_weight, alpha, l1_ratio, eps)
-    return found.loss, found.parameters[: len(coefs)], found.parameters[len(coefs) :]
 
 
 # --- Training ----------------------------------------------------------------------------------------------
@@ -425,9 +396,6 @@ def step(
     sample_weight: Array | None,
     hyper: Hyper,
     t: int,
-    alpha: float = 0.0,
-    l1_ratio: float = 0.0,
-    eps: float = np.finfo(np.float64).eps,
     method: Method = PLAIN,
     mix: float | None = None,
     share: float = 1.0,
@@ -438,7 +406,7 @@ def step(
     """
     if sample_weight is not None and np.sum(sample_weight) == 0.0:
         return 0.0, model
-    found = gradients(model, activations, loss, X, y, sample_weight, alpha, l1_ratio, eps, method, t, mix, share)
+    found = gradients(model, activations, loss, X, y, sample_weight, method, t, mix, share)
     n_layers, update = len(model.coefs), OPTIMIZERS[optimizer][1]
     rates = method.layer_rates or (1.0,) * n_layers
     rates = (*rates, *rates, *rates[: len(model.scales)])
@@ -483,9 +451,6 @@ def epoch(
     learning_rates: Array,
     t: int,
     hyper: Hyper,
-    alpha: float = 0.0,
-    l1_ratio: float = 0.0,
-    eps: float = np.finfo(np.float64).eps,
     method: Method = PLAIN,
     mix: Array | None = None,
 ) -> tuple[float, Model]:
@@ -503,8 +468,7 @@ def epoch(
         rate = hyper._replace(learning_rate=float(learning_rates[k]))
         mixed = None if mix is None else float(mix[k])
         batch_loss, model = step(
-            model, activations, loss, optimizer, X[i], y[i], batch_weight, rate, t + k + 1, alpha, l1_ratio, eps, method, mixed,
-            len(i) / batch_size,
+            model, activations, loss, optimizer, X[i], y[i], batch_weight, rate, t + k + 1, method, mixed, len(i) / batch_size
         )  # fmt: skip
         total += batch_loss * len(i)
     return total / len(rows), model

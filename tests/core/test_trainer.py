@@ -30,6 +30,7 @@ def test_epoch_is_the_references(optimizer, loss, dtype, rng):
     weight[order[8:16]] = 0
     rates = rng.uniform(0.001, 0.01, 6)
     penalty = {"alpha": 0.1, "l1_ratio": 0.3}
+    method = reference.Method(**penalty, eps=float(np.finfo(dtype).eps))
 
     wide = [w.astype(np.float64) for w in network.coefs + network.intercepts]
     model = reference.new_model(wide[:3], wide[3:], optimizer)
@@ -38,7 +39,7 @@ def test_epoch_is_the_references(optimizer, loss, dtype, rng):
     for t in (0, 6):
         expected_loss, model = reference.epoch(
             model, network.activations, loss, optimizer, 8, X.astype(np.float64), y, weight, order, rates, t,
-            reference.Hyper(0.0, **CONSTANTS), **penalty, eps=np.finfo(dtype).eps,
+            reference.Hyper(0.0, **CONSTANTS), method,
         )  # fmt: skip
         got_loss = trainer.epoch(X, y, weight, order, rates, t, **penalty, **CONSTANTS)
         assert abs(got_loss - expected_loss) <= tolerance(dtype, 50, max(1.0, abs(expected_loss)))

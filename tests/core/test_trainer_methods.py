@@ -80,7 +80,7 @@ def train(method, activation, loss, optimizer, dtype, batch_size, n_threads=1, n
     constants = {k: options[k] for k in ("input_noise", "input_mask", "label_smoothing") if k in options}
     spec = reference.Method(
         options["residual"], options["dropout"], options["layer_rates"], options.get("max_grad_norm", 0.0),
-        loss_parameter=0.7, seed=SEED, **constants,
+        loss_parameter=0.7, seed=SEED, alpha=0.1, l1_ratio=0.3, eps=float(np.finfo(dtype).eps), **constants,
     )  # fmt: skip
     ours, theirs, step_losses = [], [], np.zeros(n_steps)
     for e in range(epochs):
@@ -92,7 +92,7 @@ def train(method, activation, loss, optimizer, dtype, batch_size, n_threads=1, n
             continue
         loss_value, model = reference.epoch(
             model, plan.activations, loss, optimizer, batch_size, X.astype(np.float64), y, weight, order, rates, e * n_steps,
-            reference.Hyper(0.0, **CONSTANTS), 0.1, 0.3, float(np.finfo(dtype).eps), spec, mix,
+            reference.Hyper(0.0, **CONSTANTS), spec, mix,
         )  # fmt: skip
         theirs.append(loss_value)
     state = np.empty((core.OPTIMIZERS[optimizer], len(flat)), dtype)

@@ -28,7 +28,6 @@ from fastmlp.network.initialisers import BIAS_INITIALISERS, WEIGHT_INITIALISERS
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
-EPS = np.finfo(np.float64).eps
 
 # --- Whole fits, done again by the reference ----------------------------------------------------------------------------
 
@@ -140,7 +139,8 @@ def done_again(case, X, y, loss, n_out):
     weight = weights_of(settings.get("class_weight"), y)
     order = np.arange(len(X)) if weight is None else np.flatnonzero(weight)
     n_steps = -(-len(order) // BATCH)
-    method = reference.Method(seed=low | high << 32, **case.method)
+    penalty = {"alpha": settings["alpha"], "l1_ratio": settings["l1_ratio"]}
+    method = reference.Method(seed=low | high << 32, **penalty, **case.method)
     hyper = reference.Hyper(0.0, weight_decay=settings.get("weight_decay", 0.0))
     curve = []
     for t in range(0, EPOCHS * n_steps, n_steps):
@@ -152,7 +152,7 @@ def done_again(case, X, y, loss, n_out):
         )
         value, model = reference.epoch(
             model, activations, loss, settings["solver"], BATCH, X, y, weight, order, np.full(n_steps, RATE), t, hyper,
-            settings["alpha"], settings["l1_ratio"], EPS, method, mix,
+            method, mix,
         )  # fmt: skip
         curve.append(value)
     return curve, model

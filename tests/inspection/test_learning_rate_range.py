@@ -93,7 +93,7 @@ def replay(estimator, X, y, weight=None, *, low, high, n_steps):
         seed = sum(int(half) << 32 * k for k, half in enumerate(rng.randint(0, 2**32, size=2, dtype=np.uint64)))
     method = reference.Method(
         p["residual"], rates, (), p["max_grad_norm"] or 0.0, p.get("huber_delta" if loss == "huber" else "quantile", 1.0),
-        p.get("label_smoothing", 0.0), p["input_noise"], p["input_mask"], seed,
+        p.get("label_smoothing", 0.0), p["input_noise"], p["input_mask"], seed, p["alpha"], p["l1_ratio"],
     )  # fmt: skip
     hyper = reference.Hyper(0.0, p["momentum"], p["beta_1"], p["beta_2"], p["epsilon"], p["rho"], p["weight_decay"])
     order = np.arange(len(X)) if weight is None else np.flatnonzero(weight)
@@ -110,11 +110,11 @@ def replay(estimator, X, y, weight=None, *, low, high, n_steps):
         i = order[batches[batch]]
         data = X[i], y[i], None if weight is None else weight[i]
         mix = mixes[batch] if p["mixup"] else None
-        plain = reference.gradients(model, names, loss, *data, method=method, step=k + 1, mix=mix)
-        losses.append(plain.loss)
+        unpenalised = method._replace(alpha=0.0)
+        losses.append(reference.gradients(model, names, loss, *data, unpenalised, step=k + 1, mix=mix).loss)
         rate = hyper._replace(learning_rate=low * (high / low) ** (k / (n_steps - 1)))
         _, model = reference.step(
-            model, names, loss, rule, *data, rate, k + 1, p["alpha"], p["l1_ratio"], method=method, mix=mix
+            model, names, loss, rule, *data, rate, k + 1, method, mix
         )  # fmt: skip
     return varied(np.array(losses))
 

@@ -90,7 +90,7 @@ def test_network_forward_is_the_references(activation, output, dtype, rng):
     net = make(activation, output, dtype)
     X = varied(rng.standard_normal((17, 7)).astype(dtype))
     wide = [w.astype(np.float64) for w in net.coefs + net.intercepts]
-    expected = reference.forward(wide[:3], wide[3:], net.activations, output, X.astype(np.float64))
+    expected = reference.predict(reference.Model(wide[:3], wide[3:]), net.activations, output, X.astype(np.float64))
     got = net.forward(X)
     assert got.dtype == dtype
     scale = np.abs(expected).max() * sum(np.abs(w).sum(axis=0).max() for w in wide[:3])
@@ -150,11 +150,12 @@ def test_network_gradient_is_the_references(loss, dtype, rng):
     y = targets_for(loss, rng, 301, 3)
     weight = rng.uniform(0, 2, 301)
     wide = [w.astype(np.float64) for w in net.coefs + net.intercepts]
-    value, dW, db = reference.loss_gradient(
-        wide[:3], wide[3:], net.activations, loss, X.astype(np.float64), y, weight, 0.3, 0.4, np.finfo(dtype).eps
+    method = reference.Method(alpha=0.3, l1_ratio=0.4, eps=float(np.finfo(dtype).eps))
+    value, expected, *_ = reference.gradients(
+        reference.Model(wide[:3], wide[3:]), net.activations, loss, X.astype(np.float64), y, weight, method
     )
     got_value, got = net.loss_gradient(X, y, weight, loss, alpha=0.3, l1_ratio=0.4)
-    expected = np.concatenate([g.ravel() for g in dW + db])
+    expected = np.concatenate([g.ravel() for g in expected])
     assert got.dtype == dtype
     assert abs(got_value - value) <= tolerance(dtype, sum(SIZES), max(1.0, abs(value)))
     assert np.abs(got - expected).max() <= tolerance(dtype, 301, max(1.0, np.abs(expected).max()))

@@ -79,17 +79,19 @@ def test_loss_gradient(loss, sample_weight, rng):
     X = varied(rng.standard_normal((11, 5)))
     y = targets_for(loss, rng, 11, 3)
     s = None if sample_weight is None else rng.uniform(0.1, 2.0, 11)
-    settings = {"sample_weight": s, "alpha": 0.3, "l1_ratio": 0.4}
+    method = reference.Method(alpha=0.3, l1_ratio=0.4)
+
+    def found(parameters):
+        return reference.gradients(reference.Model(parameters[:3], parameters[3:]), activations, loss, X, y, s, method)
 
     def value(step):
-        shifted = [w + step * d for w, d in zip(coefs + intercepts, directions, strict=True)]
-        return reference.loss_gradient(shifted[:3], shifted[3:], activations, loss, X, y, **settings)[0]
+        return found([w + step * d for w, d in zip(coefs + intercepts, directions, strict=True)]).loss
 
-    _, dW, db = reference.loss_gradient(coefs, intercepts, activations, loss, X, y, **settings)
+    gradient = found(coefs + intercepts).parameters
     for _ in range(5):
         directions = [rng.standard_normal(w.shape) for w in coefs + intercepts]
         slope = (value(DIFFERENCE_STEP) - value(-DIFFERENCE_STEP)) / (2 * DIFFERENCE_STEP)
-        along = sum((g * d).sum() for g, d in zip(dW + db, directions, strict=True))
+        along = sum((g * d).sum() for g, d in zip(gradient, directions, strict=True))
         size = sum((d * d).sum() for d in directions)
         assert abs(slope - along) < difference_tolerance(size**1.5)
 
@@ -97,8 +99,8 @@ def test_loss_gradient(loss, sample_weight, rng):
 def test_penalty_ignores_sign_at_zero():
     """The L1 part has no slope at W = 0, the L2 part alone gives alpha W."""
     W = np.array([[0.0, 2.0]])
-    assert np.array_equal(reference.penalty_gradient(W, 0.5, 1.0), [[0.0, 0.5]])
-    assert np.array_equal(reference.penalty_gradient(W, 0.5, 0.0), [[0.0, 1.0]])
+    assert np.array_equal(reference.penalty_gradient(W, reference.Method(alpha=0.5, l1_ratio=1.0)), [[0.0, 0.5]])
+    assert np.array_equal(reference.penalty_gradient(W, reference.Method(alpha=0.5)), [[0.0, 1.0]])
 
 
 HYPER = reference.Hyper(

@@ -89,10 +89,8 @@ def training_trial(draws: np.random.RandomState) -> Trial:
         trainer.store(flat)
         found.append((value, flat))
     model = reference.new_model(coefs, intercepts, optimizer)
-    hyper = reference.Hyper(0.003, weight_decay=0.7)
-    want, model = reference.epoch(
-        model, hidden, loss, optimizer, batch, X, y, weights, order, rates, 0, hyper, 0.1, 0.3
-    )
+    hyper, method = reference.Hyper(0.003, weight_decay=0.7), reference.Method(alpha=0.1, l1_ratio=0.3)
+    want, model = reference.epoch(model, hidden, loss, optimizer, batch, X, y, weights, order, rates, 0, hyper, method)
     want_flat = np.concatenate([w.ravel() for w in model.coefs + model.intercepts])
     eps = eps_of(Kernels(core.info()["isa"], "float64"))
     errors = [
