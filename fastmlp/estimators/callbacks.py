@@ -1,4 +1,4 @@
-"""scikit-learn's callbacks: a fit as a tree of tasks, whose leaves are epochs, and ready-made ones. They need scikit-learn 1.9."""
+"""Callbacks: a fit as scikit-learn's tree of tasks, whose leaves are epochs, and the ready-made ones. They need scikit-learn 1.9."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING or not HAS_CALLBACKS:
         """An estimator on which callbacks can be set."""
 
         def set_callbacks(self, *callbacks: Any) -> Self:
-            """Set callbacks; an error, since scikit-learn is too old for them."""
+            """An error: scikit-learn is too old for callbacks."""
             raise ImportError(f"Callbacks need scikit-learn >= 1.9; this is scikit-learn {sklearn.__version__}.")
 
     def with_callbacks(method: Function) -> Function:
@@ -33,32 +33,19 @@ if TYPE_CHECKING or not HAS_CALLBACKS:
         return method
 
 else:
-    from sklearn.callback import CallbackSupportMixin, with_callbacks
-
-__all__ = [
-    "HAS_CALLBACKS",
-    "CSVLogger",
-    "CallbackSupportMixin",
-    "Checkpoint",
-    "FitTasks",
-    "NotebookProgress",
-    "StopAtTarget",
-    "TimeLimit",
-    "fit_tasks",
-    "with_callbacks",
-]
+    from sklearn.callback import CallbackSupportMixin, with_callbacks  # noqa: F401
 
 # Attribute of the context of an epoch's end: its FitTasks.
 _TASKS = "_fastmlp_tasks"
 
 
 class FitTasks:
-    """A running fit: an ``Observer`` of the training run that makes a task of each epoch, or of each member of an ensemble.
+    """A running fit: makes a task of each epoch, as the training run's ``Observer``, or of each member of an ensemble.
 
     Parameters
     ----------
     estimator : estimator
-        The estimator that is fitted; the hooks get it.
+        The estimator that is fitted.
     context : CallbackContext
         The root of the fit's tasks.
     data : dict
@@ -67,11 +54,11 @@ class FitTasks:
 
     #: The entry of the last epoch in ``history_``.
     entry: Callable[[], dict[str, Any]]
-    #: Of ``NotebookProgress``.
+    #: The bar that ``NotebookProgress`` draws.
     progress: Progress
     #: At the end of an epoch: ``fitted`` with its parameters and statistics.
     attributes: Callable[[], dict[str, Any]]
-    #: The fitted attributes as if the fit ended with these parameters and statistics; none of them shares memory with the run.
+    #: The fitted attributes that a fit would have if it ended with these parameters and statistics; they share no memory with the run.
     fitted: Callable[[np.ndarray, np.ndarray], dict[str, Any]]
 
     def __init__(self, estimator: Any, context: Any, data: dict[str, Any]) -> None:
@@ -80,16 +67,16 @@ class FitTasks:
         self._data = data
         self._epoch: Any = None
         self.begun = time.perf_counter()
-        #: Epochs that have ended, and those that there will be at most, of this call of ``fit``.
+        #: Epochs of this call of ``fit`` that have ended, and the most that it will have.
         self.n_epochs, self.max_epochs = 0, context.max_subtasks
 
     def epoch_begins(self) -> None:
-        """The hooks ``on_fit_task_begin`` of an epoch."""
+        """Call the hooks ``on_fit_task_begin`` of an epoch."""
         self._epoch = self._context.subcontext(task_name="epoch")
         self._epoch.call_on_fit_task_begin(estimator=self._estimator, **self._data)
 
     def epoch_ends(self, parameters: np.ndarray, statistics: np.ndarray) -> bool:
-        """The hooks ``on_fit_task_end`` of an epoch; whether one of them asks to stop."""
+        """Call the hooks ``on_fit_task_end`` of an epoch; whether one of them asks to stop."""
         self.n_epochs += 1
         self.attributes = lambda: self.fitted(parameters, statistics)
         setattr(self._epoch, _TASKS, self)
@@ -103,7 +90,7 @@ class FitTasks:
         return bool(stop)
 
     def model(self) -> Any:
-        """At the end of an epoch: a model of its own, as if the fit ended there."""
+        """At the end of an epoch: a copy of the estimator, fitted as if the fit ended there."""
         model = copy.copy(self._estimator)
         vars(model).pop("_skl_callbacks", None)
         vars(model).update(self.attributes())
@@ -124,9 +111,9 @@ class FitTasks:
 def fit_tasks(
     estimator: Any, X: Any, y: Any, sample_weight: Any, n_tasks: int, *, in_order: bool = True, inner: Any = None
 ) -> Iterator[FitTasks | None]:
-    """Around a fit: the root of its tasks; None if no callback is set, which then costs nothing.
+    """Around a fit: the root of its tasks, or None if no callback is set.
 
-    Within the fit's ``AtomicUpdate``, not around it: the tear-down reads the estimator's attributes.
+    It belongs within the fit's ``AtomicUpdate``: the tear-down reads the estimator's attributes.
 
     Parameters
     ----------
@@ -134,9 +121,9 @@ def fit_tasks(
     X, y, sample_weight
         As the user gave them.
     n_tasks : int
-        Most tasks below the root.
+        The most tasks below the root.
     in_order : bool, default=True
-        Whether they follow one another.
+        Whether the tasks run one after the other.
     inner : estimator, default=None
         The estimator that an ensemble clones: its own callbacks see the ensemble's tasks too.
     """
@@ -147,7 +134,7 @@ def fit_tasks(
     context = estimator._init_callback_context(max_subtasks=n_tasks, sequential_subtasks=in_order)
     context.call_on_fit_task_begin(estimator=estimator, **data)
     yield FitTasks(estimator, context, data)
-    # There are no attributes to add: the estimator is fitted.
+    # No attributes to add: the estimator is fitted.
     context.call_on_fit_task_end(estimator=estimator, reconstruction_attributes=dict, **data)
 
 
@@ -155,10 +142,10 @@ def fit_tasks(
 
 
 class EpochCallback:
-    """A callback that acts at the end of each epoch; the hooks of scikit-learn's protocol are the same for all."""
+    """A callback that acts at the end of each epoch, by the hooks of scikit-learn's protocol."""
 
     def setup(self, estimator: Any, context: Any) -> None:
-        """Prepare for a fit; scikit-learn calls it.
+        """Do nothing; scikit-learn calls it.
 
         Parameters
         ----------
@@ -167,18 +154,8 @@ class EpochCallback:
         context : CallbackContext
             The task: ``task_name`` is 'fit' or 'epoch'.
         """
-        self._fit_begins(estimator)
 
-    def on_fit_task_begin(self, estimator: Any, context: Any) -> None:
-        """Do nothing when a task begins; scikit-learn calls it.
-
-        Parameters
-        ----------
-        estimator : estimator
-            The estimator that is fitted.
-        context : CallbackContext
-            The task: ``task_name`` is 'fit' or 'epoch'.
-        """
+    on_fit_task_begin = teardown = setup
 
     def on_fit_task_end(self, estimator: Any, context: Any) -> bool:
         """Act at the end of an epoch, or of the fit; scikit-learn calls it.
@@ -200,20 +177,6 @@ class EpochCallback:
         tasks = getattr(context, _TASKS, None)
         return tasks is not None and self._epoch_ends(tasks)
 
-    def teardown(self, estimator: Any, context: Any) -> None:
-        """Do nothing after the fit; scikit-learn calls it.
-
-        Parameters
-        ----------
-        estimator : estimator
-            The estimator that is fitted.
-        context : CallbackContext
-            The task: ``task_name`` is 'fit' or 'epoch'.
-        """
-
-    def _fit_begins(self, estimator: Any) -> None:
-        """A fit is about to begin."""
-
     def _epoch_ends(self, tasks: FitTasks) -> bool:
         """An epoch has ended; whether to stop."""
         raise NotImplementedError
@@ -230,18 +193,18 @@ def _require(valid: bool, words: str) -> None:
 class Checkpoint(EpochCallback):
     """Save the model while it trains, so that ``fit(X, y, resume=True)`` can go on after a crash, to the same bits.
 
-    The file is that of ``save(path, optimizer_state=True)``, and is replaced as a whole: whenever the process ends, it holds
-    a whole model. It is also written when the fit ends, for whatever reason but an error. Not for members of an ensemble,
-    which would all write the same file.
+    The file is that of ``save(path, optimizer_state=True)``. It is replaced as a whole, so that it holds a complete model
+    whenever the process ends. It is also written at the end of the fit, unless that ends with an error. Members of an
+    ensemble cannot have this callback: they would all write the same file.
 
     Parameters
     ----------
     path : str or path-like
         The file, for :func:`fastmlp.load`.
     every : int or None, default=1
-        Save after so many epochs; None: only by time.
+        Save after each ``every`` epochs; None: only by time.
     seconds : float or None, default=None
-        Save at the end of the first epoch that ends so long after the fit began or the last file was written.
+        Save at the end of an epoch if the fit began, or the last file was written, at least ``seconds`` ago.
 
     Raises
     ------
@@ -274,8 +237,16 @@ class Checkpoint(EpochCallback):
         self.every = every
         self.seconds = seconds
 
-    def _fit_begins(self, estimator: Any) -> None:
-        """Refuse a member of an ensemble; start the clock."""
+    def setup(self, estimator: Any, context: Any) -> None:
+        """Start the clock; a member of an ensemble is an error.
+
+        Parameters
+        ----------
+        estimator : estimator
+            The estimator that is fitted.
+        context : CallbackContext
+            The task of the fit.
+        """
         _require(
             getattr(vars(estimator).get("_parent_callback_ctx"), "task_name", "") != "member",
             "Checkpoint cannot be set on the estimator of an ensemble: all members would write the same file.",
@@ -291,22 +262,23 @@ class Checkpoint(EpochCallback):
         return False
 
     def _fit_ends(self, estimator: Any) -> None:
-        """Save, however many epochs after the last file."""
+        """Save the fitted model."""
         estimator.save(self.path, optimizer_state=True)
 
 
 class CSVLogger(EpochCallback):
     """Write a line per epoch to a CSV file: the entries of ``history_``, below a line with their names.
 
-    The file is closed after each line, so that others can follow it. Not for members of an ensemble that are trained at once.
+    The file is closed after each line, so that other programs can read it during the fit. Do not set it on members of an
+    ensemble that are trained at the same time.
 
     Parameters
     ----------
     path : str or path-like
         The file.
     append : bool, default=False
-        Keep the lines of an existing file, but for those of epochs that are trained again: for a fit that is resumed.
-        Otherwise each fit begins a new file.
+        Keep the lines of an existing file up to the epoch from which a resumed fit goes on. Otherwise each fit begins a
+        new file.
 
     Raises
     ------
@@ -319,7 +291,7 @@ class CSVLogger(EpochCallback):
         self.append = append
 
     def _epoch_ends(self, tasks: FitTasks) -> bool:
-        """Append a line; at a fit's first epoch, begin the file."""
+        """Append a line; begin the file at a fit's first epoch."""
         entry = tasks.entry()
         if tasks.n_epochs == 1:
             kept = []
@@ -341,7 +313,7 @@ class TimeLimit(EpochCallback):
     Parameters
     ----------
     seconds : float
-        Of this call of ``fit``, from the beginning of its first epoch. In an ensemble, of each member.
+        Limit of one call of ``fit``, from the beginning of its first epoch; in an ensemble, of each member.
 
     Raises
     ------
@@ -387,9 +359,9 @@ class StopAtTarget(EpochCallback):
 
 
 class NotebookProgress(EpochCallback):
-    """Show a progress bar in a notebook: one line, which all fits of the callback overwrite, such as those of a search.
+    """Show a progress bar in a notebook, on one line that all fits of the callback share, such as those of a search.
 
-    For a single fit ``verbose=2`` does the same. It needs IPython. The fits of other processes (``n_jobs``) are not shown.
+    For a single fit ``verbose=2`` does the same. It needs IPython. Fits in other processes (``n_jobs``) are not shown.
 
     Raises
     ------
