@@ -432,7 +432,7 @@ class Network:
         sample_weight : array-like of shape (n,), default=None
             None: 1 for each row.
         loss : str, default=None
-            A name of ``fastmlp.core.LOSSES`` that belongs to ``out_activation``; None takes the first of ``losses()``.
+            A name of ``fastmlp.core.LOSSES`` that belongs to ``out_activation``; None takes the first of them.
         alpha, l1_ratio : float, default=0.0
             Penalty ``alpha (l1_ratio sum |W| + (1 - l1_ratio) / 2 sum W^2)``, divided by the sum of weights.
         loss_parameter : float, default=1.0
@@ -457,7 +457,12 @@ class Network:
         """
         self.adopt()
         X = self._rows(X)
-        loss = self.default_loss() if loss is None else _check_name("loss", loss, self.losses())
+        losses = [name for name, output in core.LOSSES.items() if output == self.out_activation]
+        if not losses:
+            raise ValueError(
+                f"No loss belongs to out_activation={self.out_activation!r}, only to {sorted(set(core.LOSSES.values()))}."
+            )
+        loss = losses[0] if loss is None else _check_name("loss", loss, losses)
         n_rows = X.shape[0]
         if n_rows == 0:
             raise ValueError("X must have at least one row: the loss is a mean over rows.")
@@ -483,35 +488,6 @@ class Network:
         )
         return value, gradient
 
-    def losses(self) -> tuple[str, ...]:
-        """The losses that belong to this network's output activation.
-
-        Returns
-        -------
-        tuple of str
-        """
-        return tuple(name for name, output in core.LOSSES.items() if output == self.out_activation)
-
-    def default_loss(self) -> str:
-        """The first of ``losses()``.
-
-        Returns
-        -------
-        str
-
-        Raises
-        ------
-        ValueError
-            If there is none: no loss belongs to this output activation.
-        """
-        names = self.losses()
-        if not names:
-            raise ValueError(
-                f"No loss belongs to out_activation={self.out_activation!r}; it may be one of "
-                f"{sorted(set(core.LOSSES.values()))}."
-            )
-        return names[0]
-
     def check_targets(self, y: ArrayLike, loss: str, n_rows: int) -> np.ndarray:
         """Targets in the core's form.
 
@@ -520,7 +496,7 @@ class Network:
         y : array-like of shape (n_rows,) or (n_rows, layer_sizes[-1])
             Class indices for a softmax, values otherwise.
         loss : str
-            A name of ``losses()``.
+            A name of ``fastmlp.core.LOSSES`` that belongs to ``out_activation``.
         n_rows : int
             The required number of rows.
 
