@@ -82,12 +82,10 @@ def copy_hidden_layers(network: Network, pretrained: Network) -> None:
             raise ValueError(
                 f"pretrained must have the same hidden layers: its {name} are {theirs}, here they are {ours}."
             )
-    for name in ("coefs", "intercepts"):
-        for to, values in zip(getattr(network, name)[:-1], getattr(pretrained, name)[:-1], strict=True):
-            to[...] = values
-    for to, values in zip(network.scales, pretrained.scales, strict=True):
-        to[...] = values
-    network.statistics[...] = pretrained.statistics
+    n_hidden = len(network.activations)
+    for name in ("coefs", "intercepts", "scales", "means", "variances"):
+        for target, values in zip(getattr(network, name)[:n_hidden], getattr(pretrained, name), strict=False):
+            target[...] = values
 
 
 # --- hidden representations --------------------------------------------------------------------------------------
