@@ -452,28 +452,11 @@ def make_schedule(
     total_steps: int | None = None,
     step: int = 0,
 ) -> Schedule:
-    """The schedule for ``learning_rate`` and ``solver``.
+    """The schedule for the estimators' ``learning_rate``, ``solver``, ``learning_rate_init`` and ``power_t``.
 
-    Parameters
-    ----------
-    schedule : str or callable (step, n_steps) -> factor
-        A name in ``SCHEDULES`` or ``CURVES``, a ``Curve``, or any such function.
-    solver : str
-        Solvers other than sgd keep ``initial`` if the schedule is for sgd only.
-    initial, power_t : float
-        ``learning_rate_init``; exponent of inverse scaling.
-    rate : float, default=None
-        The rate to continue from, None for ``initial``; curves use ``step`` instead.
-    total_steps : int, default=None
-        Most updates of the whole run: ``max_iter`` times the steps of an epoch, ceil(rows / batch_size), with the rows
-        that are trained on. Each call of ``partial_fit`` counts its own rows. Only curves need it.
-    step : int, default=0
-        Updates made before: not 0 only if ``partial_fit`` continues a run.
-
-    Raises
-    ------
-    ValueError
-        For an unknown name, for a value that is neither a name nor callable, and for a curve without ``total_steps``.
+    A schedule that follows the run continues from ``rate`` (None: ``initial``), a curve from ``step``, the number of
+    updates made before. ``total_steps`` is the most updates of the whole run: ``max_iter`` times ceil(rows / batch_size),
+    with the rows that are trained on. Only curves need it.
     """
     if isinstance(schedule, str) and schedule in SCHEDULES:
         cls = SCHEDULES[schedule]
