@@ -26,6 +26,7 @@ from fastmlp.estimators.parameters import plain
 from fastmlp.network.initialisers import initialiser
 from fastmlp.network.network import Network
 from fastmlp.network.persistence import (
+    ELEMENT_TYPES,
     Fields,
     FileFormatError,
     Tensors,
@@ -52,10 +53,6 @@ _MAX_CODE_POINT = 0x10FFFF
 _KEY_WORDS = 624  # of the Mersenne twister's state
 # Keys of a dict that may share a hash, as -1 and -2 do. A file with many would take time quadratic in their number.
 _MAX_EQUAL_HASHES = 100
-# Types of class labels in a file, besides strings.
-_LABELS = (
-    "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64",
-)  # fmt: skip
 
 
 class NotSerializableError(TypeError):
@@ -605,7 +602,7 @@ def _build_classes(labels: Any, tensors: Tensors, name: str) -> np.ndarray:
 
 def _read_classes(tensors: Tensors, name: str) -> np.ndarray:
     try:
-        tensors.require(name, _LABELS, (None,))
+        tensors.require(name, tuple(ELEMENT_TYPES.values()), (None,))
     except FileFormatError:
         tensors.require(name, ("uint32",), (None, None))
         codes = np.ascontiguousarray(tensors.read(name))

@@ -32,8 +32,8 @@ FORMAT_VERSION = 1
 # The keys of a file's metadata.
 _VERSION_KEY, _MADE_BY_KEY, _MODEL_KEY = "fastmlp_format", "fastmlp_version", "model"
 
-# Names of element types: safetensors' and NumPy's.
-_TYPES = {
+#: Names of element types: safetensors' and NumPy's.
+ELEMENT_TYPES = {
     "BOOL": "bool", "I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64", "U8": "uint8", "U16": "uint16", "U32": "uint32",
     "U64": "uint64", "F16": "float16", "F32": "float32", "F64": "float64",
 }  # fmt: skip
@@ -332,9 +332,9 @@ def _read(file: Any, build: Callable[[Fields, Tensors, str], T]) -> T:
     names: list[str] = file.keys()
     for name in names:
         part = file.get_slice(name)
-        if part.get_dtype() not in _TYPES:
+        if part.get_dtype() not in ELEMENT_TYPES:
             raise FileFormatError(f"tensor {reprlib.repr(name)} has the unknown type {part.get_dtype()}")
-        entries[name] = Tensors.Entry(_TYPES[part.get_dtype()], tuple(part.get_shape()), partial(file.get_tensor, name))
+        entries[name] = Tensors.Entry(ELEMENT_TYPES[part.get_dtype()], tuple(part.get_shape()), partial(file.get_tensor, name))
     return _rebuild(metadata[_MODEL_KEY], Tensors(entries), metadata[_MADE_BY_KEY], build)
 
 
