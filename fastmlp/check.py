@@ -1,7 +1,7 @@
 """Every kernel of this machine against the reference: the cases of `python -m fastmlp check`, the tests and the benchmarks.
 
-They are made from the tables of the C code, so a new row is checked without a change here. An error is measured in the unit that
-suits the operation:
+The cases are made from the tables of the C code: a new row is checked without a change here. Each error has the unit that suits
+the operation:
 
     ulp      units in the last place of the exact result, which is computed in extended precision
     n eps    the rounding of a sum of n products: n eps |A| |B| (Higham 2002, section 3.1), or of n operations on numbers
@@ -216,7 +216,7 @@ def check_forward(name: str, K: Kernels, shape: Shape, draws: np.random.RandomSt
         product_error(K, z, augmented @ Wb.astype(np.float64), augmented, Wb),
         largest(y - reference.ACTIVATIONS[name][0](wide), ACTIVATION_ULPS * eps_of(K) * (1 + np.abs(wide))),
     ]
-    for r in range(min(B, 2)):  # a single row gives the same bits
+    for r in range(min(B, 2)):  # a single row has the same bits
         errors.append(exactly(K.forward_row(x[r], W, b, name, offset=K.offset), y[r]))
     errors.append(exactly(K.forward_unpacked(x, W, b, name), y))
     return Outcome(max(errors), 1.0, "n eps")
@@ -326,7 +326,7 @@ SEED = 0x9E3779B97F4A7C15
 
 
 def check_layer_output(kind: str, K: Kernels, shape: Shape, draws: np.random.RandomState) -> Outcome:
-    """Residual connections, dropout, a fixed normalisation: on all three ways that rows take through a layer."""
+    """Residual connections, dropout, normalisation by running averages: in each of the three kernels that compute a layer."""
     residual, rate, affine = "residual" in kind, 0.4 * ("dropout" in kind), "affine" in kind
     B, I, O = shape[0], shape[1], shape[1] if residual else shape[2]
     x, W, b = numbers(K, draws, B, I), numbers(K, draws, I, O), numbers(K, draws, O)
@@ -386,7 +386,7 @@ def check_augment(K: Kernels, shape: Shape, draws: np.random.RandomState) -> Out
 
 
 def check_training(loss: str, optimizer: str, K: Kernels, shape: Shape, draws: np.random.RandomState) -> Outcome:
-    """Three steps of a small network: all kernels together, on the instruction set chosen at import."""
+    """Three steps of a small network: all kernels together, with the instruction set that was chosen at import."""
     rows, sizes = 50, (11, 17, 9, 5)
     hidden = [core.ACTIVATIONS[i % len(core.ACTIVATIONS)] for i in (2, 1)]
     X, weights = draws.standard_normal((rows, sizes[0])), draws.uniform(0.5, 2, rows)

@@ -25,8 +25,8 @@ from fastmlp.estimators.fitted import CONTINUATION, RECORD, STOCHASTIC_CONTINUAT
 from fastmlp.network.network import Network
 
 _SCALERS = (StandardScaler, MinMaxScaler, RobustScaler, MaxAbsScaler)
-# A folded first layer adds up numbers that are larger than their sum. Beyond this loss of accuracy, in the scaled column, there is a
-# warning.
+# A folded first layer adds numbers that are larger than their sum. Beyond this loss of accuracy, in units of the scaled column, there
+# is a warning.
 _MOST_LOSS = 1e-3
 
 
@@ -193,7 +193,7 @@ def _scaling(scaler: Any) -> tuple[Any, Any]:
 
 
 def _fold_into(network: Network, factor: np.ndarray, shift: np.ndarray) -> Network:
-    """The network for columns x that gives what ``network`` gives for factor x + shift."""
+    """A network whose output for columns x is that of ``network`` for factor x + shift."""
     network = network.copy()
     if network.residual and len(network.layer_sizes) > 2 and network.layer_sizes[0] == network.layer_sizes[1]:
         raise ValueError(
@@ -201,7 +201,7 @@ def _fold_into(network: Network, factor: np.ndarray, shift: np.ndarray) -> Netwo
         )
     weights = network.coefs[0].astype(np.float64)
     product = shift @ weights
-    with np.errstate(over="ignore"):  # the error below says more
+    with np.errstate(over="ignore"):  # checked below
         network.coefs[0][...] = factor[:, np.newaxis] * weights
         if network.batch_norm and network.means:  # the mean of the product, which moves by as much
             network.means[0][...] = network.means[0] - product
@@ -239,7 +239,7 @@ class RowPredictor:
     Attributes
     ----------
     feature_names_in_ : list of str or None
-        The names that the model learnt.
+        The model's feature names.
     classes_ : list
         Labels of a classifier, as Python's values; the columns of ``predict_proba``.
 
@@ -257,8 +257,8 @@ class RowPredictor:
     - a DataFrame of pandas or polars with one row, or a Series of pandas: also by name, like a dict;
     - a sequence or array of numbers in the order of the features, (n_features,) or (1, n_features).
 
-    For a model that has learnt no names, a dict is refused, and columns of a DataFrame are taken in their order. Threads may share a
-    predictor. It can be pickled.
+    For a model without feature names, a dict is an error, and the columns of a DataFrame are taken in their order. Threads may share
+    a predictor. It can be pickled.
 
     Examples
     --------
@@ -279,7 +279,7 @@ class RowPredictor:
         check_is_fitted(model)
         members = model.estimators_ if isinstance(model, BaseMLPEnsemble) else [model]
         self._networks = [member.network_.copy() for member in members]
-        self._model: Any = copy.copy(members[0])  # says what an output means
+        self._model: Any = copy.copy(members[0])  # turns outputs into labels or values
         for name in (*RECORD, *STOCHASTIC_RECORD, *CONTINUATION, *STOCHASTIC_CONTINUATION):
             self._model.__dict__.pop(name, None)
         self._model.network_ = self._networks[0]
@@ -358,9 +358,7 @@ class RowPredictor:
         names = self.feature_names_in_
         if isinstance(row, Mapping):
             if names is None:
-                raise ValueError(
-                    "The model has learnt no feature names; give the values in their order, not in a dict."
-                )
+                raise ValueError("The model has no feature names: pass the values in their order, not in a dict.")
             return _pick(row, names)
         if isinstance(row, np.ndarray) or not hasattr(row, "to_numpy"):
             return np.asarray(row)

@@ -27,7 +27,7 @@ cdef double in_kernels = 0, started = 0
 
 
 def clock() -> float:
-    """Seconds spent inside kernels since import, without what surrounds them here: what a benchmark takes for time."""
+    """Seconds spent inside kernels since import, without the Python code around them: the clock of the benchmarks."""
     return in_kernels
 
 
@@ -86,13 +86,13 @@ cdef class Panels:
         return self
 
     def check_from(self, Py_ssize_t panel, str what):
-        """Nothing was written in this panel and those behind it, which are not their turn's yet."""
+        """Nothing was written in this panel or after it: the kernel was not called for these yet."""
         if not numpy.isnan(self.grid[panel:]).all():
             raise AssertionError(f"{what} wrote beyond its panels")
         return self
 
     def check_padding(self, str what):
-        """What fills up the last vector of the columns is 0, so that weights' padding stays 0 in an update."""
+        """The padding of the columns' last vector is 0, so that weights' padding stays 0 in an update."""
         cdef Py_ssize_t filled = (self.columns + self.k.vector - 1) // self.k.vector * self.k.vector
         rows = self.grid[:, self.first:self.first + self.rows].transpose(1, 0, 2).reshape(self.rows,
                                                                                           self.panels * self.k.panel)
@@ -169,8 +169,8 @@ cdef class Kernels:
         One of info()['available'].
     dtype : {'float32', 'float64'}
     offset, first, slack : int
-        Where the cases of check.py put what they compute: elements from alignment; rows before it and rows behind it,
-        which a panel's stride then spans.
+        Place of the output in the cases of check.py: elements from alignment; rows before and after it, which a panel's
+        stride then spans.
     """
 
     cdef const fm_kernels *k
@@ -215,7 +215,7 @@ cdef class Kernels:
         return self.map(name, self.k.activations[ACTIVATIONS.index(name)].forward, x, None, offset)
 
     def derivative(self, str name, d, x, Py_ssize_t offset=0):
-        """d * f'(x), taken from x or from f(x) as the activation's row says."""
+        """d * f'(x), computed from x or from f(x), depending on the activation's row."""
         cdef const fm_activation_row *row = &self.k.activations[ACTIVATIONS.index(name)]
         u = x if row.from_input else self.activation(name, x)
         return self.map(name, row.derivative, u, d, offset)

@@ -24,7 +24,7 @@ from fastmlp.training.solvers import update_rule
 
 # Fitted attributes with the same name and meaning in both.
 _SHARED = {*INPUT, "classes_", *RECORD, *STOCHASTIC_RECORD} - {"history_", "validation_loss_curve_"}
-# scikit-learn's values of parameters for which fastmlp has more.
+# Values that scikit-learn has, of parameters for which fastmlp has more.
 _THEIR_ACTIVATIONS = ("identity", "logistic", "tanh", "relu")
 _THEIR_VALUES = {
     "solver": ("lbfgs", "sgd", "adam"), "learning_rate": ("constant", "invscaling", "adaptive"), "loss": ("log_loss", "squared_error", "poisson"),

@@ -33,8 +33,8 @@ _COUNT = Interval(Integral, 1, None, closed="left")
 _STOCHASTIC_ONLY: dict[str, Any] = {
     "dropout": 0, "batch_norm": False, "input_noise": 0, "input_mask": 0, "mixup": 0, "max_grad_norm": None, "weight_decay": 0,
 }  # fmt: skip
-# What the rate, the loss, the score and the random numbers of a run depend on. After a change of one of these parameters, they
-# do not compare with those of the previous run.
+# Parameters that a run's rate, loss, score and random numbers depend on. After one of them changes, these are no longer comparable
+# with those of the previous run.
 _RATE_DEPENDS_ON = ("learning_rate", "learning_rate_init", "power_t")
 _LOSS_DEPENDS_ON = (
     "loss", "quantile", "huber_delta", "alpha", "l1_ratio", "class_weight", "label_smoothing", "dropout", "input_noise", "input_mask",
@@ -42,12 +42,12 @@ _LOSS_DEPENDS_ON = (
 )  # fmt: skip
 _DRAWS_DEPEND_ON = ("random_state",)
 _SCORE_DEPENDS_ON = ("validation_metric", "validation_fraction", "early_stopping")
-# The only solver with weight_decay; the others have alpha.
+# The only solver with weight_decay; all other solvers have alpha only.
 _DECAYING_SOLVER = "adamw"
 
 
 def plain(value: Any) -> Any:
-    """A parameter's value in the form in which a model file gives it back: NumPy's numbers as Python's, sequences as tuples."""
+    """A parameter's value as ``load`` would return it: NumPy's numbers as Python's, sequences as tuples."""
     if isinstance(value, (np.generic, np.ndarray)):
         value = value.tolist()
     if isinstance(value, (list, tuple)):
@@ -166,7 +166,7 @@ class Parameters(BaseEstimator):
     }
 
     def _validate_params(self) -> None:
-        """scikit-learn's check, of the parameters that are not the default objects: few of 40 are given."""
+        """scikit-learn's check, of those parameters only that are not the default objects: few of the 40 usually."""
         own: type = type(self)
         given = {
             name: value
@@ -194,9 +194,9 @@ class Parameters(BaseEstimator):
         return {name: float(getattr(self, name)) for name in ("alpha", "l1_ratio", *core.HYPERPARAMETERS)}
 
     def _terms(self, has_eval_set: bool = False) -> dict[str, dict[str, Any]]:
-        """What the rate, the loss, the score and the random numbers of a run depend on: values to compare, not to use.
+        """The values that a run's rate, loss, score and random numbers depend on, in a form that is only compared.
 
-        has_eval_set: scored on an ``eval_set``, not on rows that were split off.
+        has_eval_set: the score is that of an ``eval_set``, not of rows that were split off.
         """
         groups = {
             "rate": _RATE_DEPENDS_ON,
@@ -237,7 +237,7 @@ class Parameters(BaseEstimator):
         )
 
     def _check_combination(self, eval_set: Any) -> None:
-        """Refuse parameters that are valid each, but not together."""
+        """Check parameters that may each be valid, but not together."""
         if self.weight_decay and self.solver != _DECAYING_SOLVER:
             raise ValueError(
                 f"weight_decay belongs to solver={_DECAYING_SOLVER!r}, got weight_decay={self.weight_decay} and "

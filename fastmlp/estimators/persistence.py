@@ -1,7 +1,7 @@
 """Saving, loading, pickling and copying of estimators. docs/saving.md has the format.
 
-A value of a parameter that JSON has stands for itself, with tuples as lists and NumPy's numbers as Python's. A few other types are
-an object with one field, the name of the type: {"random_state": ...}.
+A parameter's value is plain JSON where JSON has its type, with tuples as lists and NumPy's numbers as Python's. A value of another
+type is an object with one field, the type's name: {"random_state": ...}.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _MAX_EQUAL_HASHES = 100
 
 
 class NotSerializableError(TypeError):
-    """A parameter's value or an attribute has no place in a file; the message names it and says what to do."""
+    """A parameter's value or an attribute cannot be saved; the message names it and suggests a way out."""
 
 
 def _is_none_or(valid: Callable[[Any], bool]) -> Callable[[Any], bool]:
@@ -130,7 +130,7 @@ class InconsistentVersionWarning(UserWarning):
 
 
 def _data_of_terms(run_terms: dict[str, dict[str, Any]], estimator: Any = None) -> dict[str, dict[str, Any]]:
-    """The terms of a run, with None for a function unless ``estimator`` still has it. None never equals a later value."""
+    """The terms of a run. A function that ``estimator`` no longer has becomes None, which equals no later value."""
 
     def data(name: str, term: Any) -> Any:
         still = estimator is not None and term is getattr(estimator, name, None)
@@ -165,7 +165,8 @@ class Saved(BaseEstimator):
             An existing file is replaced at once: a reader finds the old file or the new one, whatever happens.
         optimizer_state : bool, default=False
             Write the optimizer's state and the random state too, so that ``partial_fit``, and ``fit`` with ``resume``,
-            continue as if training had not been interrupted. ``fit`` with ``warm_start`` does not need them, since it begins with an empty optimizer state.
+            continue as if training had not been interrupted. ``fit`` with ``warm_start`` does not need them: it begins with
+            an empty optimizer state.
 
         Raises
         ------
@@ -410,7 +411,7 @@ def _describe(estimator: Any, arrays: dict[str, np.ndarray], prefix: str, optimi
     unknown = sorted(set(vars(estimator)) - set(parameters) - {*FITTED, *ENSEMBLE} - _OF_A_RUN - {"_skl_callbacks"})
     if unknown:
         raise NotSerializableError(
-            f"{name} cannot be saved with the attribute {unknown[0]!r}, for which the file has no place. Delete it, or use pickle."
+            f"{name} cannot be saved with the attribute {unknown[0]!r}, which is not one of fastmlp's. Delete it, or use pickle."
         )
     fitted = None
     if hasattr(estimator, "estimators_"):
@@ -536,7 +537,7 @@ def _build(fields: Fields, tensors: Tensors, made_by: str, prefix: str = "") -> 
 
 
 def _build_parameters(cls: type, fields: Fields, tensors: Tensors, made_by: str, prefix: str) -> dict[str, Any]:
-    """The constructor's arguments. A file of another version may lack newer ones, which get their defaults."""
+    """The constructor's arguments. A file of another version may lack newer ones, which then have their defaults."""
     values = _defaults(cls)
     for name in list(values):
         if name in fields or made_by == __version__:
@@ -559,7 +560,7 @@ def _check_parameters(estimator: Any) -> None:
     weights = getattr(estimator, "class_weight", None)
     for weight in weights if isinstance(weights, list) else [weights]:
         if isinstance(weight, dict) and not all(is_number(number) for number in weight.values()):
-            raise FileFormatError("class_weight must give finite numbers")
+            raise FileFormatError("class_weight must hold finite numbers")
 
 
 def _build_input(estimator: Any, fields: Fields, tensors: Tensors, prefix: str) -> None:
@@ -624,7 +625,7 @@ def _build_fit(estimator: Any, fields: Fields, tensors: Tensors, made_by: str, p
         allowed = ("softmax",) if estimator._target_type == "multiclass" else ("logistic",)
         expected = 1 if estimator._target_type == "binary" else len(estimator.classes_)
         if n_outputs != expected:
-            raise FileFormatError(f"the network has {n_outputs} outputs, its target asks for {expected}")
+            raise FileFormatError(f"the network has {n_outputs} outputs, its target needs {expected}")
     if network.out_activation not in allowed:
         raise FileFormatError(f"the network's out_activation must be one of {allowed}, got {network.out_activation}")
     rates = fields.items("layer_rates")
@@ -730,9 +731,7 @@ def _build_members(ensemble: Any, fields: Fields, tensors: Tensors, made_by: str
                 and member._target_type == ensemble._target_type
             )
         if not same:
-            raise FileFormatError(
-                f"members.{number} must take the rows and give the classes or outputs of the ensemble"
-            )
+            raise FileFormatError(f"members.{number} must have the features and the classes or outputs of the ensemble")
         members.append(member)
     if not members:
         raise FileFormatError("members must be at least one")

@@ -23,8 +23,8 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 def atomic(method: Function) -> Function:
     """Decorator of a method that changes its object as one ``AtomicUpdate``.
 
-    It must be the outermost decorator of a fit: a second fit must fail before scikit-learn's callbacks are told of it, since
-    they would take it for the running one; and they must be torn down before attributes are restored.
+    It must be the outermost decorator of a fit: a second fit must fail before scikit-learn's callbacks see it, since they would
+    take it for the running one; and they must be torn down before attributes are restored.
     """
 
     @functools.wraps(method)
@@ -128,7 +128,7 @@ def network_up_to(network: Network, layer: int) -> Network:
 
 
 class HiddenRepresentation:
-    """``transform``. scikit-learn wraps the ``transform`` of a TransformerMixin's subclasses; this one must not be wrapped."""
+    """The method ``transform``. It is not in a subclass of TransformerMixin, whose ``transform`` scikit-learn would wrap."""
 
     network_: Network
     _run_network: Callable[[Network, Any], np.ndarray]

@@ -1,4 +1,4 @@
-"""Displays: plots of a fitted estimator with ``from_estimator``, ``plot`` and ``ax_``, as scikit-learn's displays have them.
+"""Displays: plots of a fitted estimator, with the ``from_estimator``, ``plot`` and ``ax_`` of scikit-learn's displays.
 
 matplotlib is imported when something is plotted.
 """
@@ -18,7 +18,7 @@ from fastmlp.estimators.base import BaseMLP
 
 
 def pyplot() -> Any:
-    """matplotlib's pyplot, or an error that says how to get it."""
+    """matplotlib's pyplot, or an error with the command that installs it."""
     try:
         from matplotlib import pyplot as plt
     except ImportError as error:
@@ -42,7 +42,7 @@ def line_style(kwargs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _fitted(estimator: Any) -> BaseMLP:
-    """The fitted network's estimator, which may be the last step of a pipeline."""
+    """The fitted estimator itself, or the last step of a fitted pipeline."""
     last = estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
     if not isinstance(last, BaseMLP):
         raise TypeError(
@@ -57,7 +57,7 @@ def _fitted(estimator: Any) -> BaseMLP:
 class LossCurveDisplay:
     """The course of a fit: training loss over epochs, with validation loss, score and learning rate.
 
-    ``from_estimator`` makes one.
+    ``from_estimator`` makes the display of a fitted estimator.
 
     Parameters
     ----------
@@ -208,8 +208,7 @@ class LossCurveDisplay:
             self.best_line_ = ax.axvline(self.best_epoch, label=f"Best epoch ({self.best_epoch})", **style)
         lines = [self.line_, self.validation_line_, self.score_line_, self.rate_line_, self.best_line_]
         drawn = [line for line in lines if line is not None]
-        # On the axes that are drawn last, so that no line covers it. In the middle, losses have fallen below it and scores risen
-        # above it.
+        # On the axes that are drawn last, so that no line covers it; in the middle, between fallen losses and risen scores.
         on_top = self.rate_ax_ or self.score_ax_ or ax
         on_top.legend(drawn, [line.get_label() for line in drawn], loc="center right")
         return self
@@ -226,7 +225,7 @@ class LossCurveDisplay:
 class WeightsDisplay:
     """The weights into a layer, as one heat map or as an image per unit.
 
-    ``from_estimator`` makes one.
+    ``from_estimator`` makes the display of a fitted estimator.
 
     Parameters
     ----------

@@ -18,9 +18,9 @@ from fastmlp.training.run import StochasticRun, non_finite_message
 from fastmlp.training.schedules import _power
 from fastmlp.training.solvers import STOCHASTIC_SOLVERS
 
-# The end of the test is checked this often. Up to 1 / 20 of the steps are made after it.
+# How often the end of the test is checked for: up to 1 / 20 of the steps are made after it.
 _N_CHECKS = 20
-# The default window is this share of the steps.
+# The default window is a tenth of the steps.
 _WINDOWS = 10
 # The best rate is usually within a factor of two of the largest at which training converges (Bengio 2012); Smith takes a third
 # or a fourth of that as the lower end of a range. A third of the rate of the least loss was within a factor of six of the best of
@@ -39,7 +39,7 @@ class LearningRateRange:
     losses : ndarray of shape (n,)
         The loss of each step's rows before its update, without penalty. All are finite.
     smoothed_losses : ndarray of shape (n,)
-        Means over ``window`` steps around each step; fewer near the ends, as many on one side as on the other.
+        Means over ``window`` steps, the same number before and after each step; near the ends, over fewer.
     least_rate : float
         The rate at which the smoothed loss is least.
     steepest_rate : float or None
@@ -80,14 +80,14 @@ class LearningRateRange:
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Axes to draw on; None makes new ones. If they hold another test, their limits only widen.
+            Axes to draw on; None makes new ones. The limits of axes that hold another test only widen.
         **kwargs : dict
             For the line of the smoothed losses: ``label`` (which brings a legend), ``color``, ...
 
         Returns
         -------
         matplotlib Axes
-            Losses far above those of the beginning are beyond its upper limit.
+            Its upper limit cuts off losses far above those of the beginning.
 
         Raises
         ------

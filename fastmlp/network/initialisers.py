@@ -95,26 +95,9 @@ PAIRS: dict[str, tuple[str, float, Callable[[Size], Draw]]] = {
 
 
 def initialiser(argument: str, value: Any) -> Draw:
-    """The function that draws initial values as ``value`` says.
+    """The function that draws initial values for ``weight_init`` or ``bias_init``, which ``Network`` describes.
 
-    Parameters
-    ----------
-    argument : {'weight_init', 'bias_init'}
-        The argument's name.
-    value : str, (str, float) or callable
-        A name of ``WEIGHT_INITIALISERS`` or ``BIAS_INITIALISERS``; a pair ('normal', std), ('uniform', bound) or
-        ('constant', value); or a callable (fan_in, fan_out, rng) that returns (fan_in, fan_out) weights or (fan_out,)
-        biases.
-
-    Returns
-    -------
-    callable (rng, layer, shape) -> ndarray of that shape, float64
-        It raises ValueError if a user's callable returns something else.
-
-    Raises
-    ------
-    ValueError
-        For anything else.
+    It raises ValueError if a user's callable returns an array of another shape, or anything else.
     """
     names = WEIGHT_INITIALISERS if argument == "weight_init" else BIAS_INITIALISERS
     if isinstance(value, str) and value in names:

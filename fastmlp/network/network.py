@@ -81,8 +81,8 @@ class Network:
     Raises
     ------
     ValueError
-        For an unknown name, a size below 1, parameters of another length, or a ``weight_init`` or ``bias_init`` that
-        gives another shape or numbers that are not finite in ``dtype``.
+        For an unknown name, a size below 1, parameters of another length, or a ``weight_init`` or ``bias_init`` whose
+        array has another shape or numbers that are not finite in ``dtype``.
     MemoryError
         If there is not enough memory for the parameters.
 
@@ -214,11 +214,11 @@ class Network:
             layer = Layer(fan_in, fan_out, name)
             for (argument, draw), array in zip(draws.items(), (W, b), strict=True):
                 values = draw(rng, layer, array.shape)
-                with np.errstate(over="ignore"):  # the error below says more
+                with np.errstate(over="ignore"):  # checked below
                     array[...] = values
                 if not all_finite(array):
                     raise ValueError(
-                        f"{argument} must give numbers that are finite in {self.dtype.name}, got "
+                        f"{argument} must return numbers that are finite in {self.dtype.name}, got "
                         f"{array[~np.isfinite(array)][0]} for fan_in={fan_in}, fan_out={fan_out}."
                     )
 

@@ -1,8 +1,8 @@
 """Model files: safetensors, with the model's description as JSON text in the metadata. docs/saving.md has the format.
 
-Writing is atomic: a kill at any point leaves the old file or the new one. Reading executes nothing: every field is checked, and
-no array is made that the file does not hold. ``write`` and ``read`` serve all models; ``describe_network`` and ``network_state``
-are the part of a Network.
+Writing is atomic: if the process is killed, the old file or the new one is there. Reading executes nothing: every field is
+checked, and no array is made that the file does not hold. ``write`` and ``read`` serve all models; ``describe_network`` and
+``network_state`` are for networks.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ MAX_ITEMS = 5_000_000
 
 
 class FileFormatError(ValueError):
-    """A file is not one that this version of fastmlp can load; the message says what is wrong with it."""
+    """This version of fastmlp cannot load a file; the message says why."""
 
 
 # --- writing a file ----------------------------------------------------------------------------------------------
@@ -306,7 +306,7 @@ def read(path: str | os.PathLike[str], build: Callable[[Fields, Tensors, str], T
 
 
 def _kind_of_file(name: str) -> str:
-    """What a file is that safetensors cannot read."""
+    """Describe a file that safetensors cannot read."""
     with open(name, "rb") as file:
         start = file.read(2)
     if start[:1] == b"\x80" and start[1:] in (b"\x02", b"\x03", b"\x04", b"\x05"):
@@ -334,7 +334,9 @@ def _read(file: Any, build: Callable[[Fields, Tensors, str], T]) -> T:
         part = file.get_slice(name)
         if part.get_dtype() not in ELEMENT_TYPES:
             raise FileFormatError(f"tensor {reprlib.repr(name)} has the unknown type {part.get_dtype()}")
-        entries[name] = Tensors.Entry(ELEMENT_TYPES[part.get_dtype()], tuple(part.get_shape()), partial(file.get_tensor, name))
+        entries[name] = Tensors.Entry(
+            ELEMENT_TYPES[part.get_dtype()], tuple(part.get_shape()), partial(file.get_tensor, name)
+        )
     return _rebuild(metadata[_MODEL_KEY], Tensors(entries), metadata[_MADE_BY_KEY], build)
 
 

@@ -88,7 +88,7 @@ class InverseScaling(Schedule):
 
 
 class Adaptive(Schedule):
-    """A fifth of the rate whenever training stalls; the end once the rate is down to 1e-6."""
+    """Divides the rate by 5 whenever training stalls, and stops once it is 1e-6 or less."""
 
     name = "adaptive"
     sgd_only = True
@@ -111,10 +111,10 @@ class Curve:
     ``step`` counts the updates of a run from 0; ``n_steps`` is the number of updates in ``max_iter`` epochs. Training that
     stops earlier skips the rest of the plan, and training that continues beyond it (``partial_fit``) keeps the last factor.
     Curves are compared by value, can be pickled, and work with every stochastic solver. A subclass with a ``name`` is
-    added to ``CURVES``; the name stands for an object with the default values.
+    added to ``CURVES``; its name means an object with the default values.
 
-    The factors have the same bits on every machine. This is why the functions below are written out: NumPy's exp and
-    power differ in the last bit between AVX2 and AVX-512.
+    The factors have the same bits on every machine. NumPy's exp and power differ in the last bit between AVX2 and AVX-512,
+    so this module has its own.
     """
 
     name: ClassVar[str]
@@ -398,7 +398,7 @@ class Planned(Schedule):
 
     planned: ClassVar[bool] = True
 
-    #: Further steps for which a Curve is evaluated at once: epochs may be one step long, and a call takes tens of microseconds.
+    #: Steps beyond the epoch for which a Curve is evaluated too: epochs may be one step long, and a call takes tens of microseconds.
     look_ahead: ClassVar[int] = 1000
 
     def __post_init__(self) -> None:

@@ -194,11 +194,11 @@ def test_orthogonal_is_for_weights():
         (
             "weight_init",
             np.full((2, 3), np.nan),
-            "weight_init must give numbers that are finite in float32, got nan for fan_in=2",
+            "weight_init must return numbers that are finite in float32, got nan for fan_in=2",
         ),
-        ("weight_init", np.full((2, 3), 1e300), "weight_init must give numbers that are finite in float32, got inf"),
+        ("weight_init", np.full((2, 3), 1e300), "weight_init must return numbers that are finite in float32, got inf"),
         ("bias_init", np.zeros((1, 3)), r"bias_init must return real numbers of shape \(3,\) .*, got \(1, 3\)"),
-        ("bias_init", [0, 0, -np.inf], "bias_init must give numbers that are finite in float32, got -inf"),
+        ("bias_init", [0, 0, -np.inf], "bias_init must return numbers that are finite in float32, got -inf"),
     ],
 )
 def test_users_draw_is_checked(argument, returned, message):
@@ -210,5 +210,5 @@ def test_users_draw_is_checked(argument, returned, message):
 def test_pair_is_checked_in_the_networks_type():
     """A number that float32 does not hold."""
     assert Network((2, 3), dtype="float64", bias_init=("constant", 1e300)).intercepts[0][0] == 1e300
-    with pytest.raises(ValueError, match="bias_init must give numbers that are finite in float32"):
+    with pytest.raises(ValueError, match="bias_init must return numbers that are finite in float32"):
         Network((2, 3), bias_init=("constant", 1e300))
