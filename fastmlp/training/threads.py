@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from functools import cache, lru_cache
 from itertools import pairwise
 from pathlib import Path
-from threading import Lock
+from threading import RLock, get_ident
 from typing import Any
 
 import numpy as np
@@ -20,9 +20,9 @@ import fastmlp.core as core
 # run measures whether more threads help (csrc/runtime/pace.h).
 FLOPS_PER_THREAD = 500_000
 
-_blas_lock = Lock()
-_blas_users: list[object] = []  # the blocks of one_blas_thread that run now
-_blas_limits: list[Any] = []  # what the first of them has set, for the last one to undo
+_blas_lock = RLock()
+_blas_users: dict[object, int] = {}  # the blocks of one_blas_thread that run now, each with its thread
+_blas_limits: list[Any] = []  # the limit that the first of them has set, for the last one to undo
 
 
 def step_flops(layer_sizes: tuple[int, ...], n_rows: int) -> int:
@@ -69,18 +69,38 @@ def one_blas_thread() -> Iterator[None]:
     SciPy's L-BFGS-B adds vectors: its BLAS threads gain nothing, and wait for each other on a busy machine.
     """
     user = object()
+    libraries = _blas_libraries()
     try:
         with _blas_lock:
-            _blas_users.append(user)
+            _blas_users[user] = get_ident()
             if not _blas_limits:
-                _blas_limits.append(_blas_libraries().limit(limits=1))
+                _blas_limits.append(libraries.limit(limits=1))
         yield
     finally:
         with _blas_lock:
-            if user in _blas_users:
-                _blas_users.remove(user)
-            if not _blas_users and _blas_limits:
-                _blas_limits.pop().restore_original_limits()
+            _blas_users.pop(user, None)
+            _restore_unused_blas_limit()
+
+
+def _restore_unused_blas_limit() -> None:
+    if not _blas_users and _blas_limits:
+        _blas_limits.pop().restore_original_limits()
+
+
+def _keep_own_blas_users() -> None:
+    """In a forked child: its only thread goes on with the blocks that it is in; nobody ends those of other threads."""
+    for user, thread in list(_blas_users.items()):
+        if thread != get_ident():
+            del _blas_users[user]
+    _restore_unused_blas_limit()
+    _blas_lock.release()
+
+
+if hasattr(os, "register_at_fork"):
+    # A fork waits until no other thread is entering or leaving a block: the child inherits the lock and the limit whole.
+    os.register_at_fork(
+        before=_blas_lock.acquire, after_in_parent=_blas_lock.release, after_in_child=_keep_own_blas_users
+    )
 
 
 @cache

@@ -303,3 +303,62 @@ print(before, seen, blas())
         known,
         f"set() [(set(), {openmp}), (set(), {openmp})] set()",
     )  # threadpoolctl does not know all BLAS
+
+
+FORKED = """
+import os, signal, threading, time
+from threadpoolctl import threadpool_info
+from fastmlp.training import threads
+
+libraries, forking, entered, leave = threads._blas_libraries(), threading.Event(), threading.Event(), threading.Event()
+
+class Slow:
+    def limit(self, limits):
+        asking.set()
+        forking.wait()
+        time.sleep(0.2)
+        return libraries.limit(limits=limits)
+
+def blas():
+    return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+def fit():
+    with threads.one_blas_thread():
+        entered.set()
+        leave.wait()
+
+def child():
+    number = os.fork()
+    if number:
+        return os.waitstatus_to_exitcode(os.waitpid(number, 0)[1])
+    signal.alarm(20)
+    restored = blas() == before
+    with threads.one_blas_thread():
+        limited = blas() <= {1}
+    os._exit(0 if restored and limited and blas() == before else 1)
+
+before, asking = blas(), threading.Event()
+threads._blas_libraries = Slow
+os.register_at_fork(before=forking.set)
+other = threading.Thread(target=fit)
+other.start()
+asking.wait()
+threads._blas_libraries = lambda: libraries
+found = [child()]
+entered.wait()
+found.append(child())
+with threads.one_blas_thread():
+    if (number := os.fork()) == 0:
+        os._exit(0 if blas() <= {1} else 1)
+    found.append(os.waitstatus_to_exitcode(os.waitpid(number, 0)[1]))
+leave.set()
+other.join()
+print(found, blas() == before)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_child_of_a_fork_under_lbfgs_has_its_blas_threads():
+    """Another thread enters a fit of L-BFGS, or is in one: the child gets the threads back. In a fit itself, it keeps the limit."""
+    printed = output_of(FORKED, OPENBLAS_NUM_THREADS="2", MKL_NUM_THREADS="2", OMP_NUM_THREADS="2")
+    assert printed == "[0, 0, 0] True"
