@@ -331,7 +331,11 @@ def check_layer_output(kind: str, K: Kernels, shape: Shape, draws: np.random.Ran
     B, I, O = shape[0], shape[1], shape[1] if residual else shape[2]
     x, W, b = numbers(K, draws, B, I), numbers(K, draws, I, O), numbers(K, draws, O)
     scale, shift = (numbers(K, draws, O), numbers(K, draws, O)) if affine else (np.ones(O), b)
-    options = {"residual": residual, "scale": scale if affine else None, "shift": shift if affine else None}
+    options: dict[str, Any] = {
+        "residual": residual,
+        "scale": scale if affine else None,
+        "shift": shift if affine else None,
+    }
     dropout = {"rate": rate, "seed": SEED, "stream": 3, "step": 7, "row": 5}
     got, keep = K.layer_output(x, W, b, "tanh", first=K.first, **dropout, **options)
     few = K.forward_unpacked(x, W, b, "tanh", **options)
