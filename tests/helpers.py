@@ -19,7 +19,6 @@ import fastmlp
 SKLEARN_CURVE_RTOL = 1e-9
 SKLEARN_LBFGS_RTOL = 1e-6
 SKLEARN_FLOAT32_RTOL = 1e-3
-CURVE_EPOCHS = 20
 
 # Whether a sanitizer's runtime is loaded before everything else: it takes address space, and keeps what is freed.
 SANITIZED = "san" in os.environ.get("LD_PRELOAD", "")
@@ -39,11 +38,6 @@ def tolerance(dtype: str | np.dtype, n_terms: int, scale: float = 1.0) -> float:
     each term (an activation's few ulps) and of later steps.
     """
     return 4 * max(n_terms, 1) * float(np.finfo(dtype).eps) * scale
-
-
-def subnormal_tolerance(dtype: str | np.dtype) -> float:
-    """Bound for the difference of two results among subnormal numbers, where rounding is absolute: an update's two roundings."""
-    return 2 * float(np.finfo(dtype).smallest_subnormal)
 
 
 def difference_tolerance(scale: float) -> float:

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import sklearn.neural_network
 from helpers import (
-    CURVE_EPOCHS,
     SKLEARN_CURVE_RTOL,
     SKLEARN_FLOAT32_RTOL,
     SKLEARN_LBFGS_RTOL,
@@ -28,7 +27,7 @@ from fastmlp import core
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
-SMALL = {"hidden_layer_sizes": (17, 9), "max_iter": CURVE_EPOCHS, "random_state": 3, "batch_size": 32}
+SMALL = {"hidden_layer_sizes": (17, 9), "max_iter": 20, "random_state": 3, "batch_size": 32}
 SGD = [
     {"solver": "sgd", "learning_rate": rate, "nesterovs_momentum": nesterov, "learning_rate_init": 0.05}
     for rate in ("constant", "invscaling", "adaptive")
