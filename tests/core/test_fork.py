@@ -95,7 +95,7 @@ def run(code: str, first: str = "", **environment: str) -> str:
 
 FORKS = """
 before = digest()
-for _ in range(4):
+for _ in range(3):
     assert in_child(digest) == [before, core.max_threads()]
     assert digest() == before
 print("same", core.max_threads())
@@ -174,7 +174,7 @@ def compute():
 thread = threading.Thread(target={work}, daemon=True)
 thread.start()
 counts = []
-for _ in range(8):
+for _ in range(4):
     time.sleep(0.03)
     same, n_threads = in_child(digest)
     assert same == before
@@ -209,7 +209,7 @@ def fit_on():
 
 thread = threading.Thread(target=fit_on)
 thread.start()
-for _ in range(20):
+for _ in range(10):
     time.sleep(0.013)
     in_child(lambda: [float(np.random.rand()), MLPClassifier((3,), max_iter=2).fit(X[:100], y[:100]).n_iter_])
 ended.set()
@@ -302,7 +302,7 @@ FORKS_WITHIN = {
 }
 
 
-@pytest.mark.parametrize("way", FORKS_WITHIN)
+@pytest.mark.parametrize("way", rest_slow(FORKS_WITHIN, "callback"))
 def test_fork_within_a_fit(way):
     """By the user's own function: the child has the thread that fits, and ends the fit as its parent does."""
     if way == "callback":

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from helpers import SANITIZED, classification, output_of, regression
+from helpers import SANITIZED, classification, output_of, regression, rest_slow
 from scipy.sparse import csr_array
 from sklearn.base import clone
 
@@ -194,7 +194,9 @@ AS_ANOTHER_USER = "user = 50_000 + os.getpid() % 10_000\nos.setresuid(user, user
 
 @needs_threads
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits are the system's own")
-@pytest.mark.parametrize(("limit", "started"), [(NO_MORE_THREADS, 0), (THREE_MORE_THREADS, 2)])
+@pytest.mark.parametrize(
+    ("limit", "started"), rest_slow([(NO_MORE_THREADS, 0), (THREE_MORE_THREADS, 2)], (THREE_MORE_THREADS, 2))
+)
 def test_threads_that_cannot_be_created_are_done_without(limit, started):
     """OpenMP would end the process. One thread stays in reserve."""
     if os.getuid() == 0:  # the limit is not for the superuser

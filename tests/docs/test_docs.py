@@ -73,8 +73,12 @@ def peers_of(code: str) -> set[str]:
     return set(re.findall(rf"^\s*(?:import|from) ({'|'.join(PEERS)})\b", code, flags=re.MULTILINE))
 
 
+# Pages that take seconds.
+SLOW_PAGES = ("callbacks", "guide", "imbalance", "scikit-learn")
 RUNS = [
-    pytest.param(page, peer, id=page.stem + f"-{peer}" * bool(peer))
+    pytest.param(
+        page, peer, id=page.stem + f"-{peer}" * bool(peer), marks=[pytest.mark.slow] * (page.stem in SLOW_PAGES)
+    )
     for page in PAGES
     for peer in [None, *sorted(set().union(*(peers_of(code) for _, code in fenced(page, "python"))))]
     if fenced(page, "python")

@@ -106,10 +106,3 @@ def test_page_knows_what_takes_more(name):
 def options(constraints):
     """The words that a parameter may be."""
     return set().union(*(getattr(constraint, "options", set()) for constraint in constraints))
-
-
-def test_page_runs(capsys):
-    """Its Python, from the top."""
-    for block in re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL):
-        exec(compile(block, "scikit-learn.md", "exec"), {})
-    assert float(capsys.readouterr().out.split()[-1]) > 0.9

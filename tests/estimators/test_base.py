@@ -258,6 +258,7 @@ def test_partial_fit_changes_of_mind():
     assert estimator._optimizer_state["n_updates"] == -(-len(X) // 32)
 
 
+@pytest.mark.slow
 def test_works_in_sklearns_tools():
     """Pipeline and cross-validation with processes."""
     X, y = classification(3)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import pickle
-import re
 import warnings
 from pathlib import Path
 
@@ -494,22 +493,6 @@ def test_passed_on_callback_does_not_belong_on_a_member():
     member = MLPClassifier(**SMALL).set_callbacks(PassedOn())
     with pytest.raises(TypeError):
         MLPEnsembleClassifier(member, 2).fit(*classification(2))
-
-
-# --- what is written about them --------------------------------------------------------------------------------
-
-
-def test_page_runs(capsys, tmp_path, monkeypatch):
-    """docs/callbacks.md's Python from the top, in one session."""
-    pytest.importorskip("rich", reason='rich is missing: pip install "fastmlp[test]"')
-    page = (Path(__file__).parents[2] / "docs" / "callbacks.md").read_text()
-    monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
-    session: dict = {}
-    for block in blocks:
-        exec(compile(block, "callbacks.md", "exec"), session)
-    assert len(blocks) >= 4
-    assert capsys.readouterr().out
 
 
 # --- one fit at a time -------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ line of ours, callables that raise, real signals in a script, in workers of jobl
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import linecache
 import os
 import pickle
@@ -94,9 +95,9 @@ def assert_valid(estimator, X) -> None:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
-@pytest.mark.parametrize("kind", rest_slow(KINDS, "fresh"))
-def test_raised_at_every_line(kind, error):
-    """Before each line of the package that a fit of three epochs runs, as a signal may come or an allocation fail."""
+@pytest.mark.parametrize(("kind", "step"), rest_slow(itertools.product(KINDS, [1, 7]), ("fresh", 7)))
+def test_raised_at_every_line(kind, step, error):
+    """Before each line, or each seventh, of the package that a fit of three epochs runs, as a signal may come or an allocation fail."""
     X, y = classification(3, n=90)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -108,7 +109,7 @@ def test_raised_at_every_line(kind, error):
         n_lines = raise_at(-1, error, lambda: estimator.fit(other, labels))
         assert n_lines > 100
         kept = done = late = 0
-        for line in range(1, n_lines + 1):
+        for line in range(1, n_lines + 1, step):
             vars(estimator).clear()
             vars(estimator).update(fitted)
             for name, length in lengths.items():  # a fit that was kept has appended to them
