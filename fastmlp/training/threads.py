@@ -83,8 +83,19 @@ def one_blas_thread() -> Iterator[None]:
 
 
 def _restore_unused_blas_limit() -> None:
+    """Undo the limit after the last block, in whichever thread that ends."""
     if not _blas_users and _blas_limits:
-        _blas_limits.pop().restore_original_limits()
+        limit = _blas_limits.pop()
+        _let_any_thread_limit_blas()
+        limit.restore_original_limits()
+        _let_any_thread_limit_blas()
+
+
+def _let_any_thread_limit_blas() -> None:
+    """From 3.8 on, threadpoolctl ignores limits of threads other than the one that set the last, until that ends or gives way."""
+    for library in _blas_libraries().lib_controllers:
+        if hasattr(library, "clear_controlling_thread"):
+            library.clear_controlling_thread(force=True)
 
 
 def _keep_own_blas_users() -> None:

@@ -267,13 +267,14 @@ def test_cgroup_quota_reads_files(tmp_path):
 
 
 def test_blas_has_one_thread_under_lbfgs():
-    """Also with several fits at once, whose ends must not undo each other's limit; OpenMP keeps its threads."""
+    """Also with several fits at once, whose ends must not undo each other's limit, in any order; OpenMP keeps its threads."""
     code = """
 import threading
 import numpy as np
 import scipy.optimize
 from threadpoolctl import threadpool_info
 from fastmlp import MLPClassifier, core
+from fastmlp.training import threads
 
 minimize, gate, seen = scipy.optimize.minimize, threading.Barrier(2), []
 
@@ -294,7 +295,24 @@ for fit in fits:
     fit.start()
 for fit in fits:
     fit.join()
+
+first, last, limited, done = threading.Event(), threading.Event(), threading.Event(), threading.Event()
+
+def outlive():  # the thread that has set the limit is alive when another undoes it
+    with threads.one_blas_thread():
+        limited.set()
+        first.wait()
+    last.set()
+    done.wait()
+
+owner = threading.Thread(target=outlive)
+owner.start()
+limited.wait()
+with threads.one_blas_thread():
+    first.set()
+    last.wait()
 print(before, seen, blas())
+done.set()
 """
     printed = output_of(code, OPENBLAS_NUM_THREADS="2", MKL_NUM_THREADS="2", OMP_NUM_THREADS="2")
     openmp = 2 if core.info()["openmp"] else 1
