@@ -10,6 +10,11 @@
 #include "vector.h"
 #include "vmath.h"
 
+#define FM_PASTE_(a, b, c, d) a##b##c##d
+#define FM_PASTE(a, b, c, d) FM_PASTE_(a, b, c, d)
+#define TABLE FM_PASTE(fm_kernels_, FM_ISA, _, FM_BITS)
+extern const fm_kernels TABLE;
+
 /* ---- Moving data in and out of panels -------------------------------------------------------------------------- */
 
 #define DATA float
@@ -71,18 +76,6 @@ FM_INLINE void multiply_by(vec (*const slope)(vec u), real *d, const real *u, pt
 #include "activations.def"
 #undef ACTIVATION
 
-#define FM_ARGUMENT_OUTPUT 0
-#define FM_ARGUMENT_INPUT 1
-static const struct {
-    void (*forward)(void *y, const void *x, ptrdiff_t n);
-    void (*derivative)(void *d, const void *x_or_y, ptrdiff_t n);
-    int from_input;
-} activation[FM_N_ACTIVATIONS] = {
-#define ACTIVATION(name, argument, ...) {forward_##name, derivative_##name, FM_ARGUMENT_##argument},
-#include "activations.def"
-#undef ACTIVATION
-};
-
 /* ---- Layers ----------------------------------------------------------------------------------------------------- */
 
 /* The bias of the product; with batch normalisation, b is added after it. */
@@ -119,7 +112,7 @@ static void activate(const fm_layer *l, ptrdiff_t p, ptrdiff_t first, ptrdiff_t 
                 v_store(z + r * NR + j * V, v_fma(v_load(z + r * NR + j * V), s[j], t[j]));
     }
     if (l->activation != FM_ACTIVATION_identity || z != y)
-        activation[l->activation].forward(y, z, rows * NR);
+        TABLE.activations[l->activation].forward(y, z, rows * NR);
     apply_residual_dropout(l, p, first, rows, stride);
 }
 
@@ -195,7 +188,7 @@ static void multiply(real *P, const real *by, ptrdiff_t rows, int one_row) {
 /* dz *= f' for rows of panel p of layer l. */
 static void scale_by_activation_gradient(const fm_layer *l, real *dz, ptrdiff_t at, ptrdiff_t rows) {
     if (l->activation != FM_ACTIVATION_identity)
-        activation[l->activation].derivative(dz, (const real *)(l->z ? l->z : l->y) + at, rows * NR);
+        TABLE.activations[l->activation].derivative(dz, (const real *)(l->z ? l->z : l->y) + at, rows * NR);
 }
 
 /* W is transposed a chunk at a time, just before its use. */
@@ -264,7 +257,8 @@ static void batch_norm_forward(const fm_layer *l, ptrdiff_t p, ptrdiff_t batch, 
         }
     }
     if (l->activation != FM_ACTIVATION_identity)
-        activation[l->activation].forward((real *)l->y + p * stride, (const real *)l->y + p * stride, batch * NR);
+        TABLE.activations[l->activation].forward((real *)l->y + p * stride, (const real *)l->y + p * stride,
+                                                 batch * NR);
     apply_residual_dropout(l, p, 0, batch, stride);
 }
 
@@ -285,7 +279,7 @@ static void batch_norm_backward(const fm_layer *l, ptrdiff_t p, ptrdiff_t batch,
     const fm_batch_norm *n = l->norm;
     const vec count = v_set((real)batch);
     real *const dz_panel = (real *)l->dz + p * stride;
-    if (activation[l->activation].from_input)
+    if (TABLE.activations[l->activation].from_input)
         for (ptrdiff_t first = 0; first < batch; first += ROWS) {
             const ptrdiff_t rows = min_of(ROWS, batch - first);
             real u[ROWS * NR];
@@ -295,10 +289,10 @@ static void batch_norm_backward(const fm_layer *l, ptrdiff_t p, ptrdiff_t batch,
                                      v_load((const real *)l->z + p * stride + first * NR + i),
                                      v_load((const real *)l->b + at)));
             }
-            activation[l->activation].derivative(dz_panel + first * NR, u, rows * NR);
+            TABLE.activations[l->activation].derivative(dz_panel + first * NR, u, rows * NR);
         }
     else if (l->activation != FM_ACTIVATION_identity)
-        activation[l->activation].derivative(dz_panel, (const real *)l->y + p * stride, batch * NR);
+        TABLE.activations[l->activation].derivative(dz_panel, (const real *)l->y + p * stride, batch * NR);
     for (ptrdiff_t c = 0; c < NR; c += V) {
         const real *xhat = (const real *)l->z + p * stride + c;
         real *dz = dz_panel + c;
@@ -478,7 +472,7 @@ static void forward_row(const fm_layer *l, void *y_, const void *x_) {
                   v_fma(v_load_n(y + o, n), v_load((const real *)l->scale + o), v_load((const real *)l->shift + o)), n);
     }
     if (l->activation != FM_ACTIVATION_identity)
-        activation[l->activation].forward(y, y, l->fan_out);
+        TABLE.activations[l->activation].forward(y, y, l->fan_out);
     for (ptrdiff_t o = 0; l->residual && o < l->fan_out; o += V) {
         const ptrdiff_t n = min_of(V, l->fan_out - o);
         v_store_n(y + o, v_load_n(y + o, n) + v_load_n(x + o, n), n);
@@ -511,13 +505,12 @@ static double peak(ptrdiff_t n, void *sink) {
 
 #define FM_TARGET_CLASS 1
 #define FM_TARGET_VALUE 0
-#define FM_PASTE_(a, b, c, d) a##b##c##d
-#define FM_PASTE(a, b, c, d) FM_PASTE_(a, b, c, d)
+#define FM_ARGUMENT_OUTPUT 0
+#define FM_ARGUMENT_INPUT 1
 #define FM_STRING_(s) #s
 #define FM_STRING(s) FM_STRING_(s)
 
-extern const fm_kernels FM_PASTE(fm_kernels_, FM_ISA, _, FM_BITS);
-const fm_kernels FM_PASTE(fm_kernels_, FM_ISA, _, FM_BITS) = {
+const fm_kernels TABLE = {
     .isa = FM_STRING(FM_ISA),
     .element_size = sizeof(real),
     .vector = V,
