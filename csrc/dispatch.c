@@ -1,5 +1,5 @@
-/* dispatch.c: the tables of this build, and whether the running CPU and its operating system can use them. Never compiled
- * with an instruction set's flags. Each test is named in isa.def.
+/* dispatch.c: the tables of this build, and whether the running CPU and its operating system can use them. Never
+ * compiled with an instruction set's flags. Each test is named in isa.def.
  */
 #include "fastmlp.h"
 

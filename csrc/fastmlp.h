@@ -133,7 +133,7 @@ typedef struct fm_targets {
 typedef struct fm_augment {
     double noise;   /* standard deviation of the noise added */
     double mask;    /* share of the numbers set to 0 */
-    double dropout; /* rate: share set to 0, the others times 1 / (1 - rate) */
+    double dropout; /* rate: share set to 0; all else times 1 / (1 - rate) */
 } fm_augment;
 
 /* One step's hyperparameters. */
@@ -235,7 +235,7 @@ typedef struct fm_kernels {
     void (*update_running_statistics)(const fm_layer *layer, ptrdiff_t p, const fm_hyper *hyper);
 
     /* fold_batch_norm: scale = gamma / sqrt(variance + FM_NORM_EPSILON), shift = b - mean scale, n numbers each
-     * Gives a layer's scale and shift. oracle: normalise_fixed */
+     * For a layer's scale and shift. oracle: normalise_fixed */
     void (*fold_batch_norm)(void *scale, void *shift, const void *gamma, const void *b, const void *mean,
                             const void *variance, ptrdiff_t n);
 

@@ -127,8 +127,7 @@ static void rows_to_panels(real *P, const real *M, ptrdiff_t rows, ptrdiff_t col
     }
 }
 
-/* ---- Targets that are classes: value = -log(clip(a[class])), dz = a - onehot(class) --------------------------------
- */
+/* ---- Targets that are classes: value = -log(clip(a[class])), dz = a - onehot(class) ----------------------------- */
 
 static inline vec negative_log(vec a) { return -v_log(v_clip(a, EPS)); }
 static void negative_logs(real *logs, const real *a, ptrdiff_t n) { map(negative_log, logs, a, n); }
@@ -164,8 +163,7 @@ static void class_loss(real *a, double *value, real *picked, real subtracted, co
         value[r] = (double)picked[r];
 }
 
-/* ---- Targets that are numbers: the expressions of losses.def, over all outputs of the rows as one long vector
- * -------- */
+/* ---- Targets that are numbers: the expressions of losses.def, over all outputs of the rows as one long vector --- */
 
 static inline vec smooth(vec y, vec smoothing) { return (v_set(1) - smoothing) * y + v_set((real)0.5) * smoothing; }
 
@@ -232,8 +230,7 @@ FM_INLINE void map_gradients(loss_function *const value, loss_function *const gr
 #include "losses.def"
 #undef LOSS
 
-/* ---- Losses of rows -----------------------------------------------------------------------------------------------
- */
+/* ---- Losses of rows --------------------------------------------------------------------------------------------- */
 
 #define MEAN 1
 #define SUM 0

@@ -37,7 +37,7 @@ typedef bits ivec __attribute__((vector_size(FM_VECTOR_BYTES)));
 typedef ubits uvec __attribute__((vector_size(FM_VECTOR_BYTES)));
 typedef real vec_unaligned __attribute__((vector_size(FM_VECTOR_BYTES), aligned(sizeof(real)), may_alias));
 
-/* Functions that take constants, other functions among them, and are a copy of their own at each call. */
+/* For functions with constants, or other functions, as arguments: each call compiles to code of its own. */
 #define FM_INLINE static inline __attribute__((always_inline))
 
 static inline ptrdiff_t min_of(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
@@ -46,7 +46,7 @@ static inline vec v_set(real s) { return s - (vec){0}; }
 static inline vec v_load(const real *p) { return *(const vec_unaligned *)p; }
 static inline void v_store(real *p, vec v) { *(vec_unaligned *)p = v; }
 
-/* FM_INTRINSIC(max), say, is _mm256_max_ps; `native` is the type that it takes. */
+/* FM_INTRINSIC(max) is _mm256_max_ps on AVX2, for example; `native` is the type of its arguments. */
 #if defined(__AVX512F__) && FM_VECTOR_BYTES == 64
 #define FM_AVX512 1
 #else
@@ -176,7 +176,7 @@ static inline void transpose_rows(real *to, ptrdiff_t to_stride, const real *fro
 }
 #endif
 
-/* mask ? a : b, lane by lane; a comparison of vectors gives such a mask. */
+/* mask ? a : b, lane by lane; comparing two vectors makes such a mask. */
 static inline vec v_select(ivec mask, vec a, vec b) { return (vec)((mask & (ivec)a) | (~mask & (ivec)b)); }
 
 /* min(x, bound) and max(x, bound), lane by lane; NaN in x is kept. */

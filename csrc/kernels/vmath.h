@@ -6,8 +6,8 @@
  * two million numbers for each instruction set, in ulps of the result:
  *
  *                float64   float32
- *   v_exp          1.1       1.1     overflow gives infinity, underflow goes gradually to 0
- *   v_log          1.0       1.0     0 gives -infinity, negative numbers NaN, subnormals are exact inputs
+ *   v_exp          1.1       1.1     infinity on overflow, gradual underflow to 0
+ *   v_log          1.0       1.0     -infinity at 0, NaN below; subnormals are exact inputs
  *   v_tanh         1.5       1.5
  *   v_logistic     2.5       2.5
  *   v_expm1        1.1       1.0     x <= 0
@@ -18,10 +18,10 @@
  *   v_gelu         3.7       3.9
  *   v_mish         4.5       4.3
  *
- * Where exp is subnormal, silu, gelu and mish keep no relative accuracy: they err by less than 1e-5 of the smallest
+ * Where exp is subnormal, silu, gelu and mish keep no relative accuracy: their error is below 1e-5 of the smallest
  * normal number. Slopes (v_gelu_slope ...) are right to 2 eps, absolutely.
  *
- * NaN gives NaN everywhere, and infinity the limit.
+ * Each function of NaN is NaN, and of infinity its limit.
  */
 #ifndef FM_VMATH_H
 #define FM_VMATH_H

@@ -1,7 +1,7 @@
 /* barrier.h: where the threads of a training step wait for each other. Spins briefly, since a phase takes microseconds,
  * then yields, since on an oversubscribed machine the thread that it waits for may need this core. C11 atomics, so that
- * a thread sanitizer understands it. OpenMP's own barrier does not do: Cython cannot name it, and it blocks in the
- * kernel by default.
+ * a thread sanitizer understands it. OpenMP's own barrier is no alternative: Cython cannot name it, and it blocks
+ * in the kernel by default.
  */
 #ifndef FM_BARRIER_H
 #define FM_BARRIER_H

@@ -2,10 +2,10 @@
  *
  * Callers from several Python threads share the processor: each gets its part of the threads (fm_thread_share).
  *
- * A forked child has one thread, but its OpenMP runtime does not know: at the next parallel region it would wait for
- * ever for the threads of its parent. So before a fork the runtime is told to stop its threads; parent and child start
- * new ones at the next region. (The same call in the child waits for the lost threads too.) A child works on one thread
- * from then on
+ * A forked child has one thread, but its OpenMP runtime does not know: at the next parallel region it would wait
+ * forever for the threads of its parent. So before a fork the runtime is told to stop its threads; parent and child
+ * start new ones at the next region. (The same call in the child waits for the lost threads too.) A child works on one
+ * thread from then on
  *     - if the runtime has no such call, or it fails, as it does while the forking thread is in a region of another
  * library;
  *     - if one of our regions runs in another thread at that moment.

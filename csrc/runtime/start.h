@@ -2,7 +2,7 @@
  *
  * An OpenMP runtime ends the process if it cannot create a thread. Limits of the system may allow fewer threads than
  * a region asks for: RLIMIT_NPROC, RLIMIT_AS, a control group's number of processes. So before a thread's team grows,
- * as many threads are created and joined, with stacks of the size that the runtime gives them. What is left is a race:
+ * as many threads are created and joined, with stacks of the size that the runtime gives them. A race remains:
  * another process, or another library's thread, may take the room before the runtime does.
  */
 #ifndef FM_START_H
@@ -38,7 +38,7 @@ static void *fm_wait_at_gate(void *argument) {
     return NULL;
 }
 
-/* The stack size that the environment gives the runtime's threads, in bytes; 0 if it gives none. */
+/* The stack size that the environment sets for the runtime's threads, in bytes; 0 if it sets none. */
 static size_t fm_stack_size(void) {
     const char *text = getenv("OMP_STACKSIZE");
     char *unit;
@@ -63,7 +63,7 @@ static int fm_try_threads(int n) {
         return 0;
     const size_t stack_size = fm_stack_size();
     if (stack_size)
-        pthread_attr_setstacksize(&attributes, stack_size); /* a size that it refuses, the runtime ignores too */
+        pthread_attr_setstacksize(&attributes, stack_size); /* where this fails, the runtime ignores the size too */
     pthread_mutex_lock(&gate);
     for (; created < n; created++) {
         trials[created].gate = &gate;
