@@ -42,7 +42,7 @@ from fastmlp.estimators.validation import (
     check_rows,
     check_weight,
     check_weight_range,
-    explain_mixed_labels,
+    explain_labels,
     one_validation_set,
     split_off,
     tell_labels,
@@ -324,7 +324,7 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
             raise ValueError("partial_fit does not support early_stopping=True")
         resumes = position is not None
         X, y = check_rows(self, X, y, reset=not self._continues(incremental or resumes))
-        with explain_mixed_labels(y):
+        with explain_labels(y):
             self._learn_target(y, incremental or resumes)
         weight = check_weight(sample_weight, X)
         return self._prepare_checked(

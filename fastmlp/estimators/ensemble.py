@@ -43,7 +43,7 @@ from fastmlp.estimators.callbacks import FitTasks, fit_tasks
 from fastmlp.estimators.classifier import MLPClassifier
 from fastmlp.estimators.regressor import MLPRegressor
 from fastmlp.estimators.transfer import atomic
-from fastmlp.estimators.validation import check_input, check_range, check_rows, check_weight, explain_mixed_labels
+from fastmlp.estimators.validation import check_input, check_range, check_rows, check_weight, explain_labels
 from fastmlp.training.run import CANCEL, Record
 from fastmlp.training.threads import choose_threads, forward_flops
 
@@ -205,7 +205,7 @@ class BaseMLPEnsemble(MetaEstimatorMixin, BaseModel, ABC):
     def _fit(self, X: Any, y: Any, sample_weight: ArrayLike | None, tasks: FitTasks | None) -> None:
         prototype = self._prototype()
         X, y = check_rows(self, X, y)
-        with explain_mixed_labels(y):
+        with explain_labels(y):
             prototype._learn_target(y, incremental=False)
         self._share_target(self, prototype)
         if sample_weight is not None:

@@ -10,7 +10,7 @@ import copy
 import inspect
 import reprlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from numbers import Number
 from typing import Any, NamedTuple
 
@@ -25,11 +25,29 @@ from sklearn.utils.validation import validate_data
 
 from fastmlp.core.memory import all_finite
 from fastmlp.estimators._sklearn import _check_sample_weight, warn
+from fastmlp.estimators.parameters import plain
 from fastmlp.training.run import TrainingData
 
 FLOATS = (np.float64, np.float32)
 # Columns that an error names; the others are counted.
 _NAMED = 3
+# Types of pandas' missing values.
+_GAPS = ("NAType", "NaTType")
+# How names of Arrow's types of dates and durations begin.
+_ARROW_TIMES = ("timestamp", "date", "time", "duration")
+# What to do about what a column of X holds, and about what one of y holds.
+_REMEDIES = {
+    "missing": "Fill missing values first, or leave out their rows: make_pipeline(SimpleImputer(), StandardScaler(), {name}()), for "
+    "example.",
+    "date": "Turn dates and durations into numbers first: the days since one of them, or the month, for example.",
+    "word": "Encode words as numbers first, with OneHotEncoder, for example.",
+    "number word": "Convert words that stand for numbers first, with pandas.to_numeric, for example.",
+}
+_TARGET_REMEDIES = {
+    **_REMEDIES,
+    "missing": "Leave out such rows. Where targets have gaps in different rows, fit a model for each, on its own rows.",
+    "word": "MLPClassifier predicts classes that are words.",
+}
 # Standard deviations that differ by this factor are of columns that were not scaled alike.
 _FAR_SCALE = 10.0
 # Rows whose mean says little.
@@ -45,7 +63,7 @@ def check_rows(estimator: BaseEstimator, X: Any, y: Any, reset: bool = True) -> 
         return X, y
     check_indices("X", X)
     check_indices("y", y)
-    with _explain_columns(X), explain_mixed_labels(y):
+    with _explain_columns(estimator, X, y), explain_labels(y) if is_classifier(estimator) else nullcontext():
         rows, target = validate_data(
             estimator,
             X,
@@ -59,6 +77,7 @@ def check_rows(estimator: BaseEstimator, X: Any, y: Any, reset: bool = True) -> 
         _refuse_dates("X", X)
         if not is_classifier(estimator):
             _refuse_dates("y", y, also="US")
+            target = target.astype(np.float64) if target.dtype.kind == "U" else target  # of a list
             assert_all_finite(target, input_name="y")  # validate_data has checked objects before it converted them
     if target.ndim == 2 and target.shape[1] == 1:
         target = column_or_1d(target, warn=True)
@@ -100,7 +119,7 @@ def check_input(estimator: BaseEstimator, X: Any) -> Any:
     if is_plain_X(estimator, X):
         return X
     check_indices("X", X)
-    with _explain_columns(X):
+    with _explain_columns(estimator, X):
         rows = validate_data(estimator, X, accept_sparse="csr", dtype=_element_types(estimator, X), reset=False)
         _refuse_dates("X", X)
     return _readable(rows)
@@ -132,7 +151,7 @@ def check_indices(argument: str, matrix: Any) -> None:
 def _element_types(estimator: BaseEstimator, X: Any) -> tuple[type, ...]:
     """Element types that X may keep, after the one that it is converted to: float32 if the network has it and that is exact."""
     dtype = getattr(X, "dtype", None)
-    asked = getattr(estimator, "dtype", "auto")
+    asked = plain(getattr(estimator, "dtype", "auto"))
     if asked == "auto" and hasattr(estimator, "network_"):
         asked = estimator.network_.dtype.name
     exact = isinstance(dtype, np.dtype) and np.can_cast(dtype, np.float32)
@@ -141,9 +160,15 @@ def _element_types(estimator: BaseEstimator, X: Any) -> tuple[type, ...]:
 
 def _refuse_dates(argument: str, values: Any, also: str = "") -> None:
     """Refuse dates and durations, which scikit-learn converts to numbers; ``also``: further kinds of NumPy."""
-    dtypes: Any = values.dtypes if hasattr(values, "columns") else [getattr(values, "dtype", None)]
+    dtypes: Any = [getattr(values, "dtype", None)]
+    if hasattr(values, "dtypes"):
+        dtypes = values.dtypes  # of each column of a DataFrame; one of a Series
+        dtypes = [dtypes] if isinstance(dtypes, np.dtype) or not hasattr(dtypes, "__iter__") else dtypes
+    elif hasattr(values, "schema"):  # Arrow
+        dtypes = values.schema.types
     for dtype in dtypes:
         temporal = hasattr(dtype, "is_temporal") and dtype.is_temporal()  # polars
+        temporal = temporal or str(dtype).startswith(_ARROW_TIMES)
         if temporal or getattr(dtype, "kind", "") in ("m", "M", *also):
             raise TypeError(f"Input {argument} must be numbers, got {dtype}.")
 
@@ -155,6 +180,11 @@ def check_weight(sample_weight: ArrayLike | None, X: Any) -> np.ndarray | None:
     """
     if sample_weight is None:
         return None
+    if isinstance(sample_weight, (str, dict)):
+        raise ValueError(
+            f"sample_weight must be a number for each row, got {sample_weight!r}. Weights of classes are class_weight."
+        )
+    _refuse_dates("sample_weight", sample_weight)
     weight: np.ndarray = _check_sample_weight(sample_weight, X)
     if not weight.any():
         raise ValueError("Sample weights must contain at least one non-zero number.")
@@ -208,60 +238,172 @@ def _readable(X: Any) -> Any:
 
 
 @contextmanager
-def _explain_columns(X: Any) -> Iterator[None]:
-    """Add to an error of the block which columns of X are not finite numbers. Columns are examined only then."""
+def _explain_columns(estimator: BaseEstimator, X: Any, y: Any = None) -> Iterator[None]:
+    """Say in an error of the block which columns are not finite numbers, and what to do about it: those of X or, if none is,
+    those of a regressor's y. Columns are examined only then.
+    """
     try:
         yield
     except (ValueError, TypeError, OverflowError) as error:
-        faults = [fault for name, column in _columns(X) if (fault := _fault(name, column))]
-        if not faults:
+        name = type(estimator).__name__
+        explanation, held = _describe_columns(X, "", {kind: text.format(name=name) for kind, text in _REMEDIES.items()})
+        argument = "X"
+        if not explanation and not is_classifier(estimator) and y is not None:
+            explanation, held = _describe_columns(y, " of y", _TARGET_REMEDIES)
+            argument = "y"
+        explanation = explanation or _describe_form(X)
+        if not explanation:
             raise
-        rest = f" So it is with {len(faults) - _NAMED} more." if len(faults) > _NAMED else ""
+        text = str(error).rstrip()
+        if "contains NaN" in text.splitlines()[0]:
+            text = text.splitlines()[0]  # the rest sends the reader to other estimators
+        elif held == {"date"} and isinstance(error, TypeError) and not text.startswith("Input"):
+            text = f"Input {argument} must be numbers."
         kind = next(kind for kind in (ValueError, TypeError, OverflowError) if isinstance(error, kind))
-        raise kind(f"{str(error).rstrip()}\n{' '.join(faults[:_NAMED])}{rest}") from error
+        raise kind(f"{text}\n{explanation}") from error
 
 
-def _columns(X: Any) -> Iterator[tuple[Any, Any]]:
-    """Names and columns of a DataFrame of pandas or polars, or of a 2-D array; of anything else, none."""
-    if hasattr(X, "iloc") and hasattr(X, "columns"):
-        yield from ((name, X.iloc[:, i]) for i, name in enumerate(X.columns))
-    elif hasattr(X, "get_columns"):
-        yield from zip(X.columns, X.get_columns(), strict=True)
-    elif isinstance(X, np.ndarray) and X.ndim == 2:
-        yield from enumerate(X.T)
+def _describe_columns(values: Any, of: str, remedies: dict[str, str]) -> tuple[str, set[str]]:
+    """Sentences about columns that do not hold finite numbers, and the kinds of values that these hold; ('', set()) without such."""
+    found = [
+        (name, fault) for name, column in _columns(values) if (of or name is not None) and (fault := _fault(column))
+    ]
+    sentences = [
+        f"Column {name!r}{of} holds {value}." if name is not None else f"Row {row}{of} holds {value}."
+        for name, (_, value, row) in found[:_NAMED]
+    ]
+    if len(found) > _NAMED:
+        sentences.append(f"So it is with {len(found) - _NAMED} more.")
+    kinds = {kind for _, (kind, _, _) in found}
+    advice = [text for kind, text in remedies.items() if kind in kinds]
+    return "\n".join(filter(None, (" ".join(sentences), *advice))), kinds
 
 
-def _fault(name: Any, column: Any) -> str:
-    """A sentence about a value of the column that is not a finite number; '' without such."""
+def _columns(values: Any) -> Iterator[tuple[Any, Any]]:
+    """Names and columns of a table of pandas, polars or Arrow, of a list of rows, or of a 2-D array, sparse too; the name of
+    one-dimensional values is None. Of anything else, none.
+    """
+    if hasattr(values, "iloc"):
+        if hasattr(values, "columns"):
+            yield from ((name, values.iloc[:, i]) for i, name in enumerate(values.columns))
+        elif getattr(values, "name", None) is not None:
+            yield values.name, values
+        else:
+            yield None, values
+    elif hasattr(values, "get_columns"):
+        yield from zip(values.columns, values.get_columns(), strict=True)
+    elif hasattr(values, "column_names"):
+        yield from zip(values.column_names, values.columns, strict=True)
+    elif issparse(values):
+        coo = values.tocoo()
+        faulty = ~np.isfinite(coo.data) if coo.data.dtype.kind == "f" else np.zeros(len(coo.data), dtype=bool)
+        yield from ((int(i), coo.data[faulty & (coo.col == i)]) for i in np.unique(coo.col[faulty]))
+    elif isinstance(values, (np.ndarray, list, tuple)) or hasattr(values, "to_numpy"):
+        try:
+            array = np.asarray(values, dtype=None if isinstance(values, np.ndarray) else object)
+        except ValueError:  # rows of different lengths
+            return
+        if array.ndim == 2:
+            yield from enumerate(array.T)
+        elif array.ndim == 1:
+            yield getattr(values, "name", None) or None, array
+
+
+def _fault(column: Any) -> tuple[str, str, int] | None:
+    """The kind of a value of the column that is not a finite number, the value, and its row; None without such.
+
+    A word counts before a gap: what a column of words lacks is not a number.
+    """
     values = np.asarray(column)
     if values.dtype.kind in "mM":
-        return f"Column {name!r} holds {values.dtype}."
+        return "date", str(values.dtype), 0
     if values.dtype.kind in "biuf":
-        found = values[~np.isfinite(values)][:1].tolist()
-        return f"Column {name!r} holds {found[0]}." if found else ""
-    for value in values.tolist():
+        rows = np.flatnonzero(~np.isfinite(values))
+        if not len(rows):
+            return None
+        value = values[rows[0]].item()
+        return "missing" if np.isnan(value) else "infinite", str(value), int(rows[0])
+    gap = None
+    for row, value in enumerate(values.tolist()):
         try:
             if np.isfinite(float(value)):
                 continue
         except (TypeError, ValueError, OverflowError):  # not a number, so it is at fault
             pass
-        return f"Column {name!r} holds {reprlib.repr(value)}."
-    return ""
+        kind = _kind_of(value)
+        if kind != "missing":
+            return kind, reprlib.repr(value), row
+        gap = gap or (kind, reprlib.repr(value), row)
+    return gap
+
+
+def _kind_of(value: Any) -> str:
+    if isinstance(value, (str, bytes)):
+        stands_for_number = any(c.isdigit() for c in str(value)) or not any(c.isalpha() for c in str(value))
+        return "number word" if isinstance(value, str) and stands_for_number else "word"
+    if value is None or type(value).__name__ in _GAPS or (isinstance(value, float) and np.isnan(value)):
+        return "missing"
+    if hasattr(value, "strftime"):
+        return "date"
+    return "infinite" if isinstance(value, Number) else "other"
+
+
+def _describe_form(X: Any) -> str:
+    """What to do about an X that is not a table of numbers; '' if there is nothing to say."""
+    if hasattr(X, "collect") and not hasattr(X, "shape"):
+        return "X is not computed yet: collect() it first."
+    if isinstance(X, Iterator):
+        return "X is an iterator: make an array of it first."
+    if isinstance(X, dict):
+        return "pandas.DataFrame makes a table of a dict of columns."
+    if getattr(getattr(X, "dtype", None), "names", None):
+        return "numpy.lib.recfunctions.structured_to_unstructured makes columns of a structured array."
+    if getattr(X, "ndim", 0) > 2:
+        return "Each row must be flat: X.reshape(len(X), -1)."
+    first = next(iter(X), None) if isinstance(X, (list, tuple, np.ndarray)) and np.ndim(X[:1]) == 1 else None
+    if isinstance(first, str):
+        return "Turn texts into numbers first, with TfidfVectorizer, for example."
+    if isinstance(first, dict):
+        return "Turn dicts into columns first, with DictVectorizer, for example."
+    lengths = _lengths(X)
+    return f"The rows of X differ in length: from {lengths[0]} to {lengths[-1]} values." if len(lengths) > 1 else ""
+
+
+def _lengths(rows: Any) -> list[int]:
+    """The different lengths of a list's rows, in order; of anything else, none."""
+    return sorted({len(row) for row in rows if hasattr(row, "__len__")}) if isinstance(rows, (list, tuple)) else []
 
 
 @contextmanager
-def explain_mixed_labels(y: Any) -> Iterator[None]:
-    """Add to a TypeError of the block the types of labels that y mixes: missing ones do not compare with others."""
+def explain_labels(y: Any) -> Iterator[None]:
+    """Say in an error of the block what a classifier's y holds instead of labels, and what to do about it."""
     try:
         yield
-    except TypeError as error:
-        labels = np.asarray(y, dtype=object).ravel().tolist()
-        kinds = sorted({"number" if isinstance(label, Number) else type(label).__name__ for label in labels})
-        if len(kinds) < 2:
+    except (TypeError, ValueError) as error:
+        explanation = _describe_labels(y, str(error)) if isinstance(error, ValueError) else _describe_types(y)
+        if not explanation:
             raise
-        raise TypeError(
-            f"{error}\nInput y holds labels of different types, or missing ones: {', '.join(kinds)}."
-        ) from error
+        raise (ValueError if isinstance(error, ValueError) else TypeError)(f"{error}\n{explanation}") from error
+
+
+def _describe_types(y: Any) -> str:
+    """The types of labels that y mixes: missing ones do not compare with others. '' if there is one."""
+    labels = np.asarray(y, dtype=object).ravel().tolist()
+    kinds = sorted({"number" if isinstance(label, Number) else type(label).__name__ for label in labels})
+    return f"Input y holds labels of different types, or missing ones: {', '.join(kinds)}." if len(kinds) > 1 else ""
+
+
+def _describe_labels(y: Any, text: str) -> str:
+    """A remedy for labels of which scikit-learn's error says ``text``; '' if there is none."""
+    if text.startswith("Unknown label type"):
+        return "MLPRegressor predicts numbers; classes need whole numbers or words."
+    if "contains NaN" in text and not text.startswith("Input X"):
+        return "Leave out rows without a label."
+    if text.startswith("Multioutput target data"):
+        return "MultiOutputClassifier fits a classifier for each column of classes."
+    if len(_lengths(y)) > 1:
+        return "MultiLabelBinarizer makes an indicator matrix of lists of labels."
+    return ""
 
 
 # --- labels of a classifier ------------------------------------------------------------------------------------
