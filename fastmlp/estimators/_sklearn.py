@@ -18,6 +18,7 @@ import sklearn.base
 import sklearn.utils.metaestimators
 from numpy.typing import ArrayLike
 from sklearn.utils._param_validation import (
+    Hidden,
     Interval,
     InvalidParameterError,
     Options,
@@ -30,8 +31,8 @@ from sklearn.utils.optimize import _check_optimize_result
 from sklearn.utils.validation import _check_feature_names_in, _check_sample_weight
 
 __all__ = [
-    "ADAPTERS_MANAGER", "BaseEstimator", "ClassWeight", "ClassifierMixin", "Initial", "Interval", "InvalidParameterError", "LayerSizes",
-    "LearningRate", "MetaEstimatorMixin", "Metric", "Names", "Options", "RandomState", "Rates", "RegressorMixin", "StrOptions",
+    "ADAPTERS_MANAGER", "BaseEstimator", "ClassWeight", "ClassifierMixin", "Dtype", "Hidden", "Initial", "Interval", "InvalidParameterError",
+    "LayerSizes", "LearningRate", "MetaEstimatorMixin", "Metric", "Names", "Options", "RandomState", "Rates", "RegressorMixin", "StrOptions",
     "TransformerMixin", "_check_feature_names_in", "_check_optimize_result", "_check_partial_fit_first_call", "_check_sample_weight",
     "_fit_context", "_get_output_config", "available_if", "validate_parameter_constraints", "warn",
 ]  # fmt: skip
@@ -75,6 +76,7 @@ LearningRate = str | Callable[[int, int], float]
 Metric = str | Callable[..., float] | None
 Names = str | Sequence[str]
 Rates = float | Sequence[float] | np.ndarray
+Dtype = str | type | np.dtype
 RandomState = int | np.random.RandomState | None
 #: The name of a rule, a pair such as ('normal', std), or a function.
 Initial = str | tuple[str, float] | Callable[..., Any]

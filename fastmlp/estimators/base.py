@@ -69,6 +69,15 @@ from fastmlp.training.solvers import update_rule
 from fastmlp.training.threads import choose_threads, forward_flops, step_flops
 
 
+def warn_if_not_residual(network: Network) -> None:
+    """Warn if residual=True does nothing: no hidden layer is as wide as its input."""
+    if network.residual and not conversion.has_residual_layers(network):
+        warn(
+            f"residual=True has no effect: no hidden layer is as wide as its input, in a network of {network.layer_sizes[:-1]}. Give "
+            "equal widths, for example hidden_layer_sizes=(100, 100)."
+        )
+
+
 def has_partial_fit(estimator: BaseMLP) -> bool:
     """For ``available_if``: only the stochastic solvers can continue with a batch."""
     if estimator.solver == "lbfgs":
@@ -275,6 +284,8 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
         with fit_tasks(self, X, y, sample_weight, n_epochs) as tasks:
             eval_set = one_validation_set(eval_set, X_val, y_val)
             run = self._prepare(X, y, sample_weight, eval_set, sample_weight_eval, position=position)
+            self._warn_of_unused(has_eval_set=eval_set is not None)
+            warn_if_not_residual(run.network)
             self._train(run, tasks)
             publish(self, run)
             self._warn_of_end(run.record)
@@ -359,7 +370,9 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
         if continues if position is None else position.warm:
             network = self._continued_network(layer_sizes)
         else:
-            network = self._new_network(layer_sizes, X.dtype if self.dtype == "auto" else self.dtype, rng)
+            network = self._new_network(
+                layer_sizes, X.dtype if self._dtype_name() == "auto" else self._dtype_name(), rng
+            )
         if position is not None:
             position = self._take_position(network, position)
         if not any(self.layer_rates_):
@@ -427,7 +440,7 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
             layer_sizes,
             self.activation if isinstance(self.activation, str) else list(self.activation),
             self.out_activation_,
-            fitted.dtype if self.dtype == "auto" else self.dtype,
+            fitted.dtype if self._dtype_name() == "auto" else self._dtype_name(),
             fitted.parameters,
             statistics=fitted.statistics,
             batch_norm=self.batch_norm,
@@ -893,5 +906,6 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
-        tags.transformer_tags.preserves_dtype = ["float64", "float32"] if self.dtype == "auto" else [self.dtype]
+        name = self._dtype_name()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"] if name == "auto" else [name]
         return tags

@@ -13,6 +13,7 @@ from sklearn.utils.multiclass import type_of_target, unique_labels
 from fastmlp.estimators._sklearn import (
     ClassifierMixin,
     ClassWeight,
+    Dtype,
     Initial,
     Interval,
     LayerSizes,
@@ -21,13 +22,13 @@ from fastmlp.estimators._sklearn import (
     Names,
     RandomState,
     Rates,
-    StrOptions,
     _check_partial_fit_first_call,
     _fit_context,
     available_if,
     warn,
 )
 from fastmlp.estimators.base import BaseMLP, has_partial_fit
+from fastmlp.estimators.parameters import one_of
 from fastmlp.estimators.transfer import atomic
 from fastmlp.estimators.validation import (
     apply_class_weight,
@@ -87,7 +88,8 @@ callable, default='constant'
     tol : float, default=1e-4
         Improvement of loss or validation score below this counts as none.
     verbose : bool or int, default=False
-        1: a line per epoch, with loss, score, time and the most time left; 2: a bar, on a terminal. See ``docs/callbacks.md``.
+        1: a line per epoch, with loss, score, time and the most time left; 2 and more: a bar, on a
+        terminal. See ``docs/callbacks.md``.
     warm_start : bool, default=False
         Begin a further ``fit`` from the fitted parameters. Changes by ``set_params`` take effect then, except for the
         network itself: ``hidden_layer_sizes``, ``batch_norm`` and ``residual`` must stay the same, and ``weight_init``,
@@ -111,7 +113,7 @@ callable, default='constant'
         Epochs without improvement that are tolerated.
     max_fun : int, default=15000
         Most evaluations of the loss by 'lbfgs'.
-    dtype : {'auto', 'float32', 'float64'}, default='auto'
+    dtype : {'auto', 'float32', 'float64'} or a type such as np.float32, default='auto'
         Element type of parameters and arithmetic; 'auto' is that of X. X is not converted as a whole.
     n_jobs : int or None, default=None
         None and -1: as many threads as pay, within what OpenMP, threadpoolctl, CPU affinity and cgroup allow. An
@@ -130,7 +132,7 @@ callable, default='constant'
         running averages (a tenth of each new batch, less of a shorter one). ``network_.intercepts`` are then the shifts,
         ``network_.scales`` the scales; there are no ``intercepts_``.
     residual : bool, default=False
-        Hidden layers as wide as their input add it to their output (He et al., CVPR 2016).
+        Hidden layers as wide as their input add it to their output (He et al., CVPR 2016). ``fit`` warns if there is none.
     label_smoothing : float, default=0.0
         Share of each target, in [0, 1), that goes to all classes alike (Szegedy et al., CVPR 2016).
     weight_init, bias_init : str, (str, float) or callable, default='auto'
@@ -147,7 +149,7 @@ callable, default='constant'
     validation_metric : str, callable or None, default=None
         The score of early stopping and of ``eval_set``: a scikit-learn scorer, by name or (estimator, X, y) -> float, more
         being better. It gets the rows' weights if it takes ``sample_weight``. None: accuracy; in regression R^2, or minus
-        the loss for losses that scikit-learn lacks.
+        the loss for losses that scikit-learn lacks. ``fit`` warns if there is nothing to score.
     input_noise : float, default=0.0
         Standard deviation of the normal noise that is added to each number of X whenever a row is trained on.
     input_mask : float, default=0.0
@@ -208,7 +210,7 @@ callable, default='constant'
 
     _parameter_constraints = {
         **BaseMLP._parameter_constraints,
-        "class_weight": [StrOptions({"balanced"}), dict, list, None],
+        "class_weight": [one_of(["balanced"]), dict, list, None],
         "label_smoothing": [Interval(Real, 0, 1, closed="left")],
     }
 
@@ -239,7 +241,7 @@ callable, default='constant'
         epsilon: float = 1e-8,
         n_iter_no_change: float = 10,
         max_fun: int = 15000,
-        dtype: str = "auto",
+        dtype: Dtype = "auto",
         n_jobs: int | None = None,
         class_weight: ClassWeight = None,
         l1_ratio: float = 0.0,

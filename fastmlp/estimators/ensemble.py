@@ -34,13 +34,13 @@ from fastmlp.estimators._sklearn import (
     MetaEstimatorMixin,
     RandomState,
     RegressorMixin,
-    StrOptions,
     _fit_context,
     warn,
 )
-from fastmlp.estimators.base import BaseMLP, BaseModel
+from fastmlp.estimators.base import BaseMLP, BaseModel, warn_if_not_residual
 from fastmlp.estimators.callbacks import FitTasks, fit_tasks
 from fastmlp.estimators.classifier import MLPClassifier
+from fastmlp.estimators.parameters import one_of, validate
 from fastmlp.estimators.regressor import MLPRegressor
 from fastmlp.estimators.transfer import atomic
 from fastmlp.estimators.validation import check_input, check_range, check_rows, check_weight, explain_labels
@@ -137,7 +137,7 @@ class BaseMLPEnsemble(MetaEstimatorMixin, BaseModel, ABC):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "n_estimators": [Interval(Integral, 1, None, closed="left")],
-        "members": [StrOptions({_SEEDS, _BOOTSTRAP, _SNAPSHOTS})],
+        "members": [one_of([_SEEDS, _BOOTSTRAP, _SNAPSHOTS])],
         "n_jobs": BaseMLP._parameter_constraints["n_jobs"],
         "random_state": ["random_state"],
     }
@@ -164,6 +164,9 @@ class BaseMLPEnsemble(MetaEstimatorMixin, BaseModel, ABC):
     @abstractmethod
     def _share_target(self, member: BaseMLP, source: BaseMLP | BaseMLPEnsemble) -> None:
         """Give a member, or the ensemble itself, the target's attributes of ``source``."""
+
+    def _validate_params(self) -> None:
+        validate(type(self), self.get_params(deep=False))
 
     # --- fit -------------------------------------------------------------------------------------------------------
 
@@ -229,6 +232,7 @@ class BaseMLPEnsemble(MetaEstimatorMixin, BaseModel, ABC):
             records = self._fit_runs(runs, X, y, sample_weight, tasks)
             self.estimators_ = runs
             _warn_of_end(records, prototype.max_iter)
+        warn_if_not_residual(self.estimators_[0].network_)
         for member in self.estimators_:
             member.n_jobs = prototype.n_jobs
 
@@ -236,6 +240,7 @@ class BaseMLPEnsemble(MetaEstimatorMixin, BaseModel, ABC):
         """The estimator that members are clones of; for snapshots, with the settings of one cycle."""
         prototype: BaseMLP = self._member_class() if self.estimator is None else clone(self.estimator)
         prototype._validate_params()
+        prototype._warn_of_unused()
         if self.members != _SNAPSHOTS:
             return prototype
         if prototype.solver == "lbfgs":

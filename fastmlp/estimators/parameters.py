@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from functools import lru_cache
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -14,12 +14,16 @@ from sklearn.metrics import get_scorer_names
 import fastmlp.core as core
 from fastmlp.estimators._sklearn import (
     BaseEstimator,
+    Dtype,
+    Hidden,
     Interval,
     InvalidParameterError,
     Options,
     StrOptions,
     validate_parameter_constraints,
+    warn,
 )
+from fastmlp.network.names import hint, near_name
 from fastmlp.network.network import Network
 from fastmlp.training.run import Method
 from fastmlp.training.schedules import CURVES, SCHEDULES
@@ -29,6 +33,9 @@ _SHARE = Interval(Real, 0, 1, closed="left")
 _POSITIVE = Interval(Real, 0, None, closed="neither")
 _NOT_NEGATIVE = Interval(Real, 0, None, closed="left")
 _COUNT = Interval(Integral, 1, None, closed="left")
+# Forms of dtype that are not names. Messages list the names only.
+_FLOAT_TYPES = (np.float32, np.float64, float)
+_DTYPE_OBJECTS = (Options(type, set(_FLOAT_TYPES)), Options(np.dtype, set(map(np.dtype, _FLOAT_TYPES))))
 # L-BFGS takes all rows at once and needs exact losses: with it, these must have their defaults.
 _STOCHASTIC_ONLY: dict[str, Any] = {
     "dropout": 0, "batch_norm": False, "input_noise": 0, "input_mask": 0, "mixup": 0, "max_grad_norm": None, "weight_decay": 0,
@@ -42,12 +49,28 @@ _LOSS_DEPENDS_ON = (
 )  # fmt: skip
 _DRAWS_DEPEND_ON = ("random_state",)
 _SCORE_DEPENDS_ON = ("validation_metric", "validation_fraction", "early_stopping")
+# Parameters beyond scikit-learn's that do nothing without another one: the value that is off, whether this estimator uses them, and
+# what they need.
+_NEEDS: dict[str, tuple[Any, Callable[[Any], bool], str]] = {
+    "quantile": (0.5, lambda estimator: estimator.loss == "quantile", "loss='quantile'"),
+    "huber_delta": (1.0, lambda estimator: estimator.loss == "huber", "loss='huber'"),
+    "rho": (0.9, lambda estimator: estimator.solver == "rmsprop", "solver='rmsprop'"),
+    "l1_ratio": (0.0, lambda estimator: estimator.alpha > 0, "alpha > 0"),
+    "pretrained_rate": (0.0, lambda estimator: estimator.pretrained is not None, "pretrained"),
+}
 # The only solver with weight_decay; all other solvers have alpha only.
 _DECAYING_SOLVER = "adamw"
 
 
+def one_of(names: Iterable[str]) -> StrOptions:
+    """A constraint that lists names in their order; a set's order changes from process to process."""
+    return StrOptions(dict.fromkeys(names).keys())
+
+
 def plain(value: Any) -> Any:
-    """A parameter's value as ``load`` would return it: NumPy's numbers as Python's, sequences as tuples."""
+    """A parameter's value as ``load`` would return it: NumPy's numbers as Python's, sequences as tuples, element types by name."""
+    if isinstance(value, np.dtype) or (isinstance(value, type) and value in _FLOAT_TYPES):
+        return np.dtype(value).name
     if isinstance(value, (np.generic, np.ndarray)):
         value = value.tolist()
     if isinstance(value, (list, tuple)):
@@ -57,12 +80,47 @@ def plain(value: Any) -> Any:
 
 def layer_sizes_of(hidden_layer_sizes: Any) -> tuple[int, ...]:
     """Units of each hidden layer, from one number or a sequence."""
+    if isinstance(hidden_layer_sizes, (Set, Mapping)):
+        raise ValueError(f"hidden_layer_sizes must be in an order, as in a tuple; got {hidden_layer_sizes!r}.")
     sizes = list(hidden_layer_sizes) if hasattr(hidden_layer_sizes, "__iter__") else [hidden_layer_sizes]
     if any(isinstance(size, bool) or not isinstance(size, Integral) for size in sizes):
         raise ValueError(f"hidden_layer_sizes must be integers, got {sizes}.")
     if any(size <= 0 for size in sizes):
         raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
     return tuple(int(size) for size in sizes)
+
+
+def validate(estimator_class: type[BaseEstimator], given: dict[str, Any]) -> None:
+    """scikit-learn's check of parameters. An error ends with the choice that is meant, or the parameter that takes the value."""
+    constraints: dict[str, list[Any]] = estimator_class._parameter_constraints
+    try:
+        validate_parameter_constraints(constraints, given, estimator_class.__name__)
+    except InvalidParameterError as error:
+        name = str(error).split("'")[1]  # "The 'alpha' parameter of MLPClassifier must be ..."
+        error.args = (f"{error}{_advice(name, given[name], constraints[name])}",)
+        raise
+
+
+def _advice(name: str, value: Any, constraints: list[Any]) -> str:
+    """What to do about a value that belongs to another parameter, or a choice under another name; '' if there is no advice."""
+    if name == "learning_rate" and _is_number(value):
+        return f" A number is the learning_rate_init={float(value)}."
+    if name == "learning_rate_init" and isinstance(value, str) and value in (*SCHEDULES, *CURVES):
+        return f" A schedule is the learning_rate={value!r}."
+    if name == "random_state" and isinstance(value, np.random.Generator):
+        return " A Generator can draw one: int(generator.integers(2**32))."
+    if name == "pretrained" and hasattr(value, "partial_fit"):
+        return " Take the fitted estimator's network_."
+    if name == "loss" and near_name(value, ["neg_log_loss"]):
+        return " It is the loss of MLPClassifier."
+    return hint(value, [choice for part in constraints if isinstance(part, StrOptions) for choice in part.options])
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        return isinstance(value, (Real, str)) and float(value) > 0
+    except ValueError:
+        return False
 
 
 @lru_cache(maxsize=32)
@@ -104,7 +162,7 @@ class Parameters(BaseEstimator):
     epsilon: float
     n_iter_no_change: float
     max_fun: int
-    dtype: str
+    dtype: Dtype
     n_jobs: int | None
     l1_ratio: float
     dropout: Any
@@ -124,11 +182,11 @@ class Parameters(BaseEstimator):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "hidden_layer_sizes": ["array-like", _COUNT],
-        "activation": [StrOptions(set(core.ACTIVATIONS)), "array-like"],
-        "solver": [StrOptions(set(SOLVERS))],
+        "activation": [one_of(core.ACTIVATIONS), "array-like"],
+        "solver": [one_of(SOLVERS)],
         "alpha": [_NOT_NEGATIVE],
-        "batch_size": [StrOptions({"auto"}), _COUNT],
-        "learning_rate": [StrOptions({*SCHEDULES, *CURVES}), callable],
+        "batch_size": [one_of(["auto"]), _COUNT],
+        "learning_rate": [one_of([*SCHEDULES, *CURVES]), callable],
         "learning_rate_init": [_POSITIVE],
         "power_t": [_NOT_NEGATIVE],
         "max_iter": [_COUNT],
@@ -146,7 +204,7 @@ class Parameters(BaseEstimator):
         "epsilon": [_POSITIVE],
         "n_iter_no_change": [_COUNT, Options(Real, {np.inf})],
         "max_fun": [_COUNT],
-        "dtype": [StrOptions({"auto", "float32", "float64"})],
+        "dtype": [one_of(["auto", "float32", "float64"]), *map(Hidden, _DTYPE_OBJECTS)],
         "n_jobs": [None, Options(Integral, {-1}), _COUNT],
         "l1_ratio": [Interval(Real, 0, 1, closed="both")],
         "dropout": [_SHARE, "array-like"],
@@ -157,7 +215,7 @@ class Parameters(BaseEstimator):
         "rho": [_SHARE],
         "weight_decay": [_NOT_NEGATIVE],
         "max_grad_norm": [None, _POSITIVE],
-        "validation_metric": [None, StrOptions(set(get_scorer_names())), callable],
+        "validation_metric": [None, one_of(get_scorer_names()), callable],
         "input_noise": [_NOT_NEGATIVE],
         "input_mask": [_SHARE],
         "mixup": [_NOT_NEGATIVE],
@@ -173,7 +231,11 @@ class Parameters(BaseEstimator):
             for name, default in _default_parameters(own).items()
             if (value := getattr(self, name)) is not default
         }
-        validate_parameter_constraints(self._parameter_constraints, given, own.__name__)
+        validate(own, given)
+
+    def _dtype_name(self) -> str:
+        """'auto' or the name of the element type."""
+        return str(plain(self.dtype))
 
     def _hidden_layer_sizes(self) -> tuple[int, ...]:
         return layer_sizes_of(self.hidden_layer_sizes)
@@ -235,6 +297,17 @@ class Parameters(BaseEstimator):
             mixup=float(self.mixup),
             seed=seed if random and seed is not None else 0,
         )
+
+    def _warn_of_unused(self, has_eval_set: bool = False) -> None:
+        """Warn of parameters that were given and that this fit does not use."""
+        for name, (off, is_used, needs) in _NEEDS.items():
+            value = getattr(self, name, off)
+            if value != off and not is_used(self):
+                warn(f"{name}={value!r} has no effect without {needs}.")
+        if self.validation_metric is not None and not self.early_stopping and not has_eval_set:
+            warn(
+                f"validation_metric={self.validation_metric!r} has no effect without early_stopping=True or an eval_set."
+            )
 
     def _check_combination(self, eval_set: Any) -> None:
         """Check parameters that may each be valid, but not together."""

@@ -13,6 +13,7 @@ from sklearn.metrics import r2_score
 import fastmlp.core as core
 from fastmlp.core.memory import all_finite
 from fastmlp.estimators._sklearn import (
+    Dtype,
     Initial,
     Interval,
     LayerSizes,
@@ -22,16 +23,16 @@ from fastmlp.estimators._sklearn import (
     RandomState,
     Rates,
     RegressorMixin,
-    StrOptions,
     _fit_context,
     available_if,
 )
 from fastmlp.estimators.base import BaseMLP, has_partial_fit
+from fastmlp.estimators.parameters import one_of
 from fastmlp.estimators.transfer import atomic
 from fastmlp.network.network import Network
 
 # Losses whose outputs are not probabilities.
-_REGRESSION_LOSSES = {name for name, output in core.LOSSES.items() if output not in ("softmax", "logistic")}
+_REGRESSION_LOSSES = [name for name, output in core.LOSSES.items() if output not in ("softmax", "logistic")]
 # scikit-learn's losses, for which early stopping uses R^2.
 _SKLEARN_LOSSES = {"squared_error", "poisson"}
 # Losses with a parameter.
@@ -86,7 +87,7 @@ validation_loss_curve_, layer_rates_, history_, n_iter_, t_, n_layers_, n_output
 
     _parameter_constraints = {
         **BaseMLP._parameter_constraints,
-        "loss": [StrOptions(_REGRESSION_LOSSES)],
+        "loss": [one_of(_REGRESSION_LOSSES)],
         "quantile": [Interval(Real, 0, 1, closed="neither")],
         "huber_delta": [Interval(Real, 0, None, closed="neither")],
     }
@@ -118,7 +119,7 @@ validation_loss_curve_, layer_rates_, history_, n_iter_, t_, n_layers_, n_output
         epsilon: float = 1e-8,
         n_iter_no_change: float = 10,
         max_fun: int = 15000,
-        dtype: str = "auto",
+        dtype: Dtype = "auto",
         n_jobs: int | None = None,
         l1_ratio: float = 0.0,
         dropout: Rates = 0.0,
@@ -182,7 +183,7 @@ validation_loss_curve_, layer_rates_, history_, n_iter_, t_, n_layers_, n_output
         self.pretrained = pretrained
         self.pretrained_rate = pretrained_rate
 
-    _losses_that_score = frozenset(_REGRESSION_LOSSES - _SKLEARN_LOSSES)
+    _losses_that_score = frozenset(_REGRESSION_LOSSES) - _SKLEARN_LOSSES
 
     def _loss_parameter(self) -> float:
         return float(getattr(self, _LOSS_PARAMETERS.get(self.loss, "quantile")))

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastmlp.network.names import hint
+
 
 class Layer(NamedTuple):
     """The properties of a layer that initial values depend on."""
@@ -112,7 +114,7 @@ def initialiser(argument: str, value: Any) -> Draw:
     forms = ", ".join(f"({name!r}, {words})" for name, (words, _, _) in PAIRS.items())
     raise ValueError(
         f"{argument} must be one of {list(names)}, one of {forms} with a finite number, or a callable "
-        f"(fan_in, fan_out, rng), got {value!r}."
+        f"(fan_in, fan_out, rng), got {value!r}.{hint(value, names)}"
     )
 
 

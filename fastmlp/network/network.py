@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike
 import fastmlp.core as core
 from fastmlp.core.memory import ALIGNMENT, aligned_copy, aligned_empty, all_finite
 from fastmlp.network.initialisers import Draw, Layer, initialiser
+from fastmlp.network.names import hint
 from fastmlp.network.persistence import build_network, read, save_network
 
 # Lists of views: of the parameters, in their order, and of the running averages.
@@ -563,5 +564,5 @@ def _check_activations(activation: str | Sequence[str], n_hidden: int) -> tuple[
 
 def _check_name(argument: str, name: str, valid: Any) -> str:
     if name not in valid:
-        raise ValueError(f"{argument} must be one of {list(valid)}, got {name!r}.")
+        raise ValueError(f"{argument} must be one of {list(valid)}, got {name!r}.{hint(name, valid)}")
     return str(name)  # the core takes no subclass, such as NumPy's, which parameter grids are made of

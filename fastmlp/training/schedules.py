@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from fastmlp.network.names import hint
 from fastmlp.training.solvers import SGD
 
 # --- schedules that follow the run -------------------------------------------------------------------------------
@@ -467,7 +468,7 @@ def make_schedule(
     if isinstance(factor, (str, type)) or not callable(factor):
         raise ValueError(
             f"learning_rate must be one of {[*SCHEDULES, *CURVES]}, or a callable (step, n_steps) -> factor such as "
-            f"CosineDecay(), got {schedule!r}."
+            f"CosineDecay(), got {schedule!r}.{hint(schedule, [*SCHEDULES, *CURVES])}"
         )
     if total_steps is None or total_steps < 1:
         raise ValueError(f"total_steps must be at least 1 for learning_rate={schedule!r}, got {total_steps}.")

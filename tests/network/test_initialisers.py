@@ -168,7 +168,8 @@ def test_initialisers_refuse(value, argument):
     """The error names the argument, what it may be and what it was."""
     with pytest.raises(ValueError, match=f"^{argument} must be one of .*'he_uniform'.*a callable") as raised:
         Network((2, 3), **{argument: value})
-    message = str(raised.value)
+    message = str(raised.value).removesuffix(" Did you mean 'glorot_uniform'?")
+    assert ("Did you mean" in str(raised.value)) == (value == "glorot")
     assert message.endswith(f"got {value!r}.")
     assert all(f"('{name}', " in message for name in PAIRS)
     assert ("orthogonal" in message) == (argument == "weight_init")

@@ -102,7 +102,7 @@ BAD_PARAMETERS = {
     "epsilon": [0.0, -1.0],
     "n_iter_no_change": [0, 2.5],
     "max_fun": [0],
-    "dtype": ["float16", "double", None, np.float32],
+    "dtype": ["float16", "double", None, np.float16, int, np.dtype("int32")],
     "n_jobs": [0, -2, 1.5, "all"],
     "l1_ratio": [-0.1, 1.1],
     "rho": [-0.1, 1.0],
