@@ -42,14 +42,7 @@ _TASKS = "_fastmlp_tasks"
 class FitTasks:
     """A running fit: makes a task of each epoch, as the training run's ``Observer``, or of each member of an ensemble.
 
-    Parameters
-    ----------
-    estimator : estimator
-        The estimator that is fitted.
-    context : CallbackContext
-        The root of the fit's tasks.
-    data : dict
-        ``X``, ``y`` and ``metadata``, for the hooks.
+    ``context`` is scikit-learn's context of the whole fit; ``data`` has ``X``, ``y`` and ``metadata`` for the hooks.
     """
 
     #: The entry of the last epoch in ``history_``.
@@ -113,19 +106,9 @@ def fit_tasks(
 ) -> Iterator[FitTasks | None]:
     """Around a fit: the root of its tasks, or None if no callback is set.
 
-    It belongs within the fit's ``AtomicUpdate``: the tear-down reads the estimator's attributes.
-
-    Parameters
-    ----------
-    estimator : estimator
-    X, y, sample_weight
-        As the user gave them.
-    n_tasks : int
-        The most tasks below the root.
-    in_order : bool, default=True
-        Whether the tasks run one after the other.
-    inner : estimator, default=None
-        The estimator that an ensemble clones: its own callbacks see the ensemble's tasks too.
+    At most ``n_tasks`` tasks are below the root; they run one after the other if ``in_order``. ``inner`` is the estimator that
+    an ensemble clones: its callbacks see the ensemble's tasks too. This belongs within the fit's ``AtomicUpdate``: the
+    tear-down reads the estimator's attributes.
     """
     if not any(vars(listening).get("_skl_callbacks") for listening in (estimator, inner) if listening is not None):
         yield None

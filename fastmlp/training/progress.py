@@ -1,6 +1,6 @@
 """Progress of a training run on ``sys.stdout``: a line per epoch, or a bar, which a notebook shows in an output of its own.
 
-Each line is flushed, since a pipe would otherwise hold lines back until the run is over.
+Each line is flushed: a pipe would otherwise hold lines back until the run is over.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def in_notebook() -> bool:
 
 
 class NotebookLine:
-    """A line of a notebook's output: a call shows a text there, instead of the last one. It needs IPython."""
+    """A line of a notebook's output, whose text each call replaces. It needs IPython."""
 
     def __init__(self) -> None:
         self._handle: Any = None
@@ -43,20 +43,10 @@ class NotebookLine:
 class Progress:
     """Prints epochs as they end.
 
-    Parameters
-    ----------
-    verbose : int
-        1: a line per epoch. 2 and more: a bar if this is a notebook or ``sys.stdout`` is a terminal, else lines. (0 needs no
-        Progress.)
-    n_epochs : int
-        Most epochs of the run. The time left is estimated from it, at the mean time of the epochs so far.
-    name : str, default=''
-        Begins each line, for runs that print at the same time. There is no bar then, since several would overwrite each
-        other.
-    done : int, default=0
-        Epochs that were done earlier, by the run that this one resumes.
-    show : callable (text), default=None
-        Shows a bar instead of the last one. None: a ``NotebookLine`` in a notebook, else a terminal's line.
+    ``verbose=1`` prints a line per epoch; 2 and more draw a bar, in a notebook or on a terminal. ``n_epochs`` is the most epochs
+    of the run, from which the time left is estimated; ``done`` of them belong to the run that this one resumes. A ``name``
+    begins each line of runs that print at the same time; these draw no bar, since bars would overwrite each other. ``show``
+    replaces the bar's text; None: on a ``NotebookLine`` in a notebook, else on the terminal.
     """
 
     def __init__(
@@ -101,7 +91,7 @@ class Progress:
         self._end_bar()
 
     def _fitting_bar(self, entry: dict[str, Any], numbers: str, elapsed: str, times: str) -> str:
-        """The longest of several forms of the bar that fits on the line; the time left is in each of them.
+        """The longest of several forms of the bar that fits on the line; each shows the time left.
 
         A line as wide as the terminal would wrap, and a carriage return would not reach its beginning.
         """

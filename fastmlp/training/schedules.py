@@ -379,18 +379,7 @@ def _power(base: float, p: np.ndarray) -> np.ndarray:
 class Planned(Schedule):
     """rate = initial * factor(step, total_steps): a ``Curve``, or a user's function, which is called for each step.
 
-    Parameters
-    ----------
-    factor : callable (step, n_steps) -> factor
-    total_steps : int
-        Updates of the whole run, ``n_steps`` above; later ones keep the last factor.
-    step : int
-        Updates made so far.
-
-    Raises
-    ------
-    ValueError
-        If a factor is not a finite number >= 0. The message names the step.
+    ``step`` counts the updates made so far; those beyond ``total_steps`` keep the last factor.
     """
 
     factor: Callable[[int, int], float]
