@@ -567,11 +567,8 @@ def _build_input(estimator: Any, fields: Fields, tensors: Tensors, prefix: str) 
     estimator.n_features_in_ = fields.count("n_features_in", least=1)
     names = fields.take("feature_names_in")
     if names is not None:
-        if (
-            not isinstance(names, list)
-            or len(names) != estimator.n_features_in_
-            or not all(isinstance(name, str) for name in names)
-        ):
+        strings = isinstance(names, list) and all(isinstance(name, str) for name in names)
+        if not strings or len(names) != estimator.n_features_in_:
             raise FileFormatError(f"feature_names_in must be null or {estimator.n_features_in_} strings")
         estimator.feature_names_in_ = np.array(names, dtype=object)
     if is_classifier(estimator):
@@ -580,12 +577,9 @@ def _build_input(estimator: Any, fields: Fields, tensors: Tensors, prefix: str) 
         estimator._sparse_target = target.flag("sparse")
         estimator.classes_ = _build_classes(target.take("classes"), tensors, f"{prefix}classes")
         target.end()
-        if (estimator._target_type == "binary") != (
-            len(estimator.classes_) <= 2
-        ) and estimator._target_type != _TARGET_TYPES[2]:
-            raise FileFormatError(
-                f"target.type is {estimator._target_type}, but there are {len(estimator.classes_)} classes"
-            )
+        kind, n_classes = estimator._target_type, len(estimator.classes_)
+        if kind != "multilabel-indicator" and (kind == "binary") != (n_classes <= 2):
+            raise FileFormatError(f"target.type is {kind}, but there are {n_classes} classes")
 
 
 def _build_classes(labels: Any, tensors: Tensors, name: str) -> np.ndarray:
@@ -720,19 +714,12 @@ def _build_members(ensemble: Any, fields: Fields, tensors: Tensors, made_by: str
         inner.end()
         if type(member) is not ensemble._member_class or not hasattr(member, "network_"):
             raise FileFormatError(f"members.{number} must be a fitted {ensemble._member_class.__name__}")
-        same = (
-            member.n_features_in_ == ensemble.n_features_in_
-            and member.n_outputs_ == (members or [member])[0].n_outputs_
-        )
-        if is_classifier(ensemble):
-            same = (
-                same
-                and np.array_equal(member.classes_, ensemble.classes_)
-                and member._target_type == ensemble._target_type
-            )
-        if not same:
-            raise FileFormatError(f"members.{number} must have the features and the classes or outputs of the ensemble")
         members.append(member)
+        same = [member.n_features_in_ == ensemble.n_features_in_, member.n_outputs_ == members[0].n_outputs_]
+        if is_classifier(ensemble):
+            same += [np.array_equal(member.classes_, ensemble.classes_), member._target_type == ensemble._target_type]
+        if not all(same):
+            raise FileFormatError(f"members.{number} must have the features and the classes or outputs of the ensemble")
     if not members:
         raise FileFormatError("members must be at least one")
     ensemble.estimators_ = members
