@@ -21,7 +21,7 @@ from fastmlp.core.memory import all_finite
 from fastmlp.estimators._sklearn import warn
 from fastmlp.estimators.base import BaseMLP
 from fastmlp.estimators.ensemble import BaseMLPEnsemble, _mean
-from fastmlp.estimators.fitted import CONTINUATION, RECORD, STOCHASTIC_CONTINUATION, STOCHASTIC_RECORD
+from fastmlp.estimators.fitted import CONTINUATION, RECORD, STOCHASTIC_CONTINUATION, STOCHASTIC_RECORD, forget_run
 from fastmlp.network.network import Network
 
 _SCALERS = (StandardScaler, MinMaxScaler, RobustScaler, MaxAbsScaler)
@@ -125,7 +125,7 @@ def _folded(last: Any, scalers: list[Any]) -> Any:
             estimator.feature_names_in_ = names.copy()
     for estimator in members or [inner]:
         estimator.network_ = _fold_into(estimator.network_, factor, shift)
-        _forget_training(estimator)
+        forget_run(estimator)
     _warn_of_loss(members[0] if members else inner, factor, shift, names)
     return model
 
@@ -155,7 +155,7 @@ def _without_target_scaler(model: Any) -> Any:
             network.coefs[-1][...] = network.coefs[-1] / factor
             network.intercepts[-1][...] = (network.intercepts[-1] - shift) / factor
         _check_finite(network)
-        _forget_training(member)
+        forget_run(member)
     return regressor
 
 
@@ -165,12 +165,6 @@ def _check_finite(network: Network) -> None:
         raise ValueError(
             f"The folded weights are not finite in {network.dtype.name}: the scalers' numbers are too large."
         )
-
-
-def _forget_training(estimator: Any) -> None:
-    """Delete the state of a run that other weights belong to."""
-    for name in ("_optimizer_state", "_position"):
-        vars(estimator).pop(name, None)
 
 
 def _scaling(scaler: Any) -> tuple[Any, Any]:

@@ -40,6 +40,12 @@ def clear_stochastic(estimator: Any) -> None:
         vars(estimator).pop(name, None)
 
 
+def forget_run(estimator: Any) -> None:
+    """Delete the state of the last run, which belongs to other weights: further training begins with an empty one."""
+    for name in ("_optimizer_state", "_position"):
+        vars(estimator).pop(name, None)
+
+
 def publish(estimator: Any, run: Run) -> None:
     """Set the fitted attributes that a run leaves. Lists, network and arrays are the run's own."""
     record = run.record

@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from fastmlp.core import AtomicUpdate
 from fastmlp.estimators._sklearn import ADAPTERS_MANAGER, _get_output_config
+from fastmlp.estimators.fitted import forget_run
 from fastmlp.estimators.parameters import layer_sizes_of
 from fastmlp.network.growing import grow_network, grow_sequence
 from fastmlp.network.network import Network
@@ -53,8 +54,7 @@ def grow(estimator: Any, hidden_layer_sizes: int | Sequence[int], random_state: 
         estimator.hidden_layer_sizes = sizes
         estimator.network_ = network
         estimator.n_layers_ = len(network.layer_sizes)
-        vars(estimator).pop("_optimizer_state", None)
-        vars(estimator).pop("_position", None)
+        forget_run(estimator)
 
 
 def set_layer_rates(estimator: Any, layers: int | Sequence[int], rate: float) -> None:
