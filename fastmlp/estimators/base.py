@@ -44,6 +44,7 @@ from fastmlp.estimators.validation import (
     check_weight_range,
     explain_labels,
     one_validation_set,
+    score_by,
     split_off,
     tell_labels,
     warn_if_target_unscaled,
@@ -681,7 +682,7 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
                 return np.nan, mean_loss  # metrics raise for such predictions, and one epoch would end the run
             if probe is not None:
                 probe.network_ = network
-                return float(metric(probe, rows.X, rows.y, **arguments)), mean_loss
+                return score_by(metric, probe, rows, arguments), mean_loss
             if loss in self._losses_that_score:
                 return -mean_loss, mean_loss
             return self._validation_score(output, rows.target, weight), mean_loss

@@ -33,10 +33,52 @@ if TYPE_CHECKING or not HAS_CALLBACKS:
         return method
 
 else:
-    from sklearn.callback import CallbackSupportMixin, with_callbacks  # noqa: F401
+    import sklearn.callback
+    from sklearn.callback import with_callbacks  # noqa: F401
 
+    class CallbackSupportMixin(sklearn.callback.CallbackSupportMixin):
+        """An estimator on which callbacks can be set."""
+
+        def set_callbacks(self, *callbacks: Any) -> Self:
+            """Set callbacks, instead of those that were set before.
+
+            Parameters
+            ----------
+            *callbacks : objects
+                Each with the methods ``setup``, ``on_fit_task_begin``, ``on_fit_task_end`` and ``teardown``; see ``docs/callbacks.md``.
+
+            Returns
+            -------
+            self
+
+            Raises
+            ------
+            TypeError
+                For anything else. The message names the methods that are missing.
+            """
+            for callback in callbacks:
+                _check_callback(callback)
+            return super().set_callbacks(*callbacks)
+
+
+# The methods of scikit-learn's protocol.
+_HOOKS = ("setup", "on_fit_task_begin", "on_fit_task_end", "teardown")
 # Attribute of the context of an epoch's end: its FitTasks.
 _TASKS = "_fastmlp_tasks"
+
+
+def _check_callback(callback: Any) -> None:
+    if isinstance(callback, (list, tuple)):
+        raise TypeError("set_callbacks takes each callback as an argument of its own: set_callbacks(*callbacks).")
+    if isinstance(callback, type):
+        raise TypeError(
+            f"A callback must be an object, got the class {callback.__name__}: {callback.__name__}(...) makes one."
+        )
+    missing = [hook for hook in _HOOKS if not callable(getattr(callback, hook, None))]
+    if missing:
+        raise TypeError(
+            f"A callback must have the methods {', '.join(_HOOKS)}; {type(callback).__name__} lacks {', '.join(missing)}."
+        )
 
 
 class FitTasks:

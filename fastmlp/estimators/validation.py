@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, is_classifier
+from sklearn.metrics import get_scorer_names
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils import assert_all_finite, column_or_1d, compute_class_weight, compute_sample_weight
@@ -48,6 +49,8 @@ _TARGET_REMEDIES = {
     "missing": "Leave out such rows. Where targets have gaps in different rows, fit a model for each, on its own rows.",
     "word": "MLPClassifier predicts classes that are words.",
 }
+# Usual metrics of regressors, for a message.
+_REGRESSION_METRICS = ("r2", "neg_mean_squared_error", "neg_mean_absolute_error")
 # Standard deviations that differ by this factor are of columns that were not scaled alike.
 _FAR_SCALE = 10.0
 # Rows whose mean says little.
@@ -617,6 +620,42 @@ def tell_labels(metric: Any, classes: np.ndarray) -> Any:
     told = copy.copy(metric)
     told._kwargs = {**arguments, **metric._kwargs}
     return told
+
+
+def score_by(metric: Any, estimator: Any, rows: ValidationData, arguments: dict[str, Any]) -> float:
+    """The score by the estimator's ``validation_metric``.
+
+    metric: its scorer; arguments: further ones for it. A ValueError names the metric, and one that suits the target instead.
+    """
+    given = estimator.validation_metric
+    try:
+        value = metric(estimator, rows.X, rows.y, **arguments)
+    except (ValueError, TypeError, AttributeError) as error:
+        if not isinstance(given, str):  # the user's own
+            raise
+        raise ValueError(
+            f"validation_metric={given!r} cannot score this target: {error}{_other_metric(estimator)}"
+        ) from error
+    try:
+        return float(value)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"validation_metric must return a number, got {value!r}.") from error
+
+
+def _other_metric(estimator: Any) -> str:
+    """A sentence with a metric of the same kind for the estimator's target; '' if there is none."""
+    given, names = estimator.validation_metric, get_scorer_names()
+    if not is_classifier(estimator):
+        return (
+            ""
+            if given in _REGRESSION_METRICS
+            else f" Metrics of a regressor are {', '.join(map(repr, _REGRESSION_METRICS))}, among others."
+        )
+    if given in _REGRESSION_METRICS:
+        return " Metrics of a classifier are 'accuracy', 'neg_log_loss', 'roc_auc', among others."
+    several = len(estimator.classes_) > 2 or estimator.n_outputs_ > 1
+    other = next((name for name in (f"{given}_ovr", f"{given}_macro") if name in names), "")
+    return f" For more than two classes, take {other!r}." if several and other else ""
 
 
 def can_stratify(labels: np.ndarray, test_fraction: float) -> bool:

@@ -15,7 +15,17 @@ import pytest
 from scipy import sparse
 from sklearn.base import clone
 
-from fastmlp import MLPClassifier, MLPEnsembleClassifier, MLPEnsembleRegressor, MLPRegressor, Network, core, load
+from fastmlp import (
+    MLPClassifier,
+    MLPEnsembleClassifier,
+    MLPEnsembleRegressor,
+    MLPRegressor,
+    Network,
+    TimeLimit,
+    core,
+    load,
+)
+from fastmlp.estimators.callbacks import HAS_CALLBACKS
 from fastmlp.network.names import near_name
 from fastmlp.training.solvers import SOLVERS
 
@@ -306,3 +316,54 @@ def test_weights_of_classes_as_sample_weight(weight):
 
 def test_dates_are_no_weights():
     assert "sample_weight must be numbers" in message(lambda: MLPClassifier(**SMALL).fit(X, Y, sample_weight=DAYS))
+
+
+# --- metrics and callbacks -------------------------------------------------------------------------------------
+
+CLASSES = np.arange(40) % 3
+# validation_metric, estimator, y -> the end of the error.
+METRICS = {
+    "roc_auc": ("roc_auc", MLPClassifier, CLASSES, "take 'roc_auc_ovr'."),
+    "f1": ("f1", MLPClassifier, CLASSES, "take 'f1_macro'."),
+    "precision": ("precision", MLPClassifier, CLASSES, "take 'precision_macro'."),
+    "multi-label": ("f1", MLPClassifier, np.c_[Y, 1 - Y], "take 'f1_macro'."),
+    "r2 of words": ("r2", MLPClassifier, np.where(Y, "a", "b"), "'accuracy', 'neg_log_loss', 'roc_auc', among others."),
+    "accuracy of numbers": ("accuracy", MLPRegressor, NUMBERS, "'r2', 'neg_mean_squared_error', 'neg_mean_absolute_error', among others."),
+    "roc_auc of numbers": ("roc_auc", MLPRegressor, NUMBERS, "among others."),
+    "no number": (lambda estimator, X, y: "high", MLPClassifier, Y, "must return a number, got 'high'."),
+    "nothing": (lambda estimator, X, y: None, MLPRegressor, NUMBERS, "must return a number, got None."),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_metric_for_another_target(name):
+    """Of early stopping and of an eval_set; the metric that the error names is one that works."""
+    metric, cls, y, end = METRICS[name]
+    estimator = cls(**SMALL, validation_metric=metric)
+    text = message(lambda: estimator.fit(X, y, eval_set=(X, y)))
+    assert text.startswith("validation_metric")
+    assert text.endswith(end)
+    assert message(lambda: clone(estimator).set_params(early_stopping=True).fit(X, y)).endswith(end)
+    if named := re.search(r"take '(\w+)'", text):
+        estimator.set_params(validation_metric=named[1]).fit(X, y, eval_set=(X, y))
+
+
+class Half:
+    def setup(self, estimator, context):
+        pass
+
+    def on_fit_task_end(self, estimator, context):
+        pass
+
+
+@pytest.mark.skipif(not HAS_CALLBACKS, reason="callbacks need scikit-learn 1.9")
+@pytest.mark.parametrize("estimator", [MLPRegressor(), MLPEnsembleClassifier()], ids=lambda e: type(e).__name__)
+def test_callbacks_without_a_method(estimator):
+    text = message(lambda: estimator.set_callbacks(Half()))
+    assert text.endswith("Half lacks on_fit_task_begin, teardown.")
+    assert message(lambda: estimator.set_callbacks(print)).endswith(
+        "lacks setup, on_fit_task_begin, on_fit_task_end, teardown."
+    )
+    assert "got the class TimeLimit" in message(lambda: estimator.set_callbacks(TimeLimit))
+    assert "set_callbacks(*callbacks)" in message(lambda: estimator.set_callbacks([TimeLimit(1)]))
+    assert not hasattr(estimator, "_skl_callbacks")
