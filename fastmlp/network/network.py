@@ -20,11 +20,7 @@ import fastmlp.core as core
 from fastmlp.core.memory import ALIGNMENT, aligned_copy, aligned_empty, all_finite
 from fastmlp.network.initialisers import Draw, Layer, initialiser
 from fastmlp.network.names import hint
-from fastmlp.network.persistence import build_network, read, save_network
-
-# Lists of views: of the parameters, in their order, and of the running averages.
-_IN_PARAMETERS = ("coefs", "intercepts", "scales")
-_IN_STATISTICS = ("means", "variances")
+from fastmlp.network.persistence import IN_PARAMETERS, IN_STATISTICS, build_network, read, save_network
 
 
 class Network:
@@ -200,7 +196,7 @@ class Network:
 
     def _remember_views(self) -> None:
         """Remember the views, so that ``adopt`` sees which of them were replaced."""
-        self._views = {name: tuple(getattr(self, name, ())) for name in (*_IN_PARAMETERS, *_IN_STATISTICS)}
+        self._views = {name: tuple(getattr(self, name, ())) for name in (*IN_PARAMETERS, *IN_STATISTICS)}
         self._all_views = [view for views in self._views.values() for view in views]
 
     def _layout(self) -> core.ParameterLayout:
@@ -313,7 +309,7 @@ class Network:
         arrays = [*self.coefs, *self.intercepts, *self.scales, *self.means, *self.variances]
         if len(arrays) == len(self._all_views) and all(map(operator.is_, arrays, self._all_views)):
             return
-        parameters, statistics = self._gathered(_IN_PARAMETERS), self._gathered(_IN_STATISTICS)
+        parameters, statistics = self._gathered(IN_PARAMETERS), self._gathered(IN_STATISTICS)
         self._bind(parameters)
         self._bind_statistics(statistics)
 

@@ -37,8 +37,9 @@ ELEMENT_TYPES = {
     "BOOL": "bool", "I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64", "U8": "uint8", "U16": "uint16", "U32": "uint32",
     "U64": "uint64", "F16": "float16", "F32": "float32", "F64": "float64",
 }  # fmt: skip
-# A network's arrays, one of each per layer: three of parameters, two of statistics.
-_ARRAYS = ("coefs", "intercepts", "scales", "means", "variances")
+#: A network's lists of arrays, one array per layer: views of its parameters, in their order, and of its running averages.
+IN_PARAMETERS, IN_STATISTICS = ("coefs", "intercepts", "scales"), ("means", "variances")
+_ARRAYS = (*IN_PARAMETERS, *IN_STATISTICS)
 #: Largest count in a file: the core counts in 64 bits.
 MAX_COUNT = 2**62
 #: Most brackets, colons and commas in a description: each may cost 64 bytes when it is parsed. The record of 400,000 epochs fits.
@@ -392,7 +393,7 @@ def network_state(fields: Fields, tensors: Tensors, prefix: str = "") -> dict[st
                 flat[place] = tensors.read(f"{prefix}{name}.{layer}").ravel()
         return flat
 
-    statistics = joined(_ARRAYS[3:], layout.n_statistics)
+    statistics = joined(IN_STATISTICS, layout.n_statistics)
     if (np.split(statistics, 2)[1] < 0).any():
         raise FileFormatError(f"tensors {prefix}variances must hold no negative numbers")
     return {
@@ -402,7 +403,7 @@ def network_state(fields: Fields, tensors: Tensors, prefix: str = "") -> dict[st
         "dtype": dtype,
         "batch_norm": batch_norm,
         "residual": residual,
-        "parameters": joined(_ARRAYS[:3], layout.n_parameters),
+        "parameters": joined(IN_PARAMETERS, layout.n_parameters),
         "statistics": statistics,
     }
 
