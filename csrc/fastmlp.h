@@ -9,7 +9,8 @@
  * Panels (gemm.h) have `panel` columns each: a matrix of C columns takes ceil(C / panel) of them, `stride` reals apart.
  *
  * Unless a kernel says otherwise: sizes may be any number >= 0; it writes nothing but the stated output; inputs and
- * outputs do not overlap; buffers are aligned to 64 bytes if they hold panels, else to their element; NaN propagates.
+ * outputs do not overlap; buffers are aligned to 64 bytes if they hold panels (optimizer state: to two vectors), else
+ * to their element; NaN propagates.
  */
 #ifndef FASTMLP_H
 #define FASTMLP_H

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 try:
+    from fastmlp.core._arrays import Reserve
     from fastmlp.core._atomic import AtomicUpdate, commit
     from fastmlp.core._dispatch import (
         ACTIVATIONS,
@@ -19,6 +20,7 @@ try:
     from fastmlp.core._predict import forward, row_losses
     from fastmlp.core._shuffle import shuffle
     from fastmlp.core._trainer import Cancelled, Trainer
+    from fastmlp.core._workspace import OptimizerPanels
 except ModuleNotFoundError as error:
     raise ImportError(
         f"fastmlp's compiled modules are not in {__path__[0]}. If that is a checkout, Python found it before the installed "
@@ -34,8 +36,10 @@ __all__ = [
     "OUTPUTS",
     "AtomicUpdate",
     "Cancelled",
+    "OptimizerPanels",
     "ParameterLayout",
     "Plan",
+    "Reserve",
     "Trainer",
     "commit",
     "forward",

@@ -1,12 +1,31 @@
-from fastmlp.core._csrc cimport fm_rows
+from fastmlp.core._csrc cimport fm_pace, fm_rows
 
 cdef Py_ssize_t first_outside(const Py_ssize_t *numbers, Py_ssize_t n, Py_ssize_t limit) noexcept nogil
+cdef bint are_finite(const void *numbers, Py_ssize_t n, int size) noexcept nogil
 cdef void *array_address(object array, Py_ssize_t n, int kind, str name, bint writable=*) except? NULL
+
+
+cdef enum:
+    MAX_BLOCKS = 64
+
+
+cdef class Reserve:
+    cdef void *blocks[MAX_BLOCKS]
+    cdef Py_ssize_t sizes[MAX_BLOCKS]
+    cdef int n
+    cdef fm_pace pace
+    cdef Py_ssize_t pace_rows      # batch size and threads of the run that `pace` is of
+    cdef int pace_threads
+    cdef void *take(self, Py_ssize_t n_bytes) noexcept
+    cdef bint give(self, void *block, Py_ssize_t n_bytes) noexcept
+    cdef int clear(self) except -1
 
 
 cdef class Buffer:
     cdef void *raw
     cdef void *at
+    cdef Py_ssize_t n_bytes
+    cdef Reserve reserve           # takes the block back
 
 
 cdef class InputRows:

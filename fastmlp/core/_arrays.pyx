@@ -8,32 +8,96 @@ import sys
 
 import numpy
 
+cimport cython
+
+__all__ = ["Reserve"]
+
 cdef type ndarray = numpy.ndarray
 
 from cpython.buffer cimport (
     PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer,
 )
-from libc.stdint cimport int32_t, int64_t, uintptr_t
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memset
 
 from fastmlp.core._csrc cimport *
 
 # CSR input with at most this share of stored elements is multiplied element by element, else as dense rows: measured,
 # an epoch at this share takes 0.5 to 0.6 of the time.
 cdef double SPARSE_SHARE = 0.2
+# Least size of the blocks that a Reserve keeps. The C library itself keeps smaller ones.
+cdef Py_ssize_t LEAST_KEPT = 2 ** 22
 
 
+@cython.final
+cdef class Reserve:
+    """What a training run leaves to the next one of its kind: large blocks of memory, and whether more threads helped.
+
+    A new block comes from the system page by page, which takes longer than a step of training that writes it.
+    """
+
+    cdef void *take(self, Py_ssize_t n_bytes) noexcept:
+        """A block of this size, NULL if there is none."""
+        cdef void *block = NULL
+        cdef int i
+        with cython.critical_section(self):
+            for i in range(self.n):
+                if self.sizes[i] == n_bytes:
+                    block = self.blocks[i]
+                    self.n -= 1
+                    self.blocks[i], self.sizes[i] = self.blocks[self.n], self.sizes[self.n]
+                    break
+        return block
+
+    cdef bint give(self, void *block, Py_ssize_t n_bytes) noexcept:
+        """Keep a block; returns False if there is no room for it."""
+        cdef bint kept = False
+        with cython.critical_section(self):
+            if self.n < MAX_BLOCKS:
+                self.blocks[self.n], self.sizes[self.n] = block, n_bytes
+                self.n += 1
+                kept = True
+        return kept
+
+    cdef int clear(self) except -1:
+        """Free all blocks."""
+        with cython.critical_section(self):
+            while self.n:
+                self.n -= 1
+                free(self.blocks[self.n])
+        return 0
+
+    def __dealloc__(self):
+        while self.n:
+            self.n -= 1
+            free(self.blocks[self.n])
+
+
+@cython.final
+@cython.no_gc  # a Reserve refers to nothing
 cdef class Buffer:
-    """Memory aligned to 64 bytes; zeroed unless `zeroed` is False."""
+    """Memory aligned to 64 bytes; zeroed unless `zeroed` is False.
 
-    def __cinit__(self, Py_ssize_t n_bytes, bint zeroed=True):
-        self.raw = calloc(1, <size_t> (n_bytes + 128)) if zeroed else malloc(<size_t> (n_bytes + 128))
+    A large block comes from `reserve`, if that is given and has one, and returns to it.
+    """
+
+    def __cinit__(self, Py_ssize_t n_bytes, bint zeroed=True, Reserve reserve=None):
+        self.n_bytes = n_bytes
+        if reserve is not None and n_bytes >= LEAST_KEPT:
+            self.reserve = reserve
+            self.raw = reserve.take(n_bytes)
+        if self.raw != NULL and zeroed:
+            memset(self.raw, 0, <size_t> (n_bytes + 128))
+        if self.raw == NULL:
+            self.raw = calloc(1, <size_t> (n_bytes + 128)) if zeroed else malloc(<size_t> (n_bytes + 128))
         if self.raw == NULL:
             raise MemoryError(f"fastmlp needs {n_bytes / 2**20:.1f} MiB of working memory and could not get it")
         self.at = <void *> ((<uintptr_t> self.raw + 63) & ~<uintptr_t> 63)
 
     def __dealloc__(self):
-        free(self.raw)
+        if self.raw == NULL or self.reserve is None or not self.reserve.give(self.raw, self.n_bytes):
+            free(self.raw)
 
 
 cdef char NATIVE_ORDER = b'<' if sys.byteorder == "little" else b'>'
@@ -198,6 +262,21 @@ cdef Py_ssize_t first_outside(const Py_ssize_t *numbers, Py_ssize_t n, Py_ssize_
         if numbers[i] < 0 or numbers[i] >= limit:
             return i
     return n
+
+
+cdef bint are_finite(const void *numbers, Py_ssize_t n, int size) noexcept nogil:
+    """Whether n floats (size 4) or doubles (8) are finite. Where all bits of an exponent are set, adding its lowest one
+    carries into the sign's place."""
+    cdef uint32_t found_4 = 0
+    cdef uint64_t found_8 = 0
+    cdef Py_ssize_t i
+    if size == 4:
+        for i in range(n):
+            found_4 |= ((<const uint32_t *> numbers)[i] & <uint32_t> 0x7F800000) + <uint32_t> 0x00800000
+        return found_4 >> 31 == 0
+    for i in range(n):
+        found_8 |= ((<const uint64_t *> numbers)[i] & (<uint64_t> 0x7FF << 52)) + (<uint64_t> 1 << 52)
+    return found_8 >> 63 == 0
 
 
 cdef void *array_address(object array, Py_ssize_t n, int kind, str name, bint writable=False) except? NULL:

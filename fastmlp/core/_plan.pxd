@@ -32,7 +32,8 @@ cdef class Plan:
     cdef void describe(self, fm_layer *layers, char *parameters, char *statistics, char *affine) noexcept nogil
     cdef void pack(self, fm_layer *layers, char *parameters, int state) noexcept nogil
     cdef void pack_vector(self, void *to, char *vector, Py_ssize_t n) noexcept nogil
-    cdef void unpack(self, char *parameters, fm_layer *layers, int state) noexcept nogil
+    cdef bint unpack(self, char *parameters, fm_layer *layers, int state) noexcept nogil
     cdef void pack_statistics(self, fm_layer *layers, char *statistics) noexcept nogil
-    cdef void unpack_statistics(self, char *statistics, fm_layer *layers) noexcept nogil
+    cdef bint unpack_vector(self, char *vector, const void *panels, Py_ssize_t n) noexcept nogil
+    cdef bint unpack_statistics(self, char *statistics, fm_layer *layers) noexcept nogil
     cdef int read_targets(self, fm_targets *targets, int loss, Py_ssize_t n, y, sample_weight) except -1

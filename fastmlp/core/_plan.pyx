@@ -7,7 +7,7 @@ import numpy
 
 from libc.string cimport memset
 
-from fastmlp.core._arrays cimport Buffer, array_address, first_outside
+from fastmlp.core._arrays cimport Buffer, are_finite, array_address, first_outside
 from fastmlp.core._csrc cimport *
 from fastmlp.core._dispatch cimport kernels_of
 
@@ -188,20 +188,38 @@ cdef class Plan:
         row.is_double = self.k.element_size == 8
         self.k.gather(to, &row, NULL, 0, 1, self.k.panel)
 
-    cdef void unpack(self, char *parameters, fm_layer *layers, int state) noexcept nogil:
-        """The layers' panels into a flat array: the inverse of pack."""
+    cdef bint unpack(self, char *parameters, fm_layer *layers, int state) noexcept nogil:
+        """The layers' panels into a flat array: the inverse of pack. Returns whether the array is finite.
+
+        Some rows at a time: two panels share a cache line where their edge is within one.
+        """
+        cdef Py_ssize_t row, n, size = self.k.element_size
+        cdef bint finite = True
+        cdef char *panels
+        cdef char *to
         cdef Offsets *at
         cdef fm_layer *layer
         cdef int l
         for l in range(self.n_layers):
             layer, at = &layers[l], &self.offsets[l]
-            self.k.scatter(parameters + at.W, layer.W if state < 0 else layer.W_state[state], layer.fan_in,
-                           layer.fan_out, layer.fan_in * self.k.panel)
-            self.k.scatter(parameters + at.b, layer.b if state < 0 else layer.b_state[state], 1, layer.fan_out,
-                           self.k.panel)
+            row = 0
+            while row < layer.fan_in:
+                panels = <char *> (layer.W if state < 0 else layer.W_state[state]) + row * self.k.panel * size
+                n, to = min(FM_BLOCK_ROWS, layer.fan_in - row), parameters + at.W + row * layer.fan_out * size
+                self.k.scatter(to, panels, n, layer.fan_out, layer.fan_in * self.k.panel)
+                finite &= are_finite(to, n * layer.fan_out, size)
+                row += n
+            panels = <char *> (layer.b if state < 0 else layer.b_state[state])
+            finite &= self.unpack_vector(parameters + at.b, panels, layer.fan_out)
             if layer.norm != NULL:
-                self.k.scatter(parameters + at.scale, layer.norm.scale if state < 0 else layer.norm.scale_state[state],
-                               1, layer.fan_out, self.k.panel)
+                panels = <char *> (layer.norm.scale if state < 0 else layer.norm.scale_state[state])
+                finite &= self.unpack_vector(parameters + at.scale, panels, layer.fan_out)
+        return finite
+
+    cdef bint unpack_vector(self, char *vector, const void *panels, Py_ssize_t n) noexcept nogil:
+        """The inverse of pack_vector. Returns whether the vector is finite."""
+        self.k.scatter(vector, panels, 1, n, self.k.panel)
+        return are_finite(vector, n, self.k.element_size)
 
     cdef void pack_statistics(self, fm_layer *layers, char *statistics) noexcept nogil:
         """The flat running averages into the layers' panels."""
@@ -212,15 +230,18 @@ cdef class Plan:
                 self.pack_vector(layers[l].norm.running_variance, statistics + self.offsets[l].variance,
                                  self.sizes[l + 1])
 
-    cdef void unpack_statistics(self, char *statistics, fm_layer *layers) noexcept nogil:
-        """The inverse of pack_statistics."""
+    cdef bint unpack_statistics(self, char *statistics, fm_layer *layers) noexcept nogil:
+        """The inverse of pack_statistics. Returns whether they are finite."""
+        cdef bint finite = True
+        cdef fm_batch_norm *norm
+        cdef Offsets *at
         cdef int l
         for l in range(self.n_layers):
             if self.normalises(l):
-                self.k.scatter(statistics + self.offsets[l].mean, layers[l].norm.running_mean, 1, self.sizes[l + 1],
-                               self.k.panel)
-                self.k.scatter(statistics + self.offsets[l].variance, layers[l].norm.running_variance, 1,
-                               self.sizes[l + 1], self.k.panel)
+                norm, at = layers[l].norm, &self.offsets[l]
+                finite &= self.unpack_vector(statistics + at.mean, norm.running_mean, self.sizes[l + 1])
+                finite &= self.unpack_vector(statistics + at.variance, norm.running_variance, self.sizes[l + 1])
+        return finite
 
     cdef int read_targets(self, fm_targets *targets, int loss, Py_ssize_t n, y, sample_weight) except -1:
         """y (n,) or (n, O) and the weights (n,) or None, checked, as the loss's kernels read them."""

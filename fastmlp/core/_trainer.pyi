@@ -7,7 +7,9 @@ from typing import Any, Self
 import numpy as np
 from typing_extensions import disjoint_base
 
+from fastmlp.core._arrays import Reserve
 from fastmlp.core._plan import Plan
+from fastmlp.core._workspace import OptimizerPanels
 
 __all__ = ["Cancelled", "Trainer"]
 
@@ -35,6 +37,7 @@ class Trainer:
         dropout: Sequence[float] | None = None,
         layer_rates: Sequence[float] | None = None,
         max_grad_norm: float = 0.0,
+        reserve: Reserve | None = None,
     ) -> Self: ...
     def epoch(
         self,
@@ -59,14 +62,16 @@ class Trainer:
     def position(self) -> tuple[int, float, np.ndarray]: ...
     def resume(self, t: int, steps: int, loss: float, penalties: np.ndarray) -> None: ...
     def load(
-        self, parameters: np.ndarray, state: np.ndarray | None = None, statistics: np.ndarray | None = None
+        self,
+        parameters: np.ndarray,
+        state: OptimizerPanels | np.ndarray | None = None,
+        statistics: np.ndarray | None = None,
     ) -> None: ...
     def store(
         self, parameters: np.ndarray, state: np.ndarray | None = None, statistics: np.ndarray | None = None
-    ) -> None: ...
-    def finish(
-        self, parameters: np.ndarray, state: np.ndarray | None = None, statistics: np.ndarray | None = None
-    ) -> None: ...
+    ) -> bool: ...
+    def optimizer_state(self) -> OptimizerPanels: ...
+    def finish(self) -> OptimizerPanels: ...
     def loss_gradient(
         self,
         parameters: np.ndarray,

@@ -23,12 +23,12 @@ from libc.math cimport INFINITY, NAN, sqrt
 from libc.stdint cimport uint32_t
 from libc.string cimport memset
 
-from fastmlp.core._arrays cimport Buffer, InputRows, array_address, first_outside
+from fastmlp.core._arrays cimport Buffer, InputRows, Reserve, array_address, first_outside
 from fastmlp.core._csrc cimport *
 from fastmlp.core._dispatch cimport Caller, region_begins, region_ends, set_hyperparameters, usable_threads
 from fastmlp.core._openmp cimport *
 from fastmlp.core._plan cimport Plan
-from fastmlp.core._workspace cimport SCALE, WorkItem, Workspace
+from fastmlp.core._workspace cimport SCALE, OptimizerPanels, WorkItem, Workspace
 
 from fastmlp.core._dispatch import LOSSES, OPTIMIZERS
 
@@ -60,6 +60,7 @@ cdef struct Epoch:
     const double *learning_rates   # of each step
     const double *mix              # of each step
     const double *weight_sums      # of each step
+    Py_ssize_t fetch_t             # number of the update that reads an earlier run's state; 0: none does
     double *step_losses            # NULL: not wanted
     fm_hyper hyper
     double slice_end
@@ -147,6 +148,9 @@ cdef class Trainer:
         batch normalisation then uses its running averages, not the batch's.
     max_grad_norm : float, default=0.0
         The gradient of all layers that learn is scaled down to this Euclidean norm; 0: never.
+    reserve : Reserve, default=None
+        Lends the memory that earlier Trainers have returned to it, and gets this one's. What does not fit is freed.
+        `load` must then come before the first epoch.
 
     Attributes
     ----------
@@ -166,6 +170,7 @@ cdef class Trainer:
     cdef public object cancel
     cdef Plan plan
     cdef Workspace memory
+    cdef Reserve reserve
     cdef const fm_kernels *k
     cdef fm_layer *layers          # of the workspace
     cdef int n_layers, loss_row, rule
@@ -178,7 +183,7 @@ cdef class Trainer:
     cdef bint resumes              # the next epoch begins where `progress` is
 
     def __cinit__(self, Plan plan not None, str loss not None, str optimizer not None, Py_ssize_t batch_size,
-                  int n_threads=1, *, dropout=None, layer_rates=None, double max_grad_norm=0.0):
+                  int n_threads=1, *, dropout=None, layer_rates=None, double max_grad_norm=0.0, Reserve reserve=None):
         if loss not in LOSSES:
             raise ValueError(f"loss must be one of {tuple(LOSSES)}, got {loss!r}")
         if optimizer not in OPTIMIZERS:
@@ -202,7 +207,12 @@ cdef class Trainer:
         self.norm_momentum = 0 if optimizer == "gradient" else NORM_MOMENTUM
         self.input_rate = dropout[0]
         self.memory = Workspace(plan, OPTIMIZERS[optimizer], batch_size, n_threads, dropout, layer_rates,
-                                max_grad_norm > 0)
+                                max_grad_norm > 0, reserve)
+        self.reserve = reserve
+        if reserve is not None:
+            reserve.clear()
+            if reserve.pace_rows == batch_size and reserve.pace_threads == n_threads:
+                self.pace = reserve.pace
         self.k, self.n_layers, self.layers = plan.k, plan.n_layers, self.memory.layers
         atomic_flag_clear(&self.in_use)
         fm_barrier_init(&self.barrier)
@@ -282,7 +292,17 @@ cdef class Trainer:
         e.hyper.l1, e.hyper.l2 = alpha * l1_ratio, alpha * (1 - l1_ratio)
         e.hyper.clip = 1
         memory.rng.key[0], memory.rng.key[1] = <uint32_t> (seed & 0xffffffff), <uint32_t> (seed >> 32 & 0xffffffff)
-        self.run_epoch(&e)
+        if memory.source is not None:
+            s = self.progress.step if self.resumes else 0
+            while s < e.n_steps and e.weight_sums[s] == 0:
+                s += 1
+            e.fetch_t = t + s + 1
+        memory.blank = False
+        try:
+            self.run_epoch(&e)
+        finally:
+            if e.fetch_t > 0 and t + self.progress.step >= e.fetch_t:
+                memory.source = None
         return (self.progress.loss + memory.sum_in_order(memory.penalties)) / m if m else 0.0
 
     def position(self) -> tuple:
@@ -316,22 +336,34 @@ cdef class Trainer:
         self.t, self.progress.step, self.progress.loss, self.resumes = t, steps, loss, True
 
     def load(self, parameters, state=None, statistics=None):
-        """Copy in flat parameters, the optimizer's arrays (n_state, n_parameters; None: zeros), and the running
-        averages of batch normalisation. RuntimeError during an epoch, also in a signal handler."""
+        """Copy in flat parameters, the optimizer's state, and the running averages of batch normalisation.
+
+        state: OptimizerPanels, arrays (n_state, n_parameters), or None for zeros. RuntimeError during an epoch, also in
+        a signal handler.
+        """
         cdef InUse _in_use = InUse(self)
         self.memory.load(parameters, state, statistics)
 
     def store(self, parameters, state=None, statistics=None):
         """Copy out the parameters, and the other arrays that are given. RuntimeError during an epoch, also in a signal
-        handler: weights may be half updated."""
+        handler: weights may be half updated. Returns whether parameters and running averages are finite."""
         cdef InUse _in_use = InUse(self)
-        self.memory.store(parameters, state, statistics)
+        return self.memory.store(parameters, state, statistics)
 
-    def finish(self, parameters, state=None, statistics=None):
-        """store for the last time. Each array is freed before the next is copied, so that training never takes more
-        memory than during its epochs. The Trainer cannot be used afterwards."""
+    def optimizer_state(self) -> OptimizerPanels:
+        """The optimizer's state, without a copy: the next epoch changes it."""
         cdef InUse _in_use = InUse(self)
-        self.memory.finish(parameters, state, statistics)
+        self.memory.settle_state()
+        return self.memory.state
+
+    def finish(self) -> OptimizerPanels:
+        """The optimizer's state, without a copy, for good: the Trainer cannot be used afterwards."""
+        cdef InUse _in_use = InUse(self)
+        if self.reserve is not None:
+            self.reserve.pace, self.reserve.pace_rows, self.reserve.pace_threads = (
+                self.pace, self.batch_size, self.n_threads
+            )
+        return self.memory.finish()
 
     def loss_gradient(self, parameters, X, y, sample_weight, out, *, statistics=None, **constants):
         """Loss of all rows of X at `parameters`; its gradient goes to the flat array `out`; `constants` as in epoch."""
@@ -573,6 +605,7 @@ cdef class Trainer:
         cdef fm_hyper hyper = common[0]
         cdef const double *rates = self.memory.rates
         cdef bint sparse
+        cdef bint fetches = rule >= 0 and common.t == e.fetch_t
         cdef WorkItem *item
         cdef fm_layer *layer
         cdef void *G = self.thread_scratch(thread)
@@ -591,6 +624,8 @@ cdef class Trainer:
                 l = item.layer
             if self.memory.gradients != NULL:
                 G = self.memory.gradients + i * block
+            if fetches:
+                self.memory.fetch_state(item)
             if item.n:
                 sparse = l == 0 and e.use_sparse and rows > 0
                 if sparse:

@@ -1,5 +1,5 @@
-from fastmlp.core._arrays cimport InputRows
-from fastmlp.core._csrc cimport fm_csc, fm_kernels, fm_layer, fm_profile, fm_rng
+from fastmlp.core._arrays cimport InputRows, Reserve
+from fastmlp.core._csrc cimport FM_MAX_STATE, fm_csc, fm_kernels, fm_layer, fm_profile, fm_rng
 from fastmlp.core._plan cimport Plan
 
 
@@ -13,6 +13,20 @@ cdef struct WorkItem:
     ItemKind kind
     Py_ssize_t i0, n, p
     Py_ssize_t cost                # of all items before this one, and half of its own
+
+
+cdef class OptimizerPanels:
+    cdef Plan plan
+    cdef readonly Reserve reserve
+    cdef int n_state
+    cdef Py_ssize_t n_bytes        # of each array
+    cdef list buffers              # of each array; empty: all zero
+    cdef char *array(self, int s) except NULL
+    cdef int allocate(self, fm_layer *layers) except -1
+    cdef Py_ssize_t place(self, fm_layer *layers, int s) except -1
+    cdef int clear(self) except -1
+    cdef object flat(self, bint frees)
+    cdef bint fits(self, OptimizerPanels other) noexcept
 
 
 cdef class Workspace:
@@ -37,9 +51,14 @@ cdef class Workspace:
     cdef fm_profile *profiles      # of each thread
     cdef fm_csc *columns           # of each thread: a micro-batch's stored elements in the columns of its items
     cdef list buffers
-    cdef bint finished             # the memory of weights and state is freed
+    cdef Reserve reserve
+    cdef OptimizerPanels state
+    cdef OptimizerPanels source    # an earlier run's state, which the first update of each weight reads; None: none
+    cdef Py_ssize_t[FM_MAX_STATE] distance  # in bytes, from a number of the state to the source's
+    cdef bint blank                # the state is zero
+    cdef bint finished             # the state belongs to somebody else, and the weights' memory is freed
     cdef int check_size(self) except -1
-    cdef void *allocate(self, Py_ssize_t n_bytes) except NULL
+    cdef void *allocate(self, Py_ssize_t n_bytes, bint zeroed=*) except NULL
     cdef int free(self, void *memory) except -1
     cdef int allocate_layers(self, dropout) except -1
     cdef int allocate_norm(self, fm_layer *layer, Py_ssize_t n_bytes, bint learns) except -1
@@ -51,8 +70,12 @@ cdef class Workspace:
     cdef int make_room_for_input(self, bint mixes) except -1
     cdef int make_room_for_columns(self, InputRows rows, Py_ssize_t m, list kept) except -1
     cdef int load(self, parameters, state, statistics) except -1
-    cdef int store(self, parameters, state, statistics) except -1
-    cdef int finish(self, parameters, state, statistics) except -1
+    cdef bint store(self, parameters, state, statistics) except -1
+    cdef int load_state(self, state) except -1
+    cdef int follow(self, OptimizerPanels source) except -1
+    cdef void fetch_state(self, const WorkItem *item) noexcept nogil
+    cdef int settle_state(self) except -1
+    cdef OptimizerPanels finish(self)
     cdef Py_ssize_t first_item(self, int thread, int n_threads) noexcept nogil
     cdef Py_ssize_t item_columns(self, Py_ssize_t i) noexcept nogil
     cdef Py_ssize_t count_columns(self) noexcept nogil

@@ -1,15 +1,19 @@
-"""Workspace: the memory of a training run and its work items.
+"""Workspace: a training run's memory and work items. OptimizerPanels: the optimizer's state, which outlives the run.
 
 Layers and optimizer state are in panels, and so are the activations and gradients of a micro-batch.
 """
 
+import numpy
+
 cimport cython
 from libc.stdint cimport int32_t
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
-from fastmlp.core._arrays cimport Buffer, InputRows, array_address
+from fastmlp.core._arrays cimport Buffer, InputRows, Reserve, are_finite, array_address
 from fastmlp.core._csrc cimport *
 from fastmlp.core._plan cimport Plan
+
+__all__ = ["OptimizerPanels"]
 
 # Rows of a micro-batch: with more, a layer's output has left L2 when the next layer reads it. Very large networks take
 # fewer, so that signals need not wait long.
@@ -21,13 +25,142 @@ cdef Py_ssize_t VECTOR_COST = 70
 
 
 @cython.final
+cdef class OptimizerPanels:
+    """The state of an optimizer, in panels as a Trainer leaves it. Nobody changes it then: copies share it.
+
+    `numpy.asarray` makes the flat arrays (n_state, n_parameters) of it, and a pickle holds these.
+
+    Parameters
+    ----------
+    plan : Plan
+        Of the network. A new state is zero, and takes no memory.
+    n_state : int
+        Number of arrays.
+    reserve : Reserve, default=None
+        Where its memory returns to, once it has any.
+
+    Attributes
+    ----------
+    reserve : Reserve or None
+    shape : tuple of int
+    dtype : numpy.dtype
+    """
+
+    def __cinit__(self, Plan plan not None, int n_state, Reserve reserve=None):
+        self.plan, self.n_state, self.reserve, self.buffers = plan, n_state, reserve, []
+        self.n_bytes = self.place(NULL, 0)
+
+    cdef char *array(self, int s) except NULL:
+        return <char *> (<Buffer> self.buffers[s]).at
+
+    cdef int allocate(self, fm_layer *layers) except -1:
+        """Take memory, which is not zero if it comes from the reserve; the layers' state is there."""
+        cdef int s
+        self.buffers = [Buffer(self.n_bytes, self.reserve is None, self.reserve) for _ in range(self.n_state)]
+        for s in range(self.n_state):
+            self.place(layers, s)
+        return 0
+
+    cdef Py_ssize_t place(self, fm_layer *layers, int s) except -1:
+        """Let array s be the layers' state; returns its bytes. With layers = NULL, only count them.
+
+        Rows of panels follow each other without gaps, so that each begins at a multiple of two vectors.
+        """
+        cdef Py_ssize_t used = 0, row
+        cdef char *at = NULL if layers == NULL else self.array(s)
+        cdef int l
+        for l in range(self.plan.n_layers):
+            row = self.plan.padded(self.plan.sizes[l + 1]) * self.plan.k.element_size
+            if layers != NULL:
+                layers[l].W_state[s], layers[l].b_state[s] = at + used, at + used + self.plan.sizes[l] * row
+            used += (self.plan.sizes[l] + 1) * row
+            if self.plan.normalises(l):
+                if layers != NULL:
+                    layers[l].norm.scale_state[s] = at + used
+                used += row
+        return used
+
+    cdef int clear(self) except -1:
+        """Set all numbers to zero."""
+        cdef int s
+        for s in range(len(self.buffers)):
+            memset(self.array(s), 0, self.n_bytes)
+        return 0
+
+    cdef bint fits(self, OptimizerPanels other) noexcept:
+        """Whether both have the same layout."""
+        return (self.n_state == other.n_state and self.plan.layer_sizes == other.plan.layer_sizes
+                and self.plan.dtype == other.plan.dtype and self.plan.batch_norm == other.plan.batch_norm)
+
+    @property
+    def shape(self):
+        return self.n_state, self.plan.n_parameters
+
+    @property
+    def dtype(self):
+        return self.plan.numpy_dtype
+
+    def __array__(self, dtype=None, copy=None):
+        if copy is False:
+            raise ValueError("OptimizerPanels cannot become an array without a copy")
+        array = self.flat(False)
+        return array if dtype is None else array.astype(dtype, copy=False)
+
+    def release(self) -> numpy.ndarray:
+        """The flat arrays, freeing this memory one array after the other. The state is zero afterwards."""
+        array = self.flat(True)
+        self.buffers = []
+        return array
+
+    cdef object flat(self, bint frees):
+        """The flat arrays (n_state, n_parameters)."""
+        cdef Buffer layers = Buffer(self.plan.n_layers * sizeof(fm_layer))
+        cdef Buffer norms = Buffer(self.plan.n_layers * sizeof(fm_batch_norm))
+        cdef fm_layer *layer = <fm_layer *> layers.at
+        cdef Py_ssize_t step = self.plan.n_parameters * self.plan.k.element_size
+        cdef char *at
+        cdef int l, s
+        array = numpy.zeros(self.shape, self.dtype)
+        at = <char *> array_address(array, array.size, self.plan.kind, "array", True)
+        for l in range(self.plan.n_layers):
+            layer[l].fan_in, layer[l].fan_out = self.plan.sizes[l], self.plan.sizes[l + 1]
+            layer[l].norm = &(<fm_batch_norm *> norms.at)[l] if self.plan.normalises(l) else NULL
+        for s in range(len(self.buffers)):
+            self.place(layer, s)
+            with nogil:
+                self.plan.unpack(at + s * step, layer, s)
+            if frees:
+                self.buffers[s] = None
+        return array
+
+    def is_finite(self) -> bool:
+        """Whether all numbers are finite."""
+        cdef Py_ssize_t n = self.n_bytes // self.plan.k.element_size
+        cdef int s
+        for s in range(len(self.buffers)):
+            if not are_finite(self.array(s), n, self.plan.k.element_size):  # perhaps in a column of padding
+                return bool(numpy.isfinite(numpy.asarray(self)).all())
+        return True
+
+    def __copy__(self):
+        return self
+
+    def __deepcopy__(self, memo):
+        return self
+
+    def __reduce__(self):
+        return numpy.asarray, (numpy.asarray(self),)
+
+
+@cython.final
 cdef class Workspace:
     """Memory of a training run: layers in panels, optimizer state, activations of a micro-batch; and its work items."""
 
-    def __cinit__(self, Plan plan, int n_state, Py_ssize_t batch_size, int n_threads, dropout, layer_rates, bint clips):
+    def __cinit__(self, Plan plan, int n_state, Py_ssize_t batch_size, int n_threads, dropout, layer_rates, bint clips,
+                  Reserve reserve):
         cdef int l
         self.plan, self.k, self.n_layers = plan, plan.k, plan.n_layers
-        self.n_state, self.n_threads, self.buffers = n_state, n_threads, []
+        self.n_state, self.n_threads, self.buffers, self.reserve = n_state, n_threads, [], reserve
         self.rates = <double *> self.allocate(self.n_layers * sizeof(double))
         self.first_learning = self.n_layers
         for l in range(self.n_layers - 1, -1, -1):
@@ -71,8 +204,8 @@ cdef class Workspace:
             )
         return 0
 
-    cdef void *allocate(self, Py_ssize_t n_bytes) except NULL:
-        cdef Buffer new = Buffer(n_bytes)
+    cdef void *allocate(self, Py_ssize_t n_bytes, bint zeroed=True) except NULL:
+        cdef Buffer new = Buffer(n_bytes, zeroed, self.reserve)
         self.buffers.append(new)
         return new.at
 
@@ -88,7 +221,7 @@ cdef class Workspace:
         cdef Py_ssize_t size = self.k.element_size, rows = self.micro_batch_rows | 1, O, batch
         cdef fm_layer *layer
         cdef bint learns, hidden
-        cdef int l, s
+        cdef int l
         self.stride = rows * self.k.panel
         self.layers = <fm_layer *> self.allocate(self.n_layers * sizeof(fm_layer))
         for l in range(self.n_layers):
@@ -98,11 +231,8 @@ cdef class Workspace:
             learns, hidden = self.rates[l] > 0, l < self.n_layers - 1
             O = self.plan.padded(layer.fan_out)
             batch = O // self.k.panel * self.stride * size
-            layer.W = self.allocate(layer.fan_in * O * size)
+            layer.W = self.allocate(layer.fan_in * O * size, self.reserve is None)
             layer.b = self.allocate(O * size)
-            for s in range(self.n_state):
-                layer.W_state[s] = self.allocate(layer.fan_in * O * size)
-                layer.b_state[s] = self.allocate(O * size)
             layer.x = self.layers[l - 1].out if l > 0 else NULL  # of the first layer: see make_room_for_input
             layer.dz = self.allocate(batch)
             layer.y = layer.dz
@@ -119,17 +249,17 @@ cdef class Workspace:
                 if layer.residual:
                     layer.dout = self.allocate(batch)
             layer.out = self.allocate(batch) if layer.residual or layer.dropout_rate > 0 else layer.y
+        self.state = OptimizerPanels(self.plan, self.n_state, self.reserve)
+        self.state.allocate(self.layers)
+        self.blank = self.reserve is None
         return 0
 
     cdef int allocate_norm(self, fm_layer *layer, Py_ssize_t n_bytes, bint learns) except -1:
         cdef fm_batch_norm *norm = <fm_batch_norm *> self.allocate(sizeof(fm_batch_norm))
-        cdef int s
         layer.norm = norm
         norm.scale = self.allocate(n_bytes)
         norm.running_mean = self.allocate(n_bytes)
         norm.running_variance = self.allocate(n_bytes)
-        for s in range(self.n_state):
-            norm.scale_state[s] = self.allocate(n_bytes)
         if learns:
             norm.inverse_std = self.allocate(n_bytes)
             norm.d_scale, norm.d_b = self.allocate(n_bytes), self.allocate(n_bytes)
@@ -227,22 +357,12 @@ cdef class Workspace:
 
     cdef int load(self, parameters, state, statistics) except -1:
         """Copy flat arrays in: see Trainer.load."""
-        cdef Py_ssize_t n = self.plan.n_parameters, size = self.k.element_size
-        cdef char *at = <char *> array_address(parameters, n, self.plan.kind, "parameters")
-        cdef char *state_at = NULL
-        cdef Buffer zeros = None
-        cdef Py_ssize_t step = n * size if state is not None else 0  # the same zeros for each array
+        cdef char *at = <char *> array_address(parameters, self.plan.n_parameters, self.plan.kind, "parameters")
         cdef fm_layer *layer
-        cdef int s, l
-        if state is not None:
-            state_at = <char *> array_address(state, n * self.n_state, self.plan.kind, "state")
-        elif self.n_state:
-            zeros = Buffer(n * size)
-            state_at = <char *> zeros.at
+        cdef int l
+        self.load_state(state)
         with nogil:
             self.plan.pack(self.layers, at, -1)
-            for s in range(self.n_state):
-                self.plan.pack(self.layers, state_at + s * step, s)
         if self.plan.batch_norm:
             at = <char *> array_address(statistics, self.plan.n_statistics, self.plan.kind, "statistics")
             self.plan.pack_statistics(self.layers, at)
@@ -254,41 +374,101 @@ cdef class Workspace:
                                        self.plan.padded(layer.fan_out))
         return 0
 
-    cdef int store(self, parameters, state, statistics) except -1:
+    cdef int load_state(self, state) except -1:
+        """Take over an earlier state: OptimizerPanels, flat arrays, or None for zeros."""
+        cdef Py_ssize_t n = self.plan.n_parameters, size = self.k.element_size
+        cdef char *at
+        cdef int s
+        self.source = None
+        if isinstance(state, OptimizerPanels):
+            if not self.state.fits(state):
+                raise ValueError(f"state must be of shape {self.state.shape} and for this network, got {state.shape}")
+            if not (<OptimizerPanels> state).buffers:
+                state = None
+        if state is None:
+            if not self.blank:
+                self.state.clear()
+            self.blank = True
+            return 0
+        self.blank = False
+        if isinstance(state, OptimizerPanels):
+            self.follow(state)
+        else:
+            at = <char *> array_address(state, n * self.n_state, self.plan.kind, "state")
+            with nogil:
+                for s in range(self.n_state):
+                    self.plan.pack(self.layers, at + s * n * size, s)
+        return 0
+
+    cdef int follow(self, OptimizerPanels source) except -1:
+        """Let the first update of each weight read its state from an earlier run's: a copy costs more when it is made
+        before. Layers that do not learn get theirs here."""
+        cdef Py_ssize_t n_bytes
+        cdef fm_layer *layer
+        cdef char *end
+        cdef int l, s
+        self.source = source
+        for s in range(self.n_state):
+            self.distance[s] = source.array(s) - self.state.array(s)
+            for l in range(self.n_layers):
+                if self.rates[l] == 0:
+                    layer = &self.layers[l]
+                    end = self.state.array(s) + self.state.n_bytes
+                    if l < self.n_layers - 1:
+                        end = <char *> self.layers[l + 1].W_state[s]
+                    n_bytes = end - <char *> layer.W_state[s]
+                    memcpy(layer.W_state[s], <char *> layer.W_state[s] + self.distance[s], n_bytes)
+        return 0
+
+    cdef void fetch_state(self, const WorkItem *item) noexcept nogil:
+        """Copy an item's state from the source."""
+        cdef Py_ssize_t row = self.k.panel * self.k.element_size, n = max(item.n, 1)
+        cdef fm_layer *layer = &self.layers[item.layer]
+        cdef char *to
+        cdef int s
+        for s in range(self.n_state):
+            if item.kind == WEIGHTS:
+                to = <char *> layer.W_state[s] + (item.p * layer.fan_in + item.i0) * row
+            else:
+                to = <char *> (layer.b_state[s] if item.kind == BIAS else layer.norm.scale_state[s]) + item.p * row
+            memcpy(to, to + self.distance[s], n * row)
+
+    cdef int settle_state(self) except -1:
+        """Copy from the source what no update has read."""
+        cdef int s
+        if self.source is not None:
+            for s in range(self.n_state):
+                memcpy(self.state.array(s), self.source.array(s), self.state.n_bytes)
+            self.source = None
+        return 0
+
+    cdef bint store(self, parameters, state, statistics) except -1:
         """Copy out into flat arrays: see Trainer.store."""
         cdef Py_ssize_t n = self.plan.n_parameters, size = self.k.element_size
         cdef char *at = <char *> array_address(parameters, n, self.plan.kind, "parameters", True)
-        cdef char *state_at = NULL
+        cdef bint finite
         cdef int s
-        if state is not None:
-            state_at = <char *> array_address(state, n * self.n_state, self.plan.kind, "state", True)
         with nogil:
-            self.plan.unpack(at, self.layers, -1)
-            for s in range(self.n_state if state_at != NULL else 0):
-                self.plan.unpack(state_at + s * n * size, self.layers, s)
+            finite = self.plan.unpack(at, self.layers, -1)
+        if state is not None:
+            self.settle_state()
+            at = <char *> array_address(state, n * self.n_state, self.plan.kind, "state", True)
+            with nogil:
+                for s in range(self.n_state):
+                    self.plan.unpack(at + s * n * size, self.layers, s)
         if self.plan.batch_norm and statistics is not None:
             at = <char *> array_address(statistics, self.plan.n_statistics, self.plan.kind, "statistics", True)
-            self.plan.unpack_statistics(at, self.layers)
-        return 0
+            finite &= self.plan.unpack_statistics(at, self.layers)
+        return finite
 
-    cdef int finish(self, parameters, state, statistics) except -1:
-        """store, freeing each array as soon as it is copied: see Trainer.finish."""
-        cdef Py_ssize_t n = self.plan.n_parameters, size = self.k.element_size
-        cdef char *at = NULL
-        cdef int l, s
-        if state is not None:
-            at = <char *> array_address(state, n * self.n_state, self.plan.kind, "state", True)
-        self.store(parameters, None, statistics)
+    cdef OptimizerPanels finish(self):
+        """The state; the weights' memory is freed: see Trainer.finish."""
+        cdef int l
+        self.settle_state()
         self.finished = True
         for l in range(self.n_layers):
             self.free(self.layers[l].W)
-        for s in range(self.n_state):
-            if at != NULL:
-                with nogil:
-                    self.plan.unpack(at + s * n * size, self.layers, s)
-            for l in range(self.n_layers):
-                self.free(self.layers[l].W_state[s])
-        return 0
+        return self.state
 
     cdef Py_ssize_t first_item(self, int thread, int n_threads) noexcept nogil:
         """Items are shared out by cost: the first one whose middle lies in this thread's share or after it."""

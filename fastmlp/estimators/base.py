@@ -19,7 +19,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
-from fastmlp.core import AtomicUpdate, commit, row_losses
+from fastmlp.core import AtomicUpdate, Reserve, commit, row_losses
 from fastmlp.core.memory import aligned_copy, all_finite
 from fastmlp.estimators import conversion, transfer
 from fastmlp.estimators._sklearn import (
@@ -521,7 +521,7 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
         last = self._last_optimizer(network, terms) if resumes or (continues and incremental) else None
         if resumes and last is None:
             raise ValueError("fit(resume=True) needs the solver of the fit that it resumes.")
-        optimizer = last or OptimizerState.new(self._rule(), network)
+        optimizer = last or OptimizerState.new(self._rule(), network, self._reserve())
         keeps_rate = last is not None and self._run_terms["rate"] == terms["rate"]
         schedule = make_schedule(
             self.learning_rate,
@@ -625,14 +625,19 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
             )
 
     def _last_optimizer(self, network: Network, terms: dict[str, dict[str, Any]]) -> OptimizerState | None:
-        """A copy of the optimizer's memory of the last call, if the present rule can continue from it."""
+        """The optimizer's memory of the last call, if the present rule can continue from it. A run does not write to it."""
         if not hasattr(self, "_optimizer_state"):
             return None
         last = OptimizerState(**self._optimizer_state)
         if not last.fits(self._rule(), network):
             return None
         seed = last.seed if self._run_terms.get("draws") == terms["draws"] else None
-        return OptimizerState(last.rule, last.arrays.copy(), last.n_updates, seed)
+        return OptimizerState(last.rule, last.arrays, last.n_updates, seed)
+
+    def _reserve(self) -> Reserve | None:
+        """Memory that the last call left to the next one."""
+        state = getattr(self, "_optimizer_state", None)
+        return None if state is None else OptimizerState(**state).reserve
 
     def _rule(self) -> str:
         return update_rule(self.solver, self.momentum, self.nesterovs_momentum)
@@ -649,6 +654,7 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
             single_epoch=incremental,
             name=name,
             owns_generator=isinstance(self.random_state, Integral),
+            keeps_memory=incremental or self.warm_start,
         )
 
     def _batch_size(self, n_rows: int) -> int:

@@ -151,7 +151,7 @@ def _their_optimizer(theirs: Any, state: dict[str, Any], rate: float, network: N
         rule = (theirs.learning_rate, theirs.momentum, theirs.nesterovs_momentum, theirs.power_t)
         optimizer = SGDOptimizer(parameters, theirs.learning_rate_init, *rule)
         optimizer.learning_rate = rate
-    for name, flat in zip(_STATE_ARRAYS[state["rule"]], state["arrays"], strict=True):
+    for name, flat in zip(_STATE_ARRAYS[state["rule"]], np.asarray(state["arrays"]), strict=True):
         weights, biases = _split(flat, network)
         setattr(optimizer, name, weights + biases)
     return optimizer

@@ -484,7 +484,7 @@ def _describe_continuation(estimator: Any, arrays: dict[str, np.ndarray], prefix
     optimizer = generator = None
     state = getattr(estimator, "_optimizer_state", None)
     if state is not None:
-        arrays[f"{prefix}optimizer"] = state["arrays"]
+        arrays[f"{prefix}optimizer"] = np.asarray(state["arrays"])
         optimizer = {
             "rule": state["rule"],
             "n_updates": int(state["n_updates"]),

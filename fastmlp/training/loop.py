@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from fastmlp.core import OptimizerPanels, Reserve
 from fastmlp.core._shuffle import shuffle
-from fastmlp.core.memory import aligned_copy, all_finite
+from fastmlp.core.memory import aligned_copy
 from fastmlp.training.run import (
     DivergenceError,
     Position,
     StochasticRun,
-    is_finite,
     non_finite_layers,
     non_finite_message,
 )
@@ -47,7 +47,10 @@ class _EpochLoop:
         self.n_rows = data.n_rows
         self.n_steps = -(-self.n_rows // settings.batch_size)
         self.constants = {**run.hyperparameters, **run.method.constants()}
-        self.trainer = run.method.trainer(network, run.loss, run.optimizer.rule, settings.batch_size, run.n_threads)
+        reserve = run.optimizer.reserve or Reserve() if settings.keeps_memory else None
+        self.trainer = run.method.trainer(
+            network, run.loss, run.optimizer.rule, settings.batch_size, run.n_threads, reserve
+        )
         self.trainer.load(network.parameters, run.optimizer.arrays, network.statistics)
         self.order = data.rows
         if settings.shuffle:
@@ -58,6 +61,7 @@ class _EpochLoop:
         self.best: tuple[np.ndarray, np.ndarray] | None = None
         self.saved_epoch = -1  # the epoch that ``best`` is of
         self.can_fall_back = False  # there is a best score, and this run did not diverge at once
+        self.is_finite = True  # the network's parameters and running averages are
         self.progress = settings.progress(run.record.n_epochs if run.resumes else 0)
         if run.resumes and run.position is not None:
             self.load_position(run.position)
@@ -146,7 +150,7 @@ class _EpochLoop:
             run.observer.epoch_begins()
         entry = self.update_parameters()
         # Running averages alone may overflow: a square does, and leaves a normalised layer silent and its parameters unchanged.
-        if is_finite(run.network):
+        if self.is_finite:
             self.judge(entry)
         else:
             self.fall_back(record.n_epochs)
@@ -174,9 +178,9 @@ class _EpochLoop:
         )
         optimizer.n_updates += self.n_steps
         self.save_best()
-        self.trainer.store(
-            run.network.parameters, None if run.observer is None else optimizer.arrays, run.network.statistics
-        )
+        self.is_finite = self.trainer.store(run.network.parameters, None, run.network.statistics)
+        if run.observer is not None:
+            optimizer.arrays = self.trainer.optimizer_state()
         record.n_epochs += 1
         record.samples_seen += self.n_rows
         record.loss_curve.append(loss)
@@ -271,23 +275,27 @@ class _EpochLoop:
         record.divergence = f"learning rate {rate}, layers {layers} of {len(network.coefs)}"
         if not self.can_fall_back:
             raise DivergenceError(non_finite_message(f"in epoch {epoch} ({record.divergence}){remark}"))
-        self.run.optimizer.reset()  # its memory is not finite either
+        self.run.optimizer.reset(network)  # its memory is not finite either
         record.ended = "diverged"
 
     def finish(self) -> None:
         """Copy the result, and the optimizer's memory, out of the trainer."""
-        network, record, optimizer = self.run.network, self.run.record, self.run.optimizer
+        run, network = self.run, self.run.network
+        record, optimizer = run.record, run.optimizer
         self.save_best()
         position = self.position()
-        self.trainer.finish(
-            network.parameters, None if record.ended == "diverged" else optimizer.arrays, network.statistics
-        )
-        if record.ended == "interrupted" and not is_finite(network):  # it was diverging
+        if record.ended == "interrupted":  # perhaps before the parameters were stored
+            self.is_finite = self.trainer.store(network.parameters, None, network.statistics)
+        if record.ended != "diverged":
+            optimizer.arrays = self.trainer.finish()
+        if record.ended == "interrupted" and not self.is_finite:  # it was diverging
             self.fall_back(record.n_epochs + 1, ", which was interrupted")
-        record.optimizer_overflowed = not all_finite(optimizer.arrays)
+        if not run.settings.keeps_memory and isinstance(optimizer.arrays, OptimizerPanels):
+            optimizer.arrays = optimizer.arrays.release()
+        record.optimizer_overflowed = not optimizer.is_finite()
         parameters, statistics = self.result()
         if parameters is not network.parameters:
             if position is not None and position.parameters is network.parameters:
                 position.parameters, position.statistics = network.parameters.copy(), network.statistics.copy()
             network.parameters[:], network.statistics[:] = parameters, statistics
-        self.run.position = None if record.ended == "diverged" else position
+        run.position = None if record.ended == "diverged" else position

@@ -73,6 +73,8 @@ class Settings:
         Name of the run in its printed lines, for runs that print at the same time.
     owns_generator : bool, default=False
         Nothing else draws from the run's random generator meanwhile.
+    keeps_memory : bool, default=False
+        A further run may follow soon: the optimizer's memory stays in panels, and large blocks of memory are kept.
     """
 
     max_epochs: int
@@ -85,6 +87,7 @@ class Settings:
     single_epoch: bool = False
     name: str = ""
     owns_generator: bool = False
+    keeps_memory: bool = False
 
     def progress(self, done: int = 0) -> Progress | None:
         """The reporter of the run's progress, of which ``done`` epochs are done; None if it is silent."""
@@ -124,7 +127,15 @@ class Method:
     mixup: float = 0.0
     seed: int = 0
 
-    def trainer(self, network: Network, loss: str, rule: str, batch_size: int, n_threads: int) -> core.Trainer:
+    def trainer(
+        self,
+        network: Network,
+        loss: str,
+        rule: str,
+        batch_size: int,
+        n_threads: int,
+        reserve: core.Reserve | None = None,
+    ) -> core.Trainer:
         """The core's trainer for a run of ``network`` with this method."""
         trainer = core.Trainer(
             network.plan,
@@ -135,6 +146,7 @@ class Method:
             dropout=self.dropout or None,
             layer_rates=self.layer_rates or None,
             max_grad_norm=self.max_grad_norm,
+            reserve=reserve,
         )
         trainer.cancel = CANCEL.get()
         return trainer
@@ -247,30 +259,44 @@ class OptimizerState:
     ----------
     rule : str
         The core's update rule.
-    arrays : ndarray of shape (n_state, n_parameters)
+    arrays : OptimizerPanels or ndarray, of shape (n_state, n_parameters)
+        A run puts its own in their place.
     n_updates : int
     seed : int or None
         Key of the numbers drawn by position (``Method.seed``), whose counter is ``n_updates``; None if none were drawn.
     """
 
     rule: str
-    arrays: np.ndarray
+    arrays: core.OptimizerPanels | np.ndarray
     n_updates: int = 0
     seed: int | None = None
 
     @classmethod
-    def new(cls, rule: str, network: Network) -> OptimizerState:
+    def new(cls, rule: str, network: Network, reserve: core.Reserve | None = None) -> OptimizerState:
         """The state before the first update."""
-        return cls(rule, np.zeros((core.OPTIMIZERS[rule], network.n_parameters), dtype=network.dtype))
+        return cls(rule, core.OptimizerPanels(network.plan, core.OPTIMIZERS[rule], reserve))
 
     def fits(self, rule: str, network: Network) -> bool:
         """Whether ``rule`` on ``network`` can continue from this state."""
         shape = (core.OPTIMIZERS[rule], network.n_parameters)
         return self.rule == rule and self.arrays.shape == shape and self.arrays.dtype == network.dtype
 
-    def reset(self) -> None:
+    def reset(self, network: Network) -> None:
         """Forget all updates."""
-        self.arrays[...], self.n_updates = 0, 0
+        self.arrays, self.n_updates = OptimizerState.new(self.rule, network, self.reserve).arrays, 0
+
+    @property
+    def reserve(self) -> core.Reserve | None:
+        """Memory that the last run left to the next one."""
+        return self.arrays.reserve if isinstance(self.arrays, core.OptimizerPanels) else None
+
+    def is_finite(self) -> bool:
+        """Whether all numbers are finite."""
+        return all_finite(self.arrays) if isinstance(self.arrays, np.ndarray) else self.arrays.is_finite()
+
+    def copy(self) -> OptimizerState:
+        """A copy that further epochs do not change."""
+        return replace(self, arrays=np.array(self.arrays))
 
 
 @dataclass
@@ -385,7 +411,7 @@ class StochasticRun(Run):
     def as_if_ended(self, parameters: np.ndarray, statistics: np.ndarray) -> Self:
         """As for L-BFGS, with copies of the optimizer's memory and of the position."""
         ended = super().as_if_ended(parameters, statistics)
-        return replace(ended, optimizer=copy.deepcopy(self.optimizer), position=copy.deepcopy(self.position))
+        return replace(ended, optimizer=self.optimizer.copy(), position=copy.deepcopy(self.position))
 
 
 # --- divergence ----------------------------------------------------------------------------------------------
@@ -401,11 +427,6 @@ def non_finite_message(when: str, advice: str = "scale the input, or lower learn
         "Solver produced non-finite parameter weights. The input data may contain large values and need to be "
         f"preprocessed. It happened {when}: {advice}."
     )
-
-
-def is_finite(network: Network) -> bool:
-    """Whether all parameters and running averages are finite."""
-    return all_finite(network.parameters) and all_finite(network.statistics)
 
 
 def non_finite_layers(network: Network) -> list[int]:

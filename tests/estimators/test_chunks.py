@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import warnings
 
 import numpy as np
@@ -9,8 +11,10 @@ import pandas as pd
 import pytest
 from helpers import classification, counts, multilabel, regression
 from scipy import sparse
+from sklearn.base import clone
 
-from fastmlp import MLPClassifier, MLPRegressor
+import fastmlp
+from fastmlp import MLPClassifier, MLPRegressor, core
 from fastmlp.training.solvers import STOCHASTIC_SOLVERS
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -159,3 +163,105 @@ def test_a_chunk_that_fails_leaves_the_others():
             warnings.simplefilter("error")
             estimator.partial_fit(X[chunk], Y[chunk], classes=[0, 1, 2])
     assert_same_model(estimator, at_once(MLPClassifier, X, Y))
+
+
+# --- between two calls -----------------------------------------------------------------------------------------------
+
+
+def saved(estimator, folder):
+    estimator.save(folder / "model", optimizer_state=True)
+    return fastmlp.load(folder / "model")
+
+
+BETWEEN = {
+    "pickle": lambda estimator, folder: pickle.loads(pickle.dumps(estimator)),
+    "save": saved,
+    "deepcopy": lambda estimator, folder: copy.deepcopy(estimator),
+    "to_sklearn": lambda estimator, folder: estimator.to_sklearn() and estimator,
+    "clone": lambda estimator, folder: clone(estimator) and estimator,
+    "predict": lambda estimator, folder: estimator.predict(X) is not None and estimator,
+}
+
+
+@pytest.mark.parametrize("solver", ["sgd", "adam"])
+@pytest.mark.parametrize("way", BETWEEN)
+def test_chunks_go_on_after_anything(way, solver, tmp_path):
+    """Whatever was done with the model, or with a copy, between two calls."""
+    estimator = MLPClassifier(**SETTINGS, solver=solver)
+    for chunk in CHUNKS:
+        estimator.partial_fit(X[chunk], Y[chunk], classes=[0, 1, 2] if chunk.start == 0 else None)
+        estimator = BETWEEN[way](estimator, tmp_path)
+    assert_same_model(estimator, at_once(MLPClassifier, X, Y, solver=solver))
+
+
+def test_copies_go_on_alone():
+    """A deep copy and the model itself, whose memory they share at first, in turn on other rows."""
+    estimator = by_chunks(MLPClassifier, X, Y)
+    other = copy.deepcopy(estimator)
+    alone = pickle.loads(pickle.dumps(estimator))
+    for _ in range(3):
+        other.partial_fit(X[::-1], Y[::-1])
+        estimator.partial_fit(X, Y)
+        alone.partial_fit(X, Y)
+    assert np.array_equal(estimator.network_.parameters, alone.network_.parameters)
+    assert np.array_equal(estimator._optimizer_state["arrays"], alone._optimizer_state["arrays"])
+    assert not np.array_equal(other.network_.parameters, alone.network_.parameters)
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_weights_changed_between_calls_count(replaced):
+    """Written into or replaced: as if a model with these weights had been loaded."""
+    estimator = by_chunks(MLPClassifier, X, Y)
+    other = pickle.loads(pickle.dumps(estimator))
+    for model in (estimator, other):
+        if replaced:
+            model.coefs_[1] = model.coefs_[1] / 2
+        else:
+            model.coefs_[1][:] /= 2
+    other = pickle.loads(pickle.dumps(other))
+    for model in (estimator, other):
+        model.partial_fit(X, Y)
+    assert np.array_equal(estimator.network_.parameters, other.network_.parameters)
+    unchanged = by_chunks(MLPClassifier, X, Y).partial_fit(X, Y)
+    assert not np.array_equal(estimator.network_.parameters, unchanged.network_.parameters)
+
+
+@pytest.mark.parametrize("error", [KeyError, MemoryError])
+@pytest.mark.parametrize("moment", ["epoch", "store", "finish"])
+def test_error_within_a_call_leaves_the_model(moment, error, monkeypatch):
+    """After the weights and the optimizer's state have been computed; the next call is as if this one had not been."""
+    estimator = by_chunks(MLPClassifier, X, Y)
+    expected = pickle.loads(pickle.dumps(estimator))
+    function = getattr(core.Trainer, moment)
+
+    class Failing(core.Trainer):
+        pass
+
+    def fail(self, *args, **kwargs):
+        function(self, *args, **kwargs)
+        raise error
+
+    setattr(Failing, moment, fail)
+    with monkeypatch.context() as patch:
+        patch.setattr(core, "Trainer", Failing)
+        with pytest.raises(error):
+            estimator.partial_fit(X, Y)
+    assert np.array_equal(estimator.network_.parameters, expected.network_.parameters)
+    assert np.array_equal(estimator._optimizer_state["arrays"], expected._optimizer_state["arrays"])
+    estimator.partial_fit(X[:20], Y[:20])
+    expected.partial_fit(X[:20], Y[:20])
+    assert np.array_equal(estimator.network_.parameters, expected.network_.parameters)
+
+
+@pytest.mark.parametrize("method", ["partial_fit", "fit"])
+def test_large_networks_take_over_the_memory_of_the_last_call(method):
+    """Weights and state of 35 MB each, which the C library returns to the system: a call takes new pages for the new
+    network's weights at most. So does fit with warm_start."""
+    resource = pytest.importorskip("resource")
+    estimator = MLPRegressor(hidden_layer_sizes=(2100, 2100), warm_start=True, max_iter=1, random_state=0)
+    for _ in range(2):
+        getattr(estimator, method)(X, REAL)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    getattr(estimator, method)(X, REAL)
+    taken = (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) * resource.getpagesize()
+    assert taken < 1.5 * estimator.network_.parameters.nbytes

@@ -55,7 +55,7 @@ def test_frozen_layers_stay_to_the_bit(layers, solver):
         for layer, arrays in enumerate(state_of(estimator.network_)):
             same = [np.array_equal(a, b) for a, b in zip(arrays, before[layer], strict=True)]
             assert all(same) if layer in chosen else not any(same)
-    state = estimator._optimizer_state["arrays"]
+    state = np.asarray(estimator._optimizer_state["arrays"])
     if len(state):
         weights = np.cumsum([0] + [W.size for W in estimator.coefs_])
         for layer in range(4):

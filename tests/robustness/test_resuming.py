@@ -85,7 +85,11 @@ def state(model):
     values = {name: value for name, value in vars(model).items() if name.endswith("_") and name != "network_"}
     values["history_"] = [{key: value for key, value in entry.items() if key != "time"} for entry in model.history_]
     network, optimizer = model.network_, model._optimizer_state
-    arrays = {"parameters": network.parameters, "statistics": network.statistics, "optimizer": optimizer["arrays"]}
+    arrays = {
+        "parameters": network.parameters,
+        "statistics": network.statistics,
+        "optimizer": np.asarray(optimizer["arrays"]),
+    }
     rest = [optimizer["n_updates"], optimizer["seed"], model._no_improvement_count, model._learning_rate]
     return {
         **{name: repr(np.asarray(value).tolist()) for name, value in values.items()},
