@@ -38,7 +38,6 @@ def typical_estimators():
         yield Estimator(**settings_of("adam"))
         yield Estimator(**settings_of("lbfgs"))
         yield Ensemble(Estimator(**settings_of("adam")), 2)
-    yield MLPClassifier(**settings_of("adam"), dtype="float32")
 
 
 def other_estimators():
@@ -47,8 +46,7 @@ def other_estimators():
         for solver in SOLVERS:
             if solver not in ("adam", "lbfgs"):
                 yield Estimator(**settings_of(solver))
-            if (Estimator, solver) != (MLPClassifier, "adam"):
-                yield Estimator(**settings_of(solver), dtype="float32")
+            yield Estimator(**settings_of(solver), dtype="float32")
             if solver != "adam":
                 yield Ensemble(Estimator(**settings_of(solver)), 2)
         yield Estimator(dtype="float64", max_iter=100)
