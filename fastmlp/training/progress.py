@@ -5,6 +5,7 @@ Each line is flushed: a pipe would otherwise hold lines back until the run is ov
 
 from __future__ import annotations
 
+import multiprocessing
 import shutil
 import sys
 import time
@@ -54,7 +55,8 @@ class Progress:
     ) -> None:
         self._n_epochs = n_epochs
         self._prefix = f"{name}: " if name else ""
-        wants_bar = verbose >= BAR and not name
+        # A search's worker processes share its terminal: their bars would overwrite each other.
+        wants_bar = verbose >= BAR and not name and multiprocessing.parent_process() is None
         self._show = NotebookLine() if show is None and wants_bar and in_notebook() else show
         self._bar = wants_bar and (self._show is not None or getattr(sys.stdout, "isatty", bool)())
         self._begun = time.perf_counter()

@@ -580,3 +580,20 @@ def test_checkpoints_are_models_of_their_own(ensemble, tmp_path):
     loaded = load(tmp_path / "all.safetensors")
     np.testing.assert_array_equal(loaded.predict_proba(X), fitted.predict_proba(X))
     assert not hasattr(loaded, "_skl_callbacks")
+
+
+@pytest.mark.parametrize(("depth", "watched"), [(0, {"GridSearchCV"}), (1, {"GridSearchCV", "MLPClassifier"})])
+def test_a_search_hands_a_callback_down_as_deep_as_it_asks(depth, watched):
+    """With depth 0, a bar on a search shows the search's own tasks only, and no fit's epochs."""
+    names = []
+
+    class Bar(Recorder):
+        max_propagation_depth = depth
+
+        def on_fit_task_begin(self, estimator, context):
+            names.append(type(estimator).__name__)
+
+    search = GridSearchCV(MLPClassifier(**SMALL), {"alpha": [0.1, 1.0]}, cv=2).set_callbacks(Bar())
+    search.fit(*classification(2))
+    assert set(names) == watched
+    assert names.count("MLPClassifier") == depth * 5 * (1 + SMALL["max_iter"])  # four fits, and that of the best

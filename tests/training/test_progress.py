@@ -141,6 +141,14 @@ def test_bar_on_a_terminal(settings, monkeypatch):
     assert terminal.unflushed == 0
 
 
+def test_no_bar_in_a_worker_process(clock, monkeypatch):
+    """Several would share the terminal of the process that started them."""
+    terminal = Terminal(monkeypatch)
+    monkeypatch.setattr(progress.multiprocessing, "parent_process", lambda: object())
+    Progress(2, 10).epoch(ENTRY)
+    assert LINE.fullmatch(terminal.getvalue().rstrip("\n"))
+
+
 def test_bar_is_ended_by_a_plateau_and_by_an_error(monkeypatch):
     """What is said at the end stands on a line of its own; an error's traceback begins on one."""
     monkeypatch.setattr(progress, "_PAUSE", 0)
