@@ -133,11 +133,23 @@ static void gemm_nn_chunk(real *C, const real *A, const real *B, const real *bia
     }
 }
 
-/* gemm_nn for any number of columns; nv vectors. */
+/* Left operands of more bytes than this are read from beyond L2, or push all else out of it. */
+#define LARGE_OPERAND (256 * 1024)
+
+/* Panels of the right operand that take a chunk of k one after the other, before the next chunk. With one, a panel's
+ * results stay in L1 for all of k; with a large left operand of (rows, k), its chunk then stays in L2 for all of them.
+ */
+static inline ptrdiff_t panels_together(ptrdiff_t rows, ptrdiff_t k) {
+    return k > KC && rows * k * (ptrdiff_t)sizeof(real) > LARGE_OPERAND ? 16 : 1;
+}
+
+/* gemm_nn for any number of columns. */
 static void gemm_nn_wide(real *C, const real *A, const real *B, const real *bias, ptrdiff_t rows, ptrdiff_t k,
-                         ptrdiff_t a_stride, int nv) {
+                         ptrdiff_t a_stride, ptrdiff_t columns, ptrdiff_t n_panels) {
     for (ptrdiff_t k0 = 0; k0 < k || k0 == 0; k0 += KC)
-        gemm_nn_chunk(C, A + k0 / NR * a_stride, B + k0 * NR, bias, rows, k0 > 0, min_of(KC, k - k0), a_stride, nv);
+        for (ptrdiff_t p = 0; p < n_panels; p++)
+            gemm_nn_chunk(C + p * a_stride, A + k0 / NR * a_stride, B + (p * k + k0) * NR, bias ? bias + p * NR : NULL,
+                          rows, k0 > 0, min_of(KC, k - k0), a_stride, panel_vectors(columns - p * NR));
 }
 
 /* gemm_tn for any number of columns; nv vectors. */
@@ -214,7 +226,7 @@ static void gemm_nn_narrow(real *C, const real *A, const real *B, const real *bi
         rows -= height, A += height * NR, C += height * NR;
     }
     if (rows > 0)
-        gemm_nn_wide(C, A, B, bias, rows, k, a_stride, 1);
+        gemm_nn_wide(C, A, B, bias, rows, k, a_stride, 1, 1);
 }
 
 /* gemm_tn for few columns: G^T = B^T A. The same chains. */
@@ -233,14 +245,16 @@ static void gemm_tn_narrow(real *G, const real *A, const real *B, int accumulate
     }
 }
 
-/* gemm_nn: C (rows, NR) = bias (NULL: 0) + A B, with A (rows, k) in panels and B (k, NR) one panel with `columns` valid
- * columns. */
+/* gemm_nn: C (rows, columns) = bias (NULL: 0) + A B, with A (rows, k) and C in panels, `stride` apart, and B (k,
+ * columns) n_panels of weights, or of more, the first with `columns` valid columns from it on. */
 static void gemm_nn(real *C, const real *A, const real *B, const real *bias, ptrdiff_t rows, ptrdiff_t k,
-                    ptrdiff_t a_stride, ptrdiff_t columns) {
-    if (use_narrow_nn(columns, k))
-        gemm_nn_narrow(C, A, B, bias, rows, k, a_stride, columns);
-    else
-        gemm_nn_wide(C, A, B, bias, rows, k, a_stride, panel_vectors(columns));
+                    ptrdiff_t stride, ptrdiff_t columns, ptrdiff_t n_panels) {
+    const ptrdiff_t last = (n_panels - 1) * NR;
+    const int narrow = use_narrow_nn(columns - last, k);
+    gemm_nn_wide(C, A, B, bias, rows, k, stride, columns, n_panels - narrow);
+    if (narrow)
+        gemm_nn_narrow(C + (n_panels - 1) * stride, A, B + last * k, bias ? bias + last : NULL, rows, k, stride,
+                       columns - last);
 }
 
 /* gemm_tn: G (n, NR) = (accumulate ? G : 0) + A^T B, with A (k, n) in panels, from the first column of one; B (k, NR)

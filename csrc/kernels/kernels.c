@@ -117,12 +117,15 @@ static void activate(const fm_layer *l, ptrdiff_t p, ptrdiff_t first, ptrdiff_t 
 }
 
 static void forward(const fm_layer *l, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t stride) {
-    const real *b = gemm_bias(l);
-    for (ptrdiff_t p = p0; p < p1 && p * NR < l->fan_out; p++) {
-        real *z = (real *)(l->z ? l->z : l->y) + p * stride + first * NR;
-        gemm_nn(z, (const real *)l->x + first * NR, (const real *)l->W + p * l->fan_in * NR, b ? b + p * NR : NULL,
-                rows, l->fan_in, stride, l->fan_out - p * NR);
-        activate(l, p, first, rows, stride);
+    const real *b = gemm_bias(l), *x = (const real *)l->x + first * NR;
+    const ptrdiff_t together = panels_together(rows, l->fan_in);
+    p1 = min_of(p1, (l->fan_out + NR - 1) / NR);
+    for (ptrdiff_t q = p0, n; q < p1; q += n) {
+        n = min_of(together, p1 - q);
+        gemm_nn((real *)(l->z ? l->z : l->y) + q * stride + first * NR, x, (const real *)l->W + q * l->fan_in * NR,
+                b ? b + q * NR : NULL, rows, l->fan_in, stride, l->fan_out - q * NR, n);
+        for (ptrdiff_t p = q; p < q + n; p++)
+            activate(l, p, first, rows, stride);
     }
 }
 
@@ -157,25 +160,28 @@ static void forward_unpacked(const fm_layer *l, void *scratch, ptrdiff_t p0, ptr
                              ptrdiff_t stride) {
     real *chunk = scratch, *bias = chunk + KC * NR;
     const real *b = gemm_bias(l);
-    for (ptrdiff_t p = p0; p < p1; p++) {
-        const ptrdiff_t width = min_of(NR, l->fan_out - p * NR), low = min_of(width, V), high = width - low;
-        const real *W = (const real *)l->W + p * NR;
-        real *y = (real *)l->y + p * stride;
-        v_store(bias, b ? v_load_n(b + p * NR, low) : v_set(0));
-        v_store(bias + V, b ? v_load_n(b + p * NR + V, high) : v_set(0));
-        for (ptrdiff_t k0 = 0; k0 < l->fan_in || k0 == 0; k0 += KC) {
-            const ptrdiff_t kc = min_of(KC, l->fan_in - k0);
-            for (ptrdiff_t i = 0; i < kc; i++, W += l->fan_out) {
-                __builtin_prefetch(W + 8 * l->fan_out);
-                if (sizeof(real) * NR > 64)
-                    __builtin_prefetch(W + 8 * l->fan_out + V);
-                v_store(chunk + i * NR, low == V ? v_load(W) : v_load_n(W, low));
-                v_store(chunk + i * NR + V, high == V ? v_load(W + V) : v_load_n(W + V, high));
+    const ptrdiff_t together = panels_together(rows, l->fan_in);
+    for (ptrdiff_t q = p0, end; q < p1; q = end) {
+        end = min_of(q + together, p1);
+        for (ptrdiff_t k0 = 0; k0 < l->fan_in || k0 == 0; k0 += KC)
+            for (ptrdiff_t p = q; p < end; p++) {
+                const ptrdiff_t width = min_of(NR, l->fan_out - p * NR), low = min_of(width, V), high = width - low;
+                const ptrdiff_t kc = min_of(KC, l->fan_in - k0);
+                const real *W = (const real *)l->W + k0 * l->fan_out + p * NR;
+                v_store(bias, b ? v_load_n(b + p * NR, low) : v_set(0));
+                v_store(bias + V, b ? v_load_n(b + p * NR + V, high) : v_set(0));
+                for (ptrdiff_t i = 0; i < kc; i++, W += l->fan_out) {
+                    __builtin_prefetch(W + 8 * l->fan_out);
+                    if (sizeof(real) * NR > 64)
+                        __builtin_prefetch(W + 8 * l->fan_out + V);
+                    v_store(chunk + i * NR, low == V ? v_load(W) : v_load_n(W, low));
+                    v_store(chunk + i * NR + V, high == V ? v_load(W + V) : v_load_n(W + V, high));
+                }
+                gemm_nn_chunk((real *)l->y + p * stride, (const real *)l->x + k0 / NR * stride, chunk, bias, rows,
+                              k0 > 0, kc, stride, panel_vectors(width));
             }
-            gemm_nn_chunk(y, (const real *)l->x + k0 / NR * stride, chunk, bias, rows, k0 > 0, kc, stride,
-                          panel_vectors(width));
-        }
-        activate(l, p, 0, rows, stride);
+        for (ptrdiff_t p = q; p < end; p++)
+            activate(l, p, 0, rows, stride);
     }
 }
 
@@ -191,30 +197,42 @@ static void scale_by_activation_gradient(const fm_layer *l, real *dz, ptrdiff_t 
         TABLE.activations[l->activation].derivative(dz, (const real *)(l->z ? l->z : l->y) + at, rows * NR);
 }
 
+/* From the product to below's dz, over a panel's rows. */
+static void backward_activation(const fm_layer *l, const fm_layer *below, ptrdiff_t p, ptrdiff_t first, ptrdiff_t rows,
+                                ptrdiff_t stride) {
+    const ptrdiff_t at = p * stride + first * NR;
+    real *dz = (real *)below->dz + at;
+    if (l->residual)
+        for (ptrdiff_t i = 0; i < rows * NR; i += V)
+            v_store(dz + i, v_load(dz + i) + v_load((const real *)l->dout + at + i));
+    if (below->dropout_mask)
+        multiply(dz, (const real *)below->dropout_mask + at, rows, 0);
+    if (below->residual)
+        memcpy((real *)below->dout + at, dz, (size_t)(rows * NR) * sizeof(real));
+    if (below->norm && !below->scale)
+        return;
+    scale_by_activation_gradient(below, dz, at, rows);
+    if (below->scale)
+        multiply(dz, (const real *)below->scale + p * NR, rows, 1);
+}
+
 /* W is transposed a chunk at a time, just before its use. */
 static void backward(const fm_layer *l, const fm_layer *below, void *chunk, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t first,
                      ptrdiff_t rows, ptrdiff_t stride) {
-    for (ptrdiff_t p = p0; p < p1 && p * NR < l->fan_in; p++) {
-        const ptrdiff_t at = p * stride + first * NR, width = min_of(NR, l->fan_in - p * NR);
-        real *dz = (real *)below->dz + at;
-        for (ptrdiff_t o0 = 0; o0 < l->fan_out || o0 == 0; o0 += KC) {
-            const ptrdiff_t kc = min_of(KC, l->fan_out - o0);
-            transpose_chunk(chunk, (const real *)l->W + o0 * l->fan_in + p * NR * NR, l->fan_in, width, kc);
-            gemm_nn_chunk(dz, (const real *)l->dz + o0 / NR * stride + first * NR, chunk, NULL, rows, o0 > 0, kc,
-                          stride, panel_vectors(width));
-        }
-        if (l->residual)
-            for (ptrdiff_t i = 0; i < rows * NR; i += V)
-                v_store(dz + i, v_load(dz + i) + v_load((const real *)l->dout + at + i));
-        if (below->dropout_mask)
-            multiply(dz, (const real *)below->dropout_mask + at, rows, 0);
-        if (below->residual)
-            memcpy((real *)below->dout + at, dz, (size_t)(rows * NR) * sizeof(real));
-        if (below->norm && !below->scale)
-            continue;
-        scale_by_activation_gradient(below, dz, at, rows);
-        if (below->scale)
-            multiply(dz, (const real *)below->scale + p * NR, rows, 1);
+    const ptrdiff_t together = panels_together(rows, l->fan_out);
+    p1 = min_of(p1, (l->fan_in + NR - 1) / NR);
+    for (ptrdiff_t q = p0, end; q < p1; q = end) {
+        end = min_of(q + together, p1);
+        for (ptrdiff_t o0 = 0; o0 < l->fan_out || o0 == 0; o0 += KC)
+            for (ptrdiff_t p = q; p < end; p++) {
+                const ptrdiff_t kc = min_of(KC, l->fan_out - o0), width = min_of(NR, l->fan_in - p * NR);
+                transpose_chunk(chunk, (const real *)l->W + o0 * l->fan_in + p * NR * NR, l->fan_in, width, kc);
+                gemm_nn_chunk((real *)below->dz + p * stride + first * NR,
+                              (const real *)l->dz + o0 / NR * stride + first * NR, chunk, NULL, rows, o0 > 0, kc,
+                              stride, panel_vectors(width));
+            }
+        for (ptrdiff_t p = q; p < end; p++)
+            backward_activation(l, below, p, first, rows, stride);
     }
 }
 

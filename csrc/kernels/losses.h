@@ -253,10 +253,11 @@ static void reduce_rows(double *value, const real *values, ptrdiff_t rows, ptrdi
         value[r] = (double)(row_sum(values + r * columns, columns) / divisor);
 }
 
-static void loss_gradient(int loss, void *z, double *value, void *scratch, const fm_targets *targets,
-                          const ptrdiff_t *order, const ptrdiff_t *partner, ptrdiff_t first_target, ptrdiff_t first,
-                          ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t stride) {
-    real *P = (real *)z + first * NR, *a = scratch, *y = a + rows * columns;
+/* loss_gradient of rows whose scratch stays in the cache; P: from the first of them. */
+static void loss_gradient_block(int loss, real *P, double *value, void *scratch, const fm_targets *targets,
+                                const ptrdiff_t *order, const ptrdiff_t *partner, ptrdiff_t first_target,
+                                ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t stride) {
+    real *a = scratch, *y = a + rows * columns;
     const real divisor = losses[loss].mean ? (real)columns : 1;
     rows_from_panels(a, P, rows, columns, stride);
     losses[loss].output(a, rows, columns);
@@ -269,6 +270,18 @@ static void loss_gradient(int loss, void *z, double *value, void *scratch, const
     else
         class_loss(a, value, y, 1, targets->classes, order, first_target, rows, columns);
     rows_to_panels(P, a, rows, columns, stride, targets, order, partner, first_target);
+}
+
+/* Outputs in a block of rows: its scratch of twice as many reals stays in L2. */
+#define LOSS_BLOCK 8192
+
+static void loss_gradient(int loss, void *z, double *value, void *scratch, const fm_targets *targets,
+                          const ptrdiff_t *order, const ptrdiff_t *partner, ptrdiff_t first_target, ptrdiff_t first,
+                          ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t stride) {
+    const ptrdiff_t most = columns < LOSS_BLOCK ? LOSS_BLOCK / columns : 1;
+    for (ptrdiff_t r = 0; r < rows; r += most)
+        loss_gradient_block(loss, (real *)z + (first + r) * NR, value + r, scratch, targets, order ? order + r : NULL,
+                            partner ? partner + r : NULL, first_target + r, min_of(most, rows - r), columns, stride);
 }
 
 static void loss_value(int loss, void *a, double *value, void *scratch, const fm_targets *targets,

@@ -181,6 +181,12 @@ cdef extern from "runtime/barrier.h" nogil:
     void fm_barrier_init(fm_barrier *b)
     void fm_barrier_wait(fm_barrier *b, int n)
 
+cdef extern from "runtime/claim.h" nogil:
+    ctypedef struct fm_counter:
+        pass
+    void fm_counter_set(fm_counter *counter, Py_ssize_t next)
+    Py_ssize_t fm_claim(fm_counter *counter, Py_ssize_t end)
+
 cdef extern from "runtime/pace.h" nogil:
     ctypedef struct fm_pace:
         int trial

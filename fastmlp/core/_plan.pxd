@@ -31,6 +31,7 @@ cdef class Plan:
     cdef Py_ssize_t affine_bytes(self) noexcept nogil
     cdef void describe(self, fm_layer *layers, char *parameters, char *statistics, char *affine) noexcept nogil
     cdef void pack(self, fm_layer *layers, char *parameters, int state) noexcept nogil
+    cdef void pack_matrix(self, void *to, char *matrix, Py_ssize_t rows, Py_ssize_t columns) noexcept nogil
     cdef void pack_vector(self, void *to, char *vector, Py_ssize_t n) noexcept nogil
     cdef bint unpack(self, char *parameters, fm_layer *layers, int state) noexcept nogil
     cdef void pack_statistics(self, fm_layer *layers, char *statistics) noexcept nogil

@@ -164,29 +164,28 @@ cdef class Plan:
     cdef void pack(self, fm_layer *layers, char *parameters, int state) noexcept nogil:
         """Flat array into the layers' panels: the parameters (state < 0) or an array of optimizer state."""
         cdef Offsets *at
-        cdef fm_rows matrix
         cdef fm_layer *layer
         cdef int l
-        memset(&matrix, 0, sizeof(matrix))
-        matrix.is_double = self.k.element_size == 8
         for l in range(self.n_layers):
             layer, at = &layers[l], &self.offsets[l]
-            matrix.data, matrix.columns = parameters + at.W, layer.fan_out
-            matrix.row_stride, matrix.column_stride = layer.fan_out, 1
-            self.k.gather(layer.W if state < 0 else layer.W_state[state], &matrix, NULL, 0, layer.fan_in,
-                          layer.fan_in * self.k.panel)
+            self.pack_matrix(layer.W if state < 0 else layer.W_state[state], parameters + at.W, layer.fan_in,
+                             layer.fan_out)
             self.pack_vector(layer.b if state < 0 else layer.b_state[state], parameters + at.b, layer.fan_out)
             if layer.norm != NULL:
                 self.pack_vector(layer.norm.scale if state < 0 else layer.norm.scale_state[state],
                                  parameters + at.scale, layer.fan_out)
 
+    cdef void pack_matrix(self, void *to, char *matrix, Py_ssize_t rows, Py_ssize_t columns) noexcept nogil:
+        """A matrix without gaps into panels without gaps, their padding zero."""
+        cdef fm_rows source
+        memset(&source, 0, sizeof(source))
+        source.data, source.columns, source.row_stride, source.column_stride = matrix, columns, columns, 1
+        source.is_double = self.k.element_size == 8
+        self.k.gather(to, &source, NULL, 0, rows, rows * self.k.panel)
+
     cdef void pack_vector(self, void *to, char *vector, Py_ssize_t n) noexcept nogil:
         """A row into panels, its padding zero."""
-        cdef fm_rows row
-        memset(&row, 0, sizeof(row))
-        row.data, row.columns, row.row_stride, row.column_stride = vector, n, n, 1
-        row.is_double = self.k.element_size == 8
-        self.k.gather(to, &row, NULL, 0, 1, self.k.panel)
+        self.pack_matrix(to, vector, 1, n)
 
     cdef bint unpack(self, char *parameters, fm_layer *layers, int state) noexcept nogil:
         """The layers' panels into a flat array: the inverse of pack. Returns whether the array is finite.

@@ -2,7 +2,7 @@
 
 One dense row, or a few on one thread, are computed one by one. Up to FEW_ROWS, threads share out the columns of each
 layer. They pack weights where they use them; for sparse rows, read the first layer's weights where they are. Beyond
-that all weights are packed first, and threads share out the rows.
+that threads share out the rows, and small weights are packed first.
 """
 
 import numpy
@@ -30,6 +30,11 @@ cdef double SLICE_OPERATIONS = 5e8
 # rows: the weights are read once per chunk, and fewer rows would wait for them.
 cdef double MAX_CHUNK_OPERATIONS = 2e9
 cdef Py_ssize_t MIN_CHUNK_ROWS = 24
+# Bytes of a layer's weights that are packed once for many rows; more are packed in parts by each chunk of rows, which
+# costs less than memory for all of them.
+cdef Py_ssize_t PACKED_BYTES = 4_000_000
+# For sparse rows, the first layer's are packed if each is read more often than this.
+cdef Py_ssize_t PACKED_READS = 32
 
 
 def forward(Plan plan not None, parameters, X, out=None, int n_threads=1, statistics=None):
@@ -125,6 +130,7 @@ cdef int forward_by_columns(Plan plan, char *weights, char *statistics, InputRow
     cdef fm_layer *layer = <fm_layer *> layers.at
     cdef char *scratches = <char *> memory.at + 2 * width
     cdef fm_barrier barrier
+    cdef fm_counter counter
     cdef int usable
     fm_barrier_init(&barrier)
     plan.describe(layer, weights, statistics, <char *> affine.at)
@@ -133,26 +139,28 @@ cdef int forward_by_columns(Plan plan, char *weights, char *statistics, InputRow
         layer[l].y = <char *> memory.at + (1 - l % 2) * width
     for begin in range(0, rows.n, slice):
         end = min(begin + slice, rows.n)
+        fm_counter_set(&counter, 0)
         if n_threads == 1:
             with nogil:
-                forward_columns_thread(plan, layer, rows, result, scratches, chunk, stride, &barrier, begin, end, 0, 1)
+                forward_columns_thread(plan, layer, rows, result, scratches, chunk, stride, &barrier, &counter, begin,
+                                       end, 0, 1)
         else:
             usable = region_begins(n_threads)
             with nogil, parallel(num_threads=usable):
                 forward_columns_thread(plan, layer, rows, result, scratches + threadid() * scratch, chunk, stride,
-                                       &barrier, begin, end, threadid(), omp_get_num_threads())
+                                       &barrier, &counter, begin, end, threadid(), omp_get_num_threads())
             region_ends()
         PyErr_CheckSignals()
     return 0
 
 
 cdef void forward_columns_thread(Plan plan, fm_layer *layers, InputRows rows, char *result, char *scratch,
-                                 Py_ssize_t chunk, Py_ssize_t stride, fm_barrier *barrier, Py_ssize_t begin,
-                                 Py_ssize_t end, int thread, int n_threads) noexcept nogil:
-    """One thread's part of rows begin .. end: it gathers and scatters its rows of a chunk, and computes its panels of
-    layers."""
+                                 Py_ssize_t chunk, Py_ssize_t stride, fm_barrier *barrier, fm_counter *counter,
+                                 Py_ssize_t begin, Py_ssize_t end, int thread, int n_threads) noexcept nogil:
+    """One thread's part of rows begin .. end: it gathers and scatters its rows of a chunk, and computes shares of a
+    layer's panels as it becomes free."""
     cdef Py_ssize_t first = begin, count, row, n, panels, O = plan.sizes[plan.n_layers], size = plan.k.element_size
-    cdef Py_ssize_t skip, p0, p1
+    cdef Py_ssize_t skip, p0, p1, shares, share, n_shared = 0
     cdef bint sparse = rows.use_sparse and not plan.adds_input(0)
     cdef char *out
     cdef int l
@@ -166,11 +174,16 @@ cdef void forward_columns_thread(Plan plan, fm_layer *layers, InputRows rows, ch
             fm_barrier_wait(barrier, n_threads)
         for l in range(plan.n_layers):
             panels = plan.padded(layers[l].fan_out) // plan.k.panel
-            p0, p1 = panels * thread // n_threads, panels * (thread + 1) // n_threads
-            if l == 0 and sparse:
-                plan.k.forward_csr_unpacked(&layers[0], &rows.rows, first, p0, p1, count, stride)
-            else:
-                plan.k.forward_unpacked(&layers[l], scratch, p0, p1, count, stride)
+            shares = min(panels, max(n_threads, min(4 * n_threads, panels // 8)))
+            share = fm_claim(counter, n_shared + shares)
+            while share >= 0:
+                p0, p1 = panels * (share - n_shared) // shares, panels * (share - n_shared + 1) // shares
+                if l == 0 and sparse:
+                    plan.k.forward_csr_unpacked(&layers[0], &rows.rows, first, p0, p1, count, stride)
+                else:
+                    plan.k.forward_unpacked(&layers[l], scratch, p0, p1, count, stride)
+                share = fm_claim(counter, n_shared + shares)
+            n_shared += shares
             fm_barrier_wait(barrier, n_threads)
         out = result + (first + row) * O * size
         plan.k.scatter(out, <char *> layers[plan.n_layers - 1].y + skip, n, O, stride)
@@ -182,20 +195,25 @@ cdef void forward_columns_thread(Plan plan, fm_layer *layers, InputRows rows, ch
 
 cdef int forward_by_rows(Plan plan, char *weights, char *statistics, InputRows rows, char *result,
                          int n_threads) except -1:
-    """Threads share chunks of rows; weights are packed into panels once. Signals are handled between slices."""
+    """Threads take chunks of rows as they become free. A layer's weights are packed into panels once, or are read where
+    they are. Signals are handled between slices."""
     cdef Py_ssize_t size = plan.k.element_size, panel = plan.k.panel, total = 0, l
     cdef Py_ssize_t chunk = min(FM_CHUNK_ROWS, (rows.n + n_threads - 1) // n_threads)
     cdef Py_ssize_t stride = (chunk | 1) * panel, width = plan.padded(plan.widest) // panel * stride * size
+    cdef Py_ssize_t scratch = (plan.k.scratch_size * size + 63) // 64 * 64
     for l in range(plan.n_layers):
-        total += (plan.sizes[l] + 1) * plan.padded(plan.sizes[l + 1])
+        if packs_layer(plan, rows, l):
+            total += (plan.sizes[l] + 1) * plan.padded(plan.sizes[l + 1])
     cdef Py_ssize_t n_chunks = (rows.n + chunk - 1) // chunk, begin, end
     n_threads = min(n_threads, n_chunks)
     cdef Py_ssize_t slice = n_threads * <Py_ssize_t> max(1, SLICE_OPERATIONS / (<double> plan.n_weights * chunk))
     cdef Buffer packed = Buffer(total * size, False)
-    cdef Buffer scratch = Buffer(2 * width * n_threads, False)
+    cdef Buffer memory = Buffer((2 * width + scratch) * n_threads, False)
     cdef Buffer affine = Buffer(plan.affine_bytes(), False)
     cdef Buffer layers = Buffer(n_threads * plan.n_layers * sizeof(fm_layer))
+    cdef char *scratches = <char *> memory.at + 2 * width * n_threads
     cdef fm_layer *layer
+    cdef fm_counter counter
     cdef char *at
     cdef int t, usable
     with nogil:
@@ -204,48 +222,71 @@ cdef int forward_by_rows(Plan plan, char *weights, char *statistics, InputRows r
             plan.describe(<fm_layer *> layers.at + t * plan.n_layers, weights, statistics, <char *> affine.at)
             for l in range(plan.n_layers):
                 layer = <fm_layer *> layers.at + t * plan.n_layers + l
-                layer.W = at
-                layer.b = at + layer.fan_in * plan.padded(layer.fan_out) * size
-                at = <char *> layer.b + plan.padded(layer.fan_out) * size
-                layer.x = <char *> scratch.at + (2 * t + l % 2) * width
-                layer.y = <char *> scratch.at + (2 * t + 1 - l % 2) * width
-        plan.pack(<fm_layer *> layers.at, weights, -1)
+                layer.x = <char *> memory.at + (2 * t + l % 2) * width
+                layer.y = <char *> memory.at + (2 * t + 1 - l % 2) * width
+                if packs_layer(plan, rows, l):
+                    if t == 0:
+                        plan.pack_matrix(at, <char *> layer.W, layer.fan_in, layer.fan_out)
+                    layer.W = at
+                    at += layer.fan_in * plan.padded(layer.fan_out) * size
+                    if t == 0:
+                        plan.pack_vector(at, <char *> layer.b, layer.fan_out)
+                    layer.b = at
+                    at += plan.padded(layer.fan_out) * size
     for begin in range(0, n_chunks, slice):
         end = min(begin + slice, n_chunks)
+        fm_counter_set(&counter, begin)
         if n_threads == 1:
             with nogil:
-                forward_rows_thread(plan, <fm_layer *> layers.at, rows, result, chunk, stride, begin, end, 0, 1)
+                forward_rows_thread(plan, <fm_layer *> layers.at, rows, result, scratches, chunk, stride, &counter, end)
         else:
             usable = region_begins(n_threads)
             with nogil, parallel(num_threads=usable):
-                forward_rows_thread(plan, <fm_layer *> layers.at + threadid() * plan.n_layers, rows, result, chunk,
-                                    stride, begin, end, threadid(), omp_get_num_threads())
+                forward_rows_thread(plan, <fm_layer *> layers.at + threadid() * plan.n_layers, rows, result,
+                                    scratches + threadid() * scratch, chunk, stride, &counter, end)
             region_ends()
         PyErr_CheckSignals()
     return 0
 
 
-cdef void forward_rows_thread(Plan plan, fm_layer *layers, InputRows rows, char *result, Py_ssize_t chunk,
-                              Py_ssize_t stride, Py_ssize_t begin, Py_ssize_t end, int thread,
-                              int n_threads) noexcept nogil:
-    """One thread's share of the chunks begin .. end."""
-    cdef Py_ssize_t n = rows.n, n_chunks = end - begin, c, first, count, O = plan.sizes[plan.n_layers]
+cdef bint packs_layer(Plan plan, InputRows rows, int l) noexcept nogil:
+    """Whether forward_by_rows packs the weights of layer l: if they are few, or sparse rows read each of them often."""
+    if l == 0 and rows.use_sparse and not plan.adds_input(0):
+        return rows.index(2, rows.n) - rows.index(2, 0) > PACKED_READS * plan.sizes[0]
+    return plan.sizes[l] * plan.sizes[l + 1] * plan.k.element_size <= PACKED_BYTES
+
+
+cdef void forward_rows_thread(Plan plan, fm_layer *layers, InputRows rows, char *result, char *scratch,
+                              Py_ssize_t chunk, Py_ssize_t stride, fm_counter *counter,
+                              Py_ssize_t end) noexcept nogil:
+    """One thread's chunks before `end`."""
+    cdef Py_ssize_t c = fm_claim(counter, end), first, count, O = plan.sizes[plan.n_layers]
+    cdef fm_layer *layer
     cdef char *out
     cdef int l
-    for c in range(begin + n_chunks * thread // n_threads, begin + n_chunks * (thread + 1) // n_threads):
+    while c >= 0:
         first = c * chunk
-        count = min(chunk, n - first)
-        if rows.use_sparse and not plan.adds_input(0):
-            plan.k.forward_csr(&layers[0], &rows.rows, NULL, first, 0, count, stride)
-        else:
-            plan.k.gather(layers[0].x, &rows.rows, NULL, first, count, stride)
-            plan.k.forward(&layers[0], 0, layers[0].fan_out, 0, count, stride)
-        for l in range(1, plan.n_layers):
-            plan.k.forward(&layers[l], 0, layers[l].fan_out, 0, count, stride)
+        count = min(chunk, rows.n - first)
+        for l in range(plan.n_layers):
+            layer = &layers[l]
+            if l == 0 and rows.use_sparse and not plan.adds_input(0):
+                if packs_layer(plan, rows, 0):
+                    plan.k.forward_csr(layer, &rows.rows, NULL, first, 0, count, stride)
+                else:
+                    plan.k.forward_csr_unpacked(layer, &rows.rows, first, 0,
+                                                plan.padded(layer.fan_out) // plan.k.panel, count, stride)
+                continue
+            if l == 0:
+                plan.k.gather(layer.x, &rows.rows, NULL, first, count, stride)
+            if packs_layer(plan, rows, l):
+                plan.k.forward(layer, 0, layer.fan_out, 0, count, stride)
+            else:
+                plan.k.forward_unpacked(layer, scratch, 0, plan.padded(layer.fan_out) // plan.k.panel, count, stride)
         out = result + first * O * plan.k.element_size
         plan.k.scatter(out, layers[plan.n_layers - 1].y, count, O, stride)
         if plan.output_row >= 0:
             plan.k.outputs[plan.output_row].apply(out, count, O)
+        c = fm_claim(counter, end)
 
 
 def row_losses(Plan plan not None, str loss not None, output, y, double parameter=1.0):

@@ -58,13 +58,15 @@ def diagnose(run: Run, names: Any = None) -> str:
     grew = first <= min(losses) and not last <= first + _GROWTH * constant
     if last <= (_SLOW if record.ended == "max_iter" else _SUSPECT) * constant and not grew:
         return ""
-    rows = _sample(run, run.data.X.shape[1])
+    rows = _sample(run, max(run.data.X.shape[1], run.network.layer_sizes[-1]))
     constant = _loss_of_constant(run, best, rows)
     output = run.network.forward(run.data.X[rows], n_threads=run.n_threads)
     reached = _mean_loss(run, output.copy(), rows)
-    target = run.data.y[rows]
-    spread = target.std(axis=0, dtype=np.float64) if target.ndim == 2 else 0.5
-    flat = reached > _SUSPECT * constant and bool((np.ptp(output, axis=0) <= _FLAT * spread).all())
+    flat = False
+    if reached > _SUSPECT * constant:
+        target = run.data.y[rows]
+        spread = target.std(axis=0, dtype=np.float64) if target.ndim == 2 else 0.5
+        flat = bool((np.ptp(output, axis=0) <= _FLAT * spread).all())
     worse = flat or not reached < constant
     if not (worse or grew or (record.ended == "max_iter" and reached > _SLOW * constant)):
         return ""
@@ -131,7 +133,7 @@ def _best_constant(run: Run, rows: np.ndarray) -> np.ndarray:
 
 def describe_scale(run: Run, names: Any = None) -> str:
     """Sentences about the columns of X, and of a regressor's target, that are far from unit scale; '' without such."""
-    rows = _sample(run, run.data.X.shape[1])
+    rows = _sample(run, max(run.data.X.shape[1], run.network.layer_sizes[-1]))
     X, target = run.data.X[rows], run.data.y[rows]
     causes = []
     if found := _far(X, *_FAR_X):

@@ -15,6 +15,7 @@ from scipy.sparse import csr_array
 from sklearn.exceptions import ConvergenceWarning
 
 from fastmlp import MLPClassifier, Network, core
+from fastmlp.core._testing import Kernels
 
 # Sets without fused multiply-add are outside the promise.
 FMA_ISAS = [name for name in core.info()["available"] if name != "base"]
@@ -168,3 +169,40 @@ def test_sparse_prediction_does_not_depend_on_how_many_rows(sizes, dtype, n_thre
     np.testing.assert_array_equal(every, network.forward(X))
     for n in (1, 2, 7, 300):
         np.testing.assert_array_equal(network.forward(csr_array(X[5 : 5 + n]), n_threads=n_threads), every[5 : 5 + n])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_large_layers_predict_the_bits_of_single_rows(dtype):
+    # Products too large for a cache are taken in parts: packed or not, by rows or by columns.
+    network = Network((300, 1100, 1100, 3), dtype=dtype, random_state=0)
+    X = np.random.RandomState(0).standard_normal((1100, 300)).astype(dtype)
+    single = np.concatenate([network.forward(X[i : i + 1]) for i in range(len(X))])
+    for n in (129, 300, 1100):
+        for n_threads in (1, 2, 5):
+            np.testing.assert_array_equal(network.forward(X[:n], n_threads=n_threads), single[:n])
+
+
+@pytest.mark.parametrize("isa", core.info()["available"])
+@pytest.mark.parametrize(
+    ("loss", "options"), [("squared_error", {}), ("log_loss", {}), ("log_loss", {"smoothing": 0.1})]
+)
+def test_loss_of_many_outputs_has_the_bits_of_single_rows(isa, loss, options):
+    kernels, rng = Kernels(isa, "float64"), np.random.RandomState(0)
+    z = rng.standard_normal((7, 3001))
+    y = rng.randint(0, 3001, 7) if loss == "log_loss" else rng.standard_normal((7, 3001))
+    weights = rng.uniform(size=7)
+    gradient, value, _ = kernels.loss(loss, z, y, weights, np.arange(7)[::-1].copy(), **options)
+    for i in range(7):
+        of_one = kernels.loss(loss, z[i : i + 1], y, weights, np.array([6 - i]), **options)
+        np.testing.assert_array_equal(gradient[i], of_one[0][0])
+        assert value[i] == of_one[1][0]
+
+
+@pytest.mark.parametrize("n_rows", [1, 60, 1500])
+def test_unsorted_rows_and_duplicates_predict_the_bits_of_canonical_ones(n_rows):
+    rng, network = np.random.RandomState(0), Network((40, 100, 3), random_state=0)
+    columns = np.tile([7, 3, 3, 0, 39], n_rows)
+    X = csr_array((rng.standard_normal(columns.size), columns, np.arange(0, columns.size + 1, 5)), shape=(n_rows, 40))
+    canonical = X.copy()
+    canonical.sum_duplicates()
+    np.testing.assert_array_equal(network.forward(X, n_threads=2), network.forward(canonical, n_threads=2))
