@@ -177,7 +177,7 @@ def _refuse_dates(argument: str, values: Any, also: str = "") -> None:
 
 
 def check_weight(sample_weight: ArrayLike | None, X: Any) -> np.ndarray | None:
-    """The rows' weights by scikit-learn's rules, with a sum that can be divided by; None stays.
+    """The rows' weights by scikit-learn's rules, none of them negative, with a finite sum; None stays.
 
     Older releases of scikit-learn accept weights that are all 0.
     """
@@ -189,11 +189,13 @@ def check_weight(sample_weight: ArrayLike | None, X: Any) -> np.ndarray | None:
         )
     _refuse_dates("sample_weight", sample_weight)
     weight: np.ndarray = _check_sample_weight(sample_weight, X)
+    if weight.min() < 0:
+        row = int(np.argmax(weight < 0))
+        raise ValueError(f"sample_weight must not be negative, got {weight[row]:.6g} for row {row}.")
     if not weight.any():
         raise ValueError("Sample weights must contain at least one non-zero number.")
-    total = weight_sum(weight)
-    if total == 0 or not np.isfinite(total):
-        raise ValueError(f"sample_weight must have a sum that is finite and not 0, got {total}.")
+    if not np.isfinite(total := weight_sum(weight)):
+        raise ValueError(f"sample_weight must have a finite sum, got {total}.")
     return weight
 
 
@@ -218,7 +220,7 @@ def check_range(argument: str, values: Any, dtype: np.dtype) -> None:
 
 def check_weight_range(weight: np.ndarray, dtype: np.dtype) -> None:
     """Refuse weights whose largest value is out of the range of ``dtype``; smaller ones may round to 0."""
-    largest = float(np.abs(weight).max())
+    largest = float(weight.max())
     if not float(np.finfo(dtype).tiny) <= largest <= float(np.finfo(dtype).max):
         raise ValueError(
             f"sample_weight must have its largest value in the range of {dtype.name}, got {largest:.3g}; scale it."
@@ -461,8 +463,10 @@ def apply_class_weight(class_weight: Any, classes: np.ndarray, y: Any, weight: n
         own = compute_sample_weight(class_weight, y.toarray() if issparse(y) else y, indices=counted)
     weighed: np.ndarray = own if weight is None else weight * own
     total = weight_sum(weighed)
-    if total == 0 or not np.isfinite(total):
-        raise ValueError(f"class_weight must leave finite weights whose sum is finite and not 0, got {class_weight!r}.")
+    if total == 0 or not np.isfinite(total) or weighed.min() < 0:
+        raise ValueError(
+            f"class_weight must leave weights that are finite and not negative, whose sum is finite and not 0, got {class_weight!r}."
+        )
     return weighed
 
 

@@ -97,7 +97,7 @@ def _sample(run: Run, width: int) -> np.ndarray:
 
 def _weight(run: Run, rows: np.ndarray) -> np.ndarray | None:
     """The weights of these rows."""
-    return None if run.data.sample_weight is None else np.abs(run.data.sample_weight[rows])
+    return None if run.data.sample_weight is None else run.data.sample_weight[rows]
 
 
 def _mean_loss(run: Run, output: np.ndarray, rows: np.ndarray) -> float:

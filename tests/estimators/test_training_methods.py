@@ -481,9 +481,9 @@ def test_class_weights_of_a_batch_without_all_classes():
     np.testing.assert_array_equal(weighted.predict_proba(X), plain.predict_proba(X))
 
 
-@pytest.mark.parametrize("class_weight", [{0: 0, 1: 0}, {0: np.nan}, {1: np.inf}], ids=str)
-def test_class_weights_that_leave_nothing_to_learn_from(class_weight):
+@pytest.mark.parametrize("class_weight", [{0: 0, 1: 0}, {0: np.nan}, {1: np.inf}, {1: -1.0}], ids=str)
+def test_class_weights_without_a_meaning(class_weight):
     """No ZeroDivisionError, no divergence: the parameter's name."""
     X, y = classification(2)
-    with pytest.raises(ValueError, match="class_weight must leave finite weights"):
+    with pytest.raises(ValueError, match="class_weight must leave weights that are finite and not negative"):
         MLPClassifier((4,), class_weight=class_weight).fit(X, y)

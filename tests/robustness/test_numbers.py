@@ -219,12 +219,9 @@ def test_ensemble_refuses_numbers_beyond_float32():
 
 
 WEIGHTS = {
-    "all 0": (np.zeros(len(X)), "non-zero|finite and not 0"),
-    "adding up to 0": (
-        np.where(np.arange(len(X)) % 2, 1.0, -1.0) * (np.arange(len(X)) > 0),
-        "sum that is finite and not 0, got 0.0",
-    ),
-    "adding up to infinity": (np.full(len(X), 1e307), "sum that is finite and not 0, got inf"),
+    "all 0": (np.zeros(len(X)), "non-zero"),
+    "negative": (np.where(np.arange(len(X)) >= 7, -0.5, 1.0), "sample_weight must not be negative, got -0.5 for row 7"),
+    "adding up to infinity": (np.full(len(X), 1e307), "finite sum, got inf"),
     "NaN": (np.where(W > 1, np.nan, W), "contains NaN"),
     "infinity": (np.where(W > 1, np.inf, W), "contains infinity"),
     "words": (np.full(len(X), "much"), "could not convert|numeric"),
