@@ -56,6 +56,7 @@ class Trainer:
         input_mask: float = 0.0,
         mix: np.ndarray | None = None,
         seed: int = 0,
+        loss_reduction: str = "weighted_mean",
         step_losses: np.ndarray | None = None,
         **hyperparameters: float,
     ) -> float: ...

@@ -52,6 +52,7 @@ cdef struct Epoch:
     # Arguments of one call of Trainer.epoch, read by all threads.
     const fm_rows *X
     bint use_sparse, changes_input
+    bint counts_rows               # losses are divided by the number of rows, not by the sum of weights
     fm_augment input
     fm_targets targets
     const Py_ssize_t *order
@@ -78,14 +79,15 @@ cdef double row_weight(const Epoch *e, Py_ssize_t r, double mix) noexcept nogil:
 
 
 cdef double weight_sum(const Epoch *e, Py_ssize_t step) noexcept nogil:
-    """Sum of the weights of a step's rows, in their order; without weights, the number of rows."""
+    """Sum of the weights of a step's rows, in their order; without weights, the number of rows. So it is with
+    `counts_rows`, unless all weights are 0."""
     cdef Py_ssize_t first = step * e.batch_size, last = min(first + e.batch_size, e.n_rows), r
     cdef double total = 0
     if e.targets.weights == NULL:
         return <double> (last - first)
     for r in range(first, last):
         total += row_weight(e, r, 1 if e.mix == NULL else e.mix[step])
-    return total
+    return <double> (last - first) if e.counts_rows and total != 0 else total
 
 
 cdef const Py_ssize_t *list_partners(const Epoch *e, list kept) except NULL:
@@ -219,7 +221,7 @@ cdef class Trainer:
 
     def epoch(self, X, y, sample_weight, order, learning_rates, Py_ssize_t t, *, double alpha=0.0, double l1_ratio=0.0,
               double loss_parameter=1.0, double label_smoothing=0.0, double input_noise=0.0, double input_mask=0.0,
-              mix=None, seed=0, step_losses=None, **hyperparameters):
+              mix=None, seed=0, str loss_reduction="weighted_mean", step_losses=None, **hyperparameters):
         """One pass over the rows `order` of X, in batches of `batch_size`; the last one may be smaller.
 
         Parameters
@@ -242,16 +244,18 @@ cdef class Trainer:
         seed : int
             Key, of 64 bits, of dropout, noise and mask; their counters are t + step, layer, row in the batch and
             column.
+        loss_reduction : {'weighted_mean', 'mean'}
+            What divides a step's sum of weighted losses, and its penalty: the sum of weights, or the number of rows.
         step_losses : float64 array, one per step, or None
-            Receives each step's weighted mean loss, without penalty.
+            Receives each step's mean loss, without penalty.
         **hyperparameters : float
             Constants of the update rules, by the names of csrc/hyperparameters.def; defaults as in its table.
 
         Returns
         -------
         float
-            Sum over batches of (weighted mean loss + penalty / weight sum) * rows, divided by the number of rows. A
-            batch whose weights sum to zero changes nothing and adds nothing.
+            Sum over batches of (weighted mean loss + penalty / weight sum) * rows, divided by the number of rows, for
+            'mean' with the batch's rows for its weight sum. A batch whose weights sum to zero changes nothing and adds nothing.
 
         Raises
         ------
@@ -269,6 +273,9 @@ cdef class Trainer:
         e.targets.parameter, e.targets.smoothing = loss_parameter, label_smoothing
         e.input.noise, e.input.mask, e.input.dropout = input_noise, input_mask, self.input_rate
         e.changes_input = input_noise != 0 or input_mask != 0 or self.input_rate != 0 or mix is not None
+        if loss_reduction not in ("weighted_mean", "mean"):
+            raise ValueError(f"loss_reduction must be 'weighted_mean' or 'mean', got {loss_reduction!r}")
+        e.counts_rows = loss_reduction == "mean"
         e.use_sparse = rows.use_sparse and not e.changes_input and not self.layers[0].residual
         if e.use_sparse:
             memory.make_room_for_columns(rows, m, kept)

@@ -64,6 +64,7 @@ from fastmlp.training.run import (
     StochasticRun,
     TrainingData,
     Validation,
+    reduced,
 )
 from fastmlp.training.schedules import make_schedule
 from fastmlp.training.solvers import update_rule
@@ -275,6 +276,7 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
         ------
         ValueError
             For input or parameters that cannot be used, if there is no fit to resume, and if the weights do not stay
+            Factor on each row's loss, finite and not negative. The sum of a batch's weights divides it (see ``loss_reduction``).
             finite. The estimator is then
             as before the call; so it is after an error of a callback during training.
         RuntimeError
@@ -683,7 +685,7 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
             n_threads = choose_threads(self.n_jobs, forward_flops(network.layer_sizes, len(rows.target)))
             output = network.forward(rows.X, n_threads=n_threads)
             losses = row_losses(network.plan, loss, output.copy(), rows.target, self._loss_parameter())
-            mean_loss = float(np.average(losses, weights=weight))
+            mean_loss = reduced(losses, weight, self.loss_reduction)
             if probe is not None and not all_finite(output):
                 return np.nan, mean_loss  # metrics raise for such predictions, and one epoch would end the run
             if probe is not None:

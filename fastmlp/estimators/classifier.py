@@ -65,7 +65,7 @@ default='adam'
         is scikit-learn's form, 'adam_hat' algorithm 1 of Kingma and Ba (2014).
     alpha : float, default=0.0001
         Strength of the penalty ``alpha (l1_ratio sum |W| + (1 - l1_ratio) / 2 sum W^2)``, which is divided by the
-        batch's sum of weights. Biases go unpenalised.
+        batch's sum of weights (see ``loss_reduction``). Biases go unpenalised.
     batch_size : int or 'auto', default='auto'
         Rows per step; 'auto' is min(200, n_samples).
     learning_rate : {'constant', 'invscaling', 'adaptive', 'step', 'exponential', 'cosine', 'one_cycle', 'warmup_cosine'} or \
@@ -307,6 +307,10 @@ callable, default='constant'
     def _learn_target(self, y: Any, incremental: bool) -> None:
         if not hasattr(self, "classes_") or not (self.warm_start or incremental):
             self._learn_classes(y, incremental)
+    loss_reduction : {'weighted_mean', 'mean'}, default='weighted_mean'
+        What divides the sum of a batch's weighted losses: the sum of its weights, as in scikit-learn, so that only the ratio of
+        weights within a batch matters; or the number of its rows, so that a row of weight 100 counts a hundred times as much
+        as one of weight 1 in any other batch. It also divides the penalty, and the losses that are reported.
         else:
             check_labels(unique_labels(y), self.classes_, all_of_them=self.warm_start and not incremental)
         check_form(y, self._target_type)
@@ -382,7 +386,8 @@ callable, default='constant'
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             As in ``fit``, like ``sample_weight``.
         sample_weight : array-like of shape (n_samples,), default=None
-            Rows of weight 0 are left out.
+            As in ``fit``. By default the weights' sum in each batch divides them out: the weight of a single row has no effect.
+            ``loss_reduction='mean'`` keeps it.
         classes : array-like of shape (n_classes,), default=None
             All classes there will be; required in the first call. A batch need not contain all of them.
 
@@ -405,6 +410,7 @@ callable, default='constant'
 
     def predict(self, X: Any) -> np.ndarray:
         """The most probable class of each row.
+        loss_reduction: str = "weighted_mean",
 
         Parameters
         ----------
@@ -448,6 +454,7 @@ callable, default='constant'
             labels = self.classes_[(output[:, 0] > 0.5).astype(np.intp)]
         else:
             labels = self.classes_[output.argmax(axis=1)]
+        self.loss_reduction = loss_reduction
         return labels
 
     def predict_proba(self, X: Any) -> np.ndarray:

@@ -45,7 +45,7 @@ _STOCHASTIC_ONLY: dict[str, Any] = {
 _RATE_DEPENDS_ON = ("learning_rate", "learning_rate_init", "power_t")
 _LOSS_DEPENDS_ON = (
     "loss", "quantile", "huber_delta", "alpha", "l1_ratio", "class_weight", "label_smoothing", "dropout", "input_noise", "input_mask",
-    "mixup", "hidden_layer_sizes", "layer_rates_",
+    "mixup", "loss_reduction", "hidden_layer_sizes", "layer_rates_",
 )  # fmt: skip
 _DRAWS_DEPEND_ON = ("random_state",)
 _SCORE_DEPENDS_ON = ("validation_metric", "validation_fraction", "early_stopping")
@@ -179,6 +179,7 @@ class Parameters(BaseEstimator):
     mixup: float
     pretrained: Network | None
     pretrained_rate: float
+    loss_reduction: str
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "hidden_layer_sizes": ["array-like", _COUNT],
@@ -221,6 +222,7 @@ class Parameters(BaseEstimator):
         "mixup": [_NOT_NEGATIVE],
         "pretrained": [None, Network],
         "pretrained_rate": [_NOT_NEGATIVE],
+        "loss_reduction": [StrOptions({"weighted_mean", "mean"})],
     }
 
     def _validate_params(self) -> None:
@@ -295,6 +297,7 @@ class Parameters(BaseEstimator):
             input_noise=float(self.input_noise),
             input_mask=float(self.input_mask),
             mixup=float(self.mixup),
+            loss_reduction=self.loss_reduction,
             seed=seed if random and seed is not None else 0,
         )
 

@@ -61,7 +61,7 @@ bias_init, rho, weight_decay, max_grad_norm, validation_metric
         Of loss='quantile', in (0, 1).
     huber_delta : float, default=1.0
         Of loss='huber': where the squared error ends.
-    input_noise, input_mask, mixup, pretrained, pretrained_rate
+    input_noise, input_mask, mixup, pretrained, pretrained_rate, loss_reduction
         As in :class:`MLPClassifier`, with the same defaults.
 
     Attributes
@@ -138,6 +138,7 @@ validation_loss_curve_, layer_rates_, history_, n_iter_, t_, n_layers_, n_output
         mixup: float = 0.0,
         pretrained: Network | None = None,
         pretrained_rate: float = 0.0,
+        loss_reduction: str = "weighted_mean",
     ) -> None:
         self.loss = loss
         self.hidden_layer_sizes = hidden_layer_sizes
@@ -182,6 +183,7 @@ validation_loss_curve_, layer_rates_, history_, n_iter_, t_, n_layers_, n_output
         self.mixup = mixup
         self.pretrained = pretrained
         self.pretrained_rate = pretrained_rate
+        self.loss_reduction = loss_reduction
 
     _losses_that_score = frozenset(_REGRESSION_LOSSES) - _SKLEARN_LOSSES
 
@@ -226,7 +228,7 @@ validation_loss_curve_, layer_rates_, history_, n_iter_, t_, n_layers_, n_output
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             As in ``fit``, like ``sample_weight``.
         sample_weight : array-like of shape (n_samples,), default=None
-            Rows of weight 0 are left out.
+            As in ``fit``; see ``loss_reduction`` for a single row.
 
         Returns
         -------
@@ -253,7 +255,7 @@ validation_loss_curve_, layer_rates_, history_, n_iter_, t_, n_layers_, n_output
         -------
         ndarray of shape (n_samples,) or, with several outputs, (n_samples, n_outputs)
         """
-        return self._shaped(self._forward(X))
+        return self._shaped(self._run_network(self._networks()[0], X))
 
     def _shaped(self, output: np.ndarray) -> np.ndarray:
         """(n_samples,) instead of (n_samples, 1)."""

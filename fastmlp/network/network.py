@@ -431,12 +431,13 @@ class Network:
         loss : str, default=None
             A name of ``fastmlp.core.LOSSES`` that belongs to ``out_activation``; None takes the first of them.
         alpha, l1_ratio : float, default=0.0
-            Penalty ``alpha (l1_ratio sum |W| + (1 - l1_ratio) / 2 sum W^2)``, divided by the sum of weights.
+            Penalty ``alpha (l1_ratio sum |W| + (1 - l1_ratio) / 2 sum W^2)``, divided as the loss is.
         loss_parameter : float, default=1.0
             The delta of ``huber``, the quantile of ``quantile``.
         label_smoothing : float, default=0.0
             Share of the target that is spread evenly over all classes (Szegedy et al., CVPR 2016).
         out : ndarray of shape (n_parameters,), default=None
+        loss_reduction: str = "weighted_mean",
             Array for the gradient, of ``dtype``; None makes a new one.
         n_threads : int, default=1
             The result does not depend on it.
@@ -458,6 +459,8 @@ class Network:
         if not losses:
             raise ValueError(
                 f"No loss belongs to out_activation={self.out_activation!r}, only to {sorted(set(core.LOSSES.values()))}."
+        loss_reduction : {'weighted_mean', 'mean'}, default='weighted_mean'
+            What divides the sum of weighted losses, and the penalty: the sum of weights, or the number of rows.
             )
         loss = losses[0] if loss is None else _check_name("loss", loss, losses)
         n_rows = X.shape[0]
@@ -504,6 +507,7 @@ class Network:
 
         Raises
         ------
+            loss_reduction=loss_reduction,
         ValueError
             For another shape or type, or indices outside the classes.
         """

@@ -220,6 +220,7 @@ class Method(NamedTuple):
     alpha: float = 0.0
     l1_ratio: float = 0.0
     eps: float = float(np.finfo(np.float64).eps)
+    loss_reduction: str = "weighted_mean"
 
 
 PLAIN = Method()
@@ -306,9 +307,9 @@ def gradients(
     mix: float | None = None,
     share: float = 1.0,
 ) -> Gradients:
-    """J = (sum_i s_i loss_i + penalty) / S with S = sum_i s_i, and its derivatives. Without weights s_i = 1.
+    """J = (sum_i s_i loss_i + penalty) / S, and its derivatives. Without weights s_i = 1.
 
-    That the penalty is divided by S is scikit-learn's rule. With mixup (Zhang et al. 2018) row i of the batch becomes
+    S = sum_i s_i, or with ``loss_reduction='mean'`` the number of rows. That the penalty is divided by S is scikit-learn's rule. With mixup (Zhang et al. 2018) row i of the batch becomes
     mix row_i + (1 - mix) row_{i+1}, its targets and its weight likewise, the first row following the last. Layers whose rate is
     0 pay no penalty and normalise by their running averages. ``share`` is the number of rows divided by ``batch_size``.
     """
@@ -322,7 +323,7 @@ def gradients(
         y = soft_targets(y, 2, method.label_smoothing)
     if mix is not None:
         X, y, s = (mix * v + (1.0 - mix) * np.roll(v, -1, axis=0) for v in (X, y, s))
-    S = s.sum()
+    S = len(s) if method.loss_reduction == "mean" else s.sum()
 
     # Forward. Backward needs most of it again, layer by layer.
     x, u, y_of, xhats, slopes, keeps, means, variances = [augment(X, method, step)], [], [], {}, {}, {}, [], []

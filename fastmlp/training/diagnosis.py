@@ -8,7 +8,7 @@ import numpy as np
 from scipy.sparse import issparse
 
 from fastmlp.core import row_losses
-from fastmlp.training.run import Run, StochasticRun
+from fastmlp.training.run import Run, StochasticRun, reduced
 
 # Rows that are examined, and numbers in them: they are copied.
 _MOST_ROWS, _LEAST_ROWS, _MOST_NUMBERS = 2000, 200, 2**16
@@ -104,7 +104,7 @@ def _mean_loss(run: Run, output: np.ndarray, rows: np.ndarray) -> float:
     """Mean loss of the outputs for these rows; the outputs are overwritten."""
     with np.errstate(all="ignore"):
         losses = row_losses(run.network.plan, run.loss, output, run.data.y[rows], run.method.loss_parameter)
-        return float(np.average(losses, weights=_weight(run, rows)))
+        return reduced(losses, _weight(run, rows), run.method.loss_reduction)
 
 
 def _loss_of_constant(run: Run, constant: np.ndarray, rows: np.ndarray) -> float:

@@ -111,6 +111,8 @@ class Method:
     loss_parameter : float
         Quantile, or delta.
     label_smoothing, input_noise, input_mask : float
+    loss_reduction : {'weighted_mean', 'mean'}
+        What divides a sum of weighted losses: see ``reduced``.
     mixup : float
         Each step draws the weight of a row against its partner from Beta(mixup, mixup); 0 for no mixup.
     seed : int
@@ -126,6 +128,7 @@ class Method:
     input_mask: float = 0.0
     mixup: float = 0.0
     seed: int = 0
+    loss_reduction: str = "weighted_mean"
 
     def trainer(
         self,
@@ -153,7 +156,7 @@ class Method:
 
     def constants(self) -> dict[str, Any]:
         """Arguments of ``Trainer.epoch`` that stay the same in all epochs."""
-        names = ("loss_parameter", "label_smoothing", "input_noise", "input_mask", "seed")
+        names = ("loss_parameter", "label_smoothing", "input_noise", "input_mask", "seed", "loss_reduction")
         return {name: getattr(self, name) for name in names}
 
     def mix(self, t: int, n_steps: int) -> np.ndarray | None:
@@ -165,6 +168,13 @@ class Method:
 
 
 PLAIN = Method()
+
+
+def reduced(losses: np.ndarray, weight: np.ndarray | None, loss_reduction: str) -> float:
+    """Sum of the rows' weighted losses over that of the weights ('weighted_mean'), or over the number of rows ('mean')."""
+    if weight is None or loss_reduction == "weighted_mean":
+        return float(np.average(losses, weights=weight))
+    return float(np.mean(weight * losses))
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,8 @@ METHODS = {
     "mask": {"input_mask": 0.25},
     "mixup": {"mix": True},
     "smoothing": {"label_smoothing": 0.1},
+    "mean": {"loss_reduction": "mean"},
+    "mean of mixed rows": {"loss_reduction": "mean", "mix": True, "batch_norm": True},
     "clipping": {"max_grad_norm": 0.05},
     "rates": {"layer_rates": (0.0, 0.1, 1.0, 2.0)},
     "frozen body": {"layer_rates": (0.0, 0.0, 0.0, 1.0), "batch_norm": True},
@@ -77,7 +79,9 @@ def train(method, activation, loss, optimizer, dtype, batch_size, n_threads=1, n
         layer_rates=options["layer_rates"] or None, max_grad_norm=options.get("max_grad_norm", 0.0),
     )  # fmt: skip
     trainer.load(flat, None, statistics)
-    constants = {k: options[k] for k in ("input_noise", "input_mask", "label_smoothing") if k in options}
+    constants = {
+        k: options[k] for k in ("input_noise", "input_mask", "label_smoothing", "loss_reduction") if k in options
+    }
     spec = reference.Method(
         options["residual"], options["dropout"], options["layer_rates"], options.get("max_grad_norm", 0.0),
         loss_parameter=0.7, seed=SEED, alpha=0.1, l1_ratio=0.3, eps=float(np.finfo(dtype).eps), **constants,

@@ -58,6 +58,7 @@ CASES = {
     "noise": Case({"input_noise": 0.3}, {"input_noise": 0.3}),
     "mask": Case({"input_mask": 0.25}, {"input_mask": 0.25}),
     "mixup": Case({"mixup": 0.4}),
+    "loss_reduction": Case({"loss_reduction": "mean", "class_weight": {0: 2.0, 1: 1.5, 2: 1.0}}, {"loss_reduction": "mean"}),
     "smoothing": Case({"label_smoothing": 0.2}, {"label_smoothing": 0.2}),
     "clipping": Case({"max_grad_norm": 0.1}, {"max_grad_norm": 0.1}),
     "frozen body": Case({"pretrained": BODY}, {"layer_rates": (0.0, 0.0, 0.0, 1.0)}),

@@ -70,6 +70,7 @@ TAKES_EFFECT = {
     "input_noise": [({}, None, 0.5)],
     "input_mask": [({}, None, 0.5)],
     "mixup": [({}, None, 0.4)],
+    "loss_reduction": [({"class_weight": {0: 5.0}}, None, "mean")],
     "loss": [({}, "squared_error", "huber"), ({}, "squared_error", "absolute_error"), ({}, "squared_error", "poisson")],
     "quantile": [({"loss": "quantile"}, None, 0.9)],
     "huber_delta": [({"loss": "huber"}, None, 0.1)],

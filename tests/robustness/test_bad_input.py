@@ -121,6 +121,7 @@ BAD_PARAMETERS = {
     "mixup": [-0.1, None],
     "pretrained": ["resnet", 3, MLPClassifier(**SMALL), Network((13, 8, 3)), Network((13, 9, 3), "tanh")],
     "pretrained_rate": [-0.1, None],
+    "loss_reduction": ["sum", None],
     "quantile": [0.0, 1.0],
     "huber_delta": [0.0, -1.0],
 }
