@@ -19,8 +19,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from fastmlp.core.memory import all_finite
 from fastmlp.estimators._sklearn import warn
-from fastmlp.estimators.base import BaseMLP
-from fastmlp.estimators.ensemble import BaseMLPEnsemble, _mean
+from fastmlp.estimators.base import BaseMLP, mean_output
+from fastmlp.estimators.ensemble import BaseMLPEnsemble
 from fastmlp.estimators.fitted import CONTINUATION, RECORD, STOCHASTIC_CONTINUATION, STOCHASTIC_RECORD, forget_run
 from fastmlp.network.network import Network
 
@@ -337,15 +337,12 @@ class RowPredictor:
         """
         if not hasattr(self, "classes_"):
             raise AttributeError("A regressor has no predict_proba.")
-        probabilities: np.ndarray = self._model._probabilities(self._output(row))[0]
+        probabilities: np.ndarray = self._model._probabilities(self._networks, self._checked(self._values(row)))[0]
         return probabilities
 
     def _output(self, row: Any) -> np.ndarray:
         """The network's output (1, n_outputs), averaged over the members of an ensemble."""
-        rows = self._checked(self._values(row))
-        if len(self._networks) == 1:
-            return self._networks[0].forward(rows)
-        return _mean(network.forward(rows) for network in self._networks)
+        return mean_output(self._networks, self._checked(self._values(row)))
 
     def _values(self, row: Any) -> ArrayLike:
         """The row's values in the order of the features."""

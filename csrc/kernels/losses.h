@@ -63,6 +63,8 @@ static void softmax_narrow(real *a, ptrdiff_t rows, ptrdiff_t columns) {
 
 static inline vec exp_shifted(vec x, vec shift) { return v_exp(v_finite(x) - shift); }
 static inline vec divide(vec x, vec divisor) { return x / divisor; }
+static inline vec finite_less(vec x, vec shift) { return v_finite(x) - shift; }
+static inline vec less(vec x, vec y) { return x - y; }
 
 static void output_softmax(void *a, ptrdiff_t rows, ptrdiff_t columns) {
     if (columns <= MAX_NARROW_SOFTMAX) {
@@ -78,6 +80,29 @@ static void output_softmax(void *a, ptrdiff_t rows, ptrdiff_t columns) {
         map_with(exp_shifted, shift, row, row, columns);
         const vec total = v_set(row_sum(row, columns));
         map_with(divide, total, row, row, columns);
+    }
+}
+
+/* z - m - log1p(s), m the row's largest z and s the sum of exp(z - m) over all others. */
+static void output_log_softmax(void *a, ptrdiff_t rows, ptrdiff_t columns) {
+    real logs[64 / sizeof(real)];
+    for (ptrdiff_t r = 0; r < rows; r++) {
+        real *row = (real *)a + r * columns;
+        ptrdiff_t top = 0;
+        for (ptrdiff_t j = 1; j < columns; j++)
+            top = row[j] > row[top] ? j : top;
+        const vec shift = v_finite(v_set(row[top]));
+        real total = 0;
+        for (ptrdiff_t j = 0; j < columns; j += LANES) {
+            const ptrdiff_t n = min_of(LANES, columns - j);
+            map_with(exp_shifted, shift, logs, row + j, n);
+            if (top >= j && top < j + n)
+                logs[top - j] = 0;
+            total += row_sum(logs, n);
+        }
+        v_store_n(logs, total <= 1 ? v_log1p(v_set(total)) : v_log(v_set(1 + total)), 1);
+        map_with(finite_less, shift, row, row, columns);
+        map_with(less, v_set(logs[0]), row, row, columns);
     }
 }
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from fastmlp.core._plan import Plan
 
-__all__ = ["forward", "row_losses"]
+__all__ = ["apply_output", "forward", "row_losses"]
 
 def forward(
     plan: Plan,
@@ -16,4 +16,5 @@ def forward(
     n_threads: int = 1,
     statistics: np.ndarray | None = None,
 ) -> np.ndarray: ...
+def apply_output(plan: Plan, values: np.ndarray) -> np.ndarray: ...
 def row_losses(plan: Plan, loss: str, output: np.ndarray, y: np.ndarray, parameter: float = 1.0) -> np.ndarray: ...

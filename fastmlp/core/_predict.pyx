@@ -20,7 +20,7 @@ from fastmlp.core._plan cimport Plan
 
 from fastmlp.core._dispatch import LOSSES
 
-__all__ = ["forward", "row_losses"]
+__all__ = ["apply_output", "forward", "row_losses"]
 
 cdef Py_ssize_t SINGLE_ROWS = 4
 cdef Py_ssize_t FEW_ROWS = 1024
@@ -287,6 +287,15 @@ cdef void forward_rows_thread(Plan plan, fm_layer *layers, InputRows rows, char 
         if plan.output_row >= 0:
             plan.k.outputs[plan.output_row].apply(out, count, O)
         c = fm_claim(counter, end)
+
+
+def apply_output(Plan plan not None, values):
+    """The plan's output activation of logits (n, columns), in place; returns them. It must be one of OUTPUTS."""
+    cdef Py_ssize_t n = len(values), columns = values.shape[1]
+    cdef void *a = array_address(values, n * columns, plan.kind, "values", True)
+    with nogil:
+        plan.k.outputs[plan.output_row].apply(a, n, columns)
+    return values
 
 
 def row_losses(Plan plan not None, str loss not None, output, y, double parameter=1.0):

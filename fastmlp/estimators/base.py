@@ -113,6 +113,29 @@ class BaseModel(CallbackSupportMixin, Saved):
             super().set_params(**params)
         return self
 
+    n_jobs: int | None
+
+    @abstractmethod
+    def _networks(self) -> list[Network]:
+        """The fitted networks, with the arrays that a user has put in place of their own."""
+
+    def _rows_and_threads(self, network: Network, X: Any) -> tuple[Any, int]:
+        """X, checked, and the number of threads that pay for its prediction."""
+        X = check_input(self, X)
+        if X.dtype != network.dtype:
+            check_range("X", X, network.dtype)
+        return X, choose_threads(self.n_jobs, forward_flops(network.layer_sizes, X.shape[0]))
+
+
+def mean_output(networks: Sequence[Network], X: Any, n_threads: int = 1, out: np.ndarray | None = None) -> np.ndarray:
+    """Mean of the networks' outputs (n_samples, n_outputs), summed in their order; ``out`` as in ``Network.forward``."""
+    total = networks[0].forward(X, out, n_threads)
+    for network in networks[1:]:
+        total += network.forward(X, n_threads=n_threads)
+    if len(networks) > 1:
+        total /= len(networks)
+    return total
+
 
 class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC):
     """The classifier and the regressor but for targets, scores and predictions."""
@@ -253,6 +276,7 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Class labels, or an indicator matrix for multi-label; real numbers in regression.
         sample_weight : array-like of shape (n_samples,), default=None
+            Factor on each row's loss, finite and not negative. The sum of a batch's weights divides it (see ``loss_reduction``).
             Rows of weight 0 are left out.
         eval_set : tuple (X, y), default=None
             Rows to score on after each epoch, instead of a split of X. Without ``early_stopping`` the scores are only
@@ -276,7 +300,6 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
         ------
         ValueError
             For input or parameters that cannot be used, if there is no fit to resume, and if the weights do not stay
-            Factor on each row's loss, finite and not negative. The sum of a batch's weights divides it (see ``loss_reduction``).
             finite. The estimator is then
             as before the call; so it is after an error of a callback during training.
         RuntimeError
@@ -768,28 +791,16 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
 
     # --- predict -------------------------------------------------------------------------------------------------
 
-    def _forward(self, X: Any) -> np.ndarray:
-        """The network's output (n_samples, n_outputs)."""
-        return self._run_network(self._fitted_network(), X)
-
-    def _fitted_network(self) -> Network:
-        """``network_``, with the arrays that a user has put in place of its own."""
+    def _networks(self) -> list[Network]:
         if not hasattr(self, "network_"):
             check_is_fitted(self)  # called for its error only: it takes longer than a small network
         self.network_.adopt()
-        return self.network_
+        return [self.network_]
 
     def _run_network(self, network: Network, X: Any) -> np.ndarray:
         """The output of ``network``, which has the inputs of the fitted one."""
         X, n_threads = self._rows_and_threads(network, X)
         return network.forward(X, n_threads=n_threads)
-
-    def _rows_and_threads(self, network: Network, X: Any) -> tuple[Any, int]:
-        """X, checked, and the number of threads that pay for its prediction."""
-        X = check_input(self, X)
-        if X.dtype != network.dtype:
-            check_range("X", X, network.dtype)
-        return X, choose_threads(self.n_jobs, forward_flops(network.layer_sizes, X.shape[0]))
 
     def get_feature_names_out(self, input_features: ArrayLike | None = None, layer: int = -1) -> np.ndarray:
         """Names of the columns of ``transform``: the class's name in small letters and the unit's number.

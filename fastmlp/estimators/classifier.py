@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from numbers import Real
 from typing import Any, Self
 
@@ -10,6 +11,7 @@ from numpy.typing import ArrayLike
 from scipy.sparse import csr_matrix, issparse, vstack
 from sklearn.utils.multiclass import type_of_target, unique_labels
 
+from fastmlp.core import apply_output
 from fastmlp.estimators._sklearn import (
     ClassifierMixin,
     ClassWeight,
@@ -27,7 +29,7 @@ from fastmlp.estimators._sklearn import (
     available_if,
     warn,
 )
-from fastmlp.estimators.base import BaseMLP, has_partial_fit
+from fastmlp.estimators.base import BaseMLP, has_partial_fit, mean_output
 from fastmlp.estimators.parameters import one_of
 from fastmlp.estimators.transfer import atomic
 from fastmlp.estimators.validation import (
@@ -46,7 +48,150 @@ _PIECE = 2**22
 _FEWEST_ROWS = 1024
 
 
-class MLPClassifier(ClassifierMixin, BaseMLP):
+class ClassifierPredictions(ClassifierMixin):
+    """Predictions and score of one network, or of several whose probabilities are averaged."""
+
+    classes_: np.ndarray
+    n_outputs_: int
+    _target_type: str
+    _sparse_target: bool
+    _networks: Callable[[], list[Network]]
+    _rows_and_threads: Callable[[Network, Any], tuple[Any, int]]
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The most probable class of each row; an ensemble averages its members' probabilities.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or, in multi-label, (n_samples, n_outputs)
+        """
+        networks = self._networks()
+        rows, n_threads = self._rows_and_threads(networks[0], X)
+        n_rows, n_outputs = rows.shape[0], networks[0].layer_sizes[-1]
+        step = max(_FEWEST_ROWS, _PIECE // n_outputs)
+        if n_rows <= step:
+            return self._labels(mean_output(networks, rows, n_threads))
+        output = np.empty((step, n_outputs), dtype=networks[0].dtype)
+        pieces = (
+            self._labels(mean_output(networks, rows[first : first + step], n_threads, output[: n_rows - first]))
+            for first in range(0, n_rows, step)
+        )
+        if self._sparse_target:
+            stacked: np.ndarray = vstack(list(pieces), format="csr")
+            return stacked
+        labels, first = np.empty(0), 0
+        for piece in pieces:
+            if first == 0:
+                labels = np.empty((n_rows, *piece.shape[1:]), dtype=piece.dtype)
+            labels[first : first + len(piece)] = piece
+            first += len(piece)
+        return labels
+
+    def _labels(self, output: np.ndarray) -> np.ndarray:
+        """The most probable classes, from the network's output (n_samples, n_outputs)."""
+        labels: np.ndarray
+        if self._target_type.startswith("multilabel"):
+            indicator = output > 0.5
+            labels = (csr_matrix(indicator) if self._sparse_target else indicator).astype(int)
+        elif len(self.classes_) == 1:
+            labels = np.repeat(self.classes_, len(output))
+        elif self.n_outputs_ == 1:
+            labels = self.classes_[(output[:, 0] > 0.5).astype(np.intp)]
+        else:
+            labels = self.classes_[output.argmax(axis=1)]
+        return labels
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Probability of each class; for an ensemble, the mean of its members'.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+            Columns in the order of ``classes_``; rows add up to 1 (to rounding), except in multi-label. Of two classes, each
+            probability is computed from the logit: a small one keeps its digits.
+        """
+        networks = self._networks()
+        return self._probabilities(networks, *self._rows_and_threads(networks[0], X))
+
+    def _probabilities(self, networks: Sequence[Network], rows: Any, n_threads: int = 1) -> np.ndarray:
+        """A column for each class, also for two classes, which have one output."""
+        if len(self.classes_) == 1:
+            return np.ones((rows.shape[0], 1), dtype=networks[0].dtype)
+        if self.n_outputs_ > 1:
+            return mean_output(networks, rows, n_threads)
+        total = _no_and_yes(networks[0], rows, n_threads, "logistic")
+        for network in networks[1:]:
+            total += _no_and_yes(network, rows, n_threads, "logistic")
+        if len(networks) > 1:
+            total /= len(networks)
+        return total
+
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """The logarithm of ``predict_proba``, from the logits: finite also where a probability rounds to 0.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+        """
+        networks = self._networks()
+        rows, n_threads = self._rows_and_threads(networks[0], X)
+        if len(self.classes_) == 1:
+            return np.zeros((rows.shape[0], 1), dtype=networks[0].dtype)
+        total = self._log_probabilities(networks[0], rows, n_threads)
+        for network in networks[1:]:
+            np.logaddexp(total, self._log_probabilities(network, rows, n_threads), out=total)
+        if len(networks) > 1:
+            total -= np.log(total.dtype.type(len(networks)))
+        return total
+
+    def _log_probabilities(self, network: Network, rows: Any, n_threads: int) -> np.ndarray:
+        """Logarithms of one network's probabilities."""
+        log_activation = f"log_{network.out_activation}"
+        if self.n_outputs_ > 1:
+            return network.forward(rows, n_threads=n_threads, out_activation=log_activation)
+        return _no_and_yes(network, rows, n_threads, log_activation)
+
+    def score(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> float:
+        """Accuracy; in multi-label, the share of rows whose labels are all right.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            True labels, as in ``fit``.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows; None: all the same.
+
+        Returns
+        -------
+        float
+        """
+        check_indices("y", y)  # scikit-learn converts it unchecked
+        return float(super().score(X, y, sample_weight))
+
+
+def _no_and_yes(network: Network, rows: Any, n_threads: int, activation: str) -> np.ndarray:
+    """``activation`` (n_samples, 2) of the logit of a single output, with the sign of 'no' and of 'yes'."""
+    logit = network.forward(rows, n_threads=n_threads, out_activation="identity")
+    both = np.empty((len(logit), 2), dtype=logit.dtype)
+    np.negative(logit[:, 0], out=both[:, 0])
+    both[:, 1] = logit[:, 0]
+    return apply_output(network.plan_with(activation), both)
+
+
+class MLPClassifier(ClassifierPredictions, BaseMLP):
     """Multilayer perceptron that minimises the log-loss.
 
     A drop-in replacement of :class:`sklearn.neural_network.MLPClassifier`: same parameters, numbers and warnings,
@@ -162,6 +307,10 @@ callable, default='constant'
         output layer only.
     pretrained_rate : float, default=0.0
         Factor on the learning rate of these layers; 0 freezes them.
+    loss_reduction : {'weighted_mean', 'mean'}, default='weighted_mean'
+        What divides the sum of a batch's weighted losses: the sum of its weights, as in scikit-learn, so that only the ratio of
+        weights within a batch matters; or the number of its rows, so that a row of weight 100 counts a hundred times as much
+        as one of weight 1 in any other batch. It also divides the penalty, and the losses that are reported.
 
     Attributes
     ----------
@@ -260,6 +409,7 @@ callable, default='constant'
         mixup: float = 0.0,
         pretrained: Network | None = None,
         pretrained_rate: float = 0.0,
+        loss_reduction: str = "weighted_mean",
     ) -> None:
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
@@ -303,14 +453,11 @@ callable, default='constant'
         self.mixup = mixup
         self.pretrained = pretrained
         self.pretrained_rate = pretrained_rate
+        self.loss_reduction = loss_reduction
 
     def _learn_target(self, y: Any, incremental: bool) -> None:
         if not hasattr(self, "classes_") or not (self.warm_start or incremental):
             self._learn_classes(y, incremental)
-    loss_reduction : {'weighted_mean', 'mean'}, default='weighted_mean'
-        What divides the sum of a batch's weighted losses: the sum of its weights, as in scikit-learn, so that only the ratio of
-        weights within a batch matters; or the number of its rows, so that a row of weight 100 counts a hundred times as much
-        as one of weight 1 in any other batch. It also divides the penalty, and the losses that are reported.
         else:
             check_labels(unique_labels(y), self.classes_, all_of_them=self.warm_start and not incremental)
         check_form(y, self._target_type)
@@ -407,95 +554,6 @@ callable, default='constant'
             self._learn_classes(y if type_of_target(y).startswith("multilabel") else classes, incremental=True)
         self._fit_one_epoch(X, y, sample_weight)
         return self
-
-    def predict(self, X: Any) -> np.ndarray:
-        """The most probable class of each row.
-        loss_reduction: str = "weighted_mean",
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-
-        Returns
-        -------
-        ndarray of shape (n_samples,) or, in multi-label, (n_samples, n_outputs)
-        """
-        network = self._fitted_network()
-        rows, n_threads = self._rows_and_threads(network, X)
-        n_rows, n_outputs = rows.shape[0], network.layer_sizes[-1]
-        step = max(_FEWEST_ROWS, _PIECE // n_outputs)
-        if n_rows <= step:
-            return self._labels(network.forward(rows, n_threads=n_threads))
-        output = np.empty((step, n_outputs), dtype=network.dtype)
-        pieces = (
-            self._labels(network.forward(rows[first : first + step], output[: n_rows - first], n_threads))
-            for first in range(0, n_rows, step)
-        )
-        if self._sparse_target:
-            stacked: np.ndarray = vstack(list(pieces), format="csr")
-            return stacked
-        labels, first = np.empty(0), 0
-        for piece in pieces:
-            if first == 0:
-                labels = np.empty((n_rows, *piece.shape[1:]), dtype=piece.dtype)
-            labels[first : first + len(piece)] = piece
-            first += len(piece)
-        return labels
-
-    def _labels(self, output: np.ndarray) -> np.ndarray:
-        """The most probable classes, from the network's output (n_samples, n_outputs)."""
-        labels: np.ndarray
-        if self._target_type.startswith("multilabel"):
-            indicator = output > 0.5
-            labels = (csr_matrix(indicator) if self._sparse_target else indicator).astype(int)
-        elif len(self.classes_) == 1:
-            labels = np.repeat(self.classes_, len(output))
-        elif self.n_outputs_ == 1:
-            labels = self.classes_[(output[:, 0] > 0.5).astype(np.intp)]
-        else:
-            labels = self.classes_[output.argmax(axis=1)]
-        self.loss_reduction = loss_reduction
-        return labels
-
-    def predict_proba(self, X: Any) -> np.ndarray:
-        """Probability of each class.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_classes)
-            Columns in the order of ``classes_``; rows add up to 1, except in multi-label.
-        """
-        return self._probabilities(self._forward(X))
-
-    def _probabilities(self, output: np.ndarray) -> np.ndarray:
-        """A column for each class, also for two classes, which have one output."""
-        if self.n_outputs_ > 1:
-            return output
-        if len(self.classes_) == 1:
-            return np.ones((len(output), 1), dtype=output.dtype)
-        both = np.empty((len(output), 2), dtype=output.dtype)
-        np.subtract(1, output[:, 0], out=both[:, 0])
-        both[:, 1] = output[:, 0]
-        return both
-
-    def predict_log_proba(self, X: Any) -> np.ndarray:
-        """The logarithm of ``predict_proba``.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_classes)
-        """
-        probability = self.predict_proba(X)
-        np.log(probability, out=probability)
-        return probability
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -10,7 +10,7 @@ import copy
 import sys
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from contextvars import copy_context
@@ -29,7 +29,6 @@ from sklearn.utils.validation import check_is_fitted
 
 from fastmlp.core import commit
 from fastmlp.estimators._sklearn import (
-    ClassifierMixin,
     Interval,
     MetaEstimatorMixin,
     RandomState,
@@ -37,15 +36,16 @@ from fastmlp.estimators._sklearn import (
     _fit_context,
     warn,
 )
-from fastmlp.estimators.base import BaseMLP, BaseModel, warn_if_not_residual
+from fastmlp.estimators.base import BaseMLP, BaseModel, mean_output, warn_if_not_residual
 from fastmlp.estimators.callbacks import FitTasks, fit_tasks
-from fastmlp.estimators.classifier import MLPClassifier
+from fastmlp.estimators.classifier import ClassifierPredictions, MLPClassifier
 from fastmlp.estimators.parameters import one_of, validate
 from fastmlp.estimators.regressor import MLPRegressor
 from fastmlp.estimators.transfer import atomic
-from fastmlp.estimators.validation import check_input, check_range, check_rows, check_weight, explain_labels
+from fastmlp.estimators.validation import check_rows, check_weight, explain_labels
+from fastmlp.network.network import Network
 from fastmlp.training.run import CANCEL, Record
-from fastmlp.training.threads import choose_threads, forward_flops
+from fastmlp.training.threads import choose_threads
 
 _SEEDS, _BOOTSTRAP, _SNAPSHOTS = "seeds", "bootstrap", "snapshots"
 # A snapshot's learning rate over its cycle: a name in ``schedules.CURVES``.
@@ -298,16 +298,9 @@ class BaseMLPEnsemble(MetaEstimatorMixin, BaseModel, ABC):
 
     # --- predict -------------------------------------------------------------------------------------------------
 
-    def _outputs(self, X: Any) -> Iterator[np.ndarray]:
-        """Each member's output (n_samples, n_outputs), one member after another, all threads in each."""
+    def _networks(self) -> list[Network]:
         check_is_fitted(self)
-        X = check_input(self, X)
-        check_range("X", X, self.estimators_[0].network_.dtype)
-        for member in self.estimators_:
-            network = member.network_
-            network.adopt()
-            n_threads = choose_threads(self.n_jobs, forward_flops(network.layer_sizes, X.shape[0]))
-            yield network.forward(X, n_threads=n_threads)
+        return [network for member in self.estimators_ for network in member._networks()]
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "estimators_")
@@ -351,21 +344,10 @@ def _warn_of_end(records: list[Record], max_iter: int) -> None:
             warn(f"{message}. It happened in {len(numbers)} of {len(records)} members: {numbers}.", ConvergenceWarning)
 
 
-def _mean(outputs: Iterable[np.ndarray]) -> np.ndarray:
-    """Mean of arrays of one shape, summed in their order."""
-    total, n = None, 0
-    for output in outputs:
-        total = output.copy() if total is None else np.add(total, output, out=total)
-        n += 1
-    assert total is not None
-    total /= n
-    return total
-
-
 # --- the two ensembles -----------------------------------------------------------------------------------------
 
 
-class MLPEnsembleClassifier(ClassifierMixin, BaseMLPEnsemble):
+class MLPEnsembleClassifier(ClassifierPredictions, BaseMLPEnsemble):
     """Several :class:`MLPClassifier`, trained at once, whose probabilities are averaged.
 
     Members that differ only in where they begin already err differently: their mean has a log-loss no larger than the
@@ -430,57 +412,10 @@ class MLPEnsembleClassifier(ClassifierMixin, BaseMLPEnsemble):
     _member_class = MLPClassifier
 
     estimators_: list[MLPClassifier]
-    classes_: np.ndarray
-    _target_type: str
-    _sparse_target: bool
 
     def _share_target(self, member: Any, source: Any) -> None:
         for name in ("classes_", "n_outputs_", "_target_type", "_sparse_target"):
             setattr(member, name, getattr(source, name))
-
-    def predict(self, X: Any) -> np.ndarray:
-        """The class of each row that is most probable on the members' average.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-
-        Returns
-        -------
-        ndarray of shape (n_samples,) or, in multi-label, (n_samples, n_outputs)
-        """
-        output = _mean(self._outputs(X))
-        return self.estimators_[0]._labels(output)  # members agree on what an output means
-
-    def predict_proba(self, X: Any) -> np.ndarray:
-        """Mean of the members' probabilities of each class.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_classes)
-            Columns in the order of ``classes_``; rows add up to 1, except in multi-label.
-        """
-        output = _mean(self._outputs(X))
-        return self.estimators_[0]._probabilities(output)
-
-    def predict_log_proba(self, X: Any) -> np.ndarray:
-        """The logarithm of ``predict_proba``.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_classes)
-        """
-        probability = self.predict_proba(X)
-        np.log(probability, out=probability)
-        return probability
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -549,9 +484,9 @@ class MLPEnsembleRegressor(RegressorMixin, BaseMLPEnsemble):
         std : ndarray of the same shape
             Only with ``return_std``.
         """
+        networks, shaped = self._networks(), self.estimators_[0]._shaped
+        rows, n_threads = self._rows_and_threads(networks[0], X)
         if not return_std:
-            mean = _mean(self._outputs(X))
-            return self.estimators_[0]._shaped(mean)
-        outputs = list(self._outputs(X))
-        shaped = self.estimators_[0]._shaped
-        return shaped(_mean(outputs)), shaped(np.std(outputs, axis=0))
+            return shaped(mean_output(networks, rows, n_threads))
+        outputs = [network.forward(rows, n_threads=n_threads) for network in networks]
+        return shaped(sum(outputs[1:], outputs[0]) / len(outputs)), shaped(np.std(outputs, axis=0))

@@ -222,7 +222,7 @@ class Parameters(BaseEstimator):
         "mixup": [_NOT_NEGATIVE],
         "pretrained": [None, Network],
         "pretrained_rate": [_NOT_NEGATIVE],
-        "loss_reduction": [StrOptions({"weighted_mean", "mean"})],
+        "loss_reduction": [one_of(["weighted_mean", "mean"])],
     }
 
     def _validate_params(self) -> None:

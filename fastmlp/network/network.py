@@ -180,6 +180,7 @@ class Network:
         """Use ``parameters`` as the network's own array, and make the views of it."""
         self._parameters = parameters
         self._plan: core.Plan | None = None
+        self._plans: dict[str, core.Plan] = {}
         layout = self._layout()
         shapes = pairwise(self.layer_sizes)
         self.coefs = [parameters[at].reshape(shape) for at, shape in zip(layout.coefs, shapes, strict=True)]
@@ -242,10 +243,26 @@ class Network:
     def plan(self) -> core.Plan:
         """The architecture in the compiled core's form; made at first use, never pickled."""
         if self._plan is None:
-            self._plan = core.Plan(
-                self.layer_sizes, self.activations, self.out_activation, self.dtype.name, self.batch_norm, self.residual
-            )
+            self._plan = self.plan_with(self.out_activation)
         return self._plan
+
+    def plan_with(self, out_activation: str) -> core.Plan:
+        """The same as ``plan``, with another output activation.
+
+        Parameters
+        ----------
+        out_activation : str
+            A name of ``fastmlp.core.OUTPUTS`` or of a hidden activation.
+
+        Returns
+        -------
+        fastmlp.core.Plan
+        """
+        if out_activation not in self._plans:
+            self._plans[out_activation] = core.Plan(
+                self.layer_sizes, self.activations, out_activation, self.dtype.name, self.batch_norm, self.residual
+            )
+        return self._plans[out_activation]
 
     def copy(self, dtype: str | np.dtype | None = None) -> Network:
         """The same network with its own parameters.
@@ -372,7 +389,9 @@ class Network:
 
     # --- forward pass, loss and gradient -----------------------------------------------------------------------
 
-    def forward(self, X: Any, out: np.ndarray | None = None, n_threads: int = 1) -> np.ndarray:
+    def forward(
+        self, X: Any, out: np.ndarray | None = None, n_threads: int = 1, out_activation: str | None = None
+    ) -> np.ndarray:
         """The output for the rows of X.
 
         Parameters
@@ -384,6 +403,9 @@ class Network:
             Array for the result, of ``dtype`` and C-contiguous; None makes a new one.
         n_threads : int, default=1
             The result does not depend on it.
+        out_activation : str, default=None
+            Output activation instead of the network's own: 'identity' gives logits, 'log_softmax' and 'log_logistic' the logarithms
+            of probabilities, also where these round to 0.
 
         Returns
         -------
@@ -395,7 +417,7 @@ class Network:
         ValueError, TypeError
             For another shape or type. Values are not checked.
         """
-        plan = self._plan
+        plan = self._plan if out_activation is None else self.plan_with(out_activation)
         if plan is None:
             plan = self.plan
         return core.forward(plan, self._parameters, self._rows(X), out, n_threads, self.statistics)
@@ -415,6 +437,7 @@ class Network:
         l1_ratio: float = 0.0,
         loss_parameter: float = 1.0,
         label_smoothing: float = 0.0,
+        loss_reduction: str = "weighted_mean",
         out: np.ndarray | None = None,
         n_threads: int = 1,
     ) -> tuple[float, np.ndarray]:
@@ -436,8 +459,9 @@ class Network:
             The delta of ``huber``, the quantile of ``quantile``.
         label_smoothing : float, default=0.0
             Share of the target that is spread evenly over all classes (Szegedy et al., CVPR 2016).
+        loss_reduction : {'weighted_mean', 'mean'}, default='weighted_mean'
+            What divides the sum of weighted losses, and the penalty: the sum of weights, or the number of rows.
         out : ndarray of shape (n_parameters,), default=None
-        loss_reduction: str = "weighted_mean",
             Array for the gradient, of ``dtype``; None makes a new one.
         n_threads : int, default=1
             The result does not depend on it.
@@ -459,8 +483,6 @@ class Network:
         if not losses:
             raise ValueError(
                 f"No loss belongs to out_activation={self.out_activation!r}, only to {sorted(set(core.LOSSES.values()))}."
-        loss_reduction : {'weighted_mean', 'mean'}, default='weighted_mean'
-            What divides the sum of weighted losses, and the penalty: the sum of weights, or the number of rows.
             )
         loss = losses[0] if loss is None else _check_name("loss", loss, losses)
         n_rows = X.shape[0]
@@ -485,6 +507,7 @@ class Network:
             l1_ratio=float(l1_ratio),
             loss_parameter=float(loss_parameter),
             label_smoothing=float(label_smoothing),
+            loss_reduction=loss_reduction,
         )
         return value, gradient
 
@@ -507,7 +530,6 @@ class Network:
 
         Raises
         ------
-            loss_reduction=loss_reduction,
         ValueError
             For another shape or type, or indices outside the classes.
         """

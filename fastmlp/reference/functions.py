@@ -197,6 +197,24 @@ def softmax(z: Array) -> Array:
     return e / e.sum(axis=1, keepdims=True)
 
 
+def log_softmax(z: Array) -> Array:
+    """The logarithm of ``softmax``, also where that is 0: a_ij = z_ij - m_i - log1p(s_i), m_i = max_k z_ik, s_i the sum of
+    exp(z_ik - m_i) over all k but that of the maximum.
+    """
+    largest = np.finfo(z.dtype).max
+    z = np.clip(z, -largest, largest)
+    with np.errstate(over="ignore"):
+        z = z - z.max(axis=1, keepdims=True)
+    e = np.exp(z)
+    e[np.arange(len(z)), z.argmax(axis=1)] = 0.0
+    return z - np.log1p(e.sum(axis=1, keepdims=True))
+
+
+def log_logistic(z: Array) -> Array:
+    """a = -softplus(-z): the logarithm of ``logistic``, also where that is 0."""
+    return -softplus(-z)
+
+
 def exp(z: Array) -> Array:
     """a = exp(z): the mean of a Poisson variable, z its logarithm."""
     return np.exp(z)
@@ -206,6 +224,8 @@ OUTPUTS: dict[str, Callable[[Array], Array]] = {
     "identity": identity,
     "logistic": logistic,
     "softmax": softmax,
+    "log_logistic": log_logistic,
+    "log_softmax": log_softmax,
     "exp": exp,
 }
 

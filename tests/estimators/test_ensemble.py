@@ -305,7 +305,7 @@ def test_prediction_is_the_mean(kind, dtype):
     mean = fitted.predict_proba(X)
     assert mean.dtype == dtype
     assert np.abs(mean - each.mean(axis=0)).max() <= bound
-    np.testing.assert_array_equal(fitted.predict_log_proba(X), np.log(mean))
+    assert np.abs(np.exp(fitted.predict_log_proba(X)) - mean).max() <= bound
     if kind == "multilabel":
         assert np.array_equal(fitted.predict(X), (mean > 0.5).astype(int))
         assert sparse.issparse(Ensemble(Member(**SMALL), 2, random_state=0).fit(X, sparse.csr_matrix(y)).predict(X))

