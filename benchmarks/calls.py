@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fastmlp import reference
+from fastmlp import core, reference
 from fastmlp.core._testing import Kernels
 
 Array = np.ndarray
@@ -122,6 +122,29 @@ def gradient_csr(dtype: str, X: Any, order: Array, dz: Array) -> Callable[[], An
     return lambda: X[order].T @ dz
 
 
+def encoded(dtype: str, X: core.Codes) -> Array:
+    """The dense encoding of all rows."""
+    nothing = np.zeros((len(X), 0), np.uint16)
+    rows = [nothing if array is None else array for array in (X.bins, X.fractions, X.categories)]
+    return reference.encode(*rows, X.layout.bin_counts, X.layout.category_counts).astype(dtype)
+
+
+def sum_bins(dtype: str, W: Array, layout: core.CodeLayout) -> Callable[[], Any]:
+    return lambda: reference.sum_bins(W, layout.bin_counts)
+
+
+def forward_codes(
+    dtype: str, X: core.Codes, order: Array, W: Array, b: Array, name: str, **_: Any
+) -> Callable[[], Any]:
+    x, f = encoded(dtype, X)[order], reference.ACTIVATIONS[name][0]
+    return lambda: f(x @ W + b)
+
+
+def gradient_codes(dtype: str, X: core.Codes, order: Array, dz: Array) -> Callable[[], Any]:
+    x = encoded(dtype, X)[order]
+    return lambda: x.T @ dz
+
+
 def backward(dtype: str, dz: Array, W: Array, x: Array, name: str, **_: Any) -> Callable[[], Any]:
     f, slope = reference.ACTIVATIONS[name]
     y = f(x)
@@ -196,6 +219,9 @@ COUNTERPARTS: dict[str, Callable[..., Callable[[], Any]]] = {
         forward,
         forward_csr,
         gradient_csr,
+        sum_bins,
+        forward_codes,
+        gradient_codes,
         backward,
         update,
         layer_output,

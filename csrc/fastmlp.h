@@ -113,6 +113,22 @@ typedef struct fm_rows {
     int is_double, is_sparse, is_int64;
 } fm_rows;
 
+/* The caller's data as codes, instead of fm_rows: each row has one code per feature. Feature f owns the rows
+ * offset[f] <= i < offset[f + 1] of the first layer's W, numbers before categories, and as many columns of x:
+ *
+ *     number      a bin and a fraction: 1 in the bins before its own, the fraction there, 0 in those behind. The last
+ *                 column is that of missing numbers: their fraction, which is 1, and 0 in all bins
+ *     category    a code: 1 in its column. offset[f + 1] - offset[f], or more, stands for none: 0 in all columns
+ */
+typedef struct fm_codes {
+    const uint16_t *bins;    /* (rows, n_numbers) */
+    const float *fractions;  /* (rows, n_numbers) */
+    const void *categories;  /* (rows, n_categories); uint16 or uint32: is_uint32 */
+    const ptrdiff_t *offset; /* n_numbers + n_categories + 1 */
+    ptrdiff_t n_numbers, n_categories;
+    int is_uint32;
+} fm_codes;
+
 /* CSC of some rows and columns: column first_column + c has elements indptr[c] .. indptr[c + 1], rows in order. */
 typedef struct fm_csc {
     ptrdiff_t first_column, *indptr;
@@ -215,6 +231,12 @@ typedef struct fm_kernels {
     void (*csr_to_csc)(fm_csc *C, const fm_rows *X, const ptrdiff_t *order, ptrdiff_t first_row, ptrdiff_t rows,
                        ptrdiff_t c0, ptrdiff_t c1);
 
+    /* codes_to_csc: C = the columns of the features that own columns c0 .. c1, of the coded rows X[order[r]], or
+     * X[first_row + r]: in a row's column its fraction, or 1
+     * C has room for indptr of these features' columns and 1 more, and for an element of each of them in each row. */
+    void (*codes_to_csc)(fm_csc *C, const fm_codes *X, const ptrdiff_t *order, ptrdiff_t first_row, ptrdiff_t rows,
+                         ptrdiff_t c0, ptrdiff_t c1);
+
     /* ---- Forward */
 
     /* forward: z = x W + b (if z is not NULL), y = f(z), out, for rows first <= r < first + rows, panels p0 <= p < p1
@@ -227,6 +249,25 @@ typedef struct fm_kernels {
      * X canonical CSR. numerics: as forward, without the multiply-adds whose x is 0. oracle: predict */
     void (*forward_csr)(const fm_layer *layer, const fm_rows *X, const ptrdiff_t *order, ptrdiff_t first_row,
                         ptrdiff_t first, ptrdiff_t rows, ptrdiff_t stride);
+
+    /* sum_bins: C[offset[f] + i] = sum of W[offset[f] + k] over k < i for the bins i of numbers f0 <= f < f1; 0 for the
+     * row of missing numbers
+     * W a matrix of `columns` columns, row-major without gaps, or one panel of one; C like its first
+     * offset[n_numbers] rows. numerics: one chain of additions in the order of the rows. oracle: sum_bins */
+    void (*sum_bins)(void *C, const void *W, const fm_codes *X, ptrdiff_t columns, ptrdiff_t f0, ptrdiff_t f1);
+
+    /* forward_codes: forward of the first layer for coded rows: those of X in the order of forward_csr
+     * C: the sums of W's bins, in panels without gaps of offset[n_numbers] rows.
+     * numerics: one chain from b in the order of the features: + C[i], then a multiply-add fraction W[i], i the row of
+     * the number's bin; + W[i], i the row of the category. oracle: code_product */
+    void (*forward_codes)(const fm_layer *layer, const void *C, const fm_codes *X, const ptrdiff_t *order,
+                          ptrdiff_t first_row, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t stride);
+
+    /* forward_codes_unpacked: forward_codes of rows first_row <= r < first_row + rows, panels p0 <= p < p1 of out (in
+     * y); W, b and C row-major without gaps. C = NULL: its sums are made on the way, which suits few rows.
+     * numerics: the same bits as forward_codes */
+    void (*forward_codes_unpacked)(const fm_layer *layer, const void *C, const fm_codes *X, ptrdiff_t first_row,
+                                   ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t rows, ptrdiff_t stride);
 
     /* batch_norm_forward: panel p, all `batch` rows: xhat in z's place, y = f(scale xhat + b), out, batch statistics
      * numerics: sums over rows in four chains (row % 4), (0 + 1) + (2 + 3). oracle: normalise */
@@ -283,6 +324,14 @@ typedef struct fm_kernels {
      * update with batch = 0 and accumulate = 1 then applies the rule.
      * numerics: as update, without the multiply-adds whose x is 0. oracle: gradients */
     void (*gradient_csr)(void *G, const fm_csc *C, const void *dz, ptrdiff_t i0, ptrdiff_t n, int accumulate);
+
+    /* gradient_codes: the same for coded rows; C has whole features, those that own a row of i0 .. i0 + n
+     * numerics: F[i], the sum of fraction dz, is a chain of multiply-adds from G; S[i], the sum of dz, a chain of
+     * additions, both in the order of the rows. G[i] = F[i] + S[i + 1] + S[i + 2] ..., the bins up to the number's last
+     * being added from behind; those beyond i0 + n come first, by element in four chains (element % 4),
+     * (0 + 1) + (2 + 3). oracle: code_gradient */
+    void (*gradient_codes)(void *G, const fm_csc *C, const fm_codes *X, const void *dz, ptrdiff_t i0, ptrdiff_t n,
+                           int accumulate);
 
     /* ---- Update */
 

@@ -258,6 +258,80 @@ def check_gradient_csr(K: Kernels, shape: Shape, draws: np.random.RandomState) -
     return Outcome(max(error, same), 1.0, "n eps")
 
 
+def coded_rows(draws: np.random.RandomState, rows: int, width: int, exact: bool) -> tuple[core.Codes, Array, Array]:
+    """(codes of this width, an order of their rows with repetitions, those rows' encoding); some numbers and categories are missing.
+
+    exact: fractions are multiples of 1/8.
+    """
+    n, numbers, categories, left = rows + 2, [], [], width
+    while left > width // 2 and left >= 2:
+        numbers.append(int(draws.randint(1, min(left, 70))))
+        left -= numbers[-1] + 1
+    while left:
+        categories.append(int(draws.randint(1, min(left, 300) + 1)))
+        left -= categories[-1]
+    bins = draws.randint(np.array([[m + 1 for m in numbers]] * n, int).reshape(n, -1)).astype(np.uint16)
+    codes = draws.randint(np.array([[c + 1 for c in categories]] * n, int).reshape(n, -1))
+    codes = codes.astype(draws.choice(["uint16", "uint32"]))
+    fractions = np.where(bins == np.array(numbers), 1, draws.uniform(-0.5, 1.5, bins.shape))
+    fractions = (np.round(8 * fractions) / 8 if exact else fractions).astype(np.float32)
+    arrays = bins if numbers else None, fractions if numbers else None, codes if categories else None
+    X, order = core.Codes(core.CodeLayout(numbers, categories), *arrays), draws.randint(n, size=rows)
+    return X, order, reference.encode(bins, fractions, codes, numbers, categories)[order]
+
+
+def given(X: core.Codes, order: Array) -> tuple[Any, ...]:
+    """The rows of codes as the reference takes them."""
+    nothing = np.zeros((len(order), 0), np.uint16)
+    rows = [nothing if array is None else array[order] for array in (X.bins, X.fractions, X.categories)]
+    return (*rows, X.layout.bin_counts, X.layout.category_counts)
+
+
+def exact_numbers(draws: np.random.RandomState, *shape: int) -> Array:
+    """Numbers with so few digits that their products and sums are exact in any order."""
+    return draws.randint(-4, 5, size=shape) / 4.0
+
+
+def check_bin_sums(K: Kernels, shape: Shape, draws: np.random.RandomState) -> Outcome:
+    X, _, _ = coded_rows(draws, shape[0], max(shape[1], 1), exact=False)
+    W = numbers(K, draws, X.layout.width, shape[2])
+    packed, plain = K.sum_bins(W, X.layout)
+    want, size = (reference.sum_bins(w.astype(np.float64), X.layout.bin_counts) for w in (W, np.abs(W)))
+    error = largest(packed - want, eps_of(K) * (size * max(X.layout.bin_counts, default=1) + 1e-30))
+    return Outcome(max(error, exactly(packed, plain)), 1.0, "n eps")
+
+
+def check_forward_codes(K: Kernels, shape: Shape, draws: np.random.RandomState) -> Outcome:
+    B, I, O = shape[0], max(shape[1], 1), shape[2]
+    X, order, x = coded_rows(draws, B, I, exact=False)
+    W, b = numbers(K, draws, I, O), numbers(K, draws, O)
+    y = K.forward_codes(X, order, W, b, "relu", first=K.first)
+    augmented, Wb = np.hstack([x, np.ones((B, 1))]), np.vstack([W, b])
+    want = reference.code_product(W.astype(np.float64), b, *given(X, order))
+    errors = [product_error(K, y, np.maximum(z, 0), augmented, Wb) for z in (want, augmented @ Wb.astype(np.float64))]
+    some = K.forward_codes(X, np.arange(1, B + 1), W, b, "relu")
+    sums = K.sum_bins(W, X.layout)[1]
+    errors += [exactly(K.forward_codes_unpacked(X, 1, B, W, b, "relu", C), some) for C in (None, sums)]
+    X, order, x = coded_rows(draws, B, I, exact=True)
+    W, b = exact_numbers(draws, I, O).astype(K.dtype), exact_numbers(draws, O).astype(K.dtype)
+    errors.append(exactly(K.forward_codes(X, order, W, b, "relu"), K.forward(x, W, b, "relu")[0]))
+    return Outcome(max(errors), 1.0, "n eps")
+
+
+def check_gradient_codes(K: Kernels, shape: Shape, draws: np.random.RandomState) -> Outcome:
+    B, I, O = max(shape[0], 1), max(shape[1], 1), shape[2]
+    X, order, x = coded_rows(draws, B, I, exact=False)
+    dz = numbers(K, draws, B, O)
+    got, wide = K.gradient_codes(X, order, dz), dz.astype(np.float64)
+    want = reference.code_gradient(wide, *given(X, order))
+    errors = [product_error(K, got, dW, x.T, dz) for dW in (want, x.T @ wide)]
+    X, order, x = coded_rows(draws, B, I, exact=True)
+    dz = exact_numbers(draws, B, O).astype(K.dtype)
+    zeros = np.zeros((I, O)), np.zeros(O), [np.zeros((I, O))], [np.zeros(O)]
+    errors.append(exactly(K.gradient_codes(X, order, dz), K.update("gradient", x, dz, *zeros)[2][0]))
+    return Outcome(max(errors), 1.0, "n eps")
+
+
 def check_backward(name: str, K: Kernels, shape: Shape, draws: np.random.RandomState) -> Outcome:
     B, I, O = shape
     dz, W, x = numbers(K, draws, B, O), numbers(K, draws, I, O), numbers(K, draws, B, I)
@@ -434,6 +508,9 @@ def cases() -> Iterator[Case]:
     yield Case("weight gradient", check_gradient)
     yield Case("forward CSR", check_forward_csr)
     yield Case("weight gradient CSR", check_gradient_csr)
+    yield Case("bin sums", check_bin_sums)
+    yield Case("forward codes", check_forward_codes)
+    yield Case("weight gradient codes", check_gradient_codes)
     yield Case("augment", check_augment)
 
 

@@ -1,6 +1,7 @@
 /* kernels.c: every kernel of fastmlp.h for one instruction set and one element type. Compiled once per row of isa.def
  * and element type, with FM_ISA, FM_BITS and FM_VECTOR_BYTES defined by the build; exports one symbol, the table.
  */
+#include "codes.h"
 #include "fastmlp.h"
 #include "gemm.h"
 #include "losses.h"
@@ -150,6 +151,34 @@ static void forward_csr_unpacked(const fm_layer *l, const fm_rows *X, ptrdiff_t 
         n = p + 2 <= p1 && (p + 2) * NR <= l->fan_out ? 2 : 1; /* of two, both are full */
         CSR_KIND(gemm_csr_unpacked, X)((real *)l->y + p * stride, (const real *)l->W + p * NR, b ? b + p * NR : NULL, X,
                                        first_row, rows, stride, l->fan_out, min_of(NR, l->fan_out - p * NR), (int)n);
+        for (ptrdiff_t j = 0; j < n; j++)
+            activate(l, p + j, 0, rows, stride);
+    }
+}
+
+static void forward_codes(const fm_layer *l, const void *C, const fm_codes *X, const ptrdiff_t *order,
+                          ptrdiff_t first_row, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t stride) {
+    const ptrdiff_t panels = (l->fan_out + NR - 1) / NR, w_stride = l->fan_in * NR;
+    const ptrdiff_t c_stride = X->offset[X->n_numbers] * NR;
+    const real *b = gemm_bias(l);
+    for (ptrdiff_t p = 0, n; p < panels; p += n) {
+        n = min_of(2, panels - p);
+        real *z = (real *)(l->z ? l->z : l->y) + p * stride + first * NR;
+        CODES_KIND(gemm_codes, X)(z, (const real *)l->W + p * w_stride, (const real *)C + p * c_stride,
+                                  b ? b + p * NR : NULL, X, order, first_row, rows, stride, w_stride, c_stride, (int)n);
+        for (ptrdiff_t j = 0; j < n; j++)
+            activate(l, p + j, first, rows, stride);
+    }
+}
+
+static void forward_codes_unpacked(const fm_layer *l, const void *C, const fm_codes *X, ptrdiff_t first_row,
+                                   ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t rows, ptrdiff_t stride) {
+    const real *b = gemm_bias(l);
+    for (ptrdiff_t p = p0, n; p < p1; p += n) {
+        n = p + 2 <= p1 && (p + 2) * NR <= l->fan_out ? 2 : 1; /* of two, both are full */
+        CODES_KIND(gemm_codes_unpacked, X)((real *)l->y + p * stride, (const real *)l->W + p * NR,
+                                           C ? (const real *)C + p * NR : NULL, b ? b + p * NR : NULL, X, first_row,
+                                           rows, stride, l->fan_out, min_of(NR, l->fan_out - p * NR), (int)n);
         for (ptrdiff_t j = 0; j < n; j++)
             activate(l, p + j, 0, rows, stride);
     }
@@ -541,6 +570,11 @@ const fm_kernels TABLE = {
     .forward_csr_unpacked = forward_csr_unpacked,
     .csr_to_csc = csr_to_csc,
     .gradient_csr = gradient_csr,
+    .sum_bins = sum_bins,
+    .forward_codes = forward_codes,
+    .forward_codes_unpacked = forward_codes_unpacked,
+    .codes_to_csc = codes_to_csc,
+    .gradient_codes = gradient_codes,
     .batch_norm_forward = batch_norm_forward,
     .update_running_statistics = update_running_statistics,
     .backward = backward,

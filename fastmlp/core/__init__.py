@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 try:
-    from fastmlp.core._arrays import Reserve
+    from fastmlp.core._arrays import CodeLayout, Codes, Reserve
     from fastmlp.core._atomic import AtomicUpdate, commit
     from fastmlp.core._dispatch import (
         ACTIVATIONS,
@@ -36,6 +36,8 @@ __all__ = [
     "OUTPUTS",
     "AtomicUpdate",
     "Cancelled",
+    "CodeLayout",
+    "Codes",
     "OptimizerPanels",
     "ParameterLayout",
     "Plan",

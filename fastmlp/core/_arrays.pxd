@@ -1,4 +1,4 @@
-from fastmlp.core._csrc cimport fm_pace, fm_rows
+from fastmlp.core._csrc cimport fm_codes, fm_pace, fm_rows
 
 cdef Py_ssize_t first_outside(const Py_ssize_t *numbers, Py_ssize_t n, Py_ssize_t limit) noexcept nogil
 cdef bint are_finite(const void *numbers, Py_ssize_t n, int size) noexcept nogil
@@ -28,8 +28,35 @@ cdef class Buffer:
     cdef Reserve reserve           # takes the block back
 
 
+cdef class CodeLayout:
+    cdef readonly tuple bin_counts
+    cdef readonly tuple category_counts
+    cdef readonly tuple offsets
+    cdef readonly Py_ssize_t width
+    cdef Py_ssize_t n_numbers, n_categories
+    cdef Py_ssize_t *offset                 # offsets
+    cdef Buffer memory
+
+
+cdef class Codes:
+    cdef readonly CodeLayout layout
+    cdef readonly object bins
+    cdef readonly object fractions
+    cdef readonly object categories
+    cdef fm_codes c
+    cdef Py_ssize_t n
+    cdef Py_buffer buffers[3]
+    cdef int n_buffers
+    cdef const void *hold(self, array, Py_ssize_t columns, str name, int kind, int other) except NULL
+    cdef int check(self) except -1
+    cdef Py_ssize_t first_bad_bin(self) noexcept nogil
+    cdef Py_ssize_t first_bad_category(self) noexcept nogil
+    cdef Py_ssize_t category(self, Py_ssize_t i) noexcept nogil
+
+
 cdef class InputRows:
     cdef fm_rows rows
+    cdef Codes codes                        # X, if it holds codes; rows is empty then
     cdef Py_ssize_t n
     cdef Py_buffer buffers[3]
     cdef int n_buffers

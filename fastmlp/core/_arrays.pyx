@@ -1,23 +1,24 @@
-"""Memory and the caller's arrays: aligned buffers, X as dense or CSR rows, addresses of flat arrays.
+"""Memory and the caller's arrays: aligned buffers, X as dense rows, CSR or codes, addresses of flat arrays.
 
 Memory is zeroed when it is allocated, so that the padding of a panel is finite; a kernel that writes the padding itself
 may use memory that is not zeroed.
 """
 
+import operator
 import sys
+from itertools import accumulate
 
 import numpy
 
-cimport cython
-
-__all__ = ["Reserve"]
+__all__ = ["CodeLayout", "Codes", "Reserve"]
 
 cdef type ndarray = numpy.ndarray
 
+cimport cython
 from cpython.buffer cimport (
     PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer,
 )
-from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
 
@@ -118,8 +119,218 @@ cdef int format_of(Py_buffer *view) except -1:
     return f[0] if f[0] != 0 and f[1] == 0 else 0
 
 
+@cython.final
+cdef class CodeLayout:
+    """Features that are given as codes, and the columns of their dense encoding: the rows of the first layer's weights.
+
+    A number in bin k of m, 0 <= k < m, has m + 1 columns: 1 in the first k, the number's fraction in column k, 0 in the
+    others (piecewise-linear encoding: Gorishniy, Rubachev and Babenko, NeurIPS 2022). A missing number has a 1 in the
+    last column and 0 in the others. A category of c has c columns: 1 in that of its code, 0 in the others. The numbers'
+    columns come first.
+
+    Parameters
+    ----------
+    bin_counts : sequence of int
+        Bins m of each number, 1 to 65535.
+    category_counts : sequence of int, default=()
+        Categories c of each categorical feature, 1 to 4294967295.
+
+    Attributes
+    ----------
+    bin_counts, category_counts : tuple of int
+    offsets : tuple of int
+        First column of each feature; then `width`.
+    width : int
+        Columns of the dense encoding: the first of a network's layer sizes.
+
+    Raises
+    ------
+    ValueError
+        For a number out of range, or if there is no feature.
+    TypeError
+        For what is no integer.
+    """
+
+    def __cinit__(self, bin_counts, category_counts=()):
+        cdef Py_ssize_t f
+        self.bin_counts = tuple([operator.index(count) for count in bin_counts])
+        self.category_counts = tuple([operator.index(count) for count in category_counts])
+        for name, counts, most in (
+            ("bin_counts", self.bin_counts, 2**16 - 1), ("category_counts", self.category_counts, 2**32 - 1)
+        ):
+            if not all([1 <= count <= most for count in counts]):
+                raise ValueError(f"{name} must lie in [1, {most}], got {counts}")
+        owned = [count + 1 for count in self.bin_counts] + list(self.category_counts)
+        if not owned:
+            raise ValueError("bin_counts and category_counts must name at least one feature")
+        self.n_numbers, self.n_categories = len(self.bin_counts), len(self.category_counts)
+        self.offsets = tuple(accumulate(owned, initial=0))
+        self.width = self.offsets[len(owned)]
+        self.memory = Buffer((len(owned) + 1) * sizeof(Py_ssize_t), False)
+        self.offset = <Py_ssize_t *> self.memory.at
+        for f in range(len(owned) + 1):
+            self.offset[f] = self.offsets[f]
+
+    def __eq__(self, other):
+        if not isinstance(other, CodeLayout):
+            return NotImplemented
+        return self.bin_counts == other.bin_counts and self.category_counts == other.category_counts
+
+    def __hash__(self):
+        return hash((self.bin_counts, self.category_counts))
+
+    def __reduce__(self):
+        return CodeLayout, (self.bin_counts, self.category_counts)
+
+    def __repr__(self):
+        return f"CodeLayout(bin_counts={self.bin_counts}, category_counts={self.category_counts})"
+
+
+@cython.final
+cdef class Codes:
+    """Rows of coded features: X of a network whose first layer multiplies their dense encoding without making it.
+
+    A step, or a prediction, takes as many multiply-adds as with one or two columns per feature.
+
+    Parameters
+    ----------
+    layout : CodeLayout
+        It says what the codes encode.
+    bins : uint16 array (n, n_numbers), C-contiguous, default=None
+        The bin of each number; the number of bins stands for a missing number. None if there are no numbers.
+    fractions : float32 array (n, n_numbers), C-contiguous, default=None
+        Where in its bin each number lies: any value, 0 to 1 within the bin. It must be 1 for a missing number. None if
+        there are no numbers.
+    categories : uint16 or uint32 array (n, n_categories), C-contiguous, default=None
+        Codes from 0. The number of categories stands for none of them, an unknown category, say: the feature then adds
+        nothing. None if there are no categories.
+
+    Attributes
+    ----------
+    layout, bins, fractions, categories
+        As given.
+    shape : tuple of int
+        (n, layout.width), the shape of the dense encoding.
+
+    Raises
+    ------
+    ValueError
+        For another type or shape, or codes out of range.
+
+    Notes
+    -----
+    The arrays are not copied. They may be overwritten between calls: their codes are checked in each. ``codes[rows]``
+    holds the rows of a slice, a mask or an array of indices.
+    """
+
+    def __cinit__(self, CodeLayout layout not None, bins=None, fractions=None, categories=None):
+        self.layout, self.bins, self.fractions, self.categories = layout, bins, fractions, categories
+        self.n = -1
+        self.c.offset, self.c.n_numbers, self.c.n_categories = layout.offset, layout.n_numbers, layout.n_categories
+        self.c.bins = <const uint16_t *> self.hold(bins, layout.n_numbers, "bins", b'H', 0)
+        self.c.fractions = <const float *> self.hold(fractions, layout.n_numbers, "fractions", b'f', 0)
+        self.c.categories = self.hold(categories, layout.n_categories, "categories", b'H', b'I')
+        self.c.is_uint32 = layout.n_categories > 0 and self.buffers[self.n_buffers - 1].itemsize == 4
+        self.check()
+
+    @property
+    def shape(self):
+        return self.n, self.layout.width
+
+    def __len__(self):
+        return self.n
+
+    def __getitem__(self, rows):
+        arrays = self.bins, self.fractions, self.categories
+        return Codes(self.layout, *[None if a is None else numpy.ascontiguousarray(a[rows]) for a in arrays])
+
+    cdef const void *hold(self, array, Py_ssize_t columns, str name, int kind, int other) except NULL:
+        """The address of an array, whose buffer is held; `kind` and `other` are the letters of its type."""
+        cdef Py_buffer *view = &self.buffers[self.n_buffers]
+        cdef int found
+        if not columns:
+            if array is not None:
+                raise ValueError(f"{name} must be None: the layout has no such feature")
+            return self.c.offset  # not read
+        try:
+            PyObject_GetBuffer(array, view, PyBUF_FORMAT | PyBUF_C_CONTIGUOUS)
+        except (TypeError, ValueError, BufferError) as error:
+            raise ValueError(f"{name} must be a C-contiguous array: {error}") from None
+        self.n_buffers += 1
+        found = format_of(view)
+        if found == b'L' and view.itemsize == 4:
+            found = b'I'
+        if not found or found not in (kind, other) or <uintptr_t> view.buf % view.itemsize:
+            wanted = "float32" if kind == b'f' else "uint16 or uint32" if other else "uint16"
+            raise ValueError(f"{name} must be an aligned array of {wanted}, got format {view.format.decode()!r}")
+        if view.ndim != 2 or view.shape[1] != columns or self.n not in (-1, view.shape[0]):
+            n = "n" if self.n < 0 else self.n
+            raise ValueError(f"{name} must have shape ({n}, {columns}), got {numpy.shape(array)}")
+        self.n = view.shape[0]
+        return view.buf
+
+    cdef int check(self) except -1:
+        """ValueError for codes out of range."""
+        cdef Py_ssize_t i, P = self.layout.n_numbers, Q = self.layout.n_categories
+        with nogil:
+            i = self.first_bad_bin()
+        if i < self.n * P:
+            count = self.layout.bin_counts[i % P]
+            if self.c.bins[i] == count:
+                raise ValueError(
+                    f"fractions must be 1 for missing numbers, got {self.c.fractions[i]} for feature {i % P} of row "
+                    f"{i // P}"
+                )
+            raise ValueError(
+                f"bins must lie in [0, {count}] for a number of {count} bins, got {self.c.bins[i]} for feature {i % P} "
+                f"of row {i // P}"
+            )
+        with nogil:
+            i = self.first_bad_category()
+        if i < self.n * Q:
+            count = self.layout.category_counts[i % Q]
+            raise ValueError(
+                f"categories must lie in [0, {count}] for a feature of {count} categories, got {self.category(i)} for "
+                f"feature {P + i % Q} of row {i // Q}"
+            )
+        return 0
+
+    cdef Py_ssize_t first_bad_bin(self) noexcept nogil:
+        """Index of the first bin that is out of range, or of a missing number whose fraction is not 1; the number of
+        bins if there is none."""
+        cdef Py_ssize_t P = self.c.n_numbers, row, f, missing
+        cdef const uint16_t *bins = self.c.bins
+        cdef const float *fractions = self.c.fractions
+        for row in range(self.n):
+            for f in range(P):
+                missing = self.c.offset[f + 1] - self.c.offset[f] - 1
+                if bins[row * P + f] >= missing and (bins[row * P + f] > missing or fractions[row * P + f] != 1):
+                    return row * P + f
+        return self.n * P
+
+    cdef Py_ssize_t first_bad_category(self) noexcept nogil:
+        """Index of the first category's code that is out of range; the number of codes if there is none."""
+        cdef Py_ssize_t Q = self.c.n_categories, row, q
+        cdef const Py_ssize_t *offset = self.c.offset + self.c.n_numbers
+        for row in range(self.n):
+            for q in range(Q):
+                if self.category(row * Q + q) > offset[q + 1] - offset[q]:
+                    return row * Q + q
+        return self.n * Q
+
+    cdef Py_ssize_t category(self, Py_ssize_t i) noexcept nogil:
+        if self.c.is_uint32:
+            return (<const uint32_t *> self.c.categories)[i]
+        return (<const uint16_t *> self.c.categories)[i]
+
+    def __dealloc__(self):
+        while self.n_buffers:
+            self.n_buffers -= 1
+            PyBuffer_Release(&self.buffers[self.n_buffers])
+
+
 cdef class InputRows:
-    """X as the kernels read it: a dense array of any strides, or CSR. It holds X's buffers.
+    """X as the kernels read it: a dense array of any strides, CSR, or codes. It holds X's buffers.
 
     If the kernels of sparse rows are used and X is not canonical, it holds those of a canonical copy.
     """
@@ -129,6 +340,13 @@ cdef class InputRows:
         cdef int axis
         self.n_buffers = 0
         self.owner = X
+        if isinstance(X, Codes):
+            self.codes = X
+            self.n = self.codes.n
+            if self.codes.layout.width != columns:
+                raise ValueError(f"X encodes {self.codes.layout.width} columns, the network takes {columns}")
+            self.codes.check()
+            return
         if not isinstance(X, ndarray) and hasattr(X, "indptr"):
             self.read_csr(X, columns)
             return
@@ -229,8 +447,10 @@ cdef class InputRows:
         return True
 
     cdef Py_ssize_t longest_row(self) noexcept nogil:
-        """Largest number of stored elements in a row."""
+        """Largest number of stored elements in a row, of CSR; of codes, the number of features."""
         cdef Py_ssize_t longest = 0, row
+        if self.codes is not None:
+            return self.codes.c.n_numbers + self.codes.c.n_categories
         for row in range(self.n):
             longest = max(longest, self.index(2, row + 1) - self.index(2, row))
         return longest

@@ -1,6 +1,6 @@
 # Mirror of csrc/fastmlp.h and csrc/runtime, and C11's atomic_flag.
 
-from libc.stdint cimport int32_t, uint32_t
+from libc.stdint cimport int32_t, uint16_t, uint32_t
 
 cdef extern from "fastmlp.h" nogil:
     enum:
@@ -62,6 +62,14 @@ cdef extern from "fastmlp.h" nogil:
         const void *indptr
         Py_ssize_t row_stride, column_stride, columns
         int is_double, is_sparse, is_int64
+
+    ctypedef struct fm_codes:
+        const uint16_t *bins
+        const float *fractions
+        const void *categories
+        const Py_ssize_t *offset
+        Py_ssize_t n_numbers, n_categories
+        int is_uint32
 
     ctypedef struct fm_csc:
         Py_ssize_t first_column
@@ -127,6 +135,18 @@ cdef extern from "fastmlp.h" nogil:
                            Py_ssize_t c0, Py_ssize_t c1) noexcept nogil
         void (*gradient_csr)(void *G, const fm_csc *C, const void *dz, Py_ssize_t i0, Py_ssize_t n,
                              int accumulate) noexcept nogil
+        void (*sum_bins)(void *C, const void *W, const fm_codes *X, Py_ssize_t columns, Py_ssize_t f0,
+                         Py_ssize_t f1) noexcept nogil
+        void (*forward_codes)(const fm_layer *layer, const void *C, const fm_codes *X, const Py_ssize_t *order,
+                              Py_ssize_t first_row, Py_ssize_t first, Py_ssize_t rows,
+                              Py_ssize_t stride) noexcept nogil
+        void (*forward_codes_unpacked)(const fm_layer *layer, const void *C, const fm_codes *X, Py_ssize_t first_row,
+                                       Py_ssize_t p0, Py_ssize_t p1, Py_ssize_t rows,
+                                       Py_ssize_t stride) noexcept nogil
+        void (*codes_to_csc)(fm_csc *C, const fm_codes *X, const Py_ssize_t *order, Py_ssize_t first_row,
+                             Py_ssize_t rows, Py_ssize_t c0, Py_ssize_t c1) noexcept nogil
+        void (*gradient_codes)(void *G, const fm_csc *C, const fm_codes *X, const void *dz, Py_ssize_t i0,
+                               Py_ssize_t n, int accumulate) noexcept nogil
         void (*batch_norm_forward)(const fm_layer *layer, Py_ssize_t p, Py_ssize_t batch,
                                    Py_ssize_t stride) noexcept nogil
         void (*update_running_statistics)(const fm_layer *layer, Py_ssize_t p, const fm_hyper *hyper) noexcept nogil

@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from typing_extensions import disjoint_base
 
+from fastmlp.core._arrays import CodeLayout, Codes
+
 __all__ = ["BLOCK_ROWS", "MATH", "Kernels", "clock"]
 
 _Array = np.ndarray[Any, Any]
@@ -62,6 +64,21 @@ class Kernels:
         self, X: Any, first: int, rows: int, W: _Array, b: ArrayLike, activation: str = "identity"
     ) -> _Array: ...
     def gradient_csr(self, X: Any, order: _Array, dz: _Array) -> _Array: ...
+    def sum_bins(self, W: _Array, layout: CodeLayout) -> tuple[_Array, _Array]: ...
+    def forward_codes(
+        self, X: Codes, order: _Array, W: _Array, b: ArrayLike, activation: str = "identity", first: int = 0
+    ) -> _Array: ...
+    def forward_codes_unpacked(
+        self,
+        X: Codes,
+        first: int,
+        rows: int,
+        W: _Array,
+        b: ArrayLike,
+        activation: str = "identity",
+        sums: ArrayLike | None = None,
+    ) -> _Array: ...
+    def gradient_codes(self, X: Codes, order: _Array, dz: _Array) -> _Array: ...
     def backward(self, dz: _Array, W: _Array, x: _Array, activation: str = "identity", first: int = 0) -> _Array: ...
     def update(
         self,

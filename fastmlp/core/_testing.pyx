@@ -11,7 +11,7 @@ from libc.string cimport memset
 
 from fastmlp.core._csrc cimport *
 from fastmlp.core._openmp cimport fm_seconds
-from fastmlp.core._arrays cimport Buffer, InputRows
+from fastmlp.core._arrays cimport Buffer, CodeLayout, Codes, InputRows
 from fastmlp.core._dispatch cimport kernels_of, set_hyperparameters
 
 from fastmlp.core._dispatch import ACTIVATIONS, LOSSES, OPTIMIZERS, OUTPUTS, info
@@ -360,6 +360,71 @@ cdef class Kernels:
                                         first > 0)
         stop()
         return G.check("gradient_csr").get()
+
+    def sum_bins(self, W, CodeLayout layout):
+        """Sums of W's rows before each bin: of a matrix in panels, whose numbers are shared out, and of a plain one."""
+        cdef fm_codes X
+        cdef Py_ssize_t size = self.k.element_size, p, f, n_rows
+        X.offset, n_rows = layout.offset, layout.offset[layout.n_numbers]
+        cdef Panels P = self.packed(W), C = Panels(self, n_rows, W.shape[1], 0, True)
+        cdef Given W_rows = Given(W, self.dtype)
+        cdef Guarded plain = Guarded(n_rows * W.shape[1], self.dtype)
+        start()
+        for p in range(C.panels):
+            for f in range(layout.n_numbers):
+                self.k.sum_bins(<char *> C.at + p * C.stride * size, <char *> P.at + p * P.stride * size, &X,
+                                self.panel, f, f + 1)
+        stop()
+        self.k.sum_bins(plain.at, W_rows.at, &X, W.shape[1], 0, layout.n_numbers)
+        return C.check("sum_bins").get(), plain.check("sum_bins").reshape(n_rows, W.shape[1])
+
+    def forward_codes(self, Codes X, order, W, b, str activation="identity", Py_ssize_t first=0):
+        """y of the first layer for the rows `order` of codes."""
+        cdef Layer layer = Layer(self, numpy.zeros((len(order), W.shape[0])), W, b, activation, first)
+        cdef Given rows_at = Given(order, numpy.intp)
+        cdef Panels Y = layer.y, C = self.packed(self.sum_bins(W, X.layout)[0])
+        layer.c.x = NULL
+        start()
+        self.k.forward_codes(&layer.c, C.at, &X.c, <Py_ssize_t *> rows_at.at, 0, first, Y.rows, Y.stride)
+        stop()
+        return Y.check("forward_codes").get()
+
+    def forward_codes_unpacked(self, Codes X, Py_ssize_t first, Py_ssize_t rows, W, b, str activation="identity",
+                               sums=None):
+        """y of the first layer for `rows` rows of codes, from row-major W, in two shares of the panels."""
+        cdef Layer layer = Layer(self, numpy.zeros((rows, W.shape[0])), W, b, activation, packed=False)
+        cdef Panels Y = layer.y
+        cdef Given C = Given(sums, self.dtype)
+        layer.c.x = NULL
+        start()
+        self.k.forward_codes_unpacked(&layer.c, C.at, &X.c, first, 0, Y.panels // 2, Y.rows, Y.stride)
+        self.k.forward_codes_unpacked(&layer.c, C.at, &X.c, first, Y.panels // 2, Y.panels, Y.rows, Y.stride)
+        stop()
+        return Y.check("forward_codes_unpacked").get()
+
+    def gradient_codes(self, Codes X, order, dz):
+        """The gradient of W for the rows `order` of codes: blocks of W in two shares, rows in two micro-batches, as in
+        training."""
+        cdef Given rows_at = Given(order, numpy.intp)
+        cdef Py_ssize_t rows = len(order), I = X.layout.width, half, c0, c1, first, n, i, p, size = self.k.element_size
+        cdef Py_ssize_t features = X.c.n_numbers + X.c.n_categories
+        cdef Panels D = self.batch(dz), G = Panels(self, I, dz.shape[1], 0, True)
+        cdef Given starts = Given(numpy.zeros(I + 1), numpy.intp)
+        cdef Given row = Given(numpy.zeros(rows * features + 1), numpy.int32)
+        cdef Given value = Given(numpy.zeros(rows * features + 1), self.dtype)
+        cdef fm_csc columns = fm_csc(0, <Py_ssize_t *> starts.at, <int32_t *> row.at, value.at)
+        half = I // FM_BLOCK_ROWS // 2 * FM_BLOCK_ROWS
+        start()
+        for first, n in ((0, rows // 2), (rows // 2, rows - rows // 2)):
+            for c0, c1 in ((0, half), (half, I)):
+                self.k.codes_to_csc(&columns, &X.c, <Py_ssize_t *> rows_at.at + first, 0, n, c0, c1)
+                for i in range(c0, c1, FM_BLOCK_ROWS):
+                    for p in range(G.panels):
+                        self.k.gradient_codes(<char *> G.at + (p * G.stride + i * self.panel) * size, &columns, &X.c,
+                                              <char *> D.at + (p * D.stride + first * self.panel) * size, i,
+                                              min(FM_BLOCK_ROWS, c1 - i), first > 0)
+        stop()
+        return G.check("gradient_codes").get()
 
     def backward(self, dz, W, x, str activation="identity", Py_ssize_t first=0):
         """Gradient at the input of the activation below, whose input was x: (dz W^T) * f'(x); panels in two pieces."""
