@@ -37,4 +37,5 @@ cdef class Plan:
     cdef void pack_statistics(self, fm_layer *layers, char *statistics) noexcept nogil
     cdef bint unpack_vector(self, char *vector, const void *panels, Py_ssize_t n) noexcept nogil
     cdef bint unpack_statistics(self, char *statistics, fm_layer *layers) noexcept nogil
+    cdef int check_codes(self) except -1
     cdef int read_targets(self, fm_targets *targets, int loss, Py_ssize_t n, y, sample_weight) except -1

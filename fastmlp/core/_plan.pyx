@@ -242,6 +242,12 @@ cdef class Plan:
                 finite &= self.unpack_vector(statistics + at.variance, norm.running_variance, self.sizes[l + 1])
         return finite
 
+    cdef int check_codes(self) except -1:
+        """ValueError if the first layer cannot take codes."""
+        if self.adds_input(0):
+            raise ValueError("codes cannot be added to a layer's output: the first layer must not be residual")
+        return 0
+
     cdef int read_targets(self, fm_targets *targets, int loss, Py_ssize_t n, y, sample_weight) except -1:
         """y (n,) or (n, O) and the weights (n,) or None, checked, as the loss's kernels read them."""
         cdef Py_ssize_t i, O = self.sizes[self.n_layers]

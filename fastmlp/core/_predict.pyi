@@ -4,10 +4,12 @@ from typing import Any
 
 import numpy as np
 
+from fastmlp.core._arrays import CodeLayout
 from fastmlp.core._plan import Plan
 
-__all__ = ["apply_output", "forward", "row_losses"]
+__all__ = ["apply_output", "bin_sums", "forward", "row_losses"]
 
+def bin_sums(plan: Plan, parameters: np.ndarray, layout: CodeLayout) -> np.ndarray: ...
 def forward(
     plan: Plan,
     parameters: np.ndarray,
@@ -15,6 +17,7 @@ def forward(
     out: np.ndarray | None = None,
     n_threads: int = 1,
     statistics: np.ndarray | None = None,
+    sums: np.ndarray | None = None,
 ) -> np.ndarray: ...
 def apply_output(plan: Plan, values: np.ndarray) -> np.ndarray: ...
 def row_losses(plan: Plan, loss: str, output: np.ndarray, y: np.ndarray, parameter: float = 1.0) -> np.ndarray: ...

@@ -1,8 +1,8 @@
 """Prediction: splits rows or columns over threads and calls the C kernels, from the flat parameters of a Plan.
 
 One dense row, or a few on one thread, are computed one by one. Up to FEW_ROWS, threads share out the columns of each
-layer. They pack weights where they use them; for sparse rows, read the first layer's weights where they are. Beyond
-that threads share out the rows, and small weights are packed first.
+layer. They pack weights where they use them; for sparse and for coded rows, they read the first layer's weights where
+they are. Beyond that threads share out the rows, and small weights are packed first.
 """
 
 import numpy
@@ -11,8 +11,9 @@ cdef object numpy_empty = numpy.empty
 
 from cpython.exc cimport PyErr_CheckSignals
 from cython.parallel cimport parallel, threadid
+from libc.string cimport memcpy
 
-from fastmlp.core._arrays cimport Buffer, InputRows, array_address
+from fastmlp.core._arrays cimport Buffer, CodeLayout, InputRows, array_address
 from fastmlp.core._csrc cimport *
 from fastmlp.core._dispatch cimport Caller, region_begins, region_ends, usable_threads
 from fastmlp.core._openmp cimport *
@@ -20,10 +21,12 @@ from fastmlp.core._plan cimport Plan
 
 from fastmlp.core._dispatch import LOSSES
 
-__all__ = ["apply_output", "forward", "row_losses"]
+__all__ = ["apply_output", "bin_sums", "forward", "row_losses"]
 
 cdef Py_ssize_t SINGLE_ROWS = 4
 cdef Py_ssize_t FEW_ROWS = 1024
+# From so many coded rows on, sums of weights before all bins are made first; fewer rows sum up what they need.
+cdef Py_ssize_t SUMMED_ROWS = 24
 # Multiply-adds of a thread between two polls for signals: some 10 ms, and less than 0.1 s in the plainest build.
 cdef double SLICE_OPERATIONS = 5e8
 # Where threads share out columns, a chunk of rows has at most this many multiply-adds, but at least MIN_CHUNK_ROWS
@@ -33,23 +36,27 @@ cdef Py_ssize_t MIN_CHUNK_ROWS = 24
 # Bytes of a layer's weights that are packed once for many rows; more are packed in parts by each chunk of rows, which
 # costs less than memory for all of them.
 cdef Py_ssize_t PACKED_BYTES = 4_000_000
-# For sparse rows, the first layer's are packed if each is read more often than this.
+# For sparse and for coded rows, the first layer's are packed if each is read more often than this.
 cdef Py_ssize_t PACKED_READS = 32
 
 
-def forward(Plan plan not None, parameters, X, out=None, int n_threads=1, statistics=None):
+def forward(Plan plan not None, parameters, X, out=None, int n_threads=1, statistics=None, sums=None):
     """Output of the network for each row of X. Shapes and types are checked, values are not.
 
     Parameters
     ----------
     plan : Plan
     parameters : array (n_parameters,) in the plan's dtype
-    X : ndarray or CSR of shape (n, n_features), float32 or float64
+    X : ndarray or CSR of shape (n, n_features), float32 or float64, or Codes
+        Codes take no residual first layer.
     out : array (n, O) in the plan's dtype, default=None
         Receives the result; None: a new array.
     n_threads : int, default=1
     statistics : array (n_statistics,), default=None
         Running averages of batch normalisation.
+    sums : array in the plan's dtype, default=None
+        `bin_sums` of these parameters, with which a few coded rows take less time. None: weights are summed up as
+        needed.
 
     Returns
     -------
@@ -64,6 +71,7 @@ def forward(Plan plan not None, parameters, X, out=None, int n_threads=1, statis
         raise ValueError(f"n_threads must be positive, got {n_threads}")
     cdef InputRows rows = InputRows(X, plan.sizes[0])
     cdef Py_ssize_t O = plan.sizes[plan.n_layers]
+    cdef char *sums_at = NULL
     cdef char *weights = <char *> array_address(parameters, plan.n_parameters, plan.kind, "parameters")
     cdef char *averages = NULL
     if plan.batch_norm:
@@ -73,37 +81,91 @@ def forward(Plan plan not None, parameters, X, out=None, int n_threads=1, statis
     elif out.shape != (rows.n, O):
         raise ValueError(f"out must have shape {(rows.n, O)}, got {out.shape}")
     cdef char *result = <char *> array_address(out, rows.n * O, plan.kind, "out", True)
+    if rows.codes is not None:
+        plan.check_codes()
+        if sums is not None:
+            sums_at = <char *> array_address(sums, sums_size(plan, rows.codes.layout), plan.kind, "sums")
     if rows.n == 0:
         return out
     cdef Caller _caller = Caller() if n_threads > 1 else None  # until this call ends
     n_threads = usable_threads(n_threads)
     cdef bint sparse = rows.use_sparse and not plan.adds_input(0)
     if not sparse and (rows.n == 1 or (rows.n <= SINGLE_ROWS and n_threads == 1)):
-        forward_row_by_row(plan, weights, averages, rows, result)
+        forward_row_by_row(plan, weights, averages, rows, result, sums_at)
     elif rows.n < FEW_ROWS:
-        forward_by_columns(plan, weights, averages, rows, result, n_threads)
+        forward_by_columns(plan, weights, averages, rows, result, n_threads, sums_at)
     else:
         forward_by_rows(plan, weights, averages, rows, result, n_threads)
     return out
 
 
-cdef int forward_row_by_row(Plan plan, char *weights, char *statistics, InputRows rows, char *result) except -1:
+cdef Py_ssize_t sums_size(Plan plan, CodeLayout layout) noexcept:
+    """Elements of bin_sums."""
+    return layout.offset[layout.n_numbers] * plan.sizes[1]
+
+
+def bin_sums(Plan plan not None, parameters, CodeLayout layout not None):
+    """Sums of the first layer's weights before each bin of the numbers, for `forward` of a few rows at a time.
+
+    Parameters
+    ----------
+    plan : Plan
+        Of as many columns as the layout has.
+    parameters : array (n_parameters,) in the plan's dtype
+    layout : CodeLayout
+
+    Returns
+    -------
+    ndarray of shape (layout.offsets[number of numbers], plan.layer_sizes[1])
+        Row offsets[f] + k is the sum of the first k rows of number f; the row of missing numbers is 0.
+
+    Raises
+    ------
+    ValueError
+    """
+    if layout.width != plan.sizes[0]:
+        raise ValueError(f"the layout encodes {layout.width} columns, the network takes {plan.sizes[0]}")
+    cdef char *W = <char *> array_address(parameters, plan.n_parameters, plan.kind, "parameters")
+    sums = numpy_empty((layout.offset[layout.n_numbers], plan.sizes[1]), plan.numpy_dtype)
+    sum_all_bins(plan, W, layout, <char *> array_address(sums, sums_size(plan, layout), plan.kind, "sums", True))
+    return sums
+
+
+cdef void sum_all_bins(Plan plan, char *weights, CodeLayout layout, char *sums) noexcept:
+    """bin_sums into memory for them."""
+    cdef fm_codes features
+    features.offset = layout.offset
+    with nogil:
+        plan.k.sum_bins(sums, weights + plan.offsets[0].W, &features, plan.sizes[1], 0, layout.n_numbers)
+
+
+cdef int forward_row_by_row(Plan plan, char *weights, char *statistics, InputRows rows, char *result,
+                            char *sums) except -1:
     """One row after the other; weights are read where they are."""
     cdef Py_ssize_t size = plan.k.element_size, width = plan.padded(plan.widest) * size, row
     cdef Py_ssize_t affine = plan.affine_bytes()
     cdef Buffer memory = Buffer(2 * width + affine + plan.n_layers * sizeof(fm_layer), False)
     cdef fm_layer *layers = <fm_layer *> (<char *> memory.at + 2 * width + affine)
+    cdef bint coded = rows.codes is not None
     cdef char *x
     cdef char *y
     cdef int l
     with nogil:
         plan.describe(layers, weights, statistics, <char *> memory.at + 2 * width)
         for row in range(rows.n):
-            x = <char *> rows.rows.data + row * rows.rows.row_stride * (8 if rows.rows.is_double else 4)
-            if rows.rows.is_sparse or rows.rows.column_stride != 1 or rows.rows.is_double != (size == 8):
-                x = <char *> memory.at + width
-                plan.k.gather(x, &rows.rows, NULL, row, 1, plan.k.panel)  # panels of one row make a plain row
-            for l in range(plan.n_layers):
+            if coded:  # the first layer, in whole panels: of one row, they make a plain row
+                x = <char *> memory.at
+                layers[0].y = x
+                plan.k.forward_codes_unpacked(&layers[0], sums, &rows.codes.c, row, 0,
+                                              plan.padded(plan.sizes[1]) // plan.k.panel, 1, plan.k.panel)
+                if plan.n_layers == 1:
+                    memcpy(result + row * plan.sizes[1] * size, x, plan.sizes[1] * size)
+            else:
+                x = <char *> rows.rows.data + row * rows.rows.row_stride * (8 if rows.rows.is_double else 4)
+                if rows.rows.is_sparse or rows.rows.column_stride != 1 or rows.rows.is_double != (size == 8):
+                    x = <char *> memory.at + width
+                    plan.k.gather(x, &rows.rows, NULL, row, 1, plan.k.panel)  # a plain row, too
+            for l in range(1 if coded else 0, plan.n_layers):
                 y = <char *> memory.at + (l % 2) * width
                 if l == plan.n_layers - 1:
                     y = result + row * plan.sizes[plan.n_layers] * size
@@ -114,8 +176,8 @@ cdef int forward_row_by_row(Plan plan, char *weights, char *statistics, InputRow
     return 0
 
 
-cdef int forward_by_columns(Plan plan, char *weights, char *statistics, InputRows rows, char *result,
-                            int n_threads) except -1:
+cdef int forward_by_columns(Plan plan, char *weights, char *statistics, InputRows rows, char *result, int n_threads,
+                            char *sums) except -1:
     """Chunks of rows one after the other; threads share each layer's columns and read the weights where they are.
     Signals are handled between slices."""
     cdef Py_ssize_t size = plan.k.element_size, panel = plan.k.panel, l
@@ -129,10 +191,15 @@ cdef int forward_by_columns(Plan plan, char *weights, char *statistics, InputRow
     cdef Buffer affine = Buffer(plan.affine_bytes(), False), layers = Buffer(plan.n_layers * sizeof(fm_layer))
     cdef fm_layer *layer = <fm_layer *> layers.at
     cdef char *scratches = <char *> memory.at + 2 * width
+    cdef Buffer own_sums
     cdef fm_barrier barrier
     cdef fm_counter counter
     cdef int usable
     fm_barrier_init(&barrier)
+    if rows.codes is not None and sums == NULL and rows.n >= SUMMED_ROWS:
+        own_sums = Buffer(sums_size(plan, rows.codes.layout) * size, False)
+        sums = <char *> own_sums.at
+        sum_all_bins(plan, weights, rows.codes.layout, sums)
     plan.describe(layer, weights, statistics, <char *> affine.at)
     for l in range(plan.n_layers):
         layer[l].x = <char *> memory.at + l % 2 * width
@@ -142,26 +209,26 @@ cdef int forward_by_columns(Plan plan, char *weights, char *statistics, InputRow
         fm_counter_set(&counter, 0)
         if n_threads == 1:
             with nogil:
-                forward_columns_thread(plan, layer, rows, result, scratches, chunk, stride, &barrier, &counter, begin,
-                                       end, 0, 1)
+                forward_columns_thread(plan, layer, rows, sums, result, scratches, chunk, stride, &barrier, &counter,
+                                       begin, end, 0, 1)
         else:
             usable = region_begins(n_threads)
             with nogil, parallel(num_threads=usable):
-                forward_columns_thread(plan, layer, rows, result, scratches + threadid() * scratch, chunk, stride,
-                                       &barrier, &counter, begin, end, threadid(), omp_get_num_threads())
+                forward_columns_thread(plan, layer, rows, sums, result, scratches + threadid() * scratch, chunk,
+                                       stride, &barrier, &counter, begin, end, threadid(), omp_get_num_threads())
             region_ends()
         PyErr_CheckSignals()
     return 0
 
 
-cdef void forward_columns_thread(Plan plan, fm_layer *layers, InputRows rows, char *result, char *scratch,
+cdef void forward_columns_thread(Plan plan, fm_layer *layers, InputRows rows, char *sums, char *result, char *scratch,
                                  Py_ssize_t chunk, Py_ssize_t stride, fm_barrier *barrier, fm_counter *counter,
                                  Py_ssize_t begin, Py_ssize_t end, int thread, int n_threads) noexcept nogil:
     """One thread's part of rows begin .. end: it gathers and scatters its rows of a chunk, and computes shares of a
     layer's panels as it becomes free."""
     cdef Py_ssize_t first = begin, count, row, n, panels, O = plan.sizes[plan.n_layers], size = plan.k.element_size
     cdef Py_ssize_t skip, p0, p1, shares, share, n_shared = 0
-    cdef bint sparse = rows.use_sparse and not plan.adds_input(0)
+    cdef bint sparse = rows.use_sparse and not plan.adds_input(0), coded = rows.codes is not None
     cdef char *out
     cdef int l
     while first < end:
@@ -169,7 +236,7 @@ cdef void forward_columns_thread(Plan plan, fm_layer *layers, InputRows rows, ch
         row = count * thread // n_threads
         n = count * (thread + 1) // n_threads - row
         skip = row * plan.k.panel * size
-        if not sparse:
+        if not sparse and not coded:
             plan.k.gather(<char *> layers[0].x + skip, &rows.rows, NULL, first + row, n, stride)
             fm_barrier_wait(barrier, n_threads)
         for l in range(plan.n_layers):
@@ -178,7 +245,9 @@ cdef void forward_columns_thread(Plan plan, fm_layer *layers, InputRows rows, ch
             share = fm_claim(counter, n_shared + shares)
             while share >= 0:
                 p0, p1 = panels * (share - n_shared) // shares, panels * (share - n_shared + 1) // shares
-                if l == 0 and sparse:
+                if l == 0 and coded:
+                    plan.k.forward_codes_unpacked(&layers[0], sums, &rows.codes.c, first, p0, p1, count, stride)
+                elif l == 0 and sparse:
                     plan.k.forward_csr_unpacked(&layers[0], &rows.rows, first, p0, p1, count, stride)
                 else:
                     plan.k.forward_unpacked(&layers[l], scratch, p0, p1, count, stride)
@@ -210,12 +279,14 @@ cdef int forward_by_rows(Plan plan, char *weights, char *statistics, InputRows r
     cdef Buffer packed = Buffer(total * size, False)
     cdef Buffer memory = Buffer((2 * width + scratch) * n_threads, False)
     cdef Buffer affine = Buffer(plan.affine_bytes(), False)
-    cdef Buffer layers = Buffer(n_threads * plan.n_layers * sizeof(fm_layer))
+    cdef Buffer layers = Buffer(n_threads * plan.n_layers * sizeof(fm_layer)), sums = None
     cdef char *scratches = <char *> memory.at + 2 * width * n_threads
     cdef fm_layer *layer
     cdef fm_counter counter
     cdef char *at
     cdef int t, usable
+    if rows.codes is not None:
+        sums = Buffer(rows.codes.c.offset[rows.codes.c.n_numbers] * plan.padded(plan.sizes[1]) * size, False)
     with nogil:
         for t in range(n_threads):
             at = <char *> packed.at
@@ -233,31 +304,48 @@ cdef int forward_by_rows(Plan plan, char *weights, char *statistics, InputRows r
                         plan.pack_vector(at, <char *> layer.b, layer.fan_out)
                     layer.b = at
                     at += plan.padded(layer.fan_out) * size
+    if sums is not None and packs_layer(plan, rows, 0):
+        pack_sums(plan, <fm_layer *> layers.at, &rows.codes.c, <char *> sums.at)
+    elif sums is not None:
+        sum_all_bins(plan, weights, rows.codes.layout, <char *> sums.at)
     for begin in range(0, n_chunks, slice):
         end = min(begin + slice, n_chunks)
         fm_counter_set(&counter, begin)
         if n_threads == 1:
             with nogil:
-                forward_rows_thread(plan, <fm_layer *> layers.at, rows, result, scratches, chunk, stride, &counter, end)
+                forward_rows_thread(plan, <fm_layer *> layers.at, rows, NULL if sums is None else sums.at, result,
+                                    scratches, chunk, stride, &counter, end)
         else:
             usable = region_begins(n_threads)
             with nogil, parallel(num_threads=usable):
-                forward_rows_thread(plan, <fm_layer *> layers.at + threadid() * plan.n_layers, rows, result,
-                                    scratches + threadid() * scratch, chunk, stride, &counter, end)
+                forward_rows_thread(plan, <fm_layer *> layers.at + threadid() * plan.n_layers, rows,
+                                    NULL if sums is None else sums.at, result, scratches + threadid() * scratch, chunk,
+                                    stride, &counter, end)
             region_ends()
         PyErr_CheckSignals()
     return 0
 
 
+cdef void pack_sums(Plan plan, fm_layer *layers, const fm_codes *X, char *sums) noexcept nogil:
+    """bin_sums in panels, from packed weights."""
+    cdef Py_ssize_t panel = plan.k.panel, row = panel * plan.k.element_size, p
+    for p in range(plan.padded(plan.sizes[1]) // panel):
+        plan.k.sum_bins(sums + p * X.offset[X.n_numbers] * row, <char *> layers[0].W + p * plan.sizes[0] * row, X,
+                        panel, 0, X.n_numbers)
+
+
 cdef bint packs_layer(Plan plan, InputRows rows, int l) noexcept nogil:
-    """Whether forward_by_rows packs the weights of layer l: if they are few, or sparse rows read each of them often."""
+    """Whether forward_by_rows packs the weights of layer l: if they are few, or sparse or coded rows read each of them
+    often."""
+    if l == 0 and rows.codes is not None:
+        return rows.n * (rows.codes.c.n_numbers + rows.codes.c.n_categories) > PACKED_READS * plan.sizes[0]
     if l == 0 and rows.use_sparse and not plan.adds_input(0):
         return rows.index(2, rows.n) - rows.index(2, 0) > PACKED_READS * plan.sizes[0]
     return plan.sizes[l] * plan.sizes[l + 1] * plan.k.element_size <= PACKED_BYTES
 
 
-cdef void forward_rows_thread(Plan plan, fm_layer *layers, InputRows rows, char *result, char *scratch,
-                              Py_ssize_t chunk, Py_ssize_t stride, fm_counter *counter,
+cdef void forward_rows_thread(Plan plan, fm_layer *layers, InputRows rows, const void *sums, char *result,
+                              char *scratch, Py_ssize_t chunk, Py_ssize_t stride, fm_counter *counter,
                               Py_ssize_t end) noexcept nogil:
     """One thread's chunks before `end`."""
     cdef Py_ssize_t c = fm_claim(counter, end), first, count, O = plan.sizes[plan.n_layers]
@@ -269,6 +357,13 @@ cdef void forward_rows_thread(Plan plan, fm_layer *layers, InputRows rows, char 
         count = min(chunk, rows.n - first)
         for l in range(plan.n_layers):
             layer = &layers[l]
+            if l == 0 and rows.codes is not None:
+                if packs_layer(plan, rows, 0):
+                    plan.k.forward_codes(layer, sums, &rows.codes.c, NULL, first, 0, count, stride)
+                else:
+                    plan.k.forward_codes_unpacked(layer, sums, &rows.codes.c, first, 0,
+                                                  plan.padded(layer.fan_out) // plan.k.panel, count, stride)
+                continue
             if l == 0 and rows.use_sparse and not plan.adds_input(0):
                 if packs_layer(plan, rows, 0):
                     plan.k.forward_csr(layer, &rows.rows, NULL, first, 0, count, stride)

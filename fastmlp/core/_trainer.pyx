@@ -6,6 +6,7 @@ A step has two phases, with a barrier after each:
     1. forward and backward: each thread takes some of the rows through the network
     2. gradient and update: each thread takes some blocks of weights, over all rows of the batch
 Batch normalisation cuts phase 1 into segments: its statistics are computed by columns, with a barrier before and after.
+Codes begin with a phase of their own at each step: the sums of the first layer's weights before each bin.
 Clipping cuts phase 2: all gradients first, then, when their norm is known, all updates.
 A batch of more than 512 rows (128 to 512 in very large networks) is computed in micro-batches. Phase 2 carries its sums
 from one to the next, which keeps both their order and the memory small. No result depends on the number of threads:
@@ -51,6 +52,7 @@ cdef struct Progress:
 cdef struct Epoch:
     # Arguments of one call of Trainer.epoch, read by all threads.
     const fm_rows *X
+    const fm_codes *codes          # X, if it holds codes; else NULL
     bint use_sparse, changes_input
     bint counts_rows               # losses are divided by the number of rows, not by the sum of weights
     fm_augment input
@@ -226,7 +228,8 @@ cdef class Trainer:
 
         Parameters
         ----------
-        X : ndarray or CSR of shape (n, n_features), float32 or float64
+        X : ndarray or CSR of shape (n, n_features), float32 or float64, or Codes
+            Codes take no noise, mask, mixup or dropout of the input, and no residual first layer.
         y : intp array (n,) of class indices for a softmax, else array (n, O) in the plan's dtype
         sample_weight : float64 array (n,) or None
         order : intp array or None
@@ -277,7 +280,14 @@ cdef class Trainer:
             raise ValueError(f"loss_reduction must be 'weighted_mean' or 'mean', got {loss_reduction!r}")
         e.counts_rows = loss_reduction == "mean"
         e.use_sparse = rows.use_sparse and not e.changes_input and not self.layers[0].residual
-        if e.use_sparse:
+        memory.input_share = 1
+        if rows.codes is not None:
+            if e.changes_input:
+                raise ValueError("codes cannot be changed: input_noise, input_mask, mix and dropout[0] need other rows")
+            self.plan.check_codes()
+            e.codes = &rows.codes.c
+            memory.make_room_for_codes(rows, m, kept)
+        elif e.use_sparse:
             memory.make_room_for_columns(rows, m, kept)
         else:
             memory.make_room_for_input(mix is not None)
@@ -474,6 +484,8 @@ cdef class Trainer:
             count = rows * (micro_batch + 1) // n_micro_batches - first
             first += progress.first
             if e.weight_sums[step] != 0:
+                if e.codes != NULL and micro_batch == 0:
+                    self.sum_bins(e.codes, thread, n_threads)
                 self.forward_backward(e, first, count, thread, n_threads)
                 fm_barrier_wait(&self.barrier, n_threads)
                 fm_profile_mark(profile, self.n_layers, FM_SECTION_barrier, 0)
@@ -507,6 +519,23 @@ cdef class Trainer:
 
     # ---- Phase 1 -----------------------------------------------------------------------------------------------------
 
+    cdef void sum_bins(self, const fm_codes *X, int thread, int n_threads) noexcept nogil:
+        """This thread's share, by panel and number, of the sums of the first layer's weights before each bin."""
+        cdef fm_layer *layer = &self.layers[0]
+        cdef Py_ssize_t panel = self.k.panel, bytes = panel * self.k.element_size, numbers = X.n_numbers, p, f0, f1
+        cdef Py_ssize_t total = self.plan.padded(layer.fan_out) // panel * numbers
+        cdef Py_ssize_t begin = total * thread // n_threads, end = total * (thread + 1) // n_threads
+        cdef fm_profile *profile = &self.memory.profiles[thread]
+        while begin < end:
+            p, f0 = begin // numbers, begin % numbers
+            f1 = min(numbers, f0 + end - begin)
+            self.k.sum_bins(self.memory.bin_sums + p * X.offset[numbers] * bytes,
+                            <char *> layer.W + p * layer.fan_in * bytes, X, panel, f0, f1)
+            begin += f1 - f0
+        fm_profile_mark(profile, self.n_layers, FM_SECTION_forward, 0)
+        fm_barrier_wait(&self.barrier, n_threads)
+        fm_profile_mark(profile, self.n_layers, FM_SECTION_barrier, 0)
+
     cdef void forward_backward(self, Epoch *e, Py_ssize_t first, Py_ssize_t count, int thread,
                                int n_threads) noexcept nogil:
         """This thread's rows of the micro-batch through all segments and back; its columns of the normalisations
@@ -531,7 +560,10 @@ cdef class Trainer:
         cdef const Py_ssize_t *partner
         cdef fm_layer *layer
         cdef fm_profile *profile = &self.memory.profiles[thread]
-        cdef int l
+        cdef int l, bottom = self.memory.segment_ends[s - 1] + 1 if s > 0 else 0
+        if s == 0 and e.codes != NULL:
+            self.forward_codes(e, first + row, row, end - row, thread)
+            bottom = 1
         for n_chunks in range(n_chunks, 0, -1):
             n = (end - row) // n_chunks
             order, partner = NULL, NULL
@@ -539,10 +571,10 @@ cdef class Trainer:
                 order = e.order + first + row
             if e.partners != NULL:
                 partner = e.partners + first + row
-            if s == 0 and not e.use_sparse:
+            if bottom == 0 and not e.use_sparse:
                 self.gather_inputs(e, order, partner, first + row, row, n)
                 fm_profile_mark(profile, self.n_layers, FM_SECTION_gather, 0)
-            for l in range(self.memory.segment_ends[s - 1] + 1 if s > 0 else 0, self.memory.segment_ends[s] + 1):
+            for l in range(bottom, self.memory.segment_ends[s] + 1):
                 layer = &self.layers[l]
                 if l == 0 and e.use_sparse:
                     self.k.forward_csr(layer, e.X, order, first + row, row, n, stride)
@@ -556,6 +588,17 @@ cdef class Trainer:
                 fm_profile_mark(profile, self.n_layers, FM_SECTION_loss, 0)
                 self.backward_segment(s, row, row + n, thread)
             row += n
+
+    cdef void forward_codes(self, Epoch *e, Py_ssize_t first_row, Py_ssize_t row, Py_ssize_t n,
+                            int thread) noexcept nogil:
+        """The first layer, for coded rows: all of this thread's at once, for each chunk would read weights and sums
+        again."""
+        cdef const Py_ssize_t *order = NULL
+        if e.order != NULL:
+            order = e.order + first_row
+        self.k.forward_codes(&self.layers[0], self.memory.bin_sums, e.codes, order, first_row, row, n,
+                             self.memory.stride)
+        fm_profile_mark(&self.memory.profiles[thread], self.n_layers, FM_SECTION_forward, 0)
 
     cdef void gather_inputs(self, Epoch *e, const Py_ssize_t *order, const Py_ssize_t *partner, Py_ssize_t first_row,
                             Py_ssize_t row, Py_ssize_t n) noexcept nogil:
@@ -611,13 +654,13 @@ cdef class Trainer:
         cdef int l = -1
         cdef fm_hyper hyper = common[0]
         cdef const double *rates = self.memory.rates
-        cdef bint sparse
+        cdef bint sorts = (e.use_sparse or e.codes != NULL) and rows > 0, by_column
         cdef bint fetches = rule >= 0 and common.t == e.fetch_t
         cdef WorkItem *item
         cdef fm_layer *layer
         cdef void *G = self.thread_scratch(thread)
         cdef fm_profile *profile = &self.memory.profiles[thread]
-        if e.use_sparse and rows:
+        if sorts:
             self.sort_columns(e, begin, end, first, rows, thread)
         for i in range(begin, end):
             item = &self.memory.items[i]
@@ -634,12 +677,15 @@ cdef class Trainer:
             if fetches:
                 self.memory.fetch_state(item)
             if item.n:
-                sparse = l == 0 and e.use_sparse and rows > 0
-                if sparse:
+                by_column = l == 0 and sorts
+                if by_column and e.codes != NULL:
+                    self.k.gradient_codes(G, &self.memory.columns[thread], e.codes,
+                                          <char *> layer.dz + item.p * stride * size, item.i0, item.n, accumulate)
+                elif by_column:
                     self.k.gradient_csr(G, &self.memory.columns[thread], <char *> layer.dz + item.p * stride * size,
                                         item.i0, item.n, accumulate)
                 self.k.update(layer, G, self.memory.penalties + i * self.k.panel, item.i0, item.n, item.p,
-                              0 if sparse else rows, stride, 1 if sparse else accumulate, rule, &hyper)
+                              0 if by_column else rows, stride, 1 if by_column else accumulate, rule, &hyper)
             elif item.kind == SCALE:
                 if rule >= 0 and hyper.norm_momentum != 0:
                     self.k.update_running_statistics(layer, item.p, &hyper)
@@ -674,7 +720,10 @@ cdef class Trainer:
             order = e.order + first
         while last < end and items[last].layer == 0 and items[last].n:
             last += 1
-        if last > begin:
+        if last > begin and e.codes != NULL:
+            self.k.codes_to_csc(&self.memory.columns[thread], e.codes, order, first, rows, items[begin].i0,
+                                items[last - 1].i0 + items[last - 1].n)
+        elif last > begin:
             self.k.csr_to_csc(&self.memory.columns[thread], e.X, order, first, rows, items[begin].i0,
                               items[last - 1].i0 + items[last - 1].n)
 

@@ -41,6 +41,8 @@ cdef class Workspace:
     cdef int *segment_ends         # last layer of each segment
     cdef WorkItem *items
     cdef Py_ssize_t n_items, total_cost
+    cdef Py_ssize_t input_cost     # of the first layer's weights
+    cdef double input_share        # of that cost which remains with the epoch's kind of input
     cdef Py_ssize_t micro_batch_rows, stride, scratch_bytes
     cdef char *gradients           # of each item; NULL where each thread's scratch is enough
     cdef double *squares           # of each item's columns: sums of squared gradients, where these are clipped
@@ -50,6 +52,7 @@ cdef class Workspace:
     cdef char *partners            # input rows that mixup mixes into those of the first layer
     cdef fm_profile *profiles      # of each thread
     cdef fm_csc *columns           # of each thread: a micro-batch's stored elements in the columns of its items
+    cdef char *bin_sums            # of coded rows: sums of the first layer's weights before each bin, in panels
     cdef list buffers
     cdef Reserve reserve
     cdef OptimizerPanels state
@@ -69,6 +72,7 @@ cdef class Workspace:
     cdef int add_items(self, int l, WorkItem *items) except -1
     cdef int make_room_for_input(self, bint mixes) except -1
     cdef int make_room_for_columns(self, InputRows rows, Py_ssize_t m, list kept) except -1
+    cdef int make_room_for_codes(self, InputRows rows, Py_ssize_t m, list kept) except -1
     cdef int load(self, parameters, state, statistics) except -1
     cdef bint store(self, parameters, state, statistics) except -1
     cdef int load_state(self, state) except -1

@@ -293,7 +293,7 @@ cdef class Workspace:
             self.add_items(l, NULL)
         self.items = <WorkItem *> self.allocate(self.n_items * sizeof(WorkItem))
         self.penalties = <double *> self.allocate(self.n_items * self.k.panel * sizeof(double))
-        self.n_items = self.total_cost = 0
+        self.n_items = self.total_cost = self.input_cost = 0
         for l in range(self.n_layers):
             self.add_items(l, self.items)
         return 0
@@ -320,6 +320,8 @@ cdef class Workspace:
                     cost = item.n * self.row_cost(layer.fan_out - p * panel) if item.kind == WEIGHTS else VECTOR_COST
                     item.cost = self.total_cost + cost // 2
                     self.total_cost += cost
+                    if l == 0 and item.kind == WEIGHTS:
+                        self.input_cost += cost
                     if items != NULL:
                         items[self.n_items] = item
                     self.n_items += 1
@@ -353,6 +355,20 @@ cdef class Workspace:
             self.columns[t].indptr = <Py_ssize_t *> new.at
             self.columns[t].data = self.columns[t].indptr + self.plan.sizes[0] + 1
             self.columns[t].indices = <int32_t *> (<char *> self.columns[t].data + n * self.k.element_size)
+        return 0
+
+    cdef int make_room_for_codes(self, InputRows rows, Py_ssize_t m, list kept) except -1:
+        """Room for a micro-batch's codes, by column, and for the sums of the first layer's weights before each bin."""
+        cdef const fm_codes *X = &rows.codes.c
+        cdef Py_ssize_t row = self.plan.padded(self.plan.sizes[1]) * self.k.element_size
+        cdef Buffer sums = Buffer(X.offset[X.n_numbers] * row, False)
+        # Per row of weights: of dense input 2 multiply-adds for each row of the batch, of codes some 8 for each element
+        # in its column; in both cases the update, which costs as much as 60.
+        cdef double m_rows = min(self.micro_batch_rows, m), features = X.n_numbers + X.n_categories
+        self.make_room_for_columns(rows, m, kept)
+        kept.append(sums)
+        self.bin_sums = <char *> sums.at
+        self.input_share = min(1, (60 + 8 * m_rows * features / self.plan.sizes[0]) / (60 + 2 * m_rows))
         return 0
 
     cdef int load(self, parameters, state, statistics) except -1:
@@ -472,9 +488,15 @@ cdef class Workspace:
 
     cdef Py_ssize_t first_item(self, int thread, int n_threads) noexcept nogil:
         """Items are shared out by cost: the first one whose middle lies in this thread's share or after it."""
-        cdef Py_ssize_t low = 0, high = self.n_items, middle, share = self.total_cost * thread // n_threads
+        cdef Py_ssize_t low = 0, high = self.n_items, middle, share, saved
         if thread == n_threads:
             return self.n_items
+        saved = <Py_ssize_t> (self.input_cost * (1 - self.input_share))
+        share = (self.total_cost - saved) * thread // n_threads
+        if share < self.input_cost - saved:
+            share = <Py_ssize_t> (share / self.input_share)
+        else:
+            share += saved
         while low < high:
             middle = (low + high) // 2
             if self.items[middle].cost < share:

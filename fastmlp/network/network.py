@@ -396,9 +396,10 @@ class Network:
 
         Parameters
         ----------
-        X : array-like or CSR matrix of shape (n, layer_sizes[0])
+        X : array-like, CSR matrix or fastmlp.core.Codes of shape (n, layer_sizes[0])
             An array must be float32 or float64, with any strides; it is converted to ``dtype`` in parts, without a copy of the
-            whole. Anything else, such as a list of rows, becomes an array of ``dtype`` first.
+            whole. Anything else, such as a list of rows, becomes an array of ``dtype`` first. Codes need a first layer that
+            is not residual.
         out : ndarray of shape (n, layer_sizes[-1]), default=None
             Array for the result, of ``dtype`` and C-contiguous; None makes a new one.
         n_threads : int, default=1
@@ -423,8 +424,9 @@ class Network:
         return core.forward(plan, self._parameters, self._rows(X), out, n_threads, self.statistics)
 
     def _rows(self, X: Any) -> Any:
-        """X, as an array unless it is one or sparse."""
-        return X if isinstance(X, np.ndarray) or hasattr(X, "indptr") else np.asarray(X, dtype=self.dtype)
+        """X, as an array unless it is one, sparse or coded."""
+        as_it_is = isinstance(X, (np.ndarray, core.Codes)) or hasattr(X, "indptr")
+        return X if as_it_is else np.asarray(X, dtype=self.dtype)
 
     def loss_gradient(
         self,
@@ -445,7 +447,7 @@ class Network:
 
         Parameters
         ----------
-        X : array-like or CSR matrix of shape (n, layer_sizes[0])
+        X : array-like, CSR matrix or fastmlp.core.Codes of shape (n, layer_sizes[0])
             As in ``forward``.
         y : array-like
             (n,) class indices for ``log_loss``; else (n, layer_sizes[-1]) targets, or (n,) with one output.

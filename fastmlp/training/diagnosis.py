@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy.sparse import issparse
 
-from fastmlp.core import row_losses
+from fastmlp.core import Codes, row_losses
 from fastmlp.training.run import Run, StochasticRun, reduced
 
 # Rows that are examined, and numbers in them: they are copied.
@@ -136,7 +136,7 @@ def describe_scale(run: Run, names: Any = None) -> str:
     rows = _sample(run, max(run.data.X.shape[1], run.network.layer_sizes[-1]))
     X, target = run.data.X[rows], run.data.y[rows]
     causes = []
-    if found := _far(X, *_FAR_X):
+    if not isinstance(X, Codes) and (found := _far(X, *_FAR_X)):  # codes have unit scale
         columns = [(f"column {i if names is None else repr(str(names[i]))} of X", *rest) for i, *rest in found[:_NAMED]]
         scaler = "MaxAbsScaler" if issparse(X) else "StandardScaler"
         causes.append(f"{_sentence(columns, len(found))} Put a {scaler} before the network.")

@@ -29,7 +29,7 @@ class TrainingData:
 
     Parameters
     ----------
-    X : ndarray or CSR matrix of shape (n, n_features)
+    X : ndarray, CSR matrix or Codes of shape (n, n_features)
         float32 or float64, any strides; never copied.
     y : ndarray
         As ``Network.check_targets`` returns it.
