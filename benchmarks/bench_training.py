@@ -1,7 +1,8 @@
 """A training step of each workload beside reference.py's: agreement and time in one case.
 
 Each workload with Adam, the four in float64 too; and, on the first of them, each activation, loss and update rule of the
-tables, and each method of benchmarks/methods.py (with tanh, which has no kink that rounding might cross). The reference computes in float64 and with all the threads that NumPy's BLAS takes.
+tables, and each method of benchmarks/methods.py (with tanh, which has no kink that rounding might cross). A step on coded rows, and on their
+dense encoding. The reference computes in float64 and with all the threads that NumPy's BLAS takes.
 """
 
 from __future__ import annotations
@@ -159,3 +160,45 @@ def test_training_step_beside_reference(benchmark: BenchmarkFixture, training: T
     benchmark.pedantic(run.steps, (run.n_steps,), rounds=rounds_for(lambda: run.steps(run.n_steps)))
     model = run.reference_model()
     note_speed(benchmark, lambda: run.reference_step(model), calls=run.n_steps, flops=w.step_flops)
+
+
+# Of a table: bins of its numbers, categories of its other columns; hidden units, rows, batch.
+BINS, CATEGORIES, HIDDEN, ROWS, BATCH = (48,) * 20, (3, 8, 20, 50), (256, 256), 12_800, 256
+
+
+@pytest.mark.parametrize("given", ["codes", "encoding"])
+def test_step_on_codes_beside_their_encoding(benchmark: BenchmarkFixture, given: str) -> None:
+    """The same step on coded rows and on the dense encoding, both beside the reference's on the encoding."""
+    draws, layout = np.random.RandomState(0), core.CodeLayout(BINS, CATEGORIES)
+    bins, codes = draws.randint(BINS, size=(ROWS, len(BINS))), draws.randint(CATEGORIES, size=(ROWS, len(CATEGORIES)))
+    arrays = bins.astype(np.uint16), draws.uniform(size=bins.shape).astype(np.float32), codes.astype(np.uint16)
+    encoding = reference.encode(*arrays, BINS, CATEGORIES)
+    X = core.Codes(layout, *arrays) if given == "codes" else encoding.astype(np.float32)
+    y, order, n_steps = draws.randint(2, size=ROWS), draws.permutation(ROWS), ROWS // BATCH
+    network = Network((layout.width, *HIDDEN, 2), "tanh", random_state=0)
+    w = Workload(given, network.layer_sizes, BATCH, ROWS, "tanh")
+    n_threads = choose_threads(None, w.step_flops)
+    trainer = core.Trainer(network.plan, "log_loss", "adam", BATCH, n_threads)
+    trainer.load(network.parameters)
+    model = reference.new_model(
+        *([a.astype(np.float64) for a in part] for part in (network.coefs, network.intercepts)), "adam"
+    )
+
+    def steps(n: int) -> float:
+        return float(trainer.epoch(X, y, None, order[: n * BATCH], np.full(n, w.learning_rate), 0))
+
+    def reference_step() -> tuple[float, reference.Model]:
+        rows, hyper = order[:BATCH], reference.Hyper(w.learning_rate)
+        return reference.step(model, ["tanh"] * 2, "log_loss", "adam", encoding[rows], y[rows], None, hyper, 1)
+
+    loss, (want_loss, want) = steps(1), reference_step()
+    got = np.empty_like(network.parameters)
+    trainer.store(got)
+    flat = np.concatenate([a.ravel() for a in want.parameters])
+    error = max(abs(loss / want_loss - 1), float(np.linalg.norm(got - flat) / np.linalg.norm(flat)))
+    n_terms = BATCH + sum(map(sum, w.layers))
+    outcome = Outcome(error / (n_terms * float(np.finfo(np.float32).eps)), 1.0, "n eps")
+    shape = "-".join(map(str, w.layer_sizes)) + f" x{BATCH}"
+    note_agreement(benchmark, f"training table tanh adam, {given}", "float32", shape, n_threads, outcome)
+    benchmark.pedantic(steps, (n_steps,), rounds=rounds_for(lambda: steps(n_steps)))
+    note_speed(benchmark, reference_step, calls=n_steps)
