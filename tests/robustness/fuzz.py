@@ -16,7 +16,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from fastmlp import core, reference
-from fastmlp.check import Outcome, cases, eps_of, largest, targets_for, training_cases
+from fastmlp.check import Outcome, cases, coded_rows, eps_of, given, largest, targets_for, training_cases
 from fastmlp.core._testing import BLOCK_ROWS, Kernels
 
 # What has to be compared, however fast the machine and short the time.
@@ -67,19 +67,27 @@ def kernel_trial(draws: np.random.RandomState) -> Trial:
 
 
 def training_trial(draws: np.random.RandomState) -> Trial:
-    """Some steps of a whole network, dense or CSR, on one thread and on several: the reference's parameters, and the same bits."""
+    """Some steps of a whole network, on dense rows and CSR or on codes, on one thread and on several: the reference's parameters,
+    and the same bits."""
     loss, optimizer = TRAINING[draws.randint(len(TRAINING))]
     sizes = tuple(1 + draws.randint(40, size=draws.randint(2, 5)))
-    hidden = [str(draws.choice(core.ACTIVATIONS)) for _ in sizes[1:-1]]
     rows, batch = draws.randint(1, 400), draws.randint(1, 150)
     X, weights = draws.standard_normal((rows, sizes[0])), draws.uniform(0.5, 2, rows)
     X = np.where(draws.uniform(size=X.shape) < draws.choice([0.05, 1.0]), X, 0.0)
+    kinds = [(1, X), (3, X), (2, csr_array(X))]
+    if draws.randint(2):
+        sizes = (1 + draws.randint(300), *sizes[1:])
+        codes, _, _ = coded_rows(draws, rows, sizes[0], exact=False)
+        X = reference.encode(*given(codes, np.arange(len(codes))))
+        rows, weights = len(X), draws.uniform(0.5, 2, len(X))
+        kinds = [(1, codes), (3, codes), (2, codes)]
+    hidden = [str(draws.choice(core.ACTIVATIONS)) for _ in sizes[1:-1]]
     y, order = targets_for(loss, (rows, sizes[-1]), draws), draws.permutation(rows)
     rates = np.full(-(-rows // batch), 0.003)
     coefs, intercepts = reference.initialise(sizes, "relu", draws)
     start = np.concatenate([w.ravel() for w in coefs + intercepts])
     found = []
-    for n_threads, data in ((1, X), (3, X), (2, csr_array(X))):
+    for n_threads, data in kinds:
         trainer = core.Trainer(
             core.Plan(sizes, hidden, core.LOSSES[loss], "float64"), loss, optimizer, batch, n_threads
         )
@@ -100,7 +108,7 @@ def training_trial(draws: np.random.RandomState) -> Trial:
     errors += [
         0.0 if value == found[0][0] and np.array_equal(flat, found[0][1]) else np.inf for value, flat in found[1:]
     ]
-    what = f"training {loss} {optimizer}, sizes {sizes}, {hidden}, {rows} rows in batches of {batch}"
+    what = f"training {loss} {optimizer}, {type(kinds[0][1]).__name__}, sizes {sizes}, {hidden}, {rows} rows in batches of {batch}"
     return Trial(what, len(rates) * len(start) + X.size, Outcome(max(errors), 1e4 * len(rates), "n eps"))
 
 
