@@ -258,7 +258,8 @@ cdef class Trainer:
         -------
         float
             Sum over batches of (weighted mean loss + penalty / weight sum) * rows, divided by the number of rows, for
-            'mean' with the batch's rows for its weight sum. A batch whose weights sum to zero changes nothing and adds nothing.
+            'mean' with the batch's rows for its weight sum. A batch whose weights sum to zero changes nothing and adds
+            nothing.
 
         Raises
         ------

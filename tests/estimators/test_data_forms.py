@@ -422,6 +422,27 @@ NOT_PLAIN = (
 )
 
 
+def test_small_frames_take_the_fast_path(monkeypatch):
+    """In a prediction, a small DataFrame of finite numbers with the columns of fit; nothing else."""
+    named = pd.DataFrame(X, columns=NAMES)
+    fitted = MLPClassifier(**SETTINGS).fit(named, Y)
+    want, validate = fitted.predict_proba(named), rows.validate_data
+    monkeypatch.setattr(rows, "validate_data", lambda *given, **how: pytest.fail("validated"))
+    for count in (1, 7, len(named)):
+        assert np.array_equal(fitted.predict_proba(named[:count]), want[:count])
+    assert np.array_equal(fitted.predict_proba(named[::2]), want[::2])
+    others = (
+        named[:0], named[NAMES[::-1]], named[NAMES[1:]], named.rename(columns={"age": "old"}), named.replace(X[0, 0], np.nan), named.astype(object),
+        named.astype("Float64").mask(named > 1), named.assign(age=pd.Timestamp(0)), named.assign(age=True), pl.DataFrame(X, schema=NAMES),
+    )  # fmt: skip
+    for other in others:
+        with pytest.raises(pytest.fail.Exception, match="validated"):
+            fitted.predict(other)
+    monkeypatch.setattr(rows, "validate_data", validate)
+    with pytest.raises(ValueError, match="feature names"):
+        fitted.predict(named[NAMES[::-1]])
+
+
 def test_fast_path_is_fast(monkeypatch):
     """Plain arrays do not pass through scikit-learn's validation, neither of data nor of defaults; anything else does."""
     fitted = MLPClassifier(**SETTINGS).fit(X, Y)
