@@ -443,9 +443,30 @@ def test_small_frames_take_the_fast_path(monkeypatch):
         fitted.predict(named[NAMES[::-1]])
 
 
+def test_sparse_rows_take_the_fast_path(monkeypatch):
+    """In a prediction, CSR of finite numbers, also with columns out of order; nothing else."""
+    matrix = sparse.csr_matrix(X)
+    fitted = MLPClassifier(**SETTINGS).fit(matrix, Y)
+    backwards = np.concatenate([np.arange(matrix.indptr[i], matrix.indptr[i + 1])[::-1] for i in range(len(X))])
+    unsorted = sparse.csr_matrix((matrix.data[backwards], matrix.indices[backwards], matrix.indptr), matrix.shape)
+    assert not unsorted.has_sorted_indices
+    want, few = fitted.predict_proba(matrix), unsorted[:1]
+    monkeypatch.setattr(rows, "validate_data", lambda *given, **how: pytest.fail("validated"))
+    for same in (matrix, unsorted, sparse.csr_array(unsorted)):
+        assert np.array_equal(fitted.predict_proba(same), want)
+    assert np.array_equal(fitted.predict_proba(few), want[:1])
+    assert not few.has_sorted_indices
+    missing = matrix.copy()
+    missing.data[3] = np.nan
+    for other in (missing, matrix[:, :3], matrix[:0], matrix.tocsc(), matrix.astype(int), matrix.astype(complex)):
+        with pytest.raises(pytest.fail.Exception, match="validated"):
+            fitted.predict(other)
+
+
 def test_fast_path_is_fast(monkeypatch):
     """Plain arrays do not pass through scikit-learn's validation, neither of data nor of defaults; anything else does."""
     fitted = MLPClassifier(**SETTINGS).fit(X, Y)
+    MLPRegressor(**SETTINGS).fit(X, X[:, 0])  # the defaults of each class are checked once
     checked = []
     monkeypatch.setattr("fastmlp.estimators.validation.validate_data", lambda *given, **how: pytest.fail("validated"))
     monkeypatch.setattr(
@@ -459,8 +480,9 @@ def test_fast_path_is_fast(monkeypatch):
         MLPClassifier(**SETTINGS).fit(plain, Y[: len(plain)].astype(str))
     assert checked == [set(SETTINGS)] * 3 * len(PLAIN)
     for other in (*NOT_PLAIN, X[:, :3]):
-        with pytest.raises(pytest.fail.Exception, match="validated"):
-            fitted.predict(other)
+        if not sparse.issparse(other):
+            with pytest.raises(pytest.fail.Exception, match="validated"):
+                fitted.predict(other)
     for other in NOT_PLAIN:
         with pytest.raises(pytest.fail.Exception, match="validated"):
             MLPClassifier(**SETTINGS).fit(other, Y)
