@@ -31,10 +31,11 @@ from fastmlp.estimators._sklearn import (
 )
 from fastmlp.estimators.callbacks import CallbackSupportMixin, FitTasks, fit_tasks, with_callbacks
 from fastmlp.estimators.fitted import attributes_if_ended, clear_stochastic, continued_record, publish
-from fastmlp.estimators.parameters import Parameters
+from fastmlp.estimators.parameters import LOSS, Parameters
 from fastmlp.estimators.persistence import Saved
 from fastmlp.estimators.transfer import HiddenRepresentation, atomic, hidden_layer
 from fastmlp.estimators.validation import (
+    RowSplit,
     ValidationData,
     accepts_weights,
     check_input,
@@ -327,14 +328,16 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
 
     @atomic
     @with_callbacks
-    def _fit_member(self, X: Any, y: Any, sample_weight: np.ndarray | None, name: str) -> Record:
+    def _fit_member(
+        self, X: Any, y: Any, sample_weight: np.ndarray | None, name: str, split: RowSplit | None = None
+    ) -> Record:
         """``fit`` of a member of an ensemble, which has checked the rows and set the target's attributes (``classes_`` ...).
 
-        name: of the member, in printed lines. The record says how the run ended; there is no warning.
+        name: of the member, in printed lines; split: its rows, None for all. The record says how the run ended; there is no warning.
         """
         self._check_combination(None)
         with fit_tasks(self, X, y, sample_weight, self.max_iter) as tasks:
-            run = self._prepare_checked(X, y, sample_weight, name=name)
+            run = self._prepare_checked(X, y, sample_weight, name=name, split=split)
             self._train(run, tasks)
             publish(self, run)
         return run.record
@@ -379,6 +382,7 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
         incremental: bool = False,
         position: Position | None = None,
         name: str = "",
+        split: RowSplit | None = None,
     ) -> Run:
         """Encode y, weigh the rows, make the network, and choose the solver's run."""
         rows = None
@@ -386,6 +390,8 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
         if weight is not None:
             weight = np.ascontiguousarray(weight, dtype=np.float64)
             rows = None if weight.all() else np.flatnonzero(weight).astype(np.intp)
+        if split is not None:
+            rows = split.train
 
         self.out_activation_, loss = self._output_and_loss()
         layer_sizes = (X.shape[1], *self._hidden_layer_sizes(), self.n_outputs_)
@@ -408,6 +414,11 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
             check_weight_range(weight, network.dtype)
         data = TrainingData(X, self._network_target(network, loss, y), weight, rows)
         validation = None
+        if split is not None and split.score is not None:
+            scored = split.score
+            validation = ValidationData(
+                X[scored], data.y[scored], y[scored], None if weight is None else weight[scored]
+            )
         if eval_set is not None:
             validation = self._check_eval_set(network, loss, eval_set, sample_weight_eval)
             warn_if_unscaled(X, rows, validation.X)
@@ -693,7 +704,8 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
         """Score and loss of a network on rows that are not trained on; the loss is without penalty and smoothing."""
         weight = rows.sample_weight
         probe: BaseMLP | None = None
-        if self.validation_metric is not None and len(getattr(self, "classes_", "..")) > 1:
+        by_loss = self.validation_metric == LOSS or (self.validation_metric is None and loss in self._losses_that_score)
+        if self.validation_metric is not None and not by_loss and len(getattr(self, "classes_", "..")) > 1:
             probe = copy.copy(self)
             probe.__dict__.pop("feature_names_in_", None)  # the rows have been checked, and have no names any more
             metric = check_scoring(probe, scoring=self.validation_metric)
@@ -714,7 +726,7 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
             if probe is not None:
                 probe.network_ = network
                 return score_by(metric, probe, rows, arguments), mean_loss
-            if loss in self._losses_that_score:
+            if by_loss:
                 return -mean_loss, mean_loss
             return self._validation_score(output, rows.target, weight), mean_loss
 

@@ -293,8 +293,9 @@ callable, default='constant'
         A gradient with a larger Euclidean norm is scaled down to it (Pascanu, Mikolov and Bengio, ICML 2013).
     validation_metric : str, callable or None, default=None
         The score of early stopping and of ``eval_set``: a scikit-learn scorer, by name or (estimator, X, y) -> float, more
-        being better. It gets the rows' weights if it takes ``sample_weight``. None: accuracy; in regression R^2, or minus
-        the loss for losses that scikit-learn lacks. ``fit`` warns if there is nothing to score.
+        being better. It gets the rows' weights if it takes ``sample_weight``. 'loss': minus the loss on these rows, without
+        penalty and label smoothing. None: accuracy; in regression R^2, or minus the loss for losses that scikit-learn lacks.
+        ``fit`` warns if there is nothing to score.
     input_noise : float, default=0.0
         Standard deviation of the normal noise that is added to each number of X whenever a row is trained on.
     input_mask : float, default=0.0

@@ -58,6 +58,8 @@ _NEEDS: dict[str, tuple[Any, Callable[[Any], bool], str]] = {
     "l1_ratio": (0.0, lambda estimator: estimator.alpha > 0, "alpha > 0"),
     "pretrained_rate": (0.0, lambda estimator: estimator.pretrained is not None, "pretrained"),
 }
+#: The validation_metric that is minus the loss.
+LOSS = "loss"
 # The only solver with weight_decay; all other solvers have alpha only.
 _DECAYING_SOLVER = "adamw"
 
@@ -216,7 +218,7 @@ class Parameters(BaseEstimator):
         "rho": [_SHARE],
         "weight_decay": [_NOT_NEGATIVE],
         "max_grad_norm": [None, _POSITIVE],
-        "validation_metric": [None, one_of(get_scorer_names()), callable],
+        "validation_metric": [None, one_of([LOSS, *get_scorer_names()]), callable],
         "input_noise": [_NOT_NEGATIVE],
         "input_mask": [_SHARE],
         "mixup": [_NOT_NEGATIVE],

@@ -521,6 +521,13 @@ class ValidationData(NamedTuple):
     sample_weight: np.ndarray | None
 
 
+class RowSplit(NamedTuple):
+    """Rows of X to train on and, if any, to score on after each epoch: indices, intp."""
+
+    train: np.ndarray
+    score: np.ndarray | None = None
+
+
 def one_validation_set(eval_set: Any, X_val: Any, y_val: Any) -> Any:
     """``eval_set``, or the pair of ``X_val`` and ``y_val``, its other names."""
     if (X_val is None) != (y_val is None):

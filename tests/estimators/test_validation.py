@@ -326,3 +326,16 @@ def test_no_score_in_any_epoch_is_told(rng):
     model = MLPClassifier(early_stopping=True, validation_metric="roc_auc", max_iter=3, random_state=0)
     with pytest.warns(UserWarning, match="validation_metric='roc_auc' gave no finite score"):
         model.fit(X, y, eval_set=(X[y == 0][:9], y[y == 0][:9]))
+
+
+@pytest.mark.parametrize("Estimator", [MLPClassifier, MLPRegressor])
+def test_metric_that_is_the_loss(Estimator):
+    """validation_metric='loss' is minus the validation loss, without penalty and smoothing, and the best epoch has the least."""
+    X, y = classification(2) if Estimator is MLPClassifier else regression()
+    smoothing = {"label_smoothing": 0.2} if Estimator is MLPClassifier else {}
+    fitted = Estimator(
+        early_stopping=True, validation_metric="loss", max_iter=8, alpha=1.0, random_state=0, **smoothing
+    )
+    fitted.fit(X, y)
+    assert fitted.validation_scores_ == [-loss for loss in fitted.validation_loss_curve_]
+    assert fitted.best_validation_score_ == -min(fitted.validation_loss_curve_)
