@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from fastmlp.network.network import Network
     from fastmlp.network.persistence import FileFormatError
     from fastmlp.serving import RowPredictor, fold_scaler
+    from fastmlp.tabular.classifier import TabularClassifier
+    from fastmlp.tabular.encoder import PiecewiseLinearEncoder
+    from fastmlp.tabular.regressor import TabularRegressor
     from fastmlp.training.schedules import CosineDecay, ExponentialDecay, OneCycle, StepDecay, WarmupCosine
 
 __all__ = [
@@ -41,9 +44,12 @@ __all__ = [
     "Network",
     "NotebookProgress",
     "OneCycle",
+    "PiecewiseLinearEncoder",
     "RowPredictor",
     "StepDecay",
     "StopAtTarget",
+    "TabularClassifier",
+    "TabularRegressor",
     "TimeLimit",
     "WarmupCosine",
     "WeightsDisplay",
@@ -75,7 +81,10 @@ _HOMES = {
     "fold_scaler": "fastmlp.serving",
     "FileFormatError": "fastmlp.network.persistence",
     "InconsistentVersionWarning": "fastmlp.estimators.persistence",
-    "load": "fastmlp.estimators.persistence",
+    "PiecewiseLinearEncoder": "fastmlp.tabular.encoder",
+    "TabularClassifier": "fastmlp.tabular.classifier",
+    "TabularRegressor": "fastmlp.tabular.regressor",
+    "load": "fastmlp.tabular",  # where all models are known that a file may hold
     "from_sklearn": "fastmlp.estimators.conversion",
     "LearningRateRange": "fastmlp.inspection.learning_rate_range",
     "LossCurveDisplay": "fastmlp.inspection.display",

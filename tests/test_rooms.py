@@ -13,7 +13,18 @@ import fastmlp
 
 PACKAGE = Path(fastmlp.__file__).parent
 # From the ground up. A module at the top of the package is a room of its own; the package's face, __init__.py, stands above all.
-ROOMS = ["_version", "core", "network", "training", "estimators", "inspection", "serving", "check", "__main__"]
+ROOMS = [
+    "_version",
+    "core",
+    "network",
+    "training",
+    "estimators",
+    "inspection",
+    "serving",
+    "tabular",
+    "check",
+    "__main__",
+]
 WITHOUT_SKLEARN = ROOMS[: ROOMS.index("estimators")]
 READS_REFERENCE = {"check"}
 # The largest number of modules in a folder.

@@ -40,6 +40,7 @@ SECTIONS: list[tuple[str, str, list[str]]] = [
         "guide",
         [
             "data",
+            "tables",
             "imbalance",
             "text",
             "memory-maps",
@@ -70,6 +71,11 @@ SECTIONS: list[tuple[str, str, list[str]]] = [
 # The API page: title, a sentence, names. A public name that is missing here fails the build.
 API = [
     ("Estimators", "scikit-learn's two estimators, with more to choose from.", ["MLPClassifier", "MLPRegressor"]),
+    (
+        "Tables",
+        "Data frames as they come: numbers, categories, dates and gaps.",
+        ["TabularClassifier", "TabularRegressor", "PiecewiseLinearEncoder"],
+    ),
     (
         "Ensembles",
         "Several networks trained at once on one copy of the data.",

@@ -32,9 +32,12 @@ if TYPE_CHECKING or not HAS_CALLBACKS:
         """There are no callbacks to tear down."""
         return method
 
+    class AutoPropagatedCallback:
+        """The callbacks that scikit-learn passes to the estimators within an estimator."""
+
 else:
     import sklearn.callback
-    from sklearn.callback import with_callbacks  # noqa: F401
+    from sklearn.callback import AutoPropagatedCallback, with_callbacks  # noqa: F401
 
     class CallbackSupportMixin(sklearn.callback.CallbackSupportMixin):
         """An estimator on which callbacks can be set."""
@@ -161,6 +164,12 @@ def fit_tasks(
     yield FitTasks(estimator, context, data)
     # No attributes to add: the estimator is fitted.
     context.call_on_fit_task_end(estimator=estimator, reconstruction_attributes=dict, **data)
+
+
+def callbacks_on_epochs(estimator: Any) -> list[Any]:
+    """The callbacks of an estimator that scikit-learn does not pass to the estimators within."""
+    own = vars(estimator).get("_skl_callbacks", [])
+    return [callback for callback in own if not isinstance(callback, AutoPropagatedCallback)]
 
 
 # --- ready-made ------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import inspect
 import math
 import os
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from sklearn.base import is_classifier
@@ -156,6 +156,20 @@ class Saved(BaseEstimator):
         if cls.__module__.startswith("fastmlp.") and not cls.__name__.startswith("Base"):
             MODELS[cls.__name__] = cls
 
+    # What a class of models has beside the attributes that all have, for those that have such.
+    _own_attributes: ClassVar[tuple[str, ...]] = ()
+
+    def _describe_own(self, arrays: dict[str, np.ndarray], prefix: str) -> dict[str, Any]:
+        """JSON of these attributes, as fields of ``fitted``; arrays go to ``arrays``, under names that begin with ``prefix``."""
+        return {}
+
+    def _build_own(self, fields: Fields, tensors: Tensors, prefix: str) -> None:
+        """Set these attributes."""
+
+    def _n_member_inputs(self) -> int:
+        """Inputs of each member's network."""
+        return int(self.n_features_in_)
+
     def save(self, path: str | os.PathLike[str], *, optimizer_state: bool = False) -> None:
         """Write the fitted estimator to a safetensors file, for :func:`fastmlp.load`. Callbacks are left out.
 
@@ -235,7 +249,7 @@ def load(path: str | os.PathLike[str]) -> Any:
 
     Returns
     -------
-    MLPClassifier, MLPRegressor, MLPEnsembleClassifier, MLPEnsembleRegressor or Network
+    MLPClassifier, MLPRegressor, MLPEnsembleClassifier, MLPEnsembleRegressor, TabularClassifier, TabularRegressor or Network
         With the same parameters, attributes and predictions as the one that was saved.
 
     Raises
@@ -408,14 +422,20 @@ def _describe(estimator: Any, arrays: dict[str, np.ndarray], prefix: str, optimi
         parameter: _to_json(value, parameter, arrays, prefix, optimizer_state)
         for parameter, value in estimator.get_params(deep=False).items()
     }
-    unknown = sorted(set(vars(estimator)) - set(parameters) - {*FITTED, *ENSEMBLE} - _OF_A_RUN - {"_skl_callbacks"})
+    unknown = sorted(
+        set(vars(estimator))
+        - set(parameters)
+        - {*FITTED, *ENSEMBLE, *estimator._own_attributes}
+        - _OF_A_RUN
+        - {"_skl_callbacks"}
+    )
     if unknown:
         raise NotSerializableError(
             f"{name} cannot be saved with the attribute {unknown[0]!r}, which is not one of fastmlp's. Delete it, or use pickle."
         )
     fitted = None
     if hasattr(estimator, "estimators_"):
-        fitted = _describe_input(estimator, arrays, prefix)
+        fitted = _describe_input(estimator, arrays, prefix) | estimator._describe_own(arrays, prefix)
         fitted["members"] = [
             _describe(member, arrays, f"{prefix}members.{number}.", optimizer_state)
             for number, member in enumerate(estimator.estimators_)
@@ -528,6 +548,7 @@ def _build(fields: Fields, tensors: Tensors, made_by: str, prefix: str = "") -> 
     fitted = Fields(content, f"{prefix}fitted")
     _build_input(estimator, fitted, tensors, prefix)
     if hasattr(estimator, "_member_class"):
+        estimator._build_own(fitted, tensors, prefix)
         _build_members(estimator, fitted, tensors, made_by, prefix)
     else:
         _check_parameters(estimator)
@@ -715,7 +736,7 @@ def _build_members(ensemble: Any, fields: Fields, tensors: Tensors, made_by: str
         if type(member) is not ensemble._member_class or not hasattr(member, "network_"):
             raise FileFormatError(f"members.{number} must be a fitted {ensemble._member_class.__name__}")
         members.append(member)
-        same = [member.n_features_in_ == ensemble.n_features_in_, member.n_outputs_ == members[0].n_outputs_]
+        same = [member.n_features_in_ == ensemble._n_member_inputs(), member.n_outputs_ == members[0].n_outputs_]
         if is_classifier(ensemble):
             same += [np.array_equal(member.classes_, ensemble.classes_), member._target_type == ensemble._target_type]
         if not all(same):

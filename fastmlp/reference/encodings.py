@@ -1,0 +1,37 @@
+"""Piecewise-linear encoding of a number (Gorishniy, Rubachev and Babenko, NeurIPS 2022, equation 1), number by number."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+
+def quantile_edges(values: list[float], n_bins: int) -> list[float]:
+    """The quantiles 0, 1 / n_bins ... 1 of the numbers that are not missing, without repetitions.
+
+    The quantile q of n sorted numbers is at the position q (n - 1); between two numbers it is interpolated.
+    """
+    known = sorted(value for value in values if not math.isnan(value))
+    edges: list[float] = []
+    for i in range(n_bins + 1 if known else 0):
+        position = i * (len(known) - 1) / n_bins
+        below = min(math.floor(position), len(known) - 1)
+        above = min(below + 1, len(known) - 1)
+        edge = known[below] + (position - below) * (known[above] - known[below])
+        if not edges or edge > edges[-1]:
+            edges.append(edge)
+    return edges
+
+
+def piecewise_linear(x: float, edges: list[float]) -> np.ndarray:
+    """The components of a number's code, one for each pair of neighbouring edges; all 0 for a missing number."""
+    n_bins = max(len(edges) - 1, 0)
+    code = np.zeros(n_bins)
+    for i in range(n_bins if not math.isnan(x) else 0):
+        code[i] = (x - edges[i]) / (edges[i + 1] - edges[i])
+        if n_bins > 1 and i < n_bins - 1:
+            code[i] = min(code[i], 1.0)
+        if n_bins > 1 and i > 0:
+            code[i] = max(code[i], 0.0)
+    return code

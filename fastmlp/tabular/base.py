@@ -1,0 +1,477 @@
+"""BaseTabular: what TabularClassifier and TabularRegressor share. A fit reads the columns, deals the rows into folds, and trains a network on each."""
+
+from __future__ import annotations
+
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import nullcontext
+from functools import partial
+from numbers import Integral, Real
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.sparse import issparse, vstack
+from sklearn.base import clone
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import _check_feature_names, check_is_fitted
+
+from fastmlp.core import commit
+from fastmlp.estimators._sklearn import Interval, LayerSizes, Metric, RandomState, Rates, _fit_context
+from fastmlp.estimators.base import BaseMLP, BaseModel
+from fastmlp.estimators.callbacks import FitTasks, callbacks_on_epochs, fit_tasks
+from fastmlp.estimators.ensemble import _run_at_once, _warn_of_end
+from fastmlp.estimators.parameters import LOSS, one_of, validate
+from fastmlp.estimators.persistence import _check_parameters, _data_of_terms
+from fastmlp.estimators.transfer import atomic
+from fastmlp.estimators.validation import RowSplit, check_rows, check_weight, explain_labels, one_validation_set
+from fastmlp.network.network import Network
+from fastmlp.network.persistence import Fields, FileFormatError, Tensors
+from fastmlp.tabular.columns import Columns, codes_of, declared_categories, fill_inputs, learn_columns, read_values
+from fastmlp.tabular.folds import deal, take_share
+from fastmlp.tabular.frames import Table
+from fastmlp.tabular.persistence import build_columns, describe_columns
+from fastmlp.training.run import Record
+from fastmlp.training.threads import choose_threads, forward_flops
+
+# Inputs that a prediction holds at a time: 64 MB in float32.
+_PIECE = 2**24
+_LEAST_ROWS = 2
+_MLP = BaseMLP._parameter_constraints
+
+# Rows per step of ``batch_size='auto'``: from the least to the most, and larger ones above so many rows.
+_LEAST_BATCH, _MOST_BATCH = 16, 256
+_LARGE = ((108_000, 1024), (32_000, 512))
+
+
+def _batch_size(n_rows: int) -> int:
+    """Rows per step: a power of two near a sixteenth of the rows, within limits."""
+    for limit, batch_size in _LARGE:
+        if n_rows > limit:
+            return batch_size
+    near = 2 ** round(np.log2(max(n_rows / 16, 1)))
+    return int(min(max(near, _LEAST_BATCH), _MOST_BATCH, n_rows))
+
+
+class BaseTabular(BaseModel, ABC):
+    """The two estimators but for targets and predictions."""
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "method": [one_of(["plain"])],
+        "categorical_features": [one_of(["from_dtype"]), "array-like"],
+        "n_folds": [Interval(Integral, 1, None, closed="left")],
+        "n_bins": [Interval(Integral, 1, None, closed="left")],
+        "max_categories": [Interval(Integral, 2, None, closed="left")],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        **{
+            name: _MLP[name]
+            for name in (
+                "hidden_layer_sizes", "activation", "dropout", "weight_decay", "learning_rate", "learning_rate_init", "batch_size",
+                "max_iter", "early_stopping", "n_iter_no_change", "validation_metric", "dtype", "n_jobs", "random_state", "verbose",
+            )
+        },
+    }  # fmt: skip
+    _member_class: ClassVar[type[BaseMLP]]
+
+    def __init__(
+        self,
+        method: str = "plain",
+        *,
+        categorical_features: Any = "from_dtype",
+        n_folds: int = 5,
+        n_bins: int = 48,
+        max_categories: int = 256,
+        hidden_layer_sizes: LayerSizes = (256, 256),
+        activation: Any = "relu",
+        dropout: Rates = 0.1,
+        weight_decay: float = 0.3,
+        learning_rate: Any = "constant",
+        learning_rate_init: float = 0.001,
+        batch_size: int | str = "auto",
+        max_iter: int = 200,
+        early_stopping: bool = True,
+        validation_fraction: float = 0.2,
+        n_iter_no_change: float = 16,
+        validation_metric: Metric = None,
+        dtype: str = "float32",
+        n_jobs: int | None = None,
+        random_state: RandomState = None,
+        verbose: bool | int = False,
+    ) -> None:
+        self.method = method
+        self.categorical_features = categorical_features
+        self.n_folds = n_folds
+        self.n_bins = n_bins
+        self.max_categories = max_categories
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.dropout = dropout
+        self.weight_decay = weight_decay
+        self.learning_rate = learning_rate
+        self.learning_rate_init = learning_rate_init
+        self.batch_size = batch_size
+        self.max_iter = max_iter
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.validation_metric = validation_metric
+        self.dtype = dtype
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.verbose = verbose
+
+    # Fitted attributes, for type checkers.
+    estimators_: list[Any]
+    columns_: Columns
+    n_outputs_: int
+    oof_prediction_: np.ndarray
+
+    def _validate_params(self) -> None:
+        validate(type(self), self.get_params(deep=False))
+
+    # --- classifier or regressor -------------------------------------------------------------------------------
+
+    def _member(self) -> BaseMLP:
+        """A network's estimator, with these parameters."""
+        names = (
+            "hidden_layer_sizes", "activation", "dropout", "weight_decay", "learning_rate", "learning_rate_init", "batch_size", "max_iter",
+            "early_stopping", "n_iter_no_change", "dtype", "verbose",
+        )  # fmt: skip
+        metric = LOSS if self.validation_metric is None else self.validation_metric
+        parameters = {name: getattr(self, name) for name in names}
+        if not self.early_stopping:
+            parameters["n_iter_no_change"] = np.inf
+        return self._member_class(solver="adamw", alpha=0.0, tol=0.0, validation_metric=metric, **parameters)
+
+    @abstractmethod
+    def _share_target(self, member: Any, source: Any) -> None:
+        """Give a member, or the estimator itself, the target's attributes of ``source``."""
+
+    @abstractmethod
+    def _class_weighted(self, prototype: Any, y: Any, weight: np.ndarray | None) -> np.ndarray | None:
+        """The training rows' weights, times those of their classes."""
+
+    @abstractmethod
+    def _strata(self, y: Any) -> np.ndarray | None:
+        """Each row's class, to deal rows by; None for targets that are not classes."""
+
+    @abstractmethod
+    def _learn_scale(self, y: Any, rows: np.ndarray, weight: np.ndarray | None) -> None:
+        """Learn the scale of the target from these rows."""
+
+    @abstractmethod
+    def _network_target(self, y: Any) -> Any:
+        """The target that the networks learn."""
+
+    @abstractmethod
+    def _own_scale(self, outputs: np.ndarray) -> np.ndarray:
+        """Mean or single outputs of the networks (..., n_outputs), as predictions of the target on its scale."""
+
+    @abstractmethod
+    def _shaped(self, prediction: np.ndarray) -> np.ndarray:
+        """Predictions (n_rows, n_outputs) in the form of ``oof_prediction_``."""
+
+    # --- fit -------------------------------------------------------------------------------------------------------
+
+    @atomic
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: ArrayLike | None = None,
+        *,
+        eval_set: tuple[Any, Any] | None = None,
+        sample_weight_eval: ArrayLike | None = None,
+        X_val: Any = None,
+        y_val: Any = None,
+    ) -> Self:
+        """Learn what to do to each column, and train the networks.
+
+        Parameters
+        ----------
+        X : data frame, array-like or list of rows, of shape (n_samples, n_features)
+            A DataFrame of pandas or polars, a pyarrow table, any frame that pyarrow can read, an array, or rows of values. Columns may
+            hold numbers, text, categories, truth values, dates and durations, and may have gaps: None, NaN, NaT, NA.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Class labels, or an indicator matrix for multi-label; real numbers in regression.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Rows of weight 0 are left out. Bins and categories do not depend on weights.
+        eval_set : tuple (X, y), default=None
+            Rows that decide about the epoch, instead of those that each network does not train on.
+        sample_weight_eval : array-like, default=None
+            Their weights.
+        X_val, y_val : array-like, default=None
+            The same rows as ``eval_set``, under scikit-learn's names, for pipelines that transform them.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        TypeError, ValueError
+            For parameters or input that cannot be used. An error about a column names it and says what to do. The estimator is then
+            as before the call.
+        KeyboardInterrupt
+            Ctrl-C, at once. The networks' training is lost.
+        """
+        with fit_tasks(self, X, y, sample_weight, self.n_folds, in_order=False) as tasks:
+            rows = one_validation_set(eval_set, X_val, y_val)
+            self._fit(X, y, sample_weight, rows, sample_weight_eval, tasks)
+            commit(self)
+        return self
+
+    def _fit(
+        self, X: Any, y: Any, sample_weight: Any, eval_set: Any, sample_weight_eval: Any, tasks: FitTasks | None
+    ) -> None:
+        table, prototype = self._open(X, reset=True), self._member()
+        n_rows = table.shape[0]
+        y, weight = self._check_target(prototype, y, n_rows, sample_weight)
+        with explain_labels(y):
+            prototype._learn_target(y, incremental=False)
+        self._share_target(self, prototype)
+        weight = self._class_weighted(prototype, y, weight)
+        rows = np.arange(n_rows) if weight is None else np.flatnonzero(weight)
+        if len(rows) < _LEAST_ROWS:
+            raise ValueError(f"{type(self).__name__} needs at least {_LEAST_ROWS} rows, got n_samples={len(rows)}.")
+
+        declared = declared_categories(self.categorical_features, table.names)
+        values = read_values(table, declared)
+        learn_from = None if len(rows) == n_rows else rows
+        self.columns_ = learn_columns(values, table.names, declared, learn_from, self.n_bins, self.max_categories)
+        self._learn_scale(y, rows, weight)
+        inputs = self._inputs(table)
+        scored = None
+        if eval_set is not None:
+            inputs, y, weight = self._with_eval_set(prototype, inputs, y, weight, eval_set, sample_weight_eval)
+            scored = np.arange(n_rows, len(inputs), dtype=np.intp)
+        elif sample_weight_eval is not None:
+            raise ValueError("sample_weight_eval needs an eval_set.")
+
+        rng = check_random_state(self.random_state)
+        folds, splits = self._splits(rows, self._strata(y[rows]), scored, rng)
+        self._train(prototype, inputs, self._network_target(y), weight, splits, rng, tasks)
+        self.__dict__.pop("oof_prediction_", None)
+        if len(folds) > 1:
+            self.oof_prediction_ = self._shaped(self._own_scale(self._out_of_fold(inputs[:n_rows], folds)))
+
+    def _open(self, X: Any, reset: bool) -> Table:
+        """X as a table, its number and names of columns learnt or checked."""
+        table = Table(X)
+        _check_feature_names(self, X, reset=reset)
+        if reset:
+            self.n_features_in_ = table.shape[1]
+        elif table.shape[1] != self.n_features_in_:
+            raise ValueError(
+                f"X has {table.shape[1]} features, but {type(self).__name__} is expecting {self.n_features_in_} features as input."
+            )
+        return table
+
+    def _check_target(
+        self, prototype: BaseMLP, y: Any, n_rows: int, sample_weight: Any
+    ) -> tuple[Any, np.ndarray | None]:
+        """y and the weights by the MLPs' rules."""
+        if y is None:
+            raise ValueError(f"This {type(self).__name__} estimator requires y to be passed, but the target y is None.")
+        rows, y = check_rows(prototype, np.zeros((n_rows, 1), dtype=np.float32), y)
+        weight = check_weight(sample_weight, rows)
+        return y, None if weight is None else np.array(weight, dtype=np.float64)
+
+    def _with_eval_set(
+        self, prototype: BaseMLP, inputs: np.ndarray, y: Any, weight: np.ndarray | None, eval_set: Any, weight_eval: Any
+    ) -> tuple[np.ndarray, Any, np.ndarray | None]:
+        """The rows of ``eval_set`` below those to train on."""
+        if not isinstance(eval_set, (tuple, list)) or len(eval_set) != 2 or isinstance(eval_set[0], tuple):
+            raise ValueError(f"eval_set must be one pair (X, y), got {type(eval_set).__name__}.")
+        try:
+            table = self._open(eval_set[0], reset=False)
+            y_eval, weight_eval = self._check_target(prototype, eval_set[1], table.shape[0], weight_eval)
+            prototype._check_target(y_eval)
+            below = self._inputs(table)
+        except (ValueError, TypeError) as error:
+            kind = ValueError if isinstance(error, ValueError) else TypeError
+            raise kind(f"eval_set must be one pair (X, y) like those of fit: {error}") from error
+        if weight is not None or weight_eval is not None:
+            parts = [(weight, len(inputs)), (weight_eval, len(below))]
+            weight = np.concatenate([np.ones(n) if part is None else part for part, n in parts])
+        stacked = vstack([y, y_eval], format="csr") if issparse(y) else np.concatenate([y, y_eval])
+        return np.concatenate([inputs, below]), stacked, weight
+
+    def _splits(
+        self, rows: np.ndarray, strata: np.ndarray | None, scored: np.ndarray | None, rng: np.random.RandomState
+    ) -> tuple[list[np.ndarray], list[RowSplit]]:
+        """The rows of each fold, none with a single network; and each network's rows to train on and to score on."""
+        n_folds = min(self.n_folds, len(rows))
+        if n_folds == 1:
+            if scored is not None or not self.early_stopping:
+                return [], [RowSplit(rows, scored)]
+            taken = take_share(strata, len(rows), self.validation_fraction, rng)
+            return [], [RowSplit(rows[~taken], rows[taken])]
+        fold = deal(strata, len(rows), n_folds, rng)
+        held_out = [rows[fold == number] for number in range(n_folds)]
+        return held_out, [
+            RowSplit(rows[fold != number], held_out[number] if scored is None else scored) for number in range(n_folds)
+        ]
+
+    def _train(
+        self,
+        prototype: BaseMLP,
+        inputs: np.ndarray,
+        target: Any,
+        weight: np.ndarray | None,
+        splits: list[RowSplit],
+        rng: np.random.RandomState,
+        tasks: FitTasks | None,
+    ) -> None:
+        """Train a network for each split, as many at once as threads are allowed; spare threads are shared out."""
+        members = [clone(prototype) for _ in splits]
+        n_train = min(len(split.train) for split in splits)
+        for member, seed in zip(members, rng.randint(np.iinfo(np.int32).max, size=len(splits)), strict=True):
+            member.random_state = int(seed)
+            member.batch_size = _batch_size(n_train) if self.batch_size == "auto" else min(self.batch_size, n_train)
+            member.n_features_in_ = inputs.shape[1]
+            self._share_target(member, self)
+            if callbacks := callbacks_on_epochs(self):
+                member.set_callbacks(*callbacks)
+        n_threads = choose_threads(self.n_jobs, sys.maxsize)
+        n_workers = min(n_threads, len(members))
+        spare = n_threads % n_workers if n_workers == len(members) else 0
+
+        def fit(number: int) -> Record:
+            member = members[number]
+            member.n_jobs = n_threads // n_workers + (number < spare)
+            with nullcontext() if tasks is None else tasks.member(number, member):
+                record: Record = member._fit_member(inputs, target, weight, f"Fold {number}", splits[number])
+            return record
+
+        records = _run_at_once([partial(fit, number) for number in range(len(members))], n_workers)
+        for record in records:
+            record.diagnosis = ""  # it speaks of scales, and codes have none
+            record.ended = "planned" if record.ended == "max_iter" and not self.early_stopping else record.ended
+        _warn_of_end(records, self.max_iter)
+        for member in members:
+            member.n_jobs = self.n_jobs
+            member.validation_metric = LOSS if self.validation_metric is None else self.validation_metric
+            member._run_terms = _data_of_terms(member._run_terms)
+            for name in ("_skl_callbacks", "_optimizer_state", "_position"):  # of no use any more, and large
+                vars(member).pop(name, None)
+        self.estimators_ = members
+
+    def _out_of_fold(self, inputs: np.ndarray, folds: list[np.ndarray]) -> np.ndarray:
+        """The outputs (n_rows, n_outputs) for each row of the network that has not seen it; of all of them for rows of weight 0."""
+        outputs = np.empty((len(inputs), self._n_columns()))
+        unseen = np.ones(len(inputs), dtype=bool)
+        for network, rows in zip(self.networks_, folds, strict=True):
+            outputs[rows] = self._run(network, inputs[rows])
+            unseen[rows] = False
+        if unseen.any():
+            outputs[unseen] = np.mean(
+                [self._run(network, inputs[unseen]) for network in self.networks_], axis=0, dtype=np.float64
+            )
+        return outputs
+
+    # --- fitted attributes that follow from others -----------------------------------------------------------------
+
+    @property
+    def networks_(self) -> list[Network]:
+        """The networks, in the order of the folds."""
+        check_is_fitted(self)
+        return [member.network_ for member in self.estimators_]
+
+    @property
+    def n_iter_(self) -> np.ndarray:
+        """Epochs that each network was trained for."""
+        check_is_fitted(self)
+        return np.array([member.n_iter_ for member in self.estimators_])
+
+    @property
+    def categories_(self) -> dict[Any, list[Any]]:
+        """The categories of each column that has such, those that share an input included."""
+        check_is_fitted(self)
+        return {c.name: [*c.categories, *c.grouped] for c in self.columns_ if c.categories}
+
+    # --- predict -------------------------------------------------------------------------------------------------
+
+    def _dtype(self) -> np.dtype:
+        """Element type of the networks and of their input."""
+        return np.dtype("float32" if isinstance(self.dtype, str) and self.dtype == "auto" else self.dtype)
+
+    def _inputs(self, table: Table) -> np.ndarray:
+        """The networks' input for all rows of a table."""
+        inputs = np.empty((table.shape[0], self.columns_.n_inputs), dtype=self._dtype())
+        fill_inputs(inputs, self.columns_, codes_of(table, self.columns_), slice(None))
+        return inputs
+
+    def _n_columns(self) -> int:
+        """Columns of what a network says of a row."""
+        return self.n_outputs_
+
+    def _run(self, network: Network, inputs: np.ndarray) -> np.ndarray:
+        """What a network says of the rows, (n_rows, n_columns): its output, but for classes."""
+        return network.forward(inputs, n_threads=self._threads(network, inputs))
+
+    def _threads(self, network: Network, inputs: np.ndarray) -> int:
+        """Threads that pay for the prediction of these rows."""
+        return choose_threads(self.n_jobs, forward_flops(network.layer_sizes, len(inputs)))
+
+    def _pieces(self, X: Any) -> Iterator[np.ndarray]:
+        """The networks' input for the rows of X, some rows at a time, all in one array: use each before the next."""
+        check_is_fitted(self)
+        table = self._open(X, reset=False)
+        for network in self.networks_:
+            network.adopt()
+        codes, n_rows, n_inputs = codes_of(table, self.columns_), table.shape[0], self.columns_.n_inputs
+        step = min(max(_PIECE // n_inputs, 1), n_rows)
+        piece = np.empty((step, n_inputs), dtype=self.networks_[0].dtype)
+        for first in range(0, n_rows, step):
+            inputs = piece[: n_rows - first]
+            fill_inputs(inputs, self.columns_, codes, slice(first, first + len(inputs)))
+            yield inputs
+
+    def _predict(self, X: Any, with_std: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
+        """Mean and, if asked for, standard deviation of the networks' predictions (n_rows, n_columns), float64."""
+        means, spreads = [], []
+        for inputs in self._pieces(X):
+            outputs = [self._run(network, inputs).astype(np.float64) for network in self.networks_]
+            means.append(np.mean(outputs, axis=0))
+            if with_std:
+                spreads.append(np.std([self._own_scale(output) for output in outputs], axis=0))
+        return self._own_scale(np.concatenate(means)), np.concatenate(spreads) if with_std else None
+
+    # --- files -----------------------------------------------------------------------------------------------------
+
+    _own_attributes: ClassVar[tuple[str, ...]] = ("columns_", "oof_prediction_")
+
+    def _describe_own(self, arrays: dict[str, np.ndarray], prefix: str) -> dict[str, Any]:
+        has_oof = hasattr(self, "oof_prediction_")
+        if has_oof:
+            arrays[f"{prefix}oof_prediction"] = self.oof_prediction_.reshape(len(self.oof_prediction_), -1)
+        return {"columns": describe_columns(self.columns_, arrays, prefix), "oof_prediction": has_oof}
+
+    def _build_own(self, fields: Fields, tensors: Tensors, prefix: str) -> None:
+        _check_parameters(self._member())
+        self.columns_ = build_columns(fields.items("columns"), tensors, prefix)
+        if len(self.columns_) != self.n_features_in_:
+            raise FileFormatError(f"columns must be {self.n_features_in_} objects")
+        if fields.flag("oof_prediction"):
+            name = f"{prefix}oof_prediction"
+            tensors.require(name, ("float64",), (None, None))
+            self.oof_prediction_ = np.array(tensors.read(name))
+
+    def _n_member_inputs(self) -> int:
+        return self.columns_.n_inputs
+
+    # --- for scikit-learn ----------------------------------------------------------------------------------------
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "estimators_")
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.input_tags.categorical = True
+        tags.input_tags.string = True
+        tags.target_tags.multi_output = True
+        return tags

@@ -1,0 +1,281 @@
+"""TabularClassifier: class labels of the rows of a table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy.sparse import issparse
+
+from fastmlp.estimators._sklearn import ClassifierMixin, ClassWeight, LayerSizes, Metric, RandomState, Rates
+from fastmlp.estimators.classifier import MLPClassifier
+from fastmlp.estimators.validation import apply_class_weight
+from fastmlp.network.network import Network
+from fastmlp.tabular.base import BaseTabular
+
+
+class TabularClassifier(ClassifierMixin, BaseTabular):
+    """Networks for the rows of a table: numbers, categories, dates and gaps as they are, and the classes' probabilities.
+
+    The input is a data frame as it comes. Each number is encoded by its place between quantiles, each category has an input of its own,
+    and gaps are marked; a network is trained for each of a few folds of the rows, up to the epoch with the least log-loss on the rows
+    that were left out, and their probabilities are averaged.
+
+    Parameters
+    ----------
+    method : {'plain'}, default='plain'
+        The kind of network. 'plain': an :class:`MLPClassifier` on the codes of the columns.
+    categorical_features : 'from_dtype' or array-like of bool, int or str, default='from_dtype'
+        Columns to take as categories: a mask, indices, or names, as in scikit-learn's HistGradientBoosting estimators. Columns of text,
+        truth values and types for categories are categories in any case; naming a column of text lifts the limit on its different
+        values. 'from_dtype': no others.
+    n_folds : int, default=5
+        Networks, each trained without one fold of the rows, whose predictions are averaged. The rows of its fold tell when a network is
+        best. There are at most as many as rows. 1: a single network, without ``validation_fraction`` of the rows.
+    n_bins : int, default=48
+        Most bins of a column of numbers: see :class:`PiecewiseLinearEncoder`.
+    max_categories : int, default=256
+        Most inputs for the categories of a column. If it has more, all but the ``max_categories - 1`` most frequent share an input.
+    hidden_layer_sizes : int or sequence of int, default=(256, 256)
+        Units of each hidden layer.
+    activation : str or list of str, default='relu'
+        As in :class:`MLPClassifier`.
+    dropout : float or sequence of float, default=0.1
+        As in :class:`MLPClassifier`.
+    weight_decay : float, default=0.3
+        Of the solver, 'adamw': in each step, weights shrink by the learning rate times this.
+    learning_rate : str or callable, default='constant'
+        A plan of the learning rate over ``max_iter`` epochs, as in :class:`MLPClassifier`.
+    learning_rate_init : float, default=0.001
+        Learning rate to start from.
+    batch_size : int or 'auto', default='auto'
+        Rows per step. 'auto': a power of two near a sixteenth of the rows that a network trains on, from 16 to 256; 512 above 32,000
+        of them, 1024 above 108,000.
+    max_iter : int, default=200
+        Most epochs.
+    early_stopping : bool, default=True
+        Stop when the score on the rows that a network does not train on has stalled for ``n_iter_no_change`` epochs, and keep the
+        parameters of the best epoch. False: train for ``max_iter`` epochs, a single network on all rows, and keep the last parameters.
+    validation_fraction : float, default=0.2
+        Share of the rows, in (0, 1), that a single network does not train on.
+    n_iter_no_change : int, default=16
+        Epochs without improvement that are tolerated.
+    validation_metric : str, callable or None, default=None
+        The score that chooses the epoch: a scikit-learn scorer, by name or (estimator, X, y) -> float, more being better. None: minus the log-loss.
+    class_weight : 'balanced', dict, list of dict or None, default=None
+        As in :class:`MLPClassifier`.
+    dtype : {'float32', 'float64', 'auto'}, default='float32'
+        Element type of the networks; 'auto' is 'float32'.
+    n_jobs : int or None, default=None
+        Threads, each of which trains a network of its own; None and -1: as many as OpenMP, threadpoolctl, CPU affinity and cgroup allow.
+        The result does not depend on it.
+    random_state : int, RandomState instance or None, default=None
+        Deals the rows into folds, and draws each network's seed.
+    verbose : bool or int, default=False
+        As in :class:`MLPClassifier`.
+
+    Attributes
+    ----------
+    columns_ : list of Column
+        What was done to each column; printed, a line for each.
+    categories_ : dict of list
+        The categories of each column that has such.
+    estimators_ : list of MLPClassifier
+        The networks' estimators, in the order of the folds. Their input is the columns' codes. ``history_`` of each has its epochs.
+    networks_ : list of Network
+        Their networks.
+    n_iter_ : ndarray of shape (n_networks,)
+        Epochs that each was trained for.
+    oof_prediction_ : ndarray of shape (n_samples, n_classes)
+        Probabilities of each row of ``fit`` by the network that did not train on it. Only with several networks.
+    classes_ : ndarray of shape (n_classes,)
+        Class labels; the columns' indices in multi-label.
+    n_outputs_, n_features_in_, feature_names_in_
+        As in scikit-learn.
+
+    Notes
+    -----
+    Numbers, dates (as days since 1970) and durations (as days) become piecewise-linear codes. Categories have an input each. A column
+    with missing values in ``fit`` has one more input that marks them; if there were none, a missing number later counts as the column's
+    median, and a missing category as none. A category that ``fit`` has not seen counts as missing. Columns with a single value, or with
+    none, are dropped. Infinity, nested values and text with more than 1,000 different values that is not named in
+    ``categorical_features`` are errors that name the column. The page on tables has the details.
+
+    ``fit`` holds the codes of all rows: 4 bytes for each input of the networks, of which ``columns_`` shows the number.
+
+    References
+    ----------
+    Gorishniy, Rubachev and Babenko. On embeddings for numerical features in tabular deep learning. NeurIPS 2022.
+    Breiman. Bagging predictors. Machine Learning 24, 1996.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from fastmlp import TabularClassifier
+    >>> df = pd.DataFrame({"age": [22, 35, None, 58] * 10, "town": ["Bonn", "Kiel", "Kiel", None] * 10})
+    >>> model = TabularClassifier(n_folds=2, random_state=0).fit(df, ["yes", "no", "no", "yes"] * 10)
+    >>> model.columns_
+    column  type     inputs  treatment
+    age     float64       7  number, 6 bins, missing values marked
+    town    str           3  2 categories, missing values marked
+    >>> model.predict(df[:2])
+    array(['yes', 'no'], dtype='<U3')
+    """
+
+    _parameter_constraints = {
+        **BaseTabular._parameter_constraints,
+        "class_weight": MLPClassifier._parameter_constraints["class_weight"],
+    }
+    _member_class = MLPClassifier
+
+    _target_type: str
+    _sparse_target: bool
+
+    def __init__(
+        self,
+        method: str = "plain",
+        *,
+        categorical_features: Any = "from_dtype",
+        n_folds: int = 5,
+        n_bins: int = 48,
+        max_categories: int = 256,
+        hidden_layer_sizes: LayerSizes = (256, 256),
+        activation: Any = "relu",
+        dropout: Rates = 0.1,
+        weight_decay: float = 0.3,
+        learning_rate: Any = "constant",
+        learning_rate_init: float = 0.001,
+        batch_size: int | str = "auto",
+        max_iter: int = 200,
+        early_stopping: bool = True,
+        validation_fraction: float = 0.2,
+        n_iter_no_change: float = 16,
+        validation_metric: Metric = None,
+        class_weight: ClassWeight = None,
+        dtype: str = "float32",
+        n_jobs: int | None = None,
+        random_state: RandomState = None,
+        verbose: bool | int = False,
+    ) -> None:
+        super().__init__(
+            method,
+            categorical_features=categorical_features,
+            n_folds=n_folds,
+            n_bins=n_bins,
+            max_categories=max_categories,
+            hidden_layer_sizes=hidden_layer_sizes,
+            activation=activation,
+            dropout=dropout,
+            weight_decay=weight_decay,
+            learning_rate=learning_rate,
+            learning_rate_init=learning_rate_init,
+            batch_size=batch_size,
+            max_iter=max_iter,
+            early_stopping=early_stopping,
+            validation_fraction=validation_fraction,
+            n_iter_no_change=n_iter_no_change,
+            validation_metric=validation_metric,
+            dtype=dtype,
+            n_jobs=n_jobs,
+            random_state=random_state,
+            verbose=verbose,
+        )
+        self.class_weight = class_weight
+
+    def _share_target(self, member: Any, source: Any) -> None:
+        for name in ("classes_", "n_outputs_", "_target_type", "_sparse_target"):
+            setattr(member, name, getattr(source, name))
+
+    def _class_weighted(self, prototype: Any, y: Any, weight: np.ndarray | None) -> np.ndarray | None:
+        if self.class_weight is None:
+            return weight
+        return apply_class_weight(self.class_weight, self.classes_, y, weight)
+
+    def _strata(self, y: Any) -> np.ndarray | None:
+        return None if issparse(y) or y.ndim == 2 else np.searchsorted(self.classes_, y)
+
+    def _learn_scale(self, y: Any, rows: np.ndarray, weight: np.ndarray | None) -> None:
+        """Labels have none."""
+
+    def _network_target(self, y: Any) -> Any:
+        return y
+
+    def _n_columns(self) -> int:
+        return self.n_outputs_ if self._target_type.startswith("multilabel") else len(self.classes_)
+
+    def _run(self, network: Network, inputs: np.ndarray) -> np.ndarray:
+        """Probabilities of the classes, of two classes too."""
+        probabilities: np.ndarray = self.estimators_[0]._probabilities(
+            [network], inputs, self._threads(network, inputs)
+        )
+        return probabilities
+
+    def _own_scale(self, outputs: np.ndarray) -> np.ndarray:
+        if not self._target_type.startswith("multilabel"):  # in float32, rows add up to 1 to seven digits only
+            outputs = outputs / outputs.sum(axis=-1, keepdims=True)
+        return outputs
+
+    def _shaped(self, prediction: np.ndarray) -> np.ndarray:
+        return prediction
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The most probable class of each row.
+
+        Parameters
+        ----------
+        X : data frame, array-like or list of rows, of shape (n_samples, n_features)
+            With the columns of ``fit``.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or, in multi-label, (n_samples, n_outputs)
+        """
+        probabilities, _ = self._predict(X)
+        labels: np.ndarray = self.estimators_[0]._labels(probabilities[:, -self.n_outputs_ :])
+        return labels
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Mean of the networks' probabilities of each class.
+
+        Parameters
+        ----------
+        X : data frame, array-like or list of rows, of shape (n_samples, n_features)
+            With the columns of ``fit``.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+            Columns in the order of ``classes_``; rows add up to 1, except in multi-label.
+        """
+        probabilities, _ = self._predict(X)
+        return probabilities
+
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """The logarithm of ``predict_proba``, from the networks' logits: finite also where a probability rounds to 0.
+
+        Parameters
+        ----------
+        X : data frame, array-like or list of rows, of shape (n_samples, n_features)
+            With the columns of ``fit``.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+        """
+        return np.concatenate([self._mean_logarithm(inputs) for inputs in self._pieces(X)])
+
+    def _mean_logarithm(self, inputs: np.ndarray) -> np.ndarray:
+        """The logarithm of the mean of the networks' probabilities."""
+        if len(self.classes_) == 1:
+            return np.zeros((len(inputs), 1))
+        log = self.estimators_[0]._log_probabilities
+        logarithms = [
+            log(network, inputs, self._threads(network, inputs)).astype(np.float64) for network in self.networks_
+        ]
+        mean: np.ndarray = np.logaddexp.reduce(logarithms) - np.log(len(logarithms))
+        return mean
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags

@@ -1,0 +1,268 @@
+"""TabularRegressor: numbers for the rows of a table, on the target's own scale."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, overload
+
+import numpy as np
+from sklearn.metrics import check_scoring
+from sklearn.utils.metadata_routing import UNUSED
+
+from fastmlp.estimators._sklearn import BaseEstimator, RegressorMixin
+from fastmlp.estimators.base import BaseMLP
+from fastmlp.estimators.regressor import MLPRegressor
+from fastmlp.estimators.validation import accepts_weights
+from fastmlp.network.persistence import Fields, FileFormatError, Tensors
+from fastmlp.tabular.base import BaseTabular
+
+# The target's scale: arrays with a number for each output, and the rows of those that have several.
+_SCALES: dict[str, tuple[int, ...]] = {"target_mean_": (), "target_scale_": (), "target_range_": (2,)}
+
+
+class TabularRegressor(RegressorMixin, BaseTabular):
+    """Networks for the rows of a table: numbers, categories, dates and gaps as they are, and a target on its own scale.
+
+    The input is a data frame as it comes, treated as by :class:`TabularClassifier`. The target is standardised inside. A network is
+    trained for each of a few folds of the rows, up to the epoch with the least squared error on the rows that were left out, and their
+    predictions are averaged.
+
+    Parameters
+    ----------
+    method : {'plain'}, default='plain'
+        The kind of network. 'plain': an :class:`MLPRegressor` on the codes of the columns.
+    categorical_features : 'from_dtype' or array-like of bool, int or str, default='from_dtype'
+        Columns to take as categories: a mask, indices, or names, as in scikit-learn's HistGradientBoosting estimators. Columns of text,
+        truth values and types for categories are categories in any case; naming a column of text lifts the limit on its different
+        values. 'from_dtype': no others.
+    n_folds : int, default=5
+        Networks, each trained without one fold of the rows, whose predictions are averaged. The rows of its fold tell when a network is
+        best. There are at most as many as rows. 1: a single network, without ``validation_fraction`` of the rows.
+    n_bins : int, default=48
+        Most bins of a column of numbers: see :class:`PiecewiseLinearEncoder`.
+    max_categories : int, default=256
+        Most inputs for the categories of a column. If it has more, all but the ``max_categories - 1`` most frequent share an input.
+    hidden_layer_sizes : int or sequence of int, default=(256, 256)
+        Units of each hidden layer.
+    activation : str or list of str, default='relu'
+        As in :class:`MLPClassifier`.
+    dropout : float or sequence of float, default=0.1
+        As in :class:`MLPClassifier`.
+    weight_decay : float, default=0.3
+        Of the solver, 'adamw': in each step, weights shrink by the learning rate times this.
+    learning_rate : str or callable, default='constant'
+        A plan of the learning rate over ``max_iter`` epochs, as in :class:`MLPClassifier`.
+    learning_rate_init : float, default=0.001
+        Learning rate to start from.
+    batch_size : int or 'auto', default='auto'
+        Rows per step. 'auto': a power of two near a sixteenth of the rows that a network trains on, from 16 to 256; 512 above 32,000
+        of them, 1024 above 108,000.
+    max_iter : int, default=200
+        Most epochs.
+    early_stopping : bool, default=True
+        Stop when the score on the rows that a network does not train on has stalled for ``n_iter_no_change`` epochs, and keep the
+        parameters of the best epoch. False: train for ``max_iter`` epochs, a single network on all rows, and keep the last parameters.
+    validation_fraction : float, default=0.2
+        Share of the rows, in (0, 1), that a single network does not train on.
+    n_iter_no_change : int, default=16
+        Epochs without improvement that are tolerated.
+    validation_metric : str, callable or None, default=None
+        The score that chooses the epoch: a scikit-learn scorer, by name or (estimator, X, y) -> float, more being better. None: minus the squared error.
+    dtype : {'float32', 'float64', 'auto'}, default='float32'
+        Element type of the networks; 'auto' is 'float32'.
+    n_jobs : int or None, default=None
+        Threads, each of which trains a network of its own; None and -1: as many as OpenMP, threadpoolctl, CPU affinity and cgroup allow.
+        The result does not depend on it.
+    random_state : int, RandomState instance or None, default=None
+        Deals the rows into folds, and draws each network's seed.
+    verbose : bool or int, default=False
+        As in :class:`MLPClassifier`.
+
+    Attributes
+    ----------
+    columns_ : list of Column
+        What was done to each column; printed, a line for each.
+    categories_ : dict of list
+        The categories of each column that has such.
+    estimators_ : list of MLPRegressor
+        The networks' estimators, in the order of the folds. Their input is the columns' codes. ``history_`` of each has its epochs.
+    networks_ : list of Network
+        Their networks.
+    n_iter_ : ndarray of shape (n_networks,)
+        Epochs that each was trained for.
+    oof_prediction_ : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+        The prediction for each row of ``fit`` by the network that did not train on it. Only with several networks.
+    target_mean_, target_scale_ : ndarray of shape (n_outputs,)
+        Mean and standard deviation of the training rows' targets, weighted; the networks learn
+        ``(y - target_mean_) / target_scale_``.
+    target_range_ : ndarray of shape (2, n_outputs)
+        Their least and largest value, to which predictions are limited.
+    n_outputs_, n_features_in_, feature_names_in_
+        As in scikit-learn.
+
+    Notes
+    -----
+    Numbers, dates (as days since 1970) and durations (as days) become piecewise-linear codes. Categories have an input each. A column
+    with missing values in ``fit`` has one more input that marks them; if there were none, a missing number later counts as the column's
+    median, and a missing category as none. A category that ``fit`` has not seen counts as missing. Columns with a single value, or with
+    none, are dropped. Infinity, nested values and text with more than 1,000 different values that is not named in
+    ``categorical_features`` are errors that name the column. The page on tables has the details.
+
+    ``fit`` holds the codes of all rows: 4 bytes for each input of the networks, of which ``columns_`` shows the number.
+
+    References
+    ----------
+    Gorishniy, Rubachev and Babenko. On embeddings for numerical features in tabular deep learning. NeurIPS 2022.
+    Breiman. Bagging predictors. Machine Learning 24, 1996.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from fastmlp import TabularRegressor
+    >>> df = pd.DataFrame({"area": [40.0, 60.0, 80.0, 100.0] * 10, "town": ["Bonn", "Kiel"] * 20})
+    >>> model = TabularRegressor(n_folds=2, random_state=0).fit(df, df["area"] * 3000)
+    >>> mean, spread = model.predict(df[:3], return_std=True)
+    >>> mean.round(-4)
+    array([120000., 180000., 240000.])
+    """
+
+    _member_class = MLPRegressor
+    # An argument of predict that is not data, and so not for scikit-learn to route.
+    __metadata_request__predict = {"return_std": UNUSED}
+
+    target_mean_: np.ndarray
+    target_scale_: np.ndarray
+    target_range_: np.ndarray
+
+    def _member(self) -> BaseMLP:
+        member = super()._member()
+        if self.validation_metric is not None:
+            member.validation_metric = _OnOwnScale(self.validation_metric, self)
+        return member
+
+    def _share_target(self, member: Any, source: Any) -> None:
+        member.n_outputs_ = source.n_outputs_
+
+    def _class_weighted(self, prototype: Any, y: Any, weight: np.ndarray | None) -> np.ndarray | None:
+        return weight
+
+    def _strata(self, y: Any) -> np.ndarray | None:
+        return None
+
+    def _learn_scale(self, y: Any, rows: np.ndarray, weight: np.ndarray | None) -> None:
+        target = np.asarray(y, dtype=np.float64)[rows].reshape(len(rows), -1)
+        own = None if weight is None else weight[rows]
+        self.target_range_ = np.array([target.min(axis=0), target.max(axis=0)])
+        size = np.abs(self.target_range_).max(axis=0)
+        size[size == 0] = 1.0
+        target = target / size  # squares of these are finite
+        mean = np.average(target, axis=0, weights=own)
+        scale = np.sqrt(np.average((target - mean) ** 2, axis=0, weights=own))
+        constant = self.target_range_[0] == self.target_range_[1]
+        self.target_mean_ = mean * size
+        self.target_scale_ = np.where(constant | (scale * size == 0), 1.0, scale * size)
+
+    def _network_target(self, y: Any) -> np.ndarray:
+        target: np.ndarray = np.asarray(y, dtype=np.float64)
+        target = (target.reshape(len(target), -1) - self.target_mean_) / self.target_scale_
+        return target[:, 0] if np.ndim(y) == 1 else target
+
+    def _own_scale(self, outputs: np.ndarray) -> np.ndarray:
+        low, high = self.target_range_
+        prediction: np.ndarray = np.clip(outputs * self.target_scale_ + self.target_mean_, low, high)
+        return prediction
+
+    def _shaped(self, prediction: np.ndarray) -> np.ndarray:
+        return prediction[:, 0] if self.n_outputs_ == 1 else prediction
+
+    _own_attributes = (*BaseTabular._own_attributes, *_SCALES)
+
+    def _describe_own(self, arrays: dict[str, np.ndarray], prefix: str) -> dict[str, Any]:
+        arrays |= {f"{prefix}{name}": getattr(self, name) for name in _SCALES}
+        return super()._describe_own(arrays, prefix)
+
+    def _build_own(self, fields: Fields, tensors: Tensors, prefix: str) -> None:
+        super()._build_own(fields, tensors, prefix)
+        n_outputs = None
+        for name, n_rows in _SCALES.items():
+            tensors.require(f"{prefix}{name}", ("float64",), (*n_rows, n_outputs))
+            setattr(self, name, np.array(tensors.read(f"{prefix}{name}")))
+            n_outputs = getattr(self, name).shape[-1]
+        if (
+            not n_outputs
+            or not (self.target_scale_ > 0).all()
+            or not (self.target_range_[0] <= self.target_range_[1]).all()
+        ):
+            raise FileFormatError("target_scale_ must be > 0, and target_range_ must rise")
+        if n_outputs == 1 and hasattr(self, "oof_prediction_"):
+            self.oof_prediction_ = self.oof_prediction_[:, 0]
+
+    @overload
+    def predict(self, X: Any, return_std: Literal[False] = False) -> np.ndarray: ...
+    @overload
+    def predict(self, X: Any, return_std: Literal[True]) -> tuple[np.ndarray, np.ndarray]: ...
+    def predict(self, X: Any, return_std: bool = False) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+        """Mean of the networks' predictions for each row and, if asked for, their spread.
+
+        Parameters
+        ----------
+        X : data frame, array-like or list of rows, of shape (n_samples, n_features)
+            With the columns of ``fit``.
+        return_std : bool, default=False
+            Return the networks' standard deviation too. It tells how far they disagree, in the unit of y; the noise in y is not in it.
+
+        Returns
+        -------
+        mean : ndarray of shape (n_samples,) or, with several outputs, (n_samples, n_outputs)
+            Not beyond the range of the training rows' targets.
+        std : ndarray of the same shape
+            Only with ``return_std``.
+
+        Raises
+        ------
+        ValueError
+            For ``return_std`` with a single network; and as ``fit``, for columns that are not those of ``fit``.
+        """
+        if return_std and len(self.networks_) == 1:
+            raise ValueError("return_std=True needs several networks: fit with n_folds >= 2.")
+        mean, spread = self._predict(X, with_std=return_std)
+        if spread is None:
+            return self._shaped(mean)
+        return self._shaped(mean), self._shaped(spread)
+
+
+class _OnOwnScale:
+    """A scorer for a network's estimator, which hands the user's scorer targets and predictions on their own scale."""
+
+    def __init__(self, metric: str | Callable[..., float], regressor: TabularRegressor) -> None:
+        self.metric = metric
+        self.regressor = regressor
+
+    def __call__(self, estimator: Any, X: Any, y: np.ndarray, sample_weight: np.ndarray | None = None) -> float:
+        own = self.regressor
+        model = _Rescaled(estimator, own)
+        target = y.reshape(len(y), -1) * own.target_scale_ + own.target_mean_
+        metric = check_scoring(model, scoring=self.metric)
+        arguments = {"sample_weight": sample_weight} if sample_weight is not None and accepts_weights(metric) else {}
+        return float(metric(model, X, target[:, 0] if y.ndim == 1 else target, **arguments))
+
+
+class _Rescaled(RegressorMixin, BaseEstimator):
+    """A network's estimator that predicts on the target's own scale."""
+
+    def __init__(self, estimator: Any = None, regressor: Any = None) -> None:
+        self.estimator = estimator
+        self.regressor = regressor
+
+    def fit(self, X: Any, y: Any) -> _Rescaled:
+        """For scikit-learn, to which an estimator has a ``fit``."""
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Predictions for rows of the network's input."""
+        prediction = self.estimator.predict(X)
+        own: np.ndarray = self.regressor._shaped(self.regressor._own_scale(prediction.reshape(len(X), -1)))
+        return own
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True

@@ -1,0 +1,375 @@
+"""Columns of every kind, from every kind of table: what is done to them, what later rows may hold, and errors that name them."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from scipy import sparse
+
+from fastmlp import TabularClassifier, TabularRegressor
+
+N = 60
+RNG = np.random.RandomState(0)
+Y = RNG.randint(2, size=N)
+SMALL = {"hidden_layer_sizes": (8,), "max_iter": 2, "n_folds": 2, "random_state": 0}
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+
+def fitted(X, **parameters):
+    """A small classifier."""
+    return TabularClassifier(**{**SMALL, **parameters}).fit(X, Y)
+
+
+def only(X, **parameters):
+    """What was done to the one column of X beside a number."""
+    frame = pd.DataFrame({"number": np.arange(N), "x": X})
+    return fitted(frame, **parameters).columns_[1]
+
+
+def pick(*values):
+    """N of the values, in random order, each at least once."""
+    chosen = [*values, *(values[i] for i in RNG.randint(len(values), size=N - len(values)))]
+    return [chosen[i] for i in RNG.permutation(N)]
+
+
+DAYS = [datetime.date(2024, 1, 1) + datetime.timedelta(days=i) for i in range(N)]
+NUMBERS = {
+    "integers": RNG.randint(9, size=N),
+    "float32": RNG.standard_normal(N).astype(np.float32),
+    "nullable": pd.array(pick(1, 2, None), dtype="Int64"),
+    "Decimal": pick(decimal.Decimal("1.5"), decimal.Decimal("2.5"), None),
+    "objects": pd.Series(pick(1, 2.5, None), dtype=object),
+    "sparse": pd.arrays.SparseArray(RNG.randint(3, size=N)),
+}
+CATEGORIES = {
+    "text": (pick("a", "b", None), ("a", "b"), True),
+    "str dtype": (pd.array(pick("a", "b", "c"), dtype="str"), ("a", "b", "c"), False),
+    "category": (pd.Categorical(pick("b", "a"), categories=["b", "a", "unseen"]), ("a", "b"), False),
+    "bool": (np.array(pick(True, False)), (False, True), False),
+    "nullable bool": (pd.array(pick(True, False, None), dtype="boolean"), (False, True), True),
+    "numbers and text": (pick("a", 1, 2.5), (1, 2.5, "a"), False),
+    "categories of numbers": (pd.Categorical(pick(10, 2)), (2, 10), False),
+}
+DATES = {
+    "datetime": pd.date_range("2024", periods=N),
+    "with a zone": pd.date_range("2024", periods=N, tz="Europe/Berlin"),
+    "dates as objects": DAYS,
+    "with gaps": [None, *DAYS[1:]],
+    "periods": pd.period_range("2024", periods=N, freq="D"),
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_number(name):
+    """Numbers in any type are numbers, and gaps in them are marked."""
+    column = only(NUMBERS[name])
+    assert column.treatment == "number"
+    assert column.missing == bool(pd.isna(pd.Series(NUMBERS[name])).any())
+
+
+@pytest.mark.parametrize("name", CATEGORIES)
+def test_category(name):
+    """Text, categories and truth values are categories, in rising order, and those that do not occur are none."""
+    values, categories, missing = CATEGORIES[name]
+    column = only(values)
+    assert (column.treatment, column.categories, column.missing) == ("category", categories, missing)
+    assert column.n_inputs == len(categories) + missing
+
+
+@pytest.mark.parametrize("name", DATES)
+def test_date(name):
+    """Dates are days since 1970."""
+    column = only(DATES[name])
+    assert (column.treatment, column.remark) == ("number", "days since 1970")
+    assert abs(column.edges[-1] - (DAYS[-1] - datetime.date(1970, 1, 1)).days) < 1
+
+
+def test_duration():
+    """Durations are days."""
+    column = only(pd.to_timedelta(np.arange(N), unit="h"))
+    assert (column.remark, column.edges[-1]) == ("days", (N - 1) / 24)
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"), [([7] * N, "always the same"), (["a"] * N, "always the same"), ([None] * N, "no values")]
+)
+def test_useless_column_is_dropped(values, reason):
+    """It is not looked at again: later rows may hold anything there."""
+    frame = pd.DataFrame({"number": np.arange(N), "x": values})
+    model = fitted(frame)
+    assert (model.columns_[1].treatment, model.columns_[1].remark, model.columns_[1].n_inputs) == ("dropped", reason, 0)
+    other = frame.assign(x=pd.Series([["?"]] * N))
+    np.testing.assert_array_equal(model.predict_proba(other), model.predict_proba(frame))
+
+
+def test_one_value_and_gaps_are_a_mark():
+    """Whether there is a value may tell something."""
+    assert only([7, None] * (N // 2)).describe() == "number, 0 bins, missing values marked"
+    assert only(["a", None] * (N // 2)).describe() == "1 category, missing values marked"
+
+
+def test_nothing_but_constants():
+    """The model predicts the classes' shares."""
+    model = fitted(np.ones((N, 3)), max_iter=200, learning_rate_init=0.01)
+    assert np.abs(model.predict_proba(np.ones((2, 3)))[:, 1] - Y.mean()).max() < 0.1
+
+
+# --- libraries -----------------------------------------------------------------------------------------------------
+
+FRAME = pd.DataFrame(
+    {
+        "number": RNG.standard_normal(N),
+        "gaps": pd.array(pick(1, 2, 3, None), dtype="Int64"),
+        "text": pick("a", "b", None),
+        "category": pd.Categorical(pick("u", "v")),
+        "truth": np.array(pick(True, False)),
+        "date": pd.date_range("2024-01-01 12:30", periods=N, unit="us"),
+        "duration": pd.to_timedelta(np.arange(N), unit="h").astype("timedelta64[us]"),
+    }
+)
+
+
+def in_library(library):
+    """The frame in another library's form."""
+    if library == "pandas":
+        return FRAME
+    if library == "polars":
+        return pl.DataFrame(
+            {name: _plain(FRAME[name]) for name in FRAME}, schema_overrides={"category": pl.Categorical}
+        )
+    pa = pytest.importorskip("pyarrow")
+    if library == "pandas with Arrow types":
+        return pd.DataFrame({name: pd.Series(_arrow(pa, name)) for name in FRAME})
+    table = pa.table({name: _arrow_array(pa, name) for name in FRAME})
+    return table if library == "pyarrow" else Capsule(table)
+
+
+def _plain(series):
+    return [None if pd.isna(value) else value for value in series.astype(object)]
+
+
+def _arrow_array(pa, name):
+    array = pa.array(_plain(FRAME[name]))
+    return array.dictionary_encode() if name == "category" else array
+
+
+def _arrow(pa, name):
+    return pd.array(_arrow_array(pa, name), dtype=pd.ArrowDtype(_arrow_array(pa, name).type))
+
+
+class Capsule:
+    """A frame of an unknown library that speaks Arrow's protocol."""
+
+    def __init__(self, table):
+        self.table = table
+
+    def __arrow_c_stream__(self, requested_schema=None):
+        return self.table.__arrow_c_stream__(requested_schema)
+
+    def __len__(self):
+        return len(self.table)
+
+    @property
+    def shape(self):
+        return self.table.shape
+
+
+@pytest.mark.parametrize("library", ["polars", "pyarrow", "pandas with Arrow types", "Arrow's protocol"])
+@pytest.mark.filterwarnings("ignore:X does not have valid feature names")
+def test_every_library_gives_the_same_model(library):
+    """A model of a pandas frame predicts another library's to the same bits, and one fitted on that is the same model."""
+    expected = fitted(FRAME).predict_proba(FRAME)
+    table = in_library(library)
+    np.testing.assert_array_equal(fitted(FRAME).predict_proba(table), expected)
+    model = fitted(table)
+    np.testing.assert_array_equal(model.predict_proba(table), expected)
+    assert [column.describe() for column in model.columns_] == [column.describe() for column in fitted(FRAME).columns_]
+
+
+def test_rows_of_a_list():
+    """Values keep their types: numbers beside text stay numbers."""
+    rows = [[1.0, "a", True, None], [2.0, "b", False, 3], [0.5, None, None, 4]] * 20
+    model = fitted(rows)
+    assert [column.treatment for column in model.columns_] == ["number", "category", "category", "number"]
+    assert model.predict_proba([[1.0, "a", True, None]]).shape == (1, 2)
+
+
+@pytest.mark.parametrize(
+    "dtype", ["int8", "uint64", "float16", "bool", "U3", "S3", "O", "datetime64[D]", "timedelta64[s]"]
+)
+def test_arrays(dtype):
+    """Of any type that has a place in a table."""
+    X = RNG.randint(2, size=(N, 2)).astype("int64" if "64[" in dtype else "int8").astype(dtype)
+    assert fitted(X).predict(X).shape == (N,)
+
+
+def test_masked_values_are_missing():
+    """Of a masked array of numbers or objects."""
+    text = np.array([pick("a", "b", "c")] * 2, dtype=object).T
+    for X in (np.ma.masked_equal(RNG.randint(4, size=(N, 2)), 3), np.ma.masked_array(text, text == "c")):
+        column = fitted(X).columns_[0]
+        assert (column.missing, 3 in column.edges, "c" in column.categories) == (True, False, False)
+
+
+# --- categories ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("features", [[1], [False, True], ["code"], np.array([1])])
+def test_categorical_features(features):
+    """Indices, a mask or names; they make numbers categories."""
+    frame = pd.DataFrame({"number": np.arange(N), "code": pick(1, 2, 30)})
+    model = fitted(frame, categorical_features=features)
+    assert model.columns_[1].categories == (1, 2, 30)
+    assert model.categories_ == {"code": [1, 2, 30]}
+    as_float = frame.astype({"code": float})
+    np.testing.assert_array_equal(model.predict_proba(as_float), model.predict_proba(frame))
+
+
+@pytest.mark.parametrize(
+    ("features", "words"),
+    [
+        ([2], "indices from 0 to 1"),
+        (["no"], "'no'"),
+        ([True], "2 columns"),
+        ([[1]], "one-dimensional"),
+        ([-1], "indices"),
+    ],
+)
+def test_wrong_categorical_features(features, words):
+    """The message says what was expected."""
+    with pytest.raises(ValueError, match=words):
+        fitted(pd.DataFrame({"a": np.arange(N), "b": np.arange(N)}), categorical_features=features)
+
+
+def test_unknown_categories_count_as_missing():
+    """Whether or not there were gaps in fit."""
+    for text in (pick("a", "b"), pick("a", "b", None)):
+        frame = pd.DataFrame({"number": np.arange(N), "text": text})
+        model = fitted(frame)
+        unknown, missing = model.predict_proba(frame.assign(text="new")), model.predict_proba(frame.assign(text=None))
+        np.testing.assert_array_equal(unknown, missing)
+
+
+def test_many_categories_share_an_input():
+    """50,000 categories of a declared column: the most frequent have an input each, and a rare one is not an unknown one."""
+    n = 60_000
+    codes = np.concatenate([np.arange(50_000), np.repeat(np.arange(10), 1000)])
+    column = np.array([f"c{code}" for code in codes], dtype=object)
+    frame = pd.DataFrame({"x": pd.Categorical(column), "y": np.arange(n) % 7})
+    settings = {**SMALL, "max_categories": 20, "max_iter": 1}
+    model = TabularRegressor(**settings).fit(frame, np.arange(n) % 3)
+    assert (len(model.columns_[0].categories), len(model.columns_[0].grouped)) == (19, 49_981)
+    assert model.columns_[0].describe() == "19 categories, 49981 rarer ones as one"
+    assert {f"c{code}" for code in range(10)} <= set(model.columns_[0].categories)
+    rows = frame[:1].assign(x="c40000"), frame[:1].assign(x="c40001"), frame[:1].assign(x="never")
+    rare, other_rare, unknown = (model.predict(row)[0] for row in rows)
+    assert rare == other_rare != unknown
+
+
+def test_too_much_text_is_an_error():
+    """Above 1,000 different values, unless it is declared; text that reads as numbers or dates gets other advice."""
+    n = 1500
+    y = np.arange(n) % 2
+    frame = pd.DataFrame({"name": [f"person {i}" for i in range(n)], "x": np.arange(n)})
+    with pytest.raises(ValueError, match=r"Column 'name' is text with 1500 different values, more than 1000 .*drop it"):
+        TabularClassifier(**SMALL).fit(frame, y)
+    with pytest.raises(ValueError, match=r"Column 'name' .*convert it to numbers"):
+        TabularClassifier(**SMALL).fit(frame.assign(name=[f"{i},000.5" for i in range(n)]), y)
+    days = pd.date_range("2020", periods=n).strftime("%Y-%m-%d")
+    with pytest.raises(ValueError, match=r"Column 'name' .*convert it to dates"):
+        TabularClassifier(**SMALL).fit(frame.assign(name=days), y)
+    declared = TabularClassifier(**SMALL, categorical_features=["name"]).fit(frame, y)
+    assert declared.columns_[0].n_inputs == 256
+
+
+# --- errors --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (pd.Series([[1, 2]] * N), "Column 'x' holds a list"),
+        (pd.Series([{"a": 1}] * N), "Column 'x' holds a dict"),
+        (pd.Series([object()] * N), "Column 'x' holds objects of type object"),
+        (np.full(N, 1j), "Column 'x' holds complex numbers"),
+        (np.where(np.arange(N) == 3, np.inf, 0.5), "Column 'x' holds inf: replace"),
+        (np.where(np.arange(N) == 3, -np.inf, 0.5), "Column 'x' holds -inf: replace"),
+    ],
+)
+def test_impossible_column_is_named(values, words):
+    """With what it holds, and the remedy."""
+    with pytest.raises((TypeError, ValueError), match=words):
+        only(values)
+
+
+@pytest.mark.parametrize(
+    ("later", "words"),
+    [
+        ({"number": ["a"] * N}, "Column 'number' held numbers in fit, and holds text now"),
+        ({"number": pd.date_range("2024", periods=N)}, "Column 'number' held numbers in fit, and holds dates now"),
+        ({"date": np.arange(N)}, "Column 'date' held dates in fit, and holds numbers now"),
+        ({"number": np.full(N, np.inf)}, "Column 'number' holds inf"),
+    ],
+)
+def test_later_column_of_another_kind_is_named(later, words):
+    """Numbers must stay numbers, dates dates."""
+    frame = pd.DataFrame({"number": np.arange(N), "date": pd.date_range("2024", periods=N)})
+    with pytest.raises((TypeError, ValueError), match=words):
+        fitted(frame).predict(frame.assign(**later))
+
+
+def test_later_columns_may_be_empty():
+    """All missing, in any type."""
+    model = fitted(FRAME)
+    empty = pd.DataFrame(dict.fromkeys(FRAME, [None] * 3))
+    assert np.isfinite(model.predict_proba(empty)).all()
+
+
+@pytest.mark.parametrize(
+    ("X", "words"),
+    [
+        (sparse.csr_matrix(np.eye(N)), "dense data is required"),
+        (pl.DataFrame({"a": np.arange(N)}).lazy(), "collect"),
+        ("text", "data frame"),
+        ({"a": [1, 2]}, "pandas.DataFrame"),
+        ([{"a": 1}, {"a": 2}], "list of dicts.*pandas.DataFrame"),
+        (pd.Series(np.ones(N)), "Reshape your data.*to_frame"),
+        (pl.Series(np.ones(N)), "Reshape your data.*to_frame"),
+        (pd.DataFrame(np.ones((N, 2)), columns=["a", "a"]), "more than one column named 'a'"),
+        ([[1, 2], [1]], "rows of one length"),
+        (np.ones(N), "Reshape your data"),
+        ([1, 2, 3], "Reshape your data"),
+        (pd.DataFrame(index=range(N)), "0 feature"),
+        (np.ones((0, 2)), "0 sample"),
+        (np.ones((N, 2), dtype=complex), "Complex data"),
+    ],
+)
+def test_no_table(X, words):
+    """What is not a table is an error that says so."""
+    with pytest.raises((TypeError, ValueError), match=words):
+        fitted(X)
+
+
+@pytest.mark.filterwarnings("ignore:X does not have valid feature names")
+def test_column_names_are_checked():
+    """Other names, and another order, are errors, as in scikit-learn."""
+    model = fitted(FRAME)
+    assert model.feature_names_in_.tolist() == list(FRAME)
+    with pytest.raises(ValueError, match="feature names"):
+        model.predict(FRAME[list(FRAME)[::-1]])
+    with pytest.raises(ValueError, match="features"):
+        model.predict(FRAME.to_numpy()[:, :3])
+
+
+def test_columns_are_printed_as_a_table():
+    """A line for each, below a line with the names."""
+    lines = repr(fitted(FRAME).columns_).splitlines()
+    assert lines[0].split() == ["column", "type", "inputs", "treatment"]
+    assert lines[3].endswith("2 categories, missing values marked")
+    assert len(lines) == 1 + FRAME.shape[1]

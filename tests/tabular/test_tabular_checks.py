@@ -1,0 +1,32 @@
+"""scikit-learn's own checks of an estimator, on the estimators for tables and the encoder."""
+
+from __future__ import annotations
+
+import pytest
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from fastmlp import PiecewiseLinearEncoder, TabularClassifier, TabularRegressor
+
+SMALL = {"hidden_layer_sizes": (30,), "max_iter": 60, "learning_rate_init": 0.005, "random_state": 0}
+WEIGHTS = ("check_sample_weight_equivalence_on_dense_data",)
+
+
+def estimators():
+    """With several networks, and with one that trains on all rows, alone and in float64."""
+    for Estimator in (TabularClassifier, TabularRegressor):
+        yield Estimator(**SMALL, n_folds=2)
+        yield Estimator(**SMALL, n_folds=1, early_stopping=False, n_iter_no_change=100, dtype="float64")
+    yield PiecewiseLinearEncoder()
+    yield PiecewiseLinearEncoder(n_bins=3, dtype="float32")
+
+
+def expected_failures(estimator):
+    """Rows that are repeated lie in several folds, and move the bins' edges; weights do neither."""
+    return dict.fromkeys(WEIGHTS, "bins and folds count rows, not weights") if hasattr(estimator, "n_folds") else {}
+
+
+@parametrize_with_checks(list(estimators()), expected_failed_checks=expected_failures)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_tabular_estimator_passes_sklearn_check(estimator, check):
+    """Every check of scikit-learn that applies."""
+    check(estimator)
