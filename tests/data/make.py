@@ -42,10 +42,13 @@ def models() -> dict[str, object]:
     ensemble = fastmlp.MLPEnsembleClassifier(fastmlp.MLPClassifier(**common), n_estimators=2, random_state=0).fit(
         X, number > 0
     )
+    small = {"n_folds": 2, "n_bins": 4, "categorical_features": [4], "max_categories": 5}
+    tabular = fastmlp.TabularRegressor(**{**common, "hidden_layer_sizes": (6,)}, **small).fit(X, 1000 * X[:, 0])
     return {
         "classifier": classifier,
         "regressor": regressor,
         "ensemble": ensemble,
+        "tabular": tabular,
         "network": classifier.network_.copy(),
     }
 

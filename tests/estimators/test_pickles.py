@@ -20,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceW
 
 DATA = Path(__file__).parents[1] / "data"
 VERSIONS = sorted(re.sub(r"answers-(.*)\.npz", r"\1", path.name) for path in DATA.glob("answers-*.npz"))
-MODELS = ("classifier", "regressor", "ensemble", "network")
+MODELS = ("classifier", "regressor", "ensemble", "tabular", "network")
 X, Y = classification(3)
 WIDE = {"hidden_layer_sizes": (300, 200), "max_iter": 2, "random_state": 0}
 # Beside the weights: parameters, history, the random state.
