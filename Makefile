@@ -206,6 +206,7 @@ tsan: .venv-tsan/installed         ## the tests of threads under the thread sani
 	  TSAN_OPTIONS="ignore_noninstrumented_modules=1 halt_on_error=1" setarch -R \
 	  .venv-tsan/bin/pytest $(ALL) -p no:faulthandler -s $(or $(TESTS),$(TSAN_TESTS)) \
 	  --deselect tests/training/test_thread_limits.py::test_worker_of_a_pool_works_on_one_thread \
+	  --deselect tests/training/test_thread_limits.py::test_child_of_a_fork_under_lbfgs_has_its_blas_threads \
 	  --deselect tests/core/test_signals.py::test_handler_that_forks # it refuses threads after a fork
 
 # Valgrind has no extended precision: some errors in ulps that check prints are its own, so a status of 1 with check's last line is well.
