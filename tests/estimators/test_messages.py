@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import pickle
 import re
-import subprocess
-import sys
 import warnings
 
 import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+from helpers import output_of
 from scipy import sparse
 from sklearn.base import clone
 
@@ -137,12 +136,7 @@ def test_choices_have_the_order_of_the_table():
     listed = re.findall(r"\{(.*)\}", message(lambda: MLPClassifier(activation="x").fit(X, Y)))[0]
     assert listed == ", ".join(map(repr, core.ACTIVATIONS))
     code = "import fastmlp\ntry: fastmlp.MLPRegressor(loss='x').fit([[1.], [2.]], [1., 2.])\nexcept ValueError as e: print(e)"
-    texts = {
-        subprocess.run(
-            [sys.executable, "-c", code], env={"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True
-        ).stdout
-        for seed in ("1", "2")
-    }
+    texts = {output_of(code, PYTHONHASHSEED=seed) for seed in ("1", "2")}
     assert len(texts) == 1
 
 

@@ -27,9 +27,8 @@ TOO_FINE_FOR_FLOAT32 = [
 
 def settings_of(solver):
     """Parameters with which a small network passes the checks that ask for a score."""
-    # L-BFGS reaches a probability of 1.0 after more iterations, as scikit-learn's does: a check wants it below. In float32, one that
-    # rounds to 0 has a finite logarithm here; a check compares it with that of 0.
-    max_iter = 25 if solver == "lbfgs" else 100
+    # L-BFGS reaches a probability of 1.0 after more iterations, as scikit-learn's does: a check wants it below.
+    max_iter = 50 if solver == "lbfgs" else 100
     return {**SMALL, "max_iter": max_iter, "solver": solver, "learning_rate_init": RATES.get(solver, 0.005)}
 
 
@@ -54,9 +53,12 @@ def other_estimators():
 
 
 def expected_failures(estimator):
-    """None in the data's own type; in float32, those of scikit-learn's MLPs in float32. L-BFGS computes in float64 anyway."""
-    if getattr(estimator, "dtype", None) != "float32" or estimator.solver == "lbfgs":
+    """None in the data's own type; in float32, those of scikit-learn's MLPs in float32. L-BFGS computes in float64 anyway, but comes so
+    close to its data that a probability rounds to 0 or 1: its logarithm is finer, and not that of the rounded number."""
+    if getattr(estimator, "dtype", None) != "float32":
         return {}
+    if estimator.solver == "lbfgs":
+        return {"check_classifiers_train": "compares predict_log_proba with the logarithm of rounded probabilities"}
     return dict.fromkeys(
         TOO_FINE_FOR_FLOAT32, "asks for 1e-7, which scikit-learn's MLP in float32 does not reach either"
     )
