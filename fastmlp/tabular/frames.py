@@ -24,6 +24,8 @@ _BOOLS = (bool, np.bool_)
 _LABELS = (str, bytes, *_BOOLS, *_NUMBERS)
 # pandas' scalars of its dtypes for intervals and periods, which ``pandas.cut`` and others make. Their text says what they are.
 _AS_TEXT = ("Interval", "Period")
+# How pandas' names of Arrow's types of dates begin.
+_ARROW_DATES = ("date32", "date64")
 
 _NOT_2D = (
     "Expected 2D array, got {} instead. Reshape your data either using array.reshape(-1, 1) if your data has a single feature or "
@@ -56,14 +58,19 @@ class Values:
     labels: Sequence[Any] = ()
 
     def as_categories(self) -> Values:
-        """The same with every number a category."""
+        """The same with every number, date and duration a category."""
         if self.numbers is None:
             return self
         known = ~np.isnan(self.numbers)
         distinct, inverse = np.unique(self.numbers[known], return_inverse=True)
         codes = np.full(len(self.numbers), -1, dtype=np.intp)
         codes[known] = inverse
-        labels = [int(label) if label.is_integer() else label for label in distinct.tolist()]
+        if self.kind == DATE:
+            labels: list[Any] = _texts_of_dates(distinct)
+        elif self.kind == DURATION:
+            labels = [_text_of_duration(days) for days in distinct.tolist()]
+        else:
+            labels = [int(label) if label.is_integer() else label for label in distinct.tolist()]
         return Values(CATEGORY, self.dtype, codes=codes, labels=labels)
 
 
@@ -195,13 +202,17 @@ def _of_pandas(series: Any) -> Values:
     dtype, name = series.dtype, str(series.dtype)
     kind = getattr(dtype, "kind", "O")
     if hasattr(dtype, "categories"):
-        labels = [_label(label) for label in series.cat.categories.tolist()]
-        return Values(CATEGORY, "category", codes=series.cat.codes.to_numpy().astype(np.intp), labels=labels)
+        index: dict[Any, int] = {}  # of labels, which two categories may share
+        places = [index.setdefault(_label(label), len(index)) for label in series.cat.categories.tolist()]
+        codes = np.array([*places, -1], dtype=np.intp)[series.cat.codes.to_numpy()]
+        return Values(CATEGORY, "category", codes=codes, labels=list(index))
     if type(dtype).__name__ == "SparseDtype":
         series = series.sparse.to_dense()
     if type(dtype).__name__ == "PeriodDtype":
         series, kind = series.dt.to_timestamp(), "M"
     if kind == "M":
+        if name.startswith(_ARROW_DATES):  # whose accessor has no time zone
+            series = series.astype("timestamp[us][pyarrow]")
         if getattr(series.dt, "tz", None) is not None:
             series = series.dt.tz_convert("UTC").dt.tz_localize(None)
         return Values(DATE, name, numbers=_days(series.to_numpy(dtype="datetime64[us]", na_value=np.datetime64("NaT"))))
@@ -291,6 +302,16 @@ def _days(moments: np.ndarray) -> np.ndarray:
     return days
 
 
+def _texts_of_dates(days: np.ndarray) -> list[str]:
+    """Days since 1970 as text, without the parts of the time that are 0."""
+    moments = np.rint(days * (1e6 * _DAY)).astype(np.int64).astype("datetime64[us]")
+    return [str(np.datetime_as_string(moment, unit="auto")) for moment in moments]
+
+
+def _text_of_duration(days: float) -> str:
+    return str(datetime.timedelta(days=days))
+
+
 def _truths(truths: np.ndarray, missing: np.ndarray, dtype: str) -> Values:
     return Values(BOOLEAN, dtype, codes=np.where(missing, -1, truths.astype(np.intp)), labels=[False, True])
 
@@ -367,13 +388,17 @@ def _label(value: Any) -> Any:
         return value.decode("utf-8", "backslashreplace")
     if isinstance(value, str):
         return str(value)
+    if isinstance(value, (datetime.date, np.datetime64)):
+        return _texts_of_dates(_days(_moments([value])))[0]
+    if isinstance(value, (datetime.timedelta, np.timedelta64)):
+        return _text_of_duration(_days(np.array([value], dtype="timedelta64[us]"))[0])
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, (bool, int, float)):
         return value
     if isinstance(value, (Decimal, Fraction)):
         return float(value)
-    if isinstance(value, (datetime.date, datetime.timedelta)) or type(value).__name__ in _AS_TEXT:
+    if type(value).__name__ in _AS_TEXT:
         return str(value)
     _refuse(value)
 

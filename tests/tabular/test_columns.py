@@ -62,6 +62,7 @@ DATES = {
     "dates as objects": DAYS,
     "with gaps": [None, *DAYS[1:]],
     "periods": pd.period_range("2024", periods=N, freq="D"),
+    "Arrow's dates": pd.Series(DAYS).astype("date32[pyarrow]"),
 }
 
 
@@ -254,6 +255,21 @@ def test_unknown_categories_count_as_missing():
         model = fitted(frame)
         unknown, missing = model.predict_proba(frame.assign(text="new")), model.predict_proba(frame.assign(text=None))
         np.testing.assert_array_equal(unknown, missing)
+
+
+@pytest.mark.parametrize("value", [datetime.date(2024, 1, 2), datetime.datetime(2024, 1, 2, 3), datetime.timedelta(2)])
+def test_dates_among_words_are_the_same_category_in_a_row_alone(value):
+    """The type of a single row's column is that of its value."""
+    frame = pd.DataFrame({"x": [value, "never"] * (N // 2), "number": np.arange(N)})
+    model = fitted(frame)
+    alone = [model.predict_proba(frame[i : i + 1])[0] for i in range(2)]
+    np.testing.assert_array_equal(alone, model.predict_proba(frame)[:2])
+
+
+def test_categories_with_one_name_are_one():
+    """Durations are read to the microsecond."""
+    categories = pd.Categorical([pd.Timedelta(1), pd.Timedelta(2), pd.Timedelta(5000)] * (N // 3))
+    assert only(categories).categories == ("0:00:00", "0:00:00.000005")
 
 
 def test_many_categories_share_an_input():
