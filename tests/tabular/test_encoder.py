@@ -96,6 +96,16 @@ def test_infinity_is_an_error():
         PiecewiseLinearEncoder().fit([[1.0], [np.inf]])
 
 
+def test_dates_are_an_error():
+    """Their numbers depend on the unit, which need not be that of fit."""
+    frame = pd.DataFrame({"day": pd.date_range("2024", periods=5)})
+    with pytest.raises(TypeError, match="must be numbers, got datetime64"):
+        PiecewiseLinearEncoder().fit(frame)
+    encoder = PiecewiseLinearEncoder().fit(frame.astype("int64"))
+    with pytest.raises(TypeError, match="must be numbers, got datetime64"):
+        encoder.transform(frame)
+
+
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_a_network_learns_a_step_better_from_codes():
     """What it is for: the same network, on the number and on its code."""
