@@ -64,7 +64,8 @@ def fold_scaler(model: Any) -> Any:
     Warns
     -----
     UserWarning
-        If the columns' offsets are so much larger than their scales that the network's element type loses digits of them.
+        If the offsets of columns or of the target are so much larger than their scales that the network's element type loses digits of
+        them.
 
     Examples
     --------
@@ -126,7 +127,8 @@ def _folded(last: Any, scalers: list[Any]) -> Any:
     for estimator in members or [inner]:
         estimator.network_ = _fold_into(estimator.network_, factor, shift)
         forget_run(estimator)
-    _warn_of_loss(members[0] if members else inner, factor, shift, names)
+    columns = range(len(shift)) if names is None else names
+    _warn_of_loss(members[0] if members else inner, shift, "Column {}", columns)
     return model
 
 
@@ -149,6 +151,7 @@ def _without_target_scaler(model: Any) -> Any:
     ):
         return model
     factor, shift = _scaling(model.transformer_)
+    _warn_of_loss(members[0], shift, "The target" if np.size(shift) == 1 else "Column {} of the target")
     for member in members:
         network = member.network_ = member.network_.copy()
         with np.errstate(over="ignore"):
@@ -205,16 +208,19 @@ def _fold_into(network: Network, factor: np.ndarray, shift: np.ndarray) -> Netwo
     return network
 
 
-def _warn_of_loss(estimator: BaseMLP, factor: np.ndarray, shift: np.ndarray, names: Any) -> None:
-    """Warn if a column lies so far from 0, on its own scale, that the network's element type loses digits of it."""
-    dtype = estimator.network_.dtype
-    column = int(np.abs(shift).argmax())
-    loss = float(np.abs(shift[column]) * np.finfo(dtype).eps)
+def _warn_of_loss(estimator: BaseMLP, shift: Any, described: str, names: Any = None) -> None:
+    """Warn if a column lies so far from 0, on its own scale, that the network's element type loses digits of it.
+
+    shift: of each column, or of all; described: with a place for the column's name or, without names, its number.
+    """
+    dtype, distance = estimator.network_.dtype, np.abs(np.atleast_1d(shift))
+    column = int(distance.argmax())
+    loss = float(distance[column] * np.finfo(dtype).eps)
     if loss > _MOST_LOSS:
         name = column if names is None else names[column]
         warn(
-            f"Column {name!r} lies {abs(shift[column]):.1e} times its scale from 0. In {dtype.name}, the folded network loses up to "
-            f"{loss:.1e} of that scale. Train with dtype='float64', or keep the scaler."
+            f"{described.format(repr(name))} lies {distance[column]:.1e} times its scale from 0. In {dtype.name}, the folded network loses "
+            f"up to {loss:.1e} of that scale. Train with dtype='float64', or keep the scaler."
         )
 
 

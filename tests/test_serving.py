@@ -214,6 +214,21 @@ def test_columns_far_from_zero_are_warned_of():
         assert [("x4" in str(w.message), w.filename) for w in caught] == [(True, __file__)] * (dtype == "float32")
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_targets_far_from_zero_are_warned_of(several):
+    """The output layer adds the target's offset in the network's element type."""
+    target = np.c_[TARGET, 1e7 + TARGET] if several else 1e7 + TARGET
+    for dtype in ("float64", "float32"):
+        regressor = TransformedTargetRegressor(MLPRegressor(**SMALL, dtype=dtype), transformer=StandardScaler())
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            model = regressor.fit(FRAME, target)
+            caught.clear()
+            fold_scaler(model)
+        words = "Column 1 of the target" if several else "The target"
+        assert [str(w.message).startswith(words) for w in caught] == [True] * (dtype == "float32")
+
+
 # --- RowPredictor --------------------------------------------------------------------------------------------------
 
 MODELS = {
