@@ -490,7 +490,7 @@ def check_known(y: Any, classes: np.ndarray) -> None:
         if not np.isin(y.data if issparse(y) else y, (0, 1)).all():
             raise ValueError("y must be an indicator matrix, of 0 and 1 only.")
     elif len(unknown := np.setdiff1d(y, classes)):
-        raise ValueError(f"y has labels that are not among classes_: {unknown.tolist()}.")
+        raise ValueError(f"y has labels that are not among classes_: {reprlib.repr(unknown.tolist())}.")
 
 
 def apply_class_weight(class_weight: Any, classes: np.ndarray, y: Any, weight: np.ndarray | None) -> np.ndarray:

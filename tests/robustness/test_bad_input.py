@@ -231,6 +231,12 @@ def test_bad_eval_set_is_refused(case):
     assert_unchanged(estimator, before)
 
 
+def test_error_of_many_unknown_labels_is_short():
+    with pytest.raises(ValueError, match="not among classes_") as caught:
+        MLPClassifier(**SMALL).fit(X, Y, eval_set=(X, np.linspace(3, 4, len(X))))
+    assert len(str(caught.value)) < 400
+
+
 def test_bad_weights_of_an_eval_set_are_refused():
     estimator = MLPClassifier(**SMALL)
     with pytest.raises(ValueError, match="sample_weight_eval needs an eval_set"):
