@@ -62,7 +62,6 @@ DATES = {
     "dates as objects": DAYS,
     "with gaps": [None, *DAYS[1:]],
     "periods": pd.period_range("2024", periods=N, freq="D"),
-    "Arrow's dates": pd.Series(DAYS).astype("date32[pyarrow]"),
 }
 
 
@@ -89,6 +88,13 @@ def test_date(name):
     column = only(DATES[name])
     assert (column.treatment, column.remark) == ("number", "days since 1970")
     assert abs(column.edges[-1] - (DAYS[-1] - datetime.date(1970, 1, 1)).days) < 1
+
+
+def test_dates_of_arrow_in_pandas():
+    """Their accessor has no time zone."""
+    pytest.importorskip("pyarrow")
+    column = only(pd.Series(DAYS).astype("date32[pyarrow]"))
+    assert (column.treatment, column.remark) == ("number", "days since 1970")
 
 
 def test_duration():
