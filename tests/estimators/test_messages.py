@@ -209,7 +209,7 @@ TABLES = {
     "NaN in a frame": (frame(b=np.nan), "Column 'b' holds nan.", FILL),
     "None in lists": ([[1.0, None, 2.0]] * 40, "Column 1 holds None.", FILL),
     "sparse NaN": (sparse.csr_matrix(with_value(np.nan)), "Column 1 holds nan.", FILL),
-    # NumPy's missing integer, which older pandas releases leave as it is
+    # Releases of pandas differ in what NumPy gets for a missing integer.
     "Int64 with NA": (
         frame(b=pd.array([1, None] * 20, dtype="Int64")),
         f"Column 'b' holds {np.asarray(pd.array([None], 'Int64'))[0]}.",
