@@ -43,6 +43,7 @@ from fastmlp.estimators.validation import (
     check_rows,
     check_weight,
     check_weight_range,
+    explain_eval_set,
     explain_labels,
     one_validation_set,
     score_by,
@@ -492,18 +493,12 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
 
     def _check_eval_set(self, network: Network, loss: str, eval_set: Any, sample_weight: Any) -> ValidationData:
         """A user's rows to score on, checked."""
-        if not isinstance(eval_set, (tuple, list)) or len(eval_set) != 2 or isinstance(eval_set[0], tuple):
-            parts = f" of {len(eval_set)}" if hasattr(eval_set, "__len__") else ""
-            raise ValueError(f"eval_set must be one pair (X, y), got {type(eval_set).__name__}{parts}.")
-        try:
+        with explain_eval_set(eval_set):
             X, y = check_rows(self, eval_set[0], eval_set[1], reset=False)
             self._check_target(y)
             target = self._network_target(network, loss, y)
             check_range("X", X, network.dtype)
             weight = check_weight(sample_weight, X)
-        except (ValueError, TypeError) as error:
-            kind = ValueError if isinstance(error, ValueError) else TypeError
-            raise kind(f"eval_set must be one pair (X, y) like those of fit: {error}") from error
         return ValidationData(X, target, y, weight)
 
     def _prepare_lbfgs(

@@ -182,6 +182,12 @@ class ClassifierPredictions(ClassifierMixin):
         return float(super().score(X, y, sample_weight))
 
 
+def share_classes(estimator: Any, source: Any) -> None:
+    """Give an estimator what ``source``, a classifier, has learnt about its target."""
+    for name in ("classes_", "n_outputs_", "_target_type", "_sparse_target"):
+        setattr(estimator, name, getattr(source, name))
+
+
 def _no_and_yes(network: Network, rows: Any, n_threads: int, activation: str) -> np.ndarray:
     """``activation`` (n_samples, 2) of the logit of a single output, with the sign of 'no' and of 'yes'."""
     logit = network.forward(rows, n_threads=n_threads, out_activation="identity")

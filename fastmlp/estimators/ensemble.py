@@ -38,7 +38,7 @@ from fastmlp.estimators._sklearn import (
 )
 from fastmlp.estimators.base import BaseMLP, BaseModel, mean_output, warn_if_not_residual
 from fastmlp.estimators.callbacks import FitTasks, fit_tasks
-from fastmlp.estimators.classifier import ClassifierPredictions, MLPClassifier
+from fastmlp.estimators.classifier import ClassifierPredictions, MLPClassifier, share_classes
 from fastmlp.estimators.parameters import one_of, validate
 from fastmlp.estimators.regressor import MLPRegressor
 from fastmlp.estimators.transfer import atomic
@@ -414,8 +414,7 @@ class MLPEnsembleClassifier(ClassifierPredictions, BaseMLPEnsemble):
     estimators_: list[MLPClassifier]
 
     def _share_target(self, member: Any, source: Any) -> None:
-        for name in ("classes_", "n_outputs_", "_target_type", "_sparse_target"):
-            setattr(member, name, getattr(source, name))
+        share_classes(member, source)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

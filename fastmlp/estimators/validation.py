@@ -80,9 +80,9 @@ def check_rows(estimator: BaseEstimator, X: Any, y: Any, reset: bool = True) -> 
             dtype=_element_types(estimator, X),
             reset=reset,
         )
-        _refuse_dates("X", X)
+        refuse_dates("X", X)
         if not is_classifier(estimator):
-            _refuse_dates("y", y, also="US")
+            refuse_dates("y", y, also="US")
             target = target.astype(np.float64) if target.dtype.kind == "U" else target  # of a list
             assert_all_finite(target, input_name="y")  # validate_data has checked objects before it converted them
     if target.ndim == 2 and target.shape[1] == 1:
@@ -162,7 +162,7 @@ def check_input(estimator: BaseEstimator, X: Any) -> Any:
         return _readable(X)
     with _explain_columns(estimator, X):
         rows = validate_data(estimator, X, accept_sparse="csr", dtype=_element_types(estimator, X), reset=False)
-        _refuse_dates("X", X)
+        refuse_dates("X", X)
     return _readable(rows)
 
 
@@ -199,7 +199,7 @@ def _element_types(estimator: BaseEstimator, X: Any) -> tuple[type, ...]:
     return FLOATS[::-1] if exact and asked == "float32" else FLOATS
 
 
-def _refuse_dates(argument: str, values: Any, also: str = "") -> None:
+def refuse_dates(argument: str, values: Any, also: str = "") -> None:
     """Refuse dates and durations, which scikit-learn converts to numbers; ``also``: further kinds of NumPy."""
     dtypes: Any = [getattr(values, "dtype", None)]
     if hasattr(values, "dtypes"):
@@ -225,7 +225,7 @@ def check_weight(sample_weight: ArrayLike | None, X: Any) -> np.ndarray | None:
         raise ValueError(
             f"sample_weight must be a number for each row, got {sample_weight!r}. Weights of classes are class_weight."
         )
-    _refuse_dates("sample_weight", sample_weight)
+    refuse_dates("sample_weight", sample_weight)
     weight: np.ndarray = _check_sample_weight(sample_weight, X)
     if weight.min() < 0:
         row = int(np.argmax(weight < 0))
@@ -537,6 +537,19 @@ def one_validation_set(eval_set: Any, X_val: Any, y_val: Any) -> Any:
     if eval_set is not None:
         raise ValueError("Rows to score on must be given as eval_set or as X_val and y_val, not as both.")
     return X_val, y_val
+
+
+@contextmanager
+def explain_eval_set(eval_set: Any) -> Iterator[None]:
+    """Check that eval_set is one pair; say of errors of the block, which reads the pair, that they are about it."""
+    if not isinstance(eval_set, (tuple, list)) or len(eval_set) != 2 or isinstance(eval_set[0], tuple):
+        parts = f" of {len(eval_set)}" if hasattr(eval_set, "__len__") else ""
+        raise ValueError(f"eval_set must be one pair (X, y), got {type(eval_set).__name__}{parts}.")
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        kind = ValueError if isinstance(error, ValueError) else TypeError
+        raise kind(f"eval_set must be one pair (X, y) like those of fit: {error}") from error
 
 
 def warn_if_unscaled(X: Any, rows: np.ndarray | None, X_val: Any) -> None:

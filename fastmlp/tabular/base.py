@@ -25,7 +25,14 @@ from fastmlp.estimators.ensemble import _run_at_once, _warn_of_end
 from fastmlp.estimators.parameters import LOSS, one_of, validate
 from fastmlp.estimators.persistence import _check_parameters, _data_of_terms
 from fastmlp.estimators.transfer import atomic
-from fastmlp.estimators.validation import RowSplit, check_rows, check_weight, explain_labels, one_validation_set
+from fastmlp.estimators.validation import (
+    RowSplit,
+    check_rows,
+    check_weight,
+    explain_eval_set,
+    explain_labels,
+    one_validation_set,
+)
 from fastmlp.network.network import Network
 from fastmlp.network.persistence import Fields, FileFormatError, Tensors
 from fastmlp.tabular.columns import Columns, codes_of, declared_categories, fill_inputs, learn_columns, read_values
@@ -283,16 +290,11 @@ class BaseTabular(BaseModel, ABC):
         self, prototype: BaseMLP, inputs: np.ndarray, y: Any, weight: np.ndarray | None, eval_set: Any, weight_eval: Any
     ) -> tuple[np.ndarray, Any, np.ndarray | None]:
         """The rows of ``eval_set`` below those to train on."""
-        if not isinstance(eval_set, (tuple, list)) or len(eval_set) != 2 or isinstance(eval_set[0], tuple):
-            raise ValueError(f"eval_set must be one pair (X, y), got {type(eval_set).__name__}.")
-        try:
+        with explain_eval_set(eval_set):
             table = self._open(eval_set[0], reset=False)
             y_eval, weight_eval = self._check_target(prototype, eval_set[1], table.shape[0], weight_eval)
             prototype._check_target(y_eval)
             below = self._inputs(table)
-        except (ValueError, TypeError) as error:
-            kind = ValueError if isinstance(error, ValueError) else TypeError
-            raise kind(f"eval_set must be one pair (X, y) like those of fit: {error}") from error
         if weight is not None or weight_eval is not None:
             parts = [(weight, len(inputs)), (weight_eval, len(below))]
             weight = np.concatenate([np.ones(n) if part is None else part for part, n in parts])

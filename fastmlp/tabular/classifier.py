@@ -8,7 +8,7 @@ import numpy as np
 from scipy.sparse import issparse
 
 from fastmlp.estimators._sklearn import ClassifierMixin, ClassWeight, LayerSizes, Metric, RandomState, Rates
-from fastmlp.estimators.classifier import MLPClassifier
+from fastmlp.estimators.classifier import MLPClassifier, share_classes
 from fastmlp.estimators.validation import apply_class_weight
 from fastmlp.network.network import Network
 from fastmlp.tabular.base import BaseTabular
@@ -183,8 +183,7 @@ class TabularClassifier(ClassifierMixin, BaseTabular):
         self.class_weight = class_weight
 
     def _share_target(self, member: Any, source: Any) -> None:
-        for name in ("classes_", "n_outputs_", "_target_type", "_sparse_target"):
-            setattr(member, name, getattr(source, name))
+        share_classes(member, source)
 
     def _class_weighted(self, prototype: Any, y: Any, weight: np.ndarray | None) -> np.ndarray | None:
         if self.class_weight is None:

@@ -16,10 +16,8 @@ from fastmlp.estimators._sklearn import (
     _check_feature_names_in,
     _fit_context,
 )
-from fastmlp.estimators.validation import _refuse_dates
+from fastmlp.estimators.validation import FLOATS, refuse_dates
 from fastmlp.tabular.bins import fill_codes, median, n_components, quantile_edges
-
-_FLOATS = (np.float64, np.float32)
 
 
 class PiecewiseLinearEncoder(TransformerMixin, BaseEstimator):
@@ -109,8 +107,8 @@ class PiecewiseLinearEncoder(TransformerMixin, BaseEstimator):
         TypeError
             If X holds dates or durations, whose numbers depend on their unit.
         """
-        _refuse_dates("X", X)
-        X = validate_data(self, X, dtype=_FLOATS, ensure_all_finite="allow-nan")
+        refuse_dates("X", X)
+        X = validate_data(self, X, dtype=FLOATS, ensure_all_finite="allow-nan")
         columns = [column.astype(np.float64) for column in X.T]
         self.edges_ = [quantile_edges(column, self.n_bins) for column in columns]
         self.missing_ = np.isnan(X).any(axis=0)
@@ -131,8 +129,8 @@ class PiecewiseLinearEncoder(TransformerMixin, BaseEstimator):
             Column by column of X, its components in rising order, then the mark of a missing number if it has one.
         """
         check_is_fitted(self)
-        _refuse_dates("X", X)
-        X = validate_data(self, X, dtype=_FLOATS, ensure_all_finite="allow-nan", reset=False)
+        refuse_dates("X", X)
+        X = validate_data(self, X, dtype=FLOATS, ensure_all_finite="allow-nan", reset=False)
         out = np.empty((len(X), sum(self._widths())), dtype=X.dtype if self.dtype == "auto" else self.dtype)
         first = 0
         for j, width in enumerate(self._widths()):
