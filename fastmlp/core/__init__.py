@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 try:
-    from fastmlp.core._arrays import CodeLayout, Codes, Reserve
+    from fastmlp.core._arrays import Bins, CodeLayout, Codes, Reserve
     from fastmlp.core._atomic import AtomicUpdate, commit
     from fastmlp.core._dispatch import (
         ACTIVATIONS,
@@ -35,6 +35,7 @@ __all__ = [
     "OPTIMIZERS",
     "OUTPUTS",
     "AtomicUpdate",
+    "Bins",
     "Cancelled",
     "CodeLayout",
     "Codes",

@@ -1,3 +1,5 @@
+from libc.stdint cimport uint16_t
+
 from fastmlp.core._csrc cimport fm_codes, fm_pace, fm_rows
 
 cdef Py_ssize_t first_outside(const Py_ssize_t *numbers, Py_ssize_t n, Py_ssize_t limit) noexcept nogil
@@ -36,6 +38,19 @@ cdef class CodeLayout:
     cdef Py_ssize_t n_numbers, n_categories
     cdef Py_ssize_t *offset                 # offsets
     cdef Buffer memory
+
+
+cdef class Bins:
+    cdef readonly tuple bin_counts
+    cdef Py_ssize_t n_numbers
+    cdef double largest
+    cdef double *edge              # halves of all edges
+    cdef Py_ssize_t *first         # place there of each number's first, and how many it has
+    cdef Py_ssize_t *count
+    cdef double *fill
+    cdef Buffer memory, details
+    cdef void encode_block(self, const fm_rows *X, Py_ssize_t f, Py_ssize_t first, Py_ssize_t last, uint16_t *bins,
+                           char *fractions, bint wide) noexcept nogil
 
 
 cdef class Codes:

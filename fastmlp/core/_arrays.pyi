@@ -5,7 +5,14 @@ from typing import Self, final
 
 import numpy as np
 
-__all__ = ["CodeLayout", "Codes", "Reserve"]
+__all__ = ["Bins", "CodeLayout", "Codes", "Reserve"]
+
+@final
+class Bins:
+    @property
+    def bin_counts(self) -> tuple[int, ...]: ...
+    def __new__(cls, edges: Sequence[np.ndarray], fills: Sequence[float], largest: float = 1e6) -> Self: ...
+    def encode(self, x: np.ndarray, bins: np.ndarray, fractions: np.ndarray) -> None: ...
 
 @final
 class CodeLayout:
@@ -33,6 +40,8 @@ class Codes:
     def categories(self) -> np.ndarray | None: ...
     @property
     def shape(self) -> tuple[int, int]: ...
+    @property
+    def dtype(self) -> np.dtype: ...
     def __new__(
         cls,
         layout: CodeLayout,

@@ -1,4 +1,4 @@
-"""Memory and the caller's arrays: aligned buffers, X as dense rows, CSR or codes, addresses of flat arrays.
+"""Memory and the caller's arrays: aligned buffers, X as dense rows, CSR or codes, codes of numbers, flat arrays.
 
 Memory is zeroed when it is allocated, so that the padding of a panel is finite; a kernel that writes the padding itself
 may use memory that is not zeroed.
@@ -10,14 +10,16 @@ from itertools import accumulate
 
 import numpy
 
-__all__ = ["CodeLayout", "Codes", "Reserve"]
+__all__ = ["Bins", "CodeLayout", "Codes", "Reserve"]
 
 cdef type ndarray = numpy.ndarray
+cdef object FLOAT32 = numpy.dtype("float32")
 
 cimport cython
 from cpython.buffer cimport (
     PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer,
 )
+from libc.math cimport INFINITY
 from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
@@ -30,6 +32,8 @@ cdef extern from "runtime/pages.h" nogil:
 # CSR input with at most this share of stored elements is multiplied element by element, else as dense rows: measured,
 # an epoch at this share takes 0.5 to 0.6 of the time.
 cdef double SPARSE_SHARE = 0.2
+# Rows whose codes are made at a time: they keep to the cache while one number after the other is written.
+cdef Py_ssize_t BLOCK = 512
 # Least size of the blocks that a Reserve keeps. The C library itself keeps smaller ones.
 cdef Py_ssize_t LEAST_KEPT = 2 ** 22
 
@@ -211,6 +215,8 @@ cdef class Codes:
         As given.
     shape : tuple of int
         (n, layout.width), the shape of the dense encoding.
+    dtype : numpy.dtype
+        float32, the type of fractions.
 
     Raises
     ------
@@ -236,6 +242,10 @@ cdef class Codes:
     @property
     def shape(self):
         return self.n, self.layout.width
+
+    @property
+    def dtype(self):
+        return FLOAT32
 
     def __len__(self):
         return self.n
@@ -327,6 +337,124 @@ cdef class Codes:
         while self.n_buffers:
             self.n_buffers -= 1
             PyBuffer_Release(&self.buffers[self.n_buffers])
+
+
+@cython.final
+cdef class Bins:
+    """The bins of some numbers: makes codes of them.
+
+    A number x between the edges e[k] <= x < e[k + 1] is in bin k, with the fraction (x - e[k]) / (e[k + 1] - e[k]). The
+    outer bins have no outer limit.
+
+    Parameters
+    ----------
+    edges : sequence of float64 array (n_edges,), C-contiguous
+        Of each number, rising and finite, 1 to 65536. With a single one, any number is in bin 0 with the fraction 0.
+    fills : sequence of float
+        The number that a missing one counts as; NaN: it is missing in the codes too.
+    largest : float, default=1e6
+        Fractions are limited to this size, so that a product with them is finite.
+
+    Attributes
+    ----------
+    bin_counts : tuple of int
+        Of a `CodeLayout`.
+
+    Raises
+    ------
+    ValueError
+        For edges that do not rise or are not finite.
+    """
+
+    def __cinit__(self, edges, fills, double largest=1e6):
+        cdef Py_ssize_t f, i, n
+        cdef const double *given
+        cdef double *edge
+        edges = tuple(edges)
+        sizes = [len(own) for own in edges]
+        if not all([1 <= size <= 2**16 for size in sizes]):
+            raise ValueError(f"edges must be 1 to 65536 of each number, got {sizes}")
+        self.n_numbers, self.largest = len(edges), largest
+        self.bin_counts = tuple([max(size - 1, 1) for size in sizes])
+        self.memory = Buffer(sum(sizes) * sizeof(double), False)
+        self.details = Buffer(self.n_numbers * (2 * sizeof(Py_ssize_t) + sizeof(double)), False)
+        self.first, self.fill = <Py_ssize_t *> self.details.at, <double *> self.details.at + 2 * self.n_numbers
+        self.count = self.first + self.n_numbers
+        self.edge = <double *> self.memory.at
+        n = 0
+        for f, (own, fill) in enumerate(zip(edges, fills, strict=True)):
+            self.first[f], self.count[f], self.fill[f] = n, sizes[f], fill
+            given, edge = <double *> array_address(own, sizes[f], b'd', "edges"), self.edge + n
+            for i in range(sizes[f]):  # halves, whose differences are finite
+                edge[i] = given[i] / 2
+                if not -INFINITY < edge[i] < INFINITY or (i > 0 and not edge[i] > edge[i - 1]):
+                    raise ValueError(f"edges must be finite and rise, got {numpy.asarray(own)} for number {f}")
+            n += sizes[f]
+
+    def encode(self, x, bins, fractions):
+        """Write the codes of numbers.
+
+        Parameters
+        ----------
+        x : float32 or float64 array (n, n_numbers)
+            Any strides; NaN for missing numbers. Infinity gets the largest fraction.
+        bins : uint16 array (n, n_numbers), C-contiguous
+            Receives the bins; the number of bins stands for a missing number.
+        fractions : float32 or float64 array (n, n_numbers), C-contiguous
+            Receives the fractions, 1 for missing numbers. They are computed in float64.
+
+        Raises
+        ------
+        ValueError
+            For another type or shape.
+        """
+        cdef InputRows rows = InputRows(x, self.n_numbers)
+        if rows.rows.is_sparse or rows.codes is not None:
+            raise ValueError("x must be an array")
+        cdef bint wide = fractions.itemsize == 8
+        cdef uint16_t *bin = <uint16_t *> array_address(bins, rows.n * self.n_numbers, b'H', "bins", True)
+        cdef char *fraction = <char *> array_address(fractions, rows.n * self.n_numbers, b'd' if wide else b'f',
+                                                     "fractions", True)
+        cdef Py_ssize_t first = 0, f
+        with nogil:
+            while first < rows.n:
+                for f in range(self.n_numbers):
+                    self.encode_block(&rows.rows, f, first, min(first + BLOCK, rows.n), bin, fraction, wide)
+                first += BLOCK
+
+    cdef void encode_block(self, const fm_rows *X, Py_ssize_t f, Py_ssize_t first, Py_ssize_t last, uint16_t *bins,
+                           char *fractions, bint wide) noexcept nogil:
+        """The codes of number f of some rows."""
+        cdef const double *edge = self.edge + self.first[f]
+        cdef const double *low
+        cdef Py_ssize_t inner = max(self.count[f] - 2, 0), last_bin = max(self.count[f] - 2, 0), r, i, n, half, k
+        cdef double x, fraction, largest = self.largest
+        for r in range(first, last):
+            i = r * X.row_stride + f * X.column_stride
+            x = (<const double *> X.data)[i] if X.is_double else (<const float *> X.data)[i]
+            if x != x:
+                x = self.fill[f]
+            x = x / 2
+            low, n = edge + 1, inner
+            while n > 1:  # without a branch that the processor could mispredict
+                half = n >> 1
+                low += half if low[half - 1] <= x else 0
+                n -= half
+            k = low - (edge + 1)
+            k += n == 1 and low[0] <= x
+            if x != x:
+                k, fraction = last_bin + 1, 1
+            elif self.count[f] == 1:
+                fraction = 0
+            else:
+                fraction = (x - edge[k]) / (edge[k + 1] - edge[k])
+                fraction = min(max(fraction, -largest), largest)
+            i = r * self.n_numbers + f
+            bins[i] = <uint16_t> k
+            if wide:
+                (<double *> fractions)[i] = fraction
+            else:
+                (<float *> fractions)[i] = <float> fraction
 
 
 cdef class InputRows:
@@ -508,7 +636,7 @@ cdef bint are_finite(const void *numbers, Py_ssize_t n, int size) noexcept nogil
 cdef void *array_address(object array, Py_ssize_t n, int kind, str name, bint writable=False) except? NULL:
     """Address of a C-contiguous array of n elements; the caller keeps the array alive while it uses the address.
 
-    kind: b'f' or b'd' for float32 and float64, b'i' for integers as wide as a pointer.
+    kind: b'f' or b'd' for float32 and float64, b'H' for uint16, b'i' for integers as wide as a pointer.
     """
     cdef Py_buffer view
     cdef void *at
@@ -524,7 +652,7 @@ cdef void *array_address(object array, Py_ssize_t n, int kind, str name, bint wr
     if found != kind or view.len != n * view.itemsize or <uintptr_t> at % view.itemsize:
         given = numpy.asarray(array)
         PyBuffer_Release(&view)
-        wanted = {"f": "float32", "d": "float64", "i": "intp"}[chr(kind)]
+        wanted = {"f": "float32", "d": "float64", "H": "uint16", "i": "intp"}[chr(kind)]
         raise ValueError(f"{name} must be an aligned array of {n} {wanted}, got {given.size} of {given.dtype}")
     PyBuffer_Release(&view)
     return at

@@ -37,6 +37,21 @@ def encode(bins: Array, fractions: Array, categories: Array, bin_counts: Counts,
     return X
 
 
+def find_bin(x: float, edges: Array, fill: float, largest: float) -> tuple[int, float]:
+    """The bin k of a number, the last one with edges[k] <= x or the first, and its fraction (x - edges[k]) / (edges[k + 1] - edges[k]),
+    limited to +-largest; (m, 1) for a number that is missing (NaN, as ``fill``). A single edge makes one bin, whose fraction is 0."""
+    m = max(len(edges) - 1, 1)
+    x = fill if np.isnan(x) else x
+    if np.isnan(x):
+        return m, 1.0
+    if len(edges) == 1:
+        return 0, 0.0
+    k = min(max(sum(edge <= x for edge in edges) - 1, 0), m - 1)
+    half = edges / 2  # whose differences are finite
+    with np.errstate(over="ignore"):
+        return k, float(np.clip((x / 2 - half[k]) / (half[k + 1] - half[k]), -largest, largest))
+
+
 def sum_bins(W: Array, bin_counts: Counts) -> Array:
     """C: in the row of bin k the sum of W's rows of the bins before it; 0 in the row of missing numbers."""
     owned = owned_rows(bin_counts, ())

@@ -9,6 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from helpers import DIFFERENCE_STEP, difference_tolerance, output_of, tolerance, varied
+from scipy.sparse import csr_array
 
 from fastmlp import Network, core, reference
 from fastmlp.training import loop
@@ -480,3 +481,79 @@ def test_a_trainer_takes_one_kind_of_rows_after_the_other(rng):
         trainer.store(parameters)
         found.append(parameters)
     np.testing.assert_allclose(*found, rtol=0, atol=tolerance("float64", 65 * 16))
+
+
+# ---- Bins of numbers ----------------------------------------------------------------------------------------------------
+
+EDGES = {
+    "few": [-1.0, 0.0, 0.5],
+    "one bin": [2.0, 3.0],
+    "one edge": [7.0],
+    "many": np.sort(np.random.RandomState(1).standard_normal(300)).tolist(),
+    "far apart": [-1.7e308, 0.0, 1.7e308],
+    "close": [1.0, np.nextafter(1.0, 2.0), 2.0],
+}
+
+
+@pytest.mark.parametrize("fraction_type", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("fill", [0.3, np.nan])
+def test_bins_are_the_references(dtype, fill, fraction_type, rng):
+    """Of all numbers at once, on edges and beside them, far out, missing; rows and columns of any strides."""
+    edges = [np.array(own) for own in EDGES.values()]
+    bins = core.Bins(edges, [fill] * len(edges), largest=1e4)
+    values = np.concatenate([*edges, *(np.nextafter(own, np.inf) for own in edges), 3 * rng.standard_normal(900)])
+    values = np.concatenate([values, [np.nan, -0.0, 1e300, -1e300]])
+    x = np.array([rng.permutation(values) for _ in edges])
+    with np.errstate(over="ignore"):
+        x = x.astype(dtype)
+    found = np.empty((len(values), len(edges)), np.uint16), np.empty((len(values), len(edges)), fraction_type)
+    bins.encode(x.T, *found)
+    expected = [
+        [reference.find_bin(float(value), own, fill, 1e4) for value in column]
+        for column, own in zip(x, edges, strict=True)
+    ]
+    expected = np.array(expected).transpose(2, 1, 0)
+    np.testing.assert_array_equal(found[0], expected[0])
+    np.testing.assert_array_equal(found[1], expected[1].astype(fraction_type))
+    again = np.empty_like(found[0][::3]), np.empty_like(found[1][::3])
+    bins.encode(np.repeat(x, 2, axis=1)[:, ::6].T, *again)
+    for mine, theirs in zip(again, found, strict=True):
+        np.testing.assert_array_equal(mine, theirs[::3])
+    layout = core.CodeLayout(bins.bin_counts)
+    assert core.Codes(layout, found[0], found[1].astype("float32")).shape == (len(values), layout.width)
+
+
+def test_most_edges():
+    """65,535 bins, the last of which leaves a number for missing ones."""
+    bins = core.Bins([np.arange(65536.0)], [np.nan])
+    found = np.empty((4, 1), np.uint16), np.empty((4, 1), np.float32)
+    bins.encode(np.array([[65534.5], [0.25], [np.nan], [np.inf]]), *found)
+    assert [*map(tuple, np.c_[found].tolist())] == [(65534, 0.5), (0, 0.25), (65535, 1.0), (65534, 1e6)]
+
+
+@pytest.mark.parametrize(("edges", "message"), [
+    ([[]], "edges must be 1 to 65536 of each number"),
+    ([np.arange(65537.0)], "edges must be 1 to 65536 of each number"),
+    ([[0.0, 0.0]], r"must be finite and rise, got \[0. 0.\] for number 0"),
+    ([[0.0], [1.0, 0.5]], "for number 1"),
+    ([[0.0, np.inf]], "must be finite and rise"),
+    ([[np.nan]], "must be finite and rise"),
+])  # fmt: skip
+def test_edges_that_make_no_bins_are_refused(edges, message):
+    with pytest.raises(ValueError, match=message):
+        core.Bins([np.array(own, dtype=float) for own in edges], [0.0] * len(edges))
+
+
+@pytest.mark.parametrize(("arrays", "message"), [
+    ((np.zeros((5, 3)), BINS, FRACTIONS), "X has 3 columns"),
+    ((np.zeros((4, 2)), BINS, FRACTIONS), "bins must be an aligned array of 8 uint16"),
+    ((np.zeros((5, 2)), BINS.astype(np.int16), FRACTIONS), "bins must be an aligned array of 10 uint16"),
+    ((np.zeros((5, 2)), BINS, FRACTIONS.astype(np.float16)), "fractions must be an aligned array of 10 float32"),
+    ((np.zeros((5, 2)), np.asfortranarray(BINS), FRACTIONS), "bins must be a C-contiguous writeable array"),
+    ((np.zeros((5, 2), int), BINS, FRACTIONS), "X must be float32 or float64"),
+    ((csr_array(np.zeros((5, 2))), BINS, FRACTIONS), "x must be an array"),
+])  # fmt: skip
+def test_arrays_that_take_no_bins_are_refused(arrays, message):
+    with pytest.raises(ValueError, match=message):
+        core.Bins([np.array([0.0, 1.0])] * 2, [0.0] * 2).encode(*arrays)
