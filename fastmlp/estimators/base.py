@@ -52,7 +52,7 @@ from fastmlp.estimators.validation import (
     warn_if_target_unscaled,
     warn_if_unscaled,
 )
-from fastmlp.network.network import Network
+from fastmlp.network.network import Network, SelectedRows
 from fastmlp.training.diagnosis import describe_scale, diagnose
 from fastmlp.training.lbfgs import train_lbfgs
 from fastmlp.training.loop import train_epochs
@@ -418,7 +418,7 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
         if split is not None and split.score is not None:
             scored = split.score
             validation = ValidationData(
-                X[scored], data.y[scored], y[scored], None if weight is None else weight[scored]
+                SelectedRows(X, scored), data.y[scored], y[scored], None if weight is None else weight[scored]
             )
         if eval_set is not None:
             validation = self._check_eval_set(network, loss, eval_set, sample_weight_eval)

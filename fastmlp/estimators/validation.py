@@ -25,9 +25,11 @@ from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils import assert_all_finite, column_or_1d, compute_class_weight, compute_sample_weight
 from sklearn.utils.validation import validate_data
 
+from fastmlp.core import Codes
 from fastmlp.core.memory import all_finite
 from fastmlp.estimators._sklearn import _check_sample_weight, warn
 from fastmlp.estimators.parameters import plain
+from fastmlp.network.network import SelectedRows
 from fastmlp.training.run import TrainingData
 
 FLOATS = (np.float64, np.float32)
@@ -151,7 +153,10 @@ def is_plain_y(estimator: Any, y: Any) -> bool:
 
 
 def check_input(estimator: BaseEstimator, X: Any) -> Any:
-    """X of a prediction, checked against the number and the names of the features in ``fit``."""
+    """X of a prediction, checked against the number and the names of the features in ``fit``; codes, which the package has made
+    itself, as they are."""
+    if isinstance(X, (Codes, SelectedRows)):
+        return X
     if is_plain_X(estimator, X):
         return X
     values = _plain_frame(estimator, X)

@@ -22,6 +22,42 @@ from fastmlp.network.initialisers import Draw, Layer, initialiser
 from fastmlp.network.names import hint
 from fastmlp.network.persistence import IN_PARAMETERS, IN_STATISTICS, build_network, read, save_network
 
+# Rows of a selection that are copied, and predicted, at a time.
+_BLOCK = 4096
+
+
+class SelectedRows:
+    """Some rows of X, for ``Network.forward``, which copies a few of them at a time.
+
+    Parameters
+    ----------
+    X : ndarray, CSR matrix or fastmlp.core.Codes of shape (n, n_features)
+    rows : ndarray of shape (m,), intp
+        Their indices, in the order of the result.
+    """
+
+    def __init__(self, X: Any, rows: np.ndarray) -> None:
+        self.X = X
+        self.rows = rows
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(m, n_features)."""
+        return len(self.rows), self.X.shape[1]
+
+    @property
+    def dtype(self) -> np.dtype:
+        """That of X."""
+        dtype: np.dtype = self.X.dtype
+        return dtype
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, rows: Any) -> Any:
+        """Copies of some of the rows."""
+        return self.X[self.rows[rows]]
+
 
 class Network:
     """A multilayer perceptron: a(l) = f(a(l-1) W(l) + b(l)), with a(l-1) added where it is residual.
@@ -396,7 +432,7 @@ class Network:
 
         Parameters
         ----------
-        X : array-like, CSR matrix or fastmlp.core.Codes of shape (n, layer_sizes[0])
+        X : array-like, CSR matrix, fastmlp.core.Codes or SelectedRows of shape (n, layer_sizes[0])
             An array must be float32 or float64, with any strides; it is converted to ``dtype`` in parts, without a copy of the
             whole. Anything else, such as a list of rows, becomes an array of ``dtype`` first. Codes need a first layer that
             is not residual.
@@ -421,7 +457,16 @@ class Network:
         plan = self._plan if out_activation is None else self.plan_with(out_activation)
         if plan is None:
             plan = self.plan
-        return core.forward(plan, self._parameters, self._rows(X), out, n_threads, self.statistics)
+        if not isinstance(X, SelectedRows):
+            return core.forward(plan, self._parameters, self._rows(X), out, n_threads, self.statistics)
+        if out is None:
+            out = np.empty((len(X), self.layer_sizes[-1]), dtype=self.dtype)
+        elif out.shape != (len(X), self.layer_sizes[-1]):
+            raise ValueError(f"out must have shape {(len(X), self.layer_sizes[-1])}, got {out.shape}")
+        for first in range(0, len(X), _BLOCK):
+            block = slice(first, first + _BLOCK)
+            core.forward(plan, self._parameters, X[block], out[block], n_threads, self.statistics)
+        return out
 
     def _rows(self, X: Any) -> Any:
         """X, as an array unless it is one, sparse or coded."""

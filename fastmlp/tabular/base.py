@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
 from numbers import Integral, Real
@@ -17,7 +17,7 @@ from sklearn.base import clone
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_feature_names, check_is_fitted
 
-from fastmlp.core import commit
+from fastmlp.core import Codes, commit
 from fastmlp.estimators._sklearn import Interval, LayerSizes, Metric, RandomState, Rates, _fit_context
 from fastmlp.estimators.base import BaseMLP, BaseModel
 from fastmlp.estimators.callbacks import FitTasks, callbacks_on_epochs, fit_tasks
@@ -33,17 +33,17 @@ from fastmlp.estimators.validation import (
     explain_labels,
     one_validation_set,
 )
-from fastmlp.network.network import Network
+from fastmlp.network.network import Network, SelectedRows
 from fastmlp.network.persistence import Fields, FileFormatError, Tensors
-from fastmlp.tabular.columns import Columns, codes_of, declared_categories, fill_inputs, learn_columns, read_values
+from fastmlp.tabular.bins import MOST_BINS
+from fastmlp.tabular.coding import Coder
+from fastmlp.tabular.columns import Columns, declared_categories, learn_columns
 from fastmlp.tabular.folds import deal, take_share
 from fastmlp.tabular.frames import Table
 from fastmlp.tabular.persistence import build_columns, describe_columns
 from fastmlp.training.run import Record
 from fastmlp.training.threads import choose_threads, forward_flops
 
-# Inputs that a prediction holds at a time: 64 MB in float32.
-_PIECE = 2**24
 _LEAST_ROWS = 2
 _MLP = BaseMLP._parameter_constraints
 
@@ -61,6 +61,15 @@ def _batch_size(n_rows: int) -> int:
     return int(min(max(near, _LEAST_BATCH), _MOST_BATCH, n_rows))
 
 
+def mean_of(outputs: Sequence[np.ndarray]) -> np.ndarray:
+    """Mean of the networks' outputs, float64, added in their order: the same bits for one row as for many."""
+    total = outputs[0].astype(np.float64)
+    for output in outputs[1:]:
+        total += output
+    total /= len(outputs)
+    return total
+
+
 class BaseTabular(BaseModel, ABC):
     """The two estimators but for targets and predictions."""
 
@@ -68,7 +77,7 @@ class BaseTabular(BaseModel, ABC):
         "method": [one_of(["plain"])],
         "categorical_features": [one_of(["from_dtype"]), "array-like"],
         "n_folds": [Interval(Integral, 1, None, closed="left")],
-        "n_bins": [Interval(Integral, 1, None, closed="left")],
+        "n_bins": [Interval(Integral, 1, MOST_BINS, closed="both")],
         "max_categories": [Interval(Integral, 2, None, closed="left")],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         **{
@@ -245,24 +254,24 @@ class BaseTabular(BaseModel, ABC):
             raise ValueError(f"{type(self).__name__} needs at least {_LEAST_ROWS} rows, got n_samples={len(rows)}.")
 
         declared = declared_categories(self.categorical_features, table.names)
-        values = read_values(table, declared)
         learn_from = None if len(rows) == n_rows else rows
-        self.columns_ = learn_columns(values, table.names, declared, learn_from, self.n_bins, self.max_categories)
+        self.columns_ = learn_columns(table, declared, learn_from, self.n_bins, self.max_categories)
         self._learn_scale(y, rows, weight)
-        inputs = self._inputs(table)
         scored = None
         if eval_set is not None:
-            inputs, y, weight = self._with_eval_set(prototype, inputs, y, weight, eval_set, sample_weight_eval)
-            scored = np.arange(n_rows, len(inputs), dtype=np.intp)
+            codes, y, weight = self._with_eval_set(prototype, table, y, weight, eval_set, sample_weight_eval)
+            scored = np.arange(n_rows, len(codes), dtype=np.intp)
         elif sample_weight_eval is not None:
             raise ValueError("sample_weight_eval needs an eval_set.")
+        else:
+            codes = Coder(self.columns_).codes(table)
 
         rng = check_random_state(self.random_state)
-        folds, splits = self._splits(rows, self._strata(y[rows]), scored, rng)
-        self._train(prototype, inputs, self._network_target(y), weight, splits, rng, tasks)
+        folds, n_networks, split = self._splits(rows, self._strata(y[rows]), scored, rng)
+        self._train(prototype, codes, self._network_target(y), weight, n_networks, split, rng, tasks)
         self.__dict__.pop("oof_prediction_", None)
         if len(folds) > 1:
-            self.oof_prediction_ = self._shaped(self._own_scale(self._out_of_fold(inputs[:n_rows], folds)))
+            self.oof_prediction_ = self._shaped(self._own_scale(self._out_of_fold(codes, n_rows, folds)))
 
     def _open(self, X: Any, reset: bool) -> Table:
         """X as a table, its number and names of columns learnt or checked."""
@@ -287,53 +296,57 @@ class BaseTabular(BaseModel, ABC):
         return y, None if weight is None else np.array(weight, dtype=np.float64)
 
     def _with_eval_set(
-        self, prototype: BaseMLP, inputs: np.ndarray, y: Any, weight: np.ndarray | None, eval_set: Any, weight_eval: Any
-    ) -> tuple[np.ndarray, Any, np.ndarray | None]:
-        """The rows of ``eval_set`` below those to train on."""
+        self, prototype: BaseMLP, table: Table, y: Any, weight: np.ndarray | None, eval_set: Any, weight_eval: Any
+    ) -> tuple[Codes, Any, np.ndarray | None]:
+        """The codes, targets and weights of the rows to train on, and below them of those of ``eval_set``."""
         with explain_eval_set(eval_set):
-            table = self._open(eval_set[0], reset=False)
-            y_eval, weight_eval = self._check_target(prototype, eval_set[1], table.shape[0], weight_eval)
+            below = self._open(eval_set[0], reset=False)
+            y_eval, weight_eval = self._check_target(prototype, eval_set[1], below.shape[0], weight_eval)
             prototype._check_target(y_eval)
-            below = self._inputs(table)
+            codes = Coder(self.columns_).codes(table, below)
         if weight is not None or weight_eval is not None:
-            parts = [(weight, len(inputs)), (weight_eval, len(below))]
+            parts = [(weight, table.shape[0]), (weight_eval, below.shape[0])]
             weight = np.concatenate([np.ones(n) if part is None else part for part, n in parts])
         stacked = vstack([y, y_eval], format="csr") if issparse(y) else np.concatenate([y, y_eval])
-        return np.concatenate([inputs, below]), stacked, weight
+        return codes, stacked, weight
 
     def _splits(
         self, rows: np.ndarray, strata: np.ndarray | None, scored: np.ndarray | None, rng: np.random.RandomState
-    ) -> tuple[list[np.ndarray], list[RowSplit]]:
-        """The rows of each fold, none with a single network; and each network's rows to train on and to score on."""
+    ) -> tuple[list[np.ndarray], int, Callable[[int], RowSplit]]:
+        """The rows of each fold, none with a single network; the number of networks; and a function that finds a network's rows to
+        train on and to score on. Each list of indices takes 8 bytes a row, so only those in use are held."""
         n_folds = min(self.n_folds, len(rows))
         if n_folds == 1:
             if scored is not None or not self.early_stopping:
-                return [], [RowSplit(rows, scored)]
+                return [], 1, lambda number: RowSplit(rows, scored)
             taken = take_share(strata, len(rows), self.validation_fraction, rng)
-            return [], [RowSplit(rows[~taken], rows[taken])]
+            return [], 1, lambda number: RowSplit(rows[~taken], rows[taken])
         fold = deal(strata, len(rows), n_folds, rng)
         held_out = [rows[fold == number] for number in range(n_folds)]
-        return held_out, [
-            RowSplit(rows[fold != number], held_out[number] if scored is None else scored) for number in range(n_folds)
-        ]
+        return (
+            held_out,
+            n_folds,
+            lambda number: RowSplit(rows[fold != number], held_out[number] if scored is None else scored),
+        )
 
     def _train(
         self,
         prototype: BaseMLP,
-        inputs: np.ndarray,
+        codes: Codes,
         target: Any,
         weight: np.ndarray | None,
-        splits: list[RowSplit],
+        n_networks: int,
+        split: Callable[[int], RowSplit],
         rng: np.random.RandomState,
         tasks: FitTasks | None,
     ) -> None:
-        """Train a network for each split, as many at once as threads are allowed; spare threads are shared out."""
-        members = [clone(prototype) for _ in splits]
-        n_train = min(len(split.train) for split in splits)
-        for member, seed in zip(members, rng.randint(np.iinfo(np.int32).max, size=len(splits)), strict=True):
+        """Train the networks, as many at once as threads are allowed; spare threads are shared out. All read the same codes."""
+        members = [clone(prototype) for _ in range(n_networks)]
+        n_train = len(split(0).train)  # no other has fewer: the first folds are the largest
+        for member, seed in zip(members, rng.randint(np.iinfo(np.int32).max, size=n_networks), strict=True):
             member.random_state = int(seed)
             member.batch_size = _batch_size(n_train) if self.batch_size == "auto" else min(self.batch_size, n_train)
-            member.n_features_in_ = inputs.shape[1]
+            member.n_features_in_ = codes.shape[1]
             self._share_target(member, self)
             if callbacks := callbacks_on_epochs(self):
                 member.set_callbacks(*callbacks)
@@ -345,7 +358,7 @@ class BaseTabular(BaseModel, ABC):
             member = members[number]
             member.n_jobs = n_threads // n_workers + (number < spare)
             with nullcontext() if tasks is None else tasks.member(number, member):
-                record: Record = member._fit_member(inputs, target, weight, f"Fold {number}", splits[number])
+                record: Record = member._fit_member(codes, target, weight, f"Fold {number}", split(number))
             return record
 
         records = _run_at_once([partial(fit, number) for number in range(len(members))], n_workers)
@@ -361,17 +374,16 @@ class BaseTabular(BaseModel, ABC):
                 vars(member).pop(name, None)
         self.estimators_ = members
 
-    def _out_of_fold(self, inputs: np.ndarray, folds: list[np.ndarray]) -> np.ndarray:
+    def _out_of_fold(self, codes: Codes, n_rows: int, folds: list[np.ndarray]) -> np.ndarray:
         """The outputs (n_rows, n_outputs) for each row of the network that has not seen it; of all of them for rows of weight 0."""
-        outputs = np.empty((len(inputs), self._n_columns()))
-        unseen = np.ones(len(inputs), dtype=bool)
+        outputs = np.empty((n_rows, self._n_columns()))
+        unseen = np.ones(n_rows, dtype=bool)
         for network, rows in zip(self.networks_, folds, strict=True):
-            outputs[rows] = self._run(network, inputs[rows])
+            outputs[rows] = self._run(network, SelectedRows(codes, rows))
             unseen[rows] = False
         if unseen.any():
-            outputs[unseen] = np.mean(
-                [self._run(network, inputs[unseen]) for network in self.networks_], axis=0, dtype=np.float64
-            )
+            rest = SelectedRows(codes, np.flatnonzero(unseen))
+            outputs[unseen] = mean_of([self._run(network, rest) for network in self.networks_])
         return outputs
 
     # --- fitted attributes that follow from others -----------------------------------------------------------------
@@ -396,48 +408,36 @@ class BaseTabular(BaseModel, ABC):
 
     # --- predict -------------------------------------------------------------------------------------------------
 
-    def _dtype(self) -> np.dtype:
-        """Element type of the networks and of their input."""
-        return np.dtype("float32" if isinstance(self.dtype, str) and self.dtype == "auto" else self.dtype)
-
-    def _inputs(self, table: Table) -> np.ndarray:
-        """The networks' input for all rows of a table."""
-        inputs = np.empty((table.shape[0], self.columns_.n_inputs), dtype=self._dtype())
-        fill_inputs(inputs, self.columns_, codes_of(table, self.columns_), slice(None))
-        return inputs
-
     def _n_columns(self) -> int:
         """Columns of what a network says of a row."""
         return self.n_outputs_
 
-    def _run(self, network: Network, inputs: np.ndarray) -> np.ndarray:
+    def _run(self, network: Network, rows: Codes | SelectedRows) -> np.ndarray:
         """What a network says of the rows, (n_rows, n_columns): its output, but for classes."""
-        return network.forward(inputs, n_threads=self._threads(network, inputs))
+        return network.forward(rows, n_threads=self._threads(network, rows))
 
-    def _threads(self, network: Network, inputs: np.ndarray) -> int:
-        """Threads that pay for the prediction of these rows."""
-        return choose_threads(self.n_jobs, forward_flops(network.layer_sizes, len(inputs)))
+    def _threads(self, network: Network, rows: Codes | SelectedRows) -> int:
+        """Threads that pay for the prediction of these rows. Of a number, the first layer multiplies two columns."""
+        layout = rows.X.layout if isinstance(rows, SelectedRows) else rows.layout
+        n_columns = 2 * len(layout.bin_counts) + len(layout.category_counts)
+        return choose_threads(self.n_jobs, forward_flops((n_columns, *network.layer_sizes[1:]), len(rows)))
 
-    def _pieces(self, X: Any) -> Iterator[np.ndarray]:
-        """The networks' input for the rows of X, some rows at a time, all in one array: use each before the next."""
+    def _pieces(self, X: Any) -> Iterator[Codes]:
+        """The codes of the rows of X, some rows at a time."""
         check_is_fitted(self)
         table = self._open(X, reset=False)
         for network in self.networks_:
             network.adopt()
-        codes, n_rows, n_inputs = codes_of(table, self.columns_), table.shape[0], self.columns_.n_inputs
-        step = min(max(_PIECE // n_inputs, 1), n_rows)
-        piece = np.empty((step, n_inputs), dtype=self.networks_[0].dtype)
-        for first in range(0, n_rows, step):
-            inputs = piece[: n_rows - first]
-            fill_inputs(inputs, self.columns_, codes, slice(first, first + len(inputs)))
-            yield inputs
+        coder, n_rows = Coder(self.columns_), table.shape[0]
+        for first in range(0, n_rows, coder.n_rows):
+            yield coder.codes(table.rows(first, min(first + coder.n_rows, n_rows)))
 
     def _predict(self, X: Any, with_std: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
         """Mean and, if asked for, standard deviation of the networks' predictions (n_rows, n_columns), float64."""
         means, spreads = [], []
-        for inputs in self._pieces(X):
-            outputs = [self._run(network, inputs).astype(np.float64) for network in self.networks_]
-            means.append(np.mean(outputs, axis=0))
+        for codes in self._pieces(X):
+            outputs = [self._run(network, codes).astype(np.float64) for network in self.networks_]
+            means.append(mean_of(outputs))
             if with_std:
                 spreads.append(np.std([self._own_scale(output) for output in outputs], axis=0))
         return self._own_scale(np.concatenate(means)), np.concatenate(spreads) if with_std else None

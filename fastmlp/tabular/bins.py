@@ -4,90 +4,84 @@ from __future__ import annotations
 
 import numpy as np
 
+from fastmlp.core import Bins
 
-def quantile_edges(x: np.ndarray, n_bins: int) -> np.ndarray:
-    """Edges of at most ``n_bins`` bins with about as many numbers in each.
+#: Most bins: a bin's number is a uint16, of which one stands for missing numbers.
+MOST_BINS = 2**16 - 1
+
+
+def known_numbers(x: np.ndarray) -> np.ndarray:
+    """The numbers that are not missing, in rising order.
 
     Parameters
     ----------
     x : ndarray of shape (n,), float64
         NaN for a missing number; the others are finite.
+    """
+    rising = np.sort(x)  # NaN last
+    known: np.ndarray = rising[: len(x) - np.count_nonzero(np.isnan(x))]
+    return known
+
+
+def quantile_edges(known: np.ndarray, n_bins: int) -> np.ndarray:
+    """Edges of at most ``n_bins`` bins with about as many numbers in each.
+
+    Parameters
+    ----------
+    known : ndarray of shape (n,), float64
+        Finite and in rising order.
     n_bins : int
 
     Returns
     -------
     ndarray of shape (n_edges,), float64
-        The quantiles 0, 1 / n_bins ... 1 (NumPy's linear ones), rising: equal ones are one edge. One edge if all numbers are equal,
-        none if all are missing.
+        The quantiles 0, 1 / n_bins ... 1, rising: equal ones are one edge. Between two numbers they are interpolated. One edge if all
+        numbers are equal, none without numbers.
     """
-    known = x[~np.isnan(x)]
     if not len(known):
         return np.empty(0)
-    # Halves, whose differences are finite for every finite x.
-    return np.unique(2.0 * np.quantile(known / 2.0, np.linspace(0.0, 1.0, n_bins + 1)))
+    position = (len(known) - 1) * np.linspace(0.0, 1.0, n_bins + 1)
+    below = np.minimum(position.astype(np.intp), len(known) - 1)
+    # Halves, whose differences are finite for every finite number; from the nearer number, as NumPy has it.
+    low, high = known[below] / 2.0, known[np.minimum(below + 1, len(known) - 1)] / 2.0
+    share = position - below
+    edges = np.where(share < 0.5, low + (high - low) * share, high - (high - low) * (1.0 - share))
+    return np.unique(2.0 * edges)
+
+
+def median(known: np.ndarray) -> float:
+    """Median of numbers in rising order; NaN without such."""
+    n = len(known)
+    return float(known[(n - 1) // 2] / 2.0 + known[n // 2] / 2.0) if n else np.nan
 
 
 def n_components(edges: np.ndarray) -> int:
-    """Components of a number's code: one per bin."""
+    """Components of a number's dense code: one per bin."""
     return max(len(edges) - 1, 0)
 
 
-def piecewise_linear(x: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """The code of each number.
+def fill_codes(out: np.ndarray, x: np.ndarray, edges: np.ndarray, missing: bool, fill: float) -> None:
+    """Write the dense codes of a column: 1 in the bins below a number's own, the fraction there, 0 in those above.
 
     Parameters
     ----------
-    x : ndarray of shape (n,), float64
-        Finite, or NaN for a missing number.
-    edges : ndarray of shape (n_edges,), float64
-        Rising.
-
-    Returns
-    -------
-    ndarray of shape (n, n_components(edges)), float64
-        ``(x - edges[i]) / (edges[i + 1] - edges[i])``, at most 1 in the first component, at least 0 in the last, and in [0, 1] in
-        those between. A single component has no limits. NaN for a missing number.
-    """
-    half = edges / 2.0
-    with np.errstate(over="ignore"):  # a number far from a narrow bin
-        code: np.ndarray = (x[:, np.newaxis] / 2.0 - half[:-1]) / np.diff(half)
-    if code.shape[1] > 1:
-        np.minimum(code[:, :-1], 1.0, out=code[:, :-1])
-        np.maximum(code[:, 1:], 0.0, out=code[:, 1:])
-    return code
-
-
-def median(x: np.ndarray) -> float:
-    """Median of the numbers that are not missing; NaN without such."""
-    known = x[~np.isnan(x)]
-    return float(2.0 * np.median(known / 2.0)) if len(known) else np.nan
-
-
-def fill_codes(
-    out: np.ndarray, x: np.ndarray, edges: np.ndarray, missing: bool, fill: float, largest: float = np.inf
-) -> None:
-    """Write the codes of a column.
-
-    Parameters
-    ----------
-    out : ndarray of shape (n, n_components(edges) + missing)
-    x : ndarray of shape (n,), float64
+    out : ndarray of shape (n, n_components(edges) + missing), float32 or float64
+    x : ndarray of shape (n,), float32 or float64
         Finite, or NaN for a missing number.
     edges : ndarray of shape (n_edges,), float64
     missing : bool
         Whether the last column of ``out`` marks missing numbers, whose code is then 0. Otherwise they have the code of ``fill``.
     fill : float
-    largest : float, default=inf
-        Codes are limited to this size, and to that of the largest number of ``out``'s type.
     """
-    gaps = np.isnan(x)
-    if not missing and gaps.any():
-        x = np.where(gaps, fill, x)
-    code = piecewise_linear(x, edges)
     if missing:
-        code[gaps] = 0.0
-        out[:, -1] = gaps
+        out[:, -1] = np.isnan(x)
         out = out[:, :-1]
-    largest = min(largest, float(np.finfo(out.dtype).max))
-    np.clip(code, -largest, largest, out=code)
-    out[...] = code
+    if not out.shape[1]:
+        return
+    bins, fractions = np.empty((len(x), 1), np.uint16), np.empty((len(x), 1), out.dtype)
+    largest = float(np.finfo(out.dtype).max)
+    Bins([edges], [np.nan if missing else fill], largest).encode(x[:, np.newaxis], bins, fractions)
+    place = np.arange(out.shape[1])
+    out[...] = (place < bins) & (bins < len(place))
+    known = np.flatnonzero(bins < len(place))
+    out[known, bins[known, 0]] = fractions[known, 0]

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 from scipy.sparse import issparse
 
+from fastmlp.core import Codes
 from fastmlp.estimators._sklearn import ClassifierMixin, ClassWeight, LayerSizes, Metric, RandomState, Rates
 from fastmlp.estimators.classifier import MLPClassifier, share_classes
 from fastmlp.estimators.validation import apply_class_weight
-from fastmlp.network.network import Network
+from fastmlp.network.network import Network, SelectedRows
 from fastmlp.tabular.base import BaseTabular
 
 
@@ -33,7 +34,7 @@ class TabularClassifier(ClassifierMixin, BaseTabular):
         Networks, each trained without one fold of the rows, whose predictions are averaged. The rows of its fold tell when a network is
         best. There are at most as many as rows. 1: a single network, without ``validation_fraction`` of the rows.
     n_bins : int, default=48
-        Most bins of a column of numbers: see :class:`PiecewiseLinearEncoder`.
+        Most bins of a column of numbers, at most 65,535: see :class:`PiecewiseLinearEncoder`.
     max_categories : int, default=256
         Most inputs for the categories of a column. If it has more, all but the ``max_categories - 1`` most frequent share an input.
     hidden_layer_sizes : int or sequence of int, default=(256, 256)
@@ -95,13 +96,14 @@ class TabularClassifier(ClassifierMixin, BaseTabular):
 
     Notes
     -----
-    Numbers, dates (as days since 1970) and durations (as days) become piecewise-linear codes. Categories have an input each. A column
-    with missing values in ``fit`` has one more input that marks them; if there were none, a missing number later counts as the column's
-    median, and a missing category as none. A category that ``fit`` has not seen counts as missing. Columns with a single value, or with
+    Numbers, dates (as days since 1970) and durations (as days) become piecewise-linear codes, with an input for each bin and one for
+    missing values. Categories have an input each, and so have their missing values; if there were none in ``fit``, a missing number
+    later counts as the column's median, and a missing category as none. A category that ``fit`` has not seen counts as missing. Columns with a single value, or with
     none, are dropped. Infinity, nested values and text with more than 1,000 different values that is not named in
     ``categorical_features`` are errors that name the column. The page on tables has the details.
 
-    ``fit`` holds the codes of all rows: 4 bytes for each input of the networks, of which ``columns_`` shows the number.
+    ``fit`` holds the codes of all rows once, for all networks: 6 bytes for each number, 2 for each category (4 in columns of 65,536
+    categories and more). A number's position in its bin is float32, whatever ``dtype``.
 
     References
     ----------
@@ -202,11 +204,9 @@ class TabularClassifier(ClassifierMixin, BaseTabular):
     def _n_columns(self) -> int:
         return self.n_outputs_ if self._target_type.startswith("multilabel") else len(self.classes_)
 
-    def _run(self, network: Network, inputs: np.ndarray) -> np.ndarray:
+    def _run(self, network: Network, rows: Codes | SelectedRows) -> np.ndarray:
         """Probabilities of the classes, of two classes too."""
-        probabilities: np.ndarray = self.estimators_[0]._probabilities(
-            [network], inputs, self._threads(network, inputs)
-        )
+        probabilities: np.ndarray = self.estimators_[0]._probabilities([network], rows, self._threads(network, rows))
         return probabilities
 
     def _own_scale(self, outputs: np.ndarray) -> np.ndarray:
@@ -261,15 +261,15 @@ class TabularClassifier(ClassifierMixin, BaseTabular):
         -------
         ndarray of shape (n_samples, n_classes)
         """
-        return np.concatenate([self._mean_logarithm(inputs) for inputs in self._pieces(X)])
+        return np.concatenate([self._mean_logarithm(codes) for codes in self._pieces(X)])
 
-    def _mean_logarithm(self, inputs: np.ndarray) -> np.ndarray:
+    def _mean_logarithm(self, codes: Codes) -> np.ndarray:
         """The logarithm of the mean of the networks' probabilities."""
         if len(self.classes_) == 1:
-            return np.zeros((len(inputs), 1))
+            return np.zeros((len(codes), 1))
         log = self.estimators_[0]._log_probabilities
         logarithms = [
-            log(network, inputs, self._threads(network, inputs)).astype(np.float64) for network in self.networks_
+            log(network, codes, self._threads(network, codes)).astype(np.float64) for network in self.networks_
         ]
         mean: np.ndarray = np.logaddexp.reduce(logarithms) - np.log(len(logarithms))
         return mean

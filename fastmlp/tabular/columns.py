@@ -1,15 +1,15 @@
-"""What is done to each column of a table: learnt from the training rows, shown by ``columns_``, applied to any rows."""
+"""What is done to each column of a table: learnt from the training rows, and shown by ``columns_``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 import numpy as np
 
-from fastmlp.tabular.bins import fill_codes, median, n_components, quantile_edges
+from fastmlp.tabular.bins import known_numbers, median, n_components, quantile_edges
 from fastmlp.tabular.frames import BOOLEAN, CATEGORY, DATE, DURATION, NUMBER, TEXT, Table, Values
 
 DROPPED = "dropped"
@@ -17,16 +17,6 @@ TREATMENTS = (NUMBER, CATEGORY, DROPPED)
 KINDS = (NUMBER, DATE, DURATION, BOOLEAN, TEXT, CATEGORY)
 #: Most different values of a column of text that nobody has declared a category.
 MOST_TEXTS = 1000
-# Codes of numbers far beyond the training rows' are limited to this size, which float32 can multiply and add up.
-_LARGEST_CODE = 1e6
-_PLURAL = {
-    NUMBER: "numbers",
-    DATE: "dates",
-    DURATION: "durations",
-    BOOLEAN: "truth values",
-    TEXT: "text",
-    CATEGORY: "categories",
-}
 _UNITS = {DATE: "days since 1970", DURATION: "days"}
 
 
@@ -51,7 +41,7 @@ class Column:
     grouped : tuple
         The rarer ones, which share an input.
     missing : bool
-        Whether it had missing values in ``fit``, and so has an input that marks them.
+        Whether it had missing values in ``fit``, which are then told from others.
     fill : float
         Of a number: its median, which stands in for missing values if there were none in ``fit``.
     """
@@ -69,11 +59,12 @@ class Column:
 
     @property
     def n_inputs(self) -> int:
-        """Inputs of the network that the column becomes."""
+        """Inputs of the network that the column becomes: of a number, its bins and one for missing values."""
         if self.treatment == DROPPED:
             return 0
-        own = n_components(self.edges) if self.treatment == NUMBER else len(self.categories) + bool(self.grouped)
-        return own + self.missing
+        if self.treatment == NUMBER:
+            return max(n_components(self.edges), 1) + 1
+        return len(self.categories) + bool(self.grouped) + self.missing
 
     def describe(self) -> str:
         """What is done to it, in words."""
@@ -111,20 +102,13 @@ class Columns(list[Column]):
 
 
 def learn_columns(
-    values: Sequence[Values],
-    names: Sequence[Any],
-    declared: np.ndarray,
-    rows: np.ndarray | None,
-    n_bins: int,
-    max_categories: int,
+    table: Table, declared: np.ndarray, rows: np.ndarray | None, n_bins: int, max_categories: int
 ) -> Columns:
-    """What to do to each column.
+    """What to do to each column. They are read one after the other.
 
     Parameters
     ----------
-    values : sequence of Values
-        One per column.
-    names : sequence
+    table : Table
     declared : ndarray of shape (n_columns,), bool
         Columns that the user calls categories.
     rows : ndarray of intp, or None
@@ -132,26 +116,36 @@ def learn_columns(
     n_bins, max_categories : int
         As in the estimators.
     """
-    names = [name if isinstance(name, str) or type(name) is int else str(name) for name in names]
     return Columns(
-        _learn_number(own, name, rows, n_bins)
-        if own.numbers is not None
-        else _learn_category(own, name, rows, max_categories, bool(is_category))
-        for own, name, is_category in zip(values, names, declared, strict=True)
+        _learn_column(table.column(i), name, rows, n_bins, max_categories, bool(is_category))
+        for i, (name, is_category) in enumerate(zip(table.names, declared, strict=True))
     )
+
+
+def _learn_column(
+    values: Values, name: Any, rows: np.ndarray | None, n_bins: int, max_categories: int, declared: bool
+) -> Column:
+    name = name if isinstance(name, str) or type(name) is int else str(name)
+    values = values.as_categories() if declared else values
+    if values.numbers is not None:
+        return _learn_number(values, name, rows, n_bins)
+    return _learn_category(values, name, rows, max_categories, declared)
 
 
 def _learn_number(values: Values, name: Any, rows: np.ndarray | None, n_bins: int) -> Column:
     assert values.numbers is not None
     check_finite(values.numbers, name)
     x = values.numbers if rows is None else values.numbers[rows]
-    edges, missing = quantile_edges(x, n_bins), bool(np.isnan(x).any())
+    known = known_numbers(x)
+    edges, missing = quantile_edges(known, n_bins), len(known) < len(x)
     if len(edges) == 0:
         return Column(name, values.dtype, DROPPED, "no values", kind=values.kind)
     if len(edges) == 1 and not missing:
         return Column(name, values.dtype, DROPPED, "always the same", kind=values.kind)
     remark = _UNITS.get(values.kind, "")
-    return Column(name, values.dtype, NUMBER, remark, edges=edges, missing=missing, fill=median(x), kind=values.kind)
+    return Column(
+        name, values.dtype, NUMBER, remark, edges=edges, missing=missing, fill=median(known), kind=values.kind
+    )
 
 
 def _learn_category(values: Values, name: Any, rows: np.ndarray | None, max_categories: int, declared: bool) -> Column:
@@ -250,73 +244,3 @@ def declared_categories(categorical_features: Any, names: Sequence[Any]) -> np.n
                 f"categorical_features must be indices from 0 to {n_columns - 1} or names of columns, got {item!r}."
             )
     return mask
-
-
-# --- applying ------------------------------------------------------------------------------------------------------
-
-
-def read_values(table: Table, declared: Iterable[bool]) -> list[Values]:
-    """All columns of a table to fit on; those that are declared as categories in any case."""
-    return [
-        table.column(i).as_categories() if is_category else table.column(i) for i, is_category in enumerate(declared)
-    ]
-
-
-def codes_of(table: Table, columns: Columns) -> list[np.ndarray | None]:
-    """Each column's values as ``fill_inputs`` takes them: numbers, or places among the column's inputs; None if it is dropped.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If a column of numbers holds anything else, or infinity.
-    """
-    return [None if column.treatment == DROPPED else _code(table.column(i), column) for i, column in enumerate(columns)]
-
-
-def _code(values: Values, column: Column) -> np.ndarray:
-    if column.treatment == NUMBER:
-        return _numbers(values, column)
-    values = values.as_categories()
-    assert values.codes is not None
-    place = {label: i for i, label in enumerate(column.categories)}
-    place |= dict.fromkeys(column.grouped, len(column.categories))
-    # The last place is that of missing values, which the code -1 finds.
-    places = np.array([*(place.get(label, -1) for label in values.labels), -1], dtype=np.intp)
-    found: np.ndarray = places[values.codes]
-    return found
-
-
-def _numbers(values: Values, column: Column) -> np.ndarray:
-    """The numbers of a column that had numbers in ``fit``."""
-    numbers = values.numbers
-    if numbers is None and values.kind == BOOLEAN and values.codes is not None:
-        numbers = np.where(values.codes < 0, np.nan, values.codes)
-    if numbers is None and values.codes is not None and (values.codes < 0).all():
-        numbers = np.full(len(values.codes), np.nan)
-    empty = numbers is not None and np.isnan(numbers).all()
-    if numbers is None or (values.kind != column.kind and not empty and {values.kind, column.kind} & {DATE, DURATION}):
-        raise TypeError(
-            f"Column {column.name!r} held {_PLURAL[column.kind]} in fit, and holds {_PLURAL[values.kind]} now."
-        )
-    check_finite(numbers, column.name)
-    return numbers
-
-
-def fill_inputs(out: np.ndarray, columns: Columns, codes: Sequence[np.ndarray | None], rows: slice) -> None:
-    """Write the network's input (n_rows, columns.n_inputs) for these rows of the coded columns."""
-    first = 0
-    for column, own in zip(columns, codes, strict=True):
-        if own is None:
-            continue
-        inputs = out[:, first : first + column.n_inputs]
-        first += column.n_inputs
-        if column.treatment == NUMBER:
-            fill_codes(inputs, own[rows], column.edges, column.missing, column.fill, _LARGEST_CODE)
-        else:
-            inputs[...] = 0
-            places = own[rows]
-            known = np.flatnonzero(places >= 0)
-            inputs[known, places[known]] = 1
-            if column.missing:
-                inputs[:, -1] = places < 0
-    out[:, first:] = 0

@@ -17,7 +17,7 @@ from fastmlp.estimators._sklearn import (
     _fit_context,
 )
 from fastmlp.estimators.validation import FLOATS, refuse_dates
-from fastmlp.tabular.bins import fill_codes, median, n_components, quantile_edges
+from fastmlp.tabular.bins import MOST_BINS, fill_codes, known_numbers, median, n_components, quantile_edges
 
 
 class PiecewiseLinearEncoder(TransformerMixin, BaseEstimator):
@@ -30,7 +30,7 @@ class PiecewiseLinearEncoder(TransformerMixin, BaseEstimator):
     Parameters
     ----------
     n_bins : int, default=48
-        Most bins of a column. Quantiles that are equal are one edge, so that a column with few different values has fewer bins.
+        Most bins of a column, at most 65,535. Quantiles that are equal are one edge, so that a column with few different values has fewer bins.
     dtype : {'auto', 'float32', 'float64'}, default='auto'
         Element type of the codes; 'auto' is that of X if it is a float, float64 otherwise. The arithmetic is in float64.
 
@@ -73,7 +73,7 @@ class PiecewiseLinearEncoder(TransformerMixin, BaseEstimator):
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "n_bins": [Interval(Integral, 1, None, closed="left")],
+        "n_bins": [Interval(Integral, 1, MOST_BINS, closed="both")],
         "dtype": [StrOptions({"auto", "float32", "float64"})],
     }
 
@@ -109,7 +109,7 @@ class PiecewiseLinearEncoder(TransformerMixin, BaseEstimator):
         """
         refuse_dates("X", X)
         X = validate_data(self, X, dtype=FLOATS, ensure_all_finite="allow-nan")
-        columns = [column.astype(np.float64) for column in X.T]
+        columns = [known_numbers(column.astype(np.float64)) for column in X.T]
         self.edges_ = [quantile_edges(column, self.n_bins) for column in columns]
         self.missing_ = np.isnan(X).any(axis=0)
         self.fill_ = np.array([median(column) for column in columns])
@@ -136,7 +136,7 @@ class PiecewiseLinearEncoder(TransformerMixin, BaseEstimator):
         for j, width in enumerate(self._widths()):
             fill_codes(
                 out[:, first : first + width],
-                X[:, j].astype(np.float64),
+                X[:, j],
                 self.edges_[j],
                 self.missing_[j],
                 self.fill_[j],

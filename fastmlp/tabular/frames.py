@@ -5,13 +5,14 @@ No data frame library is imported: a frame is known by its methods.
 
 from __future__ import annotations
 
+import copy
 import datetime
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 from scipy.sparse import issparse
@@ -91,7 +92,6 @@ class Table:
     shape: tuple[int, int]
 
     def __init__(self, X: Any) -> None:
-        self._column: Callable[[int], Values]
         if issparse(X):
             raise TypeError(
                 "Sparse data was passed for X, but dense data is required. Use '.toarray()' to convert it, or an MLPClassifier or "
@@ -102,21 +102,21 @@ class Table:
         if hasattr(X, "to_frame") and not hasattr(X, "columns"):
             raise ValueError(_NOT_2D.format("a column") + " Of a Series, to_frame() makes a table.")
         if hasattr(X, "iloc") and hasattr(X, "columns"):
-            self._open(list(X.columns), X.shape, lambda i: _of_pandas(X.iloc[:, i]))
+            self._open(list(X.columns), X, _PANDAS)
         elif hasattr(X, "get_columns") and hasattr(X, "schema"):
-            columns = X.get_columns()
-            self._open(list(X.columns), X.shape, lambda i: _of_polars(columns[i]))
+            self._open(list(X.columns), X, _POLARS)
         elif hasattr(X, "column_names") and hasattr(X, "num_rows"):
-            self._open(list(X.column_names), X.shape, lambda i: _of_arrow(X.column(i)))
+            self._open(list(X.column_names), X, _ARROW)
         elif hasattr(X, "__dataframe__") or hasattr(X, "__arrow_c_stream__"):
             arrow = _to_arrow(X)
-            self._open(list(arrow.column_names), arrow.shape, lambda i: _of_arrow(arrow.column(i)))
+            self._open(list(arrow.column_names), arrow, _ARROW)
         else:
             array = _to_array(X)
-            self._open(list(range(array.shape[1])), array.shape, lambda i: _of_numpy(array[:, i]))
+            self._open(list(range(array.shape[1])), array, _NUMPY)
 
-    def _open(self, names: list[Any], shape: tuple[int, int], column: Callable[[int], Values]) -> None:
-        self.names, self.shape, self._column = names, shape, column
+    def _open(self, names: list[Any], frame: Any, library: _Library) -> None:
+        shape = frame.shape
+        self.names, self.shape, self._frame, self._library = names, shape, frame, library
         if len(set(names)) < len(names):
             twice = next(name for i, name in enumerate(names) if name in names[:i])
             raise ValueError(f"X has more than one column named {twice!r}: rename them.")
@@ -134,9 +134,15 @@ class Table:
             If it holds what has no place in a table; the message names the column.
         """
         try:
-            return self._column(i)
+            return self._library.read(self._library.column(self._frame, i))
         except ColumnError as error:
             raise error.named(self.names[i]) from None
+
+    def rows(self, first: int, last: int) -> Table:
+        """The table of the rows ``first`` to ``last - 1``, which are not copied."""
+        part = copy.copy(self)
+        part._frame, part.shape = self._library.rows(self._frame, first, last), (last - first, self.shape[1])
+        return part
 
 
 class ColumnError(TypeError):
@@ -284,6 +290,20 @@ def _of_numpy(column: np.ndarray) -> Values:
         micro = "datetime64[us]" if kind == "M" else "timedelta64[us]"
         return Values(DATE if kind == "M" else DURATION, name, numbers=_days(column.astype(micro)))
     return _of_objects(column.astype(object) if kind in "SU" else column, "text" if kind in "SU" else name)
+
+
+class _Library(NamedTuple):
+    """How to take a column from a frame, or rows of it, and how to read a column."""
+
+    column: Callable[[Any, int], Any]
+    rows: Callable[[Any, int, int], Any]
+    read: Callable[[Any], Values]
+
+
+_PANDAS = _Library(lambda X, i: X.iloc[:, i], lambda X, first, last: X.iloc[first:last], _of_pandas)
+_POLARS = _Library(lambda X, i: X.to_series(i), lambda X, first, last: X.slice(first, last - first), _of_polars)
+_ARROW = _Library(lambda X, i: X.column(i), lambda X, first, last: X.slice(first, last - first), _of_arrow)
+_NUMPY = _Library(lambda X, i: X[:, i], lambda X, first, last: X[first:last], _of_numpy)
 
 
 def _object_array(values: list[Any]) -> np.ndarray:

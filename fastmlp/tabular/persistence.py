@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastmlp.network.persistence import Fields, FileFormatError, Tensors, is_number
+from fastmlp.tabular.bins import MOST_BINS
 from fastmlp.tabular.columns import DROPPED, KINDS, TREATMENTS, Column, Columns, sort_key
 from fastmlp.tabular.frames import NUMBER
 
@@ -49,8 +50,10 @@ def _build_column(fields: Fields, tensors: Tensors, edges_name: str) -> Column:
     if treatment == NUMBER:
         tensors.require(edges_name, ("float64",), (None,))
         edges = np.array(tensors.read(edges_name))
-        if not len(edges) or not (np.diff(edges / 2.0) > 0).all() or fill is None:
-            raise FileFormatError(f"{edges_name} must rise, and its column must have a fill")
+        if not 0 < len(edges) <= MOST_BINS + 1 or not (np.diff(edges / 2.0) > 0).all() or fill is None:
+            raise FileFormatError(
+                f"{edges_name} must be 1 to {MOST_BINS + 1} that rise, and its column must have a fill"
+            )
     column = Column(
         name=fields.take("name", lambda value: isinstance(value, str) or type(value) is int, "a string or an integer"),
         dtype=fields.take("dtype", lambda value: isinstance(value, str), "a string"),

@@ -39,7 +39,7 @@ class TabularRegressor(RegressorMixin, BaseTabular):
         Networks, each trained without one fold of the rows, whose predictions are averaged. The rows of its fold tell when a network is
         best. There are at most as many as rows. 1: a single network, without ``validation_fraction`` of the rows.
     n_bins : int, default=48
-        Most bins of a column of numbers: see :class:`PiecewiseLinearEncoder`.
+        Most bins of a column of numbers, at most 65,535: see :class:`PiecewiseLinearEncoder`.
     max_categories : int, default=256
         Most inputs for the categories of a column. If it has more, all but the ``max_categories - 1`` most frequent share an input.
     hidden_layer_sizes : int or sequence of int, default=(256, 256)
@@ -102,13 +102,14 @@ class TabularRegressor(RegressorMixin, BaseTabular):
 
     Notes
     -----
-    Numbers, dates (as days since 1970) and durations (as days) become piecewise-linear codes. Categories have an input each. A column
-    with missing values in ``fit`` has one more input that marks them; if there were none, a missing number later counts as the column's
-    median, and a missing category as none. A category that ``fit`` has not seen counts as missing. Columns with a single value, or with
+    Numbers, dates (as days since 1970) and durations (as days) become piecewise-linear codes, with an input for each bin and one for
+    missing values. Categories have an input each, and so have their missing values; if there were none in ``fit``, a missing number
+    later counts as the column's median, and a missing category as none. A category that ``fit`` has not seen counts as missing. Columns with a single value, or with
     none, are dropped. Infinity, nested values and text with more than 1,000 different values that is not named in
     ``categorical_features`` are errors that name the column. The page on tables has the details.
 
-    ``fit`` holds the codes of all rows: 4 bytes for each input of the networks, of which ``columns_`` shows the number.
+    ``fit`` holds the codes of all rows once, for all networks: 6 bytes for each number, 2 for each category (4 in columns of 65,536
+    categories and more). A number's position in its bin is float32, whatever ``dtype``.
 
     References
     ----------

@@ -17,10 +17,12 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-import fastmlp
 from fastmlp import FileFormatError, StopAtTarget, TabularClassifier, TabularRegressor, load
+from fastmlp.tabular import coding
 from fastmlp.tabular.base import _batch_size
+from fastmlp.tabular.coding import Coder
 from fastmlp.tabular.folds import deal, take_share
+from fastmlp.tabular.frames import Table
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -291,7 +293,7 @@ def test_eval_set(n_folds):
     y_val = np.where(signal > 0.5, "yes", "no")
     fitted = model("binary", n_folds=n_folds).fit(X, TARGETS["binary"], eval_set=(X_val, y_val))
     member = fitted.estimators_[0]
-    loss = log_loss(y_val, member.predict_proba(fitted._inputs(fitted._open(X_val, reset=False))))
+    loss = log_loss(y_val, member.predict_proba(Coder(fitted.columns_).codes(Table(X_val))))
     assert abs(loss - min(member.validation_loss_curve_)) < 1e-6
     assert member.history_[0]["rows"] == (N if n_folds == 1 else N - 68)
     again = model("binary", n_folds=n_folds).fit(X, TARGETS["binary"], X_val=X_val, y_val=y_val)
@@ -432,7 +434,8 @@ def test_long_tables_are_predicted_in_pieces(monkeypatch):
     """To the same bits as at once."""
     fitted = model("regression").fit(X, SIGNAL)
     expected = fitted.predict(X)
-    monkeypatch.setattr(fastmlp.tabular.base, "_PIECE", 7 * fitted.columns_.n_inputs)
+    monkeypatch.setattr(coding, "_PIECE", 14)  # seven rows of two numbers
+    monkeypatch.setattr(coding, "_LEAST_ROWS", 1)
     np.testing.assert_array_equal(fitted.predict(X), expected)
 
 
