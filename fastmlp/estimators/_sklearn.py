@@ -7,10 +7,12 @@ checker sees the subclasses below, which say what users get; when the program ru
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
@@ -34,7 +36,7 @@ __all__ = [
     "ADAPTERS_MANAGER", "BaseEstimator", "ClassWeight", "ClassifierMixin", "Dtype", "Hidden", "Initial", "Interval", "InvalidParameterError",
     "LayerSizes", "LearningRate", "MetaEstimatorMixin", "Metric", "Names", "Options", "RandomState", "Rates", "RegressorMixin", "StrOptions",
     "TransformerMixin", "_check_feature_names_in", "_check_optimize_result", "_check_partial_fit_first_call", "_check_sample_weight",
-    "_fit_context", "_get_output_config", "available_if", "validate_parameter_constraints", "warn",
+    "_fit_context", "_get_output_config", "available_if", "validate_parameter_constraints", "warn", "warn_of_parameter",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
@@ -85,11 +87,50 @@ ClassWeight = str | Mapping[Any, float] | Sequence[Mapping[Any, float]] | None
 # Files whose frames lie between a user's call and a warning: this package, and scikit-learn's decorator of ``fit``.
 _PACKAGE = str(Path(__file__).parents[1])
 _DECORATORS = (sklearn.base.__file__, contextlib.__file__)
+# Packages that call fits in a loop.
+_LOOPS = ("sklearn", "joblib")
+# Actions of filters that let no warning pass in silence.
+_SHOW_ALL = ("always", "all", "error")
+
+
+# Messages about parameters that fits called by scikit-learn have given in this process.
+_told: set[str] = set()
 
 
 def warn(message: str | Warning, category: type[Warning] = UserWarning) -> None:
     """Warn, with the line from which the user called this package."""
-    level, frame = 2, sys._getframe(1)
+    level, _ = _caller()
+    warnings.warn(message, category, stacklevel=level)
+
+
+def warn_of_parameter(message: str) -> None:
+    """Warn of a parameter that has no effect; in fits that scikit-learn calls, once per process.
+
+    A search or a cross-validation calls the same line of scikit-learn for each fit, and Python's default filter shows a line's
+    warning once; but it forgets which when any filter changes, as in each of these fits. Filters that ask for all are heeded.
+    """
+    level, frame = _caller()
+    module = frame.f_globals.get("__name__", "")
+    if module.partition(".")[0] in _LOOPS and _action(message, module, frame.f_lineno) not in _SHOW_ALL:
+        if message in _told:
+            return
+        _told.add(message)
+    warnings.warn(message, UserWarning, stacklevel=level)
+
+
+def _caller() -> tuple[int, FrameType]:
+    """The frame from which this package was called, and the stacklevel that names it in a function that calls this one."""
+    level, frame = 2, sys._getframe(2)
     while frame.f_back is not None and frame.f_code.co_filename.startswith((_PACKAGE, *_DECORATORS)):
         level, frame = level + 1, frame.f_back
-    warnings.warn(message, category, stacklevel=level)
+    return level, frame
+
+
+def _action(message: str, module: str, line: int) -> str:
+    """What Python's filters say of a UserWarning."""
+    for action, text, category, where, number in warnings.filters:
+        if not issubclass(UserWarning, category) or number not in (0, line):
+            continue
+        if (text is None or re.match(text, message)) and (where is None or re.match(where, module)):
+            return action
+    return "default"

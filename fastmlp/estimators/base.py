@@ -28,6 +28,7 @@ from fastmlp.estimators._sklearn import (
     _check_optimize_result,
     _fit_context,
     warn,
+    warn_of_parameter,
 )
 from fastmlp.estimators.callbacks import CallbackSupportMixin, FitTasks, fit_tasks, with_callbacks
 from fastmlp.estimators.fitted import attributes_if_ended, clear_stochastic, continued_record, publish
@@ -76,7 +77,7 @@ from fastmlp.training.threads import choose_threads, forward_flops, step_flops
 def warn_if_not_residual(network: Network) -> None:
     """Warn if residual=True does nothing: no hidden layer is as wide as its input."""
     if network.residual and not conversion.has_residual_layers(network):
-        warn(
+        warn_of_parameter(
             f"residual=True has no effect: no hidden layer is as wide as its input, in a network of {network.layer_sizes[:-1]}. Give "
             "equal widths, for example hidden_layer_sizes=(100, 100)."
         )

@@ -21,7 +21,7 @@ from fastmlp.estimators._sklearn import (
     Options,
     StrOptions,
     validate_parameter_constraints,
-    warn,
+    warn_of_parameter,
 )
 from fastmlp.network.names import hint, near_name
 from fastmlp.network.network import Network
@@ -308,9 +308,9 @@ class Parameters(BaseEstimator):
         for name, (off, is_used, needs) in _NEEDS.items():
             value = getattr(self, name, off)
             if value != off and not is_used(self):
-                warn(f"{name}={value!r} has no effect without {needs}.")
+                warn_of_parameter(f"{name}={value!r} has no effect without {needs}.")
         if self.validation_metric is not None and not self.early_stopping and not has_eval_set:
-            warn(
+            warn_of_parameter(
                 f"validation_metric={self.validation_metric!r} has no effect without early_stopping=True or an eval_set."
             )
 
