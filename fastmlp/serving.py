@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import reprlib
 from collections.abc import Mapping
 from numbers import Number
 from operator import itemgetter
@@ -17,9 +18,9 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
 from sklearn.utils.validation import check_is_fitted
 
-from fastmlp.core.memory import all_finite
+from fastmlp.core.memory import all_finite, refuse_masked
 from fastmlp.estimators._sklearn import warn
-from fastmlp.estimators.base import BaseMLP, mean_output
+from fastmlp.estimators.base import BaseMLP, BaseModel, mean_output
 from fastmlp.estimators.ensemble import BaseMLPEnsemble
 from fastmlp.estimators.fitted import CONTINUATION, RECORD, STOCHASTIC_CONTINUATION, STOCHASTIC_RECORD, forget_run
 from fastmlp.network.network import Network
@@ -58,7 +59,8 @@ def fold_scaler(model: Any) -> Any:
     TypeError
         For a model of another kind.
     ValueError
-        If no scaler stands directly before the last step; if the fold could not be exact: for ``clip=True``, and for a first layer that
+        If there is nothing to fold: no scaler stands directly before the last step, and none transforms the target; if the fold could not
+        be exact: for ``clip=True``, and for a first layer that
         adds its input (``residual=True``); and if new weights are not finite in the network's element type.
 
     Warns
@@ -78,40 +80,71 @@ def fold_scaler(model: Any) -> Any:
     >>> bool((fold_scaler(pipeline).predict(X) == pipeline.predict(X)).all())
     True
     """
+    if not isinstance(model, (Pipeline, TransformedTargetRegressor)):
+        raise TypeError(f"fold_scaler takes a fitted Pipeline or TransformedTargetRegressor, got {_described(model)}.")
     check_is_fitted(model)
-    if isinstance(model, TransformedTargetRegressor):
-        inner = model.regressor_
-        folded = copy.copy(model)
-        folded.regressor_ = fold_scaler(inner) if isinstance(inner, Pipeline) else copy.deepcopy(inner)
-        names = getattr(folded.regressor_, "feature_names_in_", None)
-        vars(folded).pop("feature_names_in_", None)
-        if names is not None:
-            folded.feature_names_in_ = names
-        return _without_target_scaler(folded)
-    if not isinstance(model, Pipeline):
-        raise TypeError(f"fold_scaler takes a fitted Pipeline, got {type(model).__name__}.")
-    steps = [(name, step) for name, step in model.steps[:-1] if step is not None and step != "passthrough"]
+    _check_last(model)
+    is_wrapped = isinstance(model, TransformedTargetRegressor)
+    pipeline = model.regressor_ if is_wrapped else model
+    if isinstance(pipeline, Pipeline):
+        kept, scalers = _split(pipeline)
+        if not scalers and not _folds_target(model if is_wrapped else pipeline[-1]):
+            before = f"a {type(kept[-1][1]).__name__}" if kept else "nothing"
+            raise ValueError(
+                f"Only {', '.join(scaler.__name__ for scaler in _SCALERS)} can be folded; before the last step stands {before}."
+            )
+    if not is_wrapped:
+        return _without_scalers(model)
+    folded = copy.copy(model)
+    folded.regressor_ = _without_scalers(pipeline) if isinstance(pipeline, Pipeline) else copy.deepcopy(pipeline)
+    names = getattr(folded.regressor_, "feature_names_in_", None)
+    vars(folded).pop("feature_names_in_", None)
+    if names is not None:
+        folded.feature_names_in_ = names
+    return _without_target_scaler(folded)
+
+
+def _described(model: Any) -> str:
+    """What was given instead of a model."""
+    return (
+        f"the class {model.__name__}" if isinstance(model, type) else f"{type(model).__name__}: {reprlib.repr(model)}"
+    )
+
+
+def _check_last(model: Any) -> None:
+    """Refuse a model around an estimator whose layers cannot take over a scaler's work."""
+    while isinstance(model, (Pipeline, TransformedTargetRegressor)):
+        model = model.regressor_ if isinstance(model, TransformedTargetRegressor) else model[-1]
+    if isinstance(model, (BaseMLP, BaseMLPEnsemble)):
+        return
+    advice = ""
+    if isinstance(model, BaseModel):
+        advice = " It needs no scaler: it learns bins of each column, and the target's scale. Fit it on the columns as they are."
+    raise TypeError(
+        f"fold_scaler folds into an MLPClassifier, an MLPRegressor or an ensemble of them; the last step is a {type(model).__name__}."
+        f"{advice}"
+    )
+
+
+def _split(pipeline: Pipeline) -> tuple[list[tuple[str, Any]], list[Any]]:
+    """The steps of a pipeline before the scalers, and the scalers directly before its last step."""
+    steps = [(name, step) for name, step in pipeline.steps[:-1] if step is not None and step != "passthrough"]
     n_kept = len(steps)
     while n_kept and type(steps[n_kept - 1][1]) in _SCALERS:
         n_kept -= 1
-    scalers = [step for _, step in steps[n_kept:]]
-    if not scalers:
-        before = f"a {type(steps[-1][1]).__name__}" if steps else "nothing"
-        raise ValueError(
-            f"Only {', '.join(scaler.__name__ for scaler in _SCALERS)} can be folded; before the last step stands {before}."
-        )
-    name, last = model.steps[-1]
-    folded = _without_target_scaler(_folded(last, scalers))
-    if n_kept:
-        return Pipeline([*copy.deepcopy(steps[:n_kept]), (name, folded)])
-    return folded
+    return steps[:n_kept], [step for _, step in steps[n_kept:]]
+
+
+def _without_scalers(pipeline: Pipeline) -> Any:
+    """A copy of the pipeline, or of its last step alone, which does the work of the scalers directly before it."""
+    kept, scalers = _split(pipeline)
+    name, last = pipeline.steps[-1]
+    folded = _without_target_scaler(_folded(last, scalers) if scalers else copy.deepcopy(last))
+    return Pipeline([*copy.deepcopy(kept), (name, folded)]) if kept else folded
 
 
 def _folded(last: Any, scalers: list[Any]) -> Any:
     """A copy of a pipeline's last step that does the scalers' work."""
-    inner = last.regressor_ if isinstance(last, TransformedTargetRegressor) else last
-    if not isinstance(inner, (BaseMLP, BaseMLPEnsemble)):
-        raise TypeError(f"The last step must be an estimator of fastmlp, got {type(inner).__name__}.")
     factor, shift = np.ones(scalers[0].n_features_in_), np.zeros(scalers[0].n_features_in_)
     for scaler in scalers:
         own_factor, own_shift = _scaling(scaler)
@@ -132,24 +165,31 @@ def _folded(last: Any, scalers: list[Any]) -> Any:
     return model
 
 
+def _network_estimator(regressor: Any) -> Any:
+    """The estimator of a TransformedTargetRegressor's regressor, which may be a pipeline."""
+    return regressor[-1] if isinstance(regressor, Pipeline) else regressor
+
+
+def _folds_target(model: Any) -> bool:
+    """Whether the model is a TransformedTargetRegressor whose transformer an output layer can take over."""
+    if not isinstance(model, TransformedTargetRegressor) or type(model.transformer_) not in _SCALERS:
+        return False
+    inner = _network_estimator(model.regressor_)
+    network = (inner.estimators_[0] if isinstance(inner, BaseMLPEnsemble) else inner).network_
+    clips = getattr(model.transformer_, "clip", False)
+    # y of shape (n, 1) is predicted in that shape, which a regressor alone does not
+    is_column = model._training_dim == 2 and inner.n_outputs_ == 1
+    return network.out_activation == "identity" and not clips and not is_column
+
+
 def _without_target_scaler(model: Any) -> Any:
     """The regressor within a TransformedTargetRegressor, its output layer on the target's own scale; where that is not linear, and
     of any other model, the model itself."""
-    if not isinstance(model, TransformedTargetRegressor) or type(model.transformer_) not in _SCALERS:
+    if not _folds_target(model):
         return model
     regressor = model.regressor_
-    inner = regressor[-1] if isinstance(regressor, Pipeline) else regressor
-    if not isinstance(inner, (BaseMLP, BaseMLPEnsemble)):
-        raise TypeError(f"The regressor must be an estimator of fastmlp, got {type(inner).__name__}.")
+    inner = _network_estimator(regressor)
     members = inner.estimators_ if isinstance(inner, BaseMLPEnsemble) else [inner]
-    clips = getattr(model.transformer_, "clip", False)
-    # y of shape (n, 1) is predicted in that shape, which a regressor alone does not
-    if (
-        clips
-        or members[0].network_.out_activation != "identity"
-        or (model._training_dim == 2 and inner.n_outputs_ == 1)
-    ):
-        return model
     factor, shift = _scaling(model.transformer_)
     _warn_of_loss(members[0], shift, "The target" if np.size(shift) == 1 else "Column {} of the target")
     for member in members:
@@ -273,9 +313,14 @@ class RowPredictor:
 
     def __init__(self, model: Any) -> None:
         if not isinstance(model, (BaseMLP, BaseMLPEnsemble)):
-            folds = isinstance(model, (Pipeline, TransformedTargetRegressor))
-            advice = f"; fold_scaler returns the estimator within a {type(model).__name__}" if folds else ""
-            raise TypeError(f"RowPredictor takes an estimator of fastmlp, got {type(model).__name__}{advice}.")
+            advice = ""
+            if isinstance(model, (Pipeline, TransformedTargetRegressor)):
+                advice = f" fold_scaler returns the estimator within a {type(model).__name__}."
+            elif isinstance(model, BaseModel):
+                advice = " Its own predict takes a data frame of one row."
+            raise TypeError(
+                f"RowPredictor takes an MLPClassifier, an MLPRegressor or an ensemble of them, got {_described(model)}.{advice}"
+            )
         check_is_fitted(model)
         members = model.estimators_ if isinstance(model, BaseMLPEnsemble) else [model]
         self._networks = [member.network_.copy() for member in members]
@@ -358,7 +403,8 @@ class RowPredictor:
                 raise ValueError("The model has no feature names: pass the values in their order, not in a dict.")
             return _pick(row, names)
         if isinstance(row, np.ndarray) or not hasattr(row, "to_numpy"):
-            return np.asarray(row)
+            as_it_is: ArrayLike = row
+            return as_it_is
         labels = getattr(row, "columns", None)
         labels = getattr(row, "index", None) if labels is None else labels
         values = np.asarray(row.to_numpy())
@@ -369,24 +415,36 @@ class RowPredictor:
             return values
         return _pick(dict(zip(labels, values.ravel().tolist(), strict=True)), names)
 
+    def _name(self, number: int) -> str | int:
+        """A feature's name, or its number where there are no names."""
+        return number if self.feature_names_in_ is None else self.feature_names_in_[number]
+
     def _checked(self, values: ArrayLike) -> np.ndarray:
         """The values as an array (1, n_features) that the network can read."""
         array = np.asarray(values)
         if array.shape != (self._n_features,) and array.shape != (1, self._n_features):
-            raise ValueError(f"A row has {self._n_features} values, got shape {array.shape}.")
+            got = f"shape {array.shape}" if array.ndim else f"{type(values).__name__}, {reprlib.repr(array.item())}"
+            names = "" if self.feature_names_in_ is None else f", of {reprlib.repr(self.feature_names_in_)}"
+            raise ValueError(
+                f"A row has {self._n_features} values{names}, got {got}. Pass {'a dict by name, ' if names else ''}a list or an array."
+            )
+        refuse_masked("row", values)
         kind = array.dtype.kind
         if kind == "O" and all(isinstance(value, (Number, np.bool_, NoneType)) for value in array.ravel().tolist()):
             array = array.astype(np.float64)
         elif kind not in "fiub":
-            raise TypeError(f"A row must hold numbers, got {array.dtype}.")
+            given = np.asarray(values, dtype=object).ravel().tolist()  # NumPy makes text of numbers beside text
+            number, value = next((i, v) for i, v in enumerate(given) if not isinstance(v, (Number, NoneType)))
+            raise TypeError(
+                f"A row must hold numbers, got {reprlib.repr(value)} for feature {self._name(number)!r}: convert it first."
+            )
         if array.dtype != np.float64 and array.dtype != np.float32:
             array = array.astype(np.float64)
         narrow = self._networks[0].dtype == np.float32  # comparisons with NaN are false
         if not (-self._largest <= array.min() <= array.max() <= self._largest if narrow else all_finite(array)):
             number = int(np.flatnonzero(~(np.abs(array.ravel()) <= self._largest))[0])
-            name = number if self.feature_names_in_ is None else self.feature_names_in_[number]
             raise ValueError(
-                f"Feature {name!r} is {array.ravel()[number]}; values must be finite in {self._networks[0].dtype.name}."
+                f"Feature {self._name(number)!r} is {array.ravel()[number]}; values must be finite in {self._networks[0].dtype.name}."
             )
         return array.reshape(1, -1)
 

@@ -28,6 +28,7 @@ from fastmlp import (
     MLPEnsembleRegressor,
     MLPRegressor,
     RowPredictor,
+    TabularRegressor,
     fold_scaler,
 )
 
@@ -319,3 +320,57 @@ def test_a_predictor_takes_fitted_estimators():
         RowPredictor(MLPClassifier())
     with pytest.raises(TypeError, match="fold_scaler"):
         RowPredictor(make_pipeline(StandardScaler(), MLPClassifier(**SMALL)).fit(X, Y))
+
+
+@pytest.mark.parametrize("row", ["abc", None, {1.0, 2.0}, 3.0, iter([1.0])], ids=str)
+@pytest.mark.parametrize("frame", [X, FRAME], ids=["no names", "names"])
+def test_what_is_no_row(row, frame):
+    predictor = RowPredictor(MLPRegressor(**SMALL).fit(frame, TARGET))
+    with pytest.raises(ValueError, match=f"13 values.*, got {type(row).__name__}, .*Pass .*a list or an array"):
+        predictor.predict(row)
+
+
+def test_a_value_that_is_no_number_is_named():
+    row = {**forms()["dict"], "x3": "1"}
+    with pytest.raises(TypeError, match="got '1' for feature 'x3': convert it first"):
+        RowPredictor(MLPRegressor(**SMALL).fit(FRAME, TARGET)).predict(row)
+    with pytest.raises(TypeError, match="got '1' for feature 3: convert it first"):
+        RowPredictor(MLPRegressor(**SMALL).fit(X, TARGET)).predict(list(row.values()))
+
+
+@pytest.mark.parametrize("make", [
+    lambda regressor: scale_target(make_pipeline(SimpleImputer(), regressor), StandardScaler()),
+    lambda regressor: make_pipeline(SimpleImputer(), scale_target(regressor, StandardScaler())),
+    lambda regressor: scale_target(make_pipeline(SimpleImputer(), PCA(), regressor), RobustScaler()),
+], ids=["around", "within", "several"])  # fmt: skip
+def test_the_targets_scaler_alone_is_folded(make):
+    """Where no scaler stands before the network."""
+    model = make(MLPRegressor(**SMALL)).fit(X, 1e4 * TARGET)
+    folded = fold_scaler(model)
+    assert type(folded[-1]) is MLPRegressor
+    assert type(folded[0]) is SimpleImputer
+    assert_same(folded, model, X)
+    alone = fold_scaler(make_pipeline(scale_target(MLPRegressor(**SMALL), StandardScaler())).fit(X, TARGET))
+    assert type(alone) is MLPRegressor
+
+
+def test_a_target_that_cannot_be_folded_and_no_scaler():
+    model = scale_target(make_pipeline(SimpleImputer(), MLPRegressor(**SMALL)), PowerTransformer()).fit(X, TARGET)
+    with pytest.raises(ValueError, match="before the last step stands a SimpleImputer"):
+        fold_scaler(model)
+
+
+def test_tables_need_no_scaler():
+    """They are estimators of this package, whose columns are binned."""
+    table = TabularRegressor(hidden_layer_sizes=(3,), max_iter=2, n_folds=2)
+    for model in (make_pipeline(StandardScaler(), table), scale_target(table, StandardScaler())):
+        with pytest.raises(TypeError, match=r"the last step is a TabularRegressor\. It needs no scaler"):
+            fold_scaler(model.fit(X, TARGET))
+    with pytest.raises(TypeError, match=r"got TabularRegressor: .* Its own predict takes a data frame of one row\."):
+        RowPredictor(table.fit(X, TARGET))
+
+
+@pytest.mark.parametrize("model", [None, "model", MLPClassifier, MLPClassifier(), StandardScaler()], ids=str)
+def test_fold_scaler_says_what_it_takes(model):
+    with pytest.raises(TypeError, match="fold_scaler takes a fitted Pipeline or TransformedTargetRegressor, got "):
+        fold_scaler(model)

@@ -1,14 +1,19 @@
-"""Arrays that start on a cache line, and a check for finite numbers that needs no memory."""
+"""Arrays that start on a cache line, how much memory there is, and checks of arrays that need none."""
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 ALIGNMENT = 64  # bytes: one cache line, one AVX-512 vector
 # Up to this size, np.isfinite is faster than a sum.
 _SMALL = 10_000
+# Memory in bytes that any machine has.
+_ALWAYS_THERE = 2**28
 
 
 def aligned_empty(n: int, dtype: np.dtype | str) -> np.ndarray:
@@ -34,3 +39,48 @@ def all_finite(array: np.ndarray) -> bool:
         return bool(np.isfinite(array).all())
     with np.errstate(over="ignore", invalid="ignore"):
         return bool(np.isfinite(array.sum()) or np.isfinite(array).all())
+
+
+def refuse_masked(argument: str, values: Any) -> None:
+    """Raise a ValueError for an array of ``numpy.ma`` that has masked values: as a plain array, it would have numbers there."""
+    if not isinstance(values, np.ma.MaskedArray) or not (masked := np.ma.getmaskarray(values)).any():
+        return
+    row, *column = np.argwhere(masked)[0].tolist()
+    place = f"row {row}, column {column[0]}" if column else f"row {row}"
+    advice = "Fill them first, with X.filled(X.mean(axis=0)), for example, or leave out their rows."
+    if argument != "X":
+        advice = f"Leave out such rows: ~numpy.ma.getmaskarray({argument}) tells the others."
+    raise ValueError(f"Input {argument} has masked values, the first in {place}. {advice}")
+
+
+def total_memory() -> int | None:
+    """Bytes of memory that this machine has, or that a control group (a container, say) allows; None if that is unknown."""
+    try:
+        limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    except (AttributeError, ValueError, OSError):  # Windows
+        return None
+    mount = Path("/sys/fs/cgroup")
+    try:
+        group = Path("/proc/self/cgroup").read_text().rpartition("0::/")[2].strip()
+    except OSError:
+        return limits[0]
+    for folder in (mount / group, *(mount / group).parents):
+        file = folder / "memory.max"
+        if file.is_file() and (limit := file.read_text().strip()) != "max":
+            limits.append(int(limit))
+    return min(limits)
+
+
+def check_memory(what: str, n_bytes: int) -> None:
+    """Raise a MemoryError if ``what`` needs more memory than there is: the system may grant it, and end the process later."""
+    available = total_memory() if n_bytes > _ALWAYS_THERE else None
+    if available is not None and n_bytes > available:
+        raise MemoryError(
+            f"{what} needs at least {_in_words(n_bytes)} of memory, and there are {_in_words(available)}. Take fewer units."
+        )
+
+
+def _in_words(n_bytes: int) -> str:
+    """A number of bytes in the largest unit that it fills."""
+    power = min(max(n_bytes.bit_length() - 1, 0) // 10, 6)
+    return f"{n_bytes / 1024**power:,.3g} {['bytes', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB', 'EiB'][power]}"

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 import fastmlp.core as core
-from fastmlp.core.memory import ALIGNMENT, aligned_copy, aligned_empty, all_finite
+from fastmlp.core.memory import ALIGNMENT, aligned_copy, aligned_empty, all_finite, check_memory, refuse_masked
 from fastmlp.network.initialisers import Draw, Layer, initialiser
 from fastmlp.network.names import hint
 from fastmlp.network.persistence import IN_PARAMETERS, IN_STATISTICS, build_network, read, save_network
@@ -174,6 +174,8 @@ class Network:
         if statistics is not None:
             self.statistics[:] = _check_flat("statistics", statistics, self.n_statistics, self.layer_sizes)
         if parameters is None:
+            n_bytes = self.n_parameters * self.dtype.itemsize
+            check_memory(f"A network of layers {self.layer_sizes} has {self.n_parameters:,} parameters. It", n_bytes)
             self._bind(aligned_empty(self.n_parameters, self.dtype))
             self._draw(random_state, (*self.activations, drawn_as), draws)
             for scale, shift in zip(self.scales, self.intercepts[:-1], strict=bool(self.scales)):
@@ -470,6 +472,7 @@ class Network:
 
     def _rows(self, X: Any) -> Any:
         """X, as an array unless it is one, sparse or coded."""
+        refuse_masked("X", X)
         as_it_is = isinstance(X, (np.ndarray, core.Codes)) or hasattr(X, "indptr")
         return X if as_it_is else np.asarray(X, dtype=self.dtype)
 
@@ -538,6 +541,7 @@ class Network:
         targets = self.check_targets(y, loss, n_rows)
         weights = None
         if sample_weight is not None:
+            refuse_masked("sample_weight", sample_weight)
             weights = np.ascontiguousarray(sample_weight, dtype=np.float64)
             if weights.shape != (n_rows,):
                 raise ValueError(f"sample_weight must have shape ({n_rows},), got {weights.shape}.")
@@ -580,6 +584,7 @@ class Network:
         ValueError
             For another shape or type, or indices outside the classes.
         """
+        refuse_masked("y", y)
         n_out = self.layer_sizes[-1]
         if core.LOSSES[loss] == "softmax":
             labels = np.asarray(y)

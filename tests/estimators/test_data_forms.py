@@ -14,7 +14,16 @@ from sklearn import neural_network as sklearn_mlp
 from sklearn.exceptions import ConvergenceWarning, DataConversionWarning
 from sklearn.preprocessing import LabelBinarizer
 
-from fastmlp import MLPClassifier, MLPRegressor, Network, core
+from fastmlp import (
+    MLPClassifier,
+    MLPEnsembleClassifier,
+    MLPRegressor,
+    Network,
+    PiecewiseLinearEncoder,
+    RowPredictor,
+    TabularClassifier,
+    core,
+)
 from fastmlp.estimators import validation as rows
 from fastmlp.estimators.validation import classes_of
 
@@ -697,3 +706,69 @@ def test_small_numbers_in_float32_are_exact(dtype):
     ours, wide = (MLPClassifier((7,), **settings).fit(rows, np.arange(90) % 3) for rows in (X, X.astype(float)))
     assert np.array_equal(ours.network_.parameters, wide.network_.parameters)
     assert np.array_equal(ours.predict_proba(X), wide.predict_proba(X.astype(float)))
+
+
+MASKED = np.ma.masked_array(X, np.quantile(X, 0.9) < X)
+MASKED_Y = np.ma.masked_array(Y, np.arange(len(Y)) == 3)
+WEIGHT = np.ma.masked_array(np.ones(len(X)), np.arange(len(X)) == 3)
+
+
+@pytest.mark.parametrize(
+    ("argument", "call"),
+    {
+        "X of fit": ("X", lambda: MLPClassifier(**SETTINGS).fit(MASKED, Y)),
+        "X of a regressor": ("X", lambda: MLPRegressor(**SETTINGS).fit(MASKED, X[:, 0])),
+        "y of fit": ("y", lambda: MLPClassifier(**SETTINGS).fit(X, MASKED_Y)),
+        "y of a regressor": ("y", lambda: MLPRegressor(**SETTINGS).fit(X, MASKED_Y.astype(float))),
+        "targets": ("y", lambda: MLPRegressor(**SETTINGS).fit(X, MASKED)),
+        "sample_weight": ("sample_weight", lambda: MLPClassifier(**SETTINGS).fit(X, Y, sample_weight=WEIGHT)),
+        "X of partial_fit": ("X", lambda: MLPClassifier(**SETTINGS).partial_fit(MASKED, Y, classes=[0, 1])),
+        "y of partial_fit": ("y", lambda: MLPClassifier(**SETTINGS).partial_fit(X, MASKED_Y, classes=[0, 1])),
+        "X of eval_set": ("X", lambda: MLPClassifier(**SETTINGS).fit(X, Y, eval_set=(MASKED, Y))),
+        "y of eval_set": ("y", lambda: MLPClassifier(**SETTINGS).fit(X, Y, eval_set=(X, MASKED_Y))),
+        "its weights": ("sample_weight", lambda: MLPClassifier(**SETTINGS).fit(X, Y, eval_set=(X, Y), sample_weight_eval=WEIGHT)),
+        "predict": ("X", lambda: trained().predict(MASKED)),
+        "predict_proba": ("X", lambda: trained().predict_proba(MASKED)),
+        "transform": ("X", lambda: trained().transform(MASKED)),
+        "score": ("y", lambda: trained().score(X, MASKED_Y)),
+        "a regressor's score": ("y", lambda: MLPRegressor(**SETTINGS).fit(X, X[:, 0]).score(X, np.ma.masked_array(X[:, 0], X[:, 0] > 0))),
+        "an ensemble": ("X", lambda: MLPEnsembleClassifier(MLPClassifier(**SETTINGS), 2).fit(MASKED, Y)),
+        "y of a table": ("y", lambda: TabularClassifier(max_iter=1).fit(X, MASKED_Y)),
+        "a network": ("X", lambda: trained().network_.forward(MASKED)),
+        "a network's targets": ("y", lambda: Network((4, 2, 1), out_activation="identity").loss_gradient(X, np.ma.masked_array(X[:, 0], X[:, 0] > 0), "squared_error")),
+        "one row": ("row", lambda: RowPredictor(trained()).predict(np.ma.masked_array(X[0], X[0] == X[0, 0]))),
+    }.values(),
+)  # fmt: skip
+def test_masked_values_are_refused(argument, call):
+    """scikit-learn reads the numbers below the mask."""
+    with pytest.raises(
+        ValueError, match=rf"Input {argument} has masked values, the first in row \d.*[Ff]ill|eave out such rows"
+    ):
+        call()
+
+
+def test_masked_values_are_gaps_to_the_encoder():
+    gaps = MASKED.filled(np.nan)
+    encoder, other = PiecewiseLinearEncoder(4).fit(MASKED), PiecewiseLinearEncoder(4).fit(gaps)
+    assert encoder.missing_.any()
+    assert np.array_equal(encoder.transform(MASKED), other.transform(gaps))
+
+
+def test_sparse_frames_are_predicted_as_sparse_rows(monkeypatch):
+    """As a larger frame is, to which the fast path does not apply."""
+    named = pd.DataFrame(X, columns=NAMES)
+    fitted = MLPClassifier(**SETTINGS).fit(named, Y)
+    sparse_frame = pd.DataFrame.sparse.from_spmatrix(sparse.csr_matrix(X), columns=NAMES)
+    seen = []
+    validate = rows.validate_data
+    monkeypatch.setattr(rows, "validate_data", lambda *given, **how: seen.append(1) or validate(*given, **how))
+    fitted.predict(sparse_frame)
+    assert seen
+
+
+def test_a_missing_name_of_a_column_is_not_compared():
+    """pandas.NA has no truth value: the error is scikit-learn's for other names."""
+    fitted = MLPClassifier(**SETTINGS).fit(pd.DataFrame(X, columns=NAMES), Y)
+    frame = pd.DataFrame(X, columns=pd.Index([pd.NA, *NAMES[1:]], dtype=object))
+    with pytest.raises(TypeError, match="Feature names are only supported if all input features have string names"):
+        fitted.predict(frame)
