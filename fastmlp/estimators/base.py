@@ -19,8 +19,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
-from fastmlp.core import AtomicUpdate, Reserve, commit, row_losses
-from fastmlp.core.memory import aligned_copy, all_finite
+from fastmlp.core import OPTIMIZERS, AtomicUpdate, Reserve, commit, parameter_layout, row_losses
+from fastmlp.core.memory import aligned_copy, all_finite, check_memory
 from fastmlp.estimators import conversion, transfer
 from fastmlp.estimators._sklearn import (
     TransformerMixin,
@@ -53,6 +53,7 @@ from fastmlp.estimators.validation import (
     warn_if_target_unscaled,
     warn_if_unscaled,
 )
+from fastmlp.network.callables import check_takes
 from fastmlp.network.network import Network, SelectedRows
 from fastmlp.training.diagnosis import describe_scale, diagnose
 from fastmlp.training.lbfgs import train_lbfgs
@@ -366,7 +367,7 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
             raise ValueError("partial_fit does not support early_stopping=True")
         resumes = position is not None
         X, y = check_rows(self, X, y, reset=not self._continues(incremental or resumes))
-        with explain_labels(y):
+        with explain_labels(y, self):
             self._learn_target(y, incremental or resumes)
         weight = check_weight(sample_weight, X)
         return self._prepare_checked(
@@ -449,6 +450,7 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
 
     def _new_network(self, layer_sizes: tuple[int, ...], dtype: Any, rng: np.random.RandomState) -> Network:
         self.layer_rates_ = (1.0,) * (len(layer_sizes) - 1)
+        self._check_memory(layer_sizes, np.dtype(dtype).itemsize)
         network = Network(
             layer_sizes,
             self.activation if isinstance(self.activation, str) else list(self.activation),
@@ -464,6 +466,16 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
             transfer.copy_hidden_layers(network, self.pretrained)
             self.layer_rates_ = (float(self.pretrained_rate),) * (len(layer_sizes) - 2) + (1.0,)
         return network
+
+    def _check_memory(self, layer_sizes: tuple[int, ...], itemsize: int) -> None:
+        """Raise a MemoryError if there is no room for the parameters, a training run's copy of them, and the solver's memory."""
+        n_parameters = parameter_layout(layer_sizes, self.batch_norm).n_parameters
+        copies = 2 + (0 if self.solver == "lbfgs" else OPTIMIZERS[self._rule()])
+        check_memory(
+            f"hidden_layer_sizes={self.hidden_layer_sizes!r}, with {layer_sizes[0]} features and {layer_sizes[-1]} outputs, makes "
+            f"{n_parameters:,} parameters. Training them with solver={self.solver!r}",
+            n_parameters * itemsize * copies,
+        )
 
     def _continued_network(self, layer_sizes: tuple[int, ...]) -> Network:
         """A copy of the fitted network, with the present activation and dtype."""
@@ -704,6 +716,8 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
         if self.validation_metric is not None and not by_loss and len(getattr(self, "classes_", "..")) > 1:
             probe = copy.copy(self)
             probe.__dict__.pop("feature_names_in_", None)  # the rows have been checked, and have no names any more
+            if callable(self.validation_metric):
+                check_takes("validation_metric", self.validation_metric, ("estimator", "X", "y"), "score")
             metric = check_scoring(probe, scoring=self.validation_metric)
             classes = getattr(self, "classes_", None)
             if classes is not None and np.ndim(rows.y) == 1:

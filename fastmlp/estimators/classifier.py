@@ -35,9 +35,10 @@ from fastmlp.estimators.transfer import atomic
 from fastmlp.estimators.validation import (
     apply_class_weight,
     check_form,
-    check_indices,
+    check_has_rows,
     check_known,
     check_labels,
+    check_target,
     classes_of,
 )
 from fastmlp.network.network import Network
@@ -48,7 +49,29 @@ _PIECE = 2**22
 _FEWEST_ROWS = 1024
 
 
-class ClassifierPredictions(ClassifierMixin):
+class ClassifierScore(ClassifierMixin):
+    """The score of a classifier."""
+
+    def score(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> float:
+        """Accuracy; in multi-label, the share of rows whose labels are all right.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            True labels, as in ``fit``.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows; None: all the same.
+
+        Returns
+        -------
+        float
+        """
+        check_target(self, y)
+        return float(super().score(X, y, sample_weight))
+
+
+class ClassifierPredictions(ClassifierScore):
     """Predictions and score of one network, or of several whose probabilities are averaged."""
 
     classes_: np.ndarray
@@ -162,24 +185,6 @@ class ClassifierPredictions(ClassifierMixin):
         if self.n_outputs_ > 1:
             return network.forward(rows, n_threads=n_threads, out_activation=log_activation)
         return _no_and_yes(network, rows, n_threads, log_activation)
-
-    def score(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> float:
-        """Accuracy; in multi-label, the share of rows whose labels are all right.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-            True labels, as in ``fit``.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows; None: all the same.
-
-        Returns
-        -------
-        float
-        """
-        check_indices("y", y)  # scikit-learn converts it unchecked
-        return float(super().score(X, y, sample_weight))
 
 
 def share_classes(estimator: Any, source: Any) -> None:
@@ -556,7 +561,9 @@ callable, default='constant'
         AttributeError
             If the solver is 'lbfgs'.
         """
-        check_indices("y", y)
+        check_target(self, y)
+        if classes is not None:
+            check_has_rows("classes", classes)
         if _check_partial_fit_first_call(self, classes):
             self._learn_classes(y if type_of_target(y).startswith("multilabel") else classes, incremental=True)
         self._fit_one_epoch(X, y, sample_weight)

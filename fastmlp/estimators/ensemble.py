@@ -32,7 +32,6 @@ from fastmlp.estimators._sklearn import (
     Interval,
     MetaEstimatorMixin,
     RandomState,
-    RegressorMixin,
     _fit_context,
     warn,
 )
@@ -40,7 +39,7 @@ from fastmlp.estimators.base import BaseMLP, BaseModel, mean_output, warn_if_not
 from fastmlp.estimators.callbacks import FitTasks, fit_tasks
 from fastmlp.estimators.classifier import ClassifierPredictions, MLPClassifier, share_classes
 from fastmlp.estimators.parameters import one_of, validate
-from fastmlp.estimators.regressor import MLPRegressor
+from fastmlp.estimators.regressor import MLPRegressor, RegressorScore
 from fastmlp.estimators.transfer import atomic
 from fastmlp.estimators.validation import check_rows, check_weight, explain_labels
 from fastmlp.network.network import Network
@@ -208,7 +207,7 @@ class BaseMLPEnsemble(MetaEstimatorMixin, BaseModel, ABC):
     def _fit(self, X: Any, y: Any, sample_weight: ArrayLike | None, tasks: FitTasks | None) -> None:
         prototype = self._prototype()
         X, y = check_rows(self, X, y)
-        with explain_labels(y):
+        with explain_labels(y, self):
             prototype._learn_target(y, incremental=False)
         self._share_target(self, prototype)
         if sample_weight is not None:
@@ -422,7 +421,7 @@ class MLPEnsembleClassifier(ClassifierPredictions, BaseMLPEnsemble):
         return tags
 
 
-class MLPEnsembleRegressor(RegressorMixin, BaseMLPEnsemble):
+class MLPEnsembleRegressor(RegressorScore, BaseMLPEnsemble):
     """Several :class:`MLPRegressor`, trained at once, whose predictions are averaged.
 
     The squared error of the mean is no larger than the members' mean squared error, the difference being the members'

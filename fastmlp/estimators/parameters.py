@@ -111,11 +111,28 @@ def _advice(name: str, value: Any, constraints: list[Any]) -> str:
         return f" A schedule is the learning_rate={value!r}."
     if name == "random_state" and isinstance(value, np.random.Generator):
         return " A Generator can draw one: int(generator.integers(2**32))."
+    if name == "dtype":
+        return _advice_on_type(value)
+    if name == "categorical_features":
+        return " Take a list, [0] or ['column'], for example."
+    if name == "class_weight" and hasattr(value, "__len__") and not isinstance(value, str):
+        return " A dict has a weight for each label: {0: 1.0, 1: 2.0}, for example."
     if name == "pretrained" and hasattr(value, "partial_fit"):
         return " Take the fitted estimator's network_."
     if name == "loss" and near_name(value, ["neg_log_loss"]):
         return " It is the loss of MLPClassifier."
     return hint(value, [choice for part in constraints if isinstance(part, StrOptions) for choice in part.options])
+
+
+def _advice_on_type(value: Any) -> str:
+    """Which element type to take instead of this one."""
+    try:
+        wide = None if value is None else np.dtype(value).name
+    except TypeError:
+        wide = None if "16" in str(value) else near_name(value, ["float32", "float64"])
+    if wide in ("float32", "float64"):
+        return f" Did you mean {wide!r}?"
+    return " Networks compute in these types only, float32 with half the memory. X and y may have any: a batch at a time is converted."
 
 
 def _is_number(value: Any) -> bool:

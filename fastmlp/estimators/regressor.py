@@ -29,6 +29,7 @@ from fastmlp.estimators._sklearn import (
 from fastmlp.estimators.base import BaseMLP, has_partial_fit
 from fastmlp.estimators.parameters import one_of
 from fastmlp.estimators.transfer import atomic
+from fastmlp.estimators.validation import check_target
 from fastmlp.network.network import Network
 
 # Losses whose outputs are not probabilities.
@@ -41,7 +42,30 @@ _LOSS_PARAMETERS = {"huber": "huber_delta", "quantile": "quantile"}
 _NON_NEGATIVE_LOSSES = {"poisson"}
 
 
-class MLPRegressor(RegressorMixin, BaseMLP):
+class RegressorScore(RegressorMixin):
+    """The score of a regressor."""
+
+    def score(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> float:
+        """R^2, the coefficient of determination, of ``predict(X)``; of several outputs, their mean.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            As in ``predict``.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            True values.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows; None: all the same.
+
+        Returns
+        -------
+        float
+        """
+        check_target(self, y)
+        return float(super().score(X, y, sample_weight))
+
+
+class MLPRegressor(RegressorScore, BaseMLP):
     """Multilayer perceptron that minimises the squared error, or another loss for numbers.
 
     A drop-in replacement of :class:`sklearn.neural_network.MLPRegressor`: same parameters, numbers and warnings,

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import copy
 import inspect
+import os
+import re
 import reprlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, MappingView, Set
 from contextlib import contextmanager, nullcontext
+from decimal import Decimal
 from numbers import Number
 from typing import Any, NamedTuple
 
@@ -26,8 +29,8 @@ from sklearn.utils import assert_all_finite, column_or_1d, compute_class_weight,
 from sklearn.utils.validation import validate_data
 
 from fastmlp.core import Codes
-from fastmlp.core.memory import all_finite
-from fastmlp.estimators._sklearn import _check_sample_weight, warn
+from fastmlp.core.memory import all_finite, refuse_masked
+from fastmlp.estimators._sklearn import InvalidParameterError, _check_sample_weight, warn
 from fastmlp.estimators.parameters import plain
 from fastmlp.network.network import SelectedRows
 from fastmlp.training.run import TrainingData
@@ -39,19 +42,38 @@ _NAMED = 3
 _GAPS = ("NAType", "NaTType")
 # How names of Arrow's types of dates and durations begin.
 _ARROW_TIMES = ("timestamp", "date", "time", "duration")
+# Text that holds a number and what does not belong to it: '1,5', '$5', '5 kg', '12 %'; and text that holds a date or a time.
+_NUMBER_WORD = re.compile(r"\W*([A-Za-z]{1,3}\W+)?\d[\d.,'_\s]*\W*[A-Za-z]{0,4}\W*")
+_DATE_WORD = re.compile(r"\W*\d{1,4}([-/.])(\d{1,2}|[A-Za-z]{3,9})\1\d{1,4}\b|\W*\d{1,2}:\d\d\b")
+# No longer text is either. A column is one of numbers if half of so many values are.
+_WORD_LENGTH, _LOOKED_AT = 40, 1000
 # What to do about what a column of X holds, and about what one of y holds.
 _REMEDIES = {
     "missing": "Fill missing values first, or leave out their rows: make_pipeline(SimpleImputer(), StandardScaler(), {name}()), for "
     "example.",
+    "infinite": "Replace infinity by a finite number, or leave out its rows.",
     "date": "Turn dates and durations into numbers first: the days since one of them, or the month, for example.",
+    "date word": "Turn text into dates first, with pandas.to_datetime, and dates into numbers: the days since one of them, for example.",
     "word": "Encode words as numbers first, with OneHotEncoder, for example.",
-    "number word": "Convert words that stand for numbers first, with pandas.to_numeric, for example.",
+    "number word": "Convert text that stands for numbers first: remove what is not part of a number, and make a decimal comma a point "
+    "(column.str.replace(',', '.')). Then pandas.to_numeric(column, errors='coerce') makes numbers of it, and missing values of "
+    "what it cannot read.",
+    "gap word": "Words among numbers seem to stand for gaps: pandas.to_numeric(column, errors='coerce') makes missing values of all that is "
+    "not a number. Fill these next, with SimpleImputer, for example.",
+    "nested": "A cell must hold one number: make columns of the parts of lists and dicts first, with pandas.DataFrame(column.tolist()), "
+    "for example.",
+    "complex": "Split complex numbers into real and imaginary part first.",
+    "other": "A cell must hold one number.",
 }
 _TARGET_REMEDIES = {
     **_REMEDIES,
     "missing": "Leave out such rows. Where targets have gaps in different rows, fit a model for each, on its own rows.",
-    "word": "MLPClassifier predicts classes that are words.",
+    "word": "{classifier} predicts classes that are words.",
+    "gap word": "Words among numbers seem to stand for gaps: leave out their rows. pandas.to_numeric(y, errors='coerce') makes missing values "
+    "of all that is not a number.",
 }
+# Of an error that shows all of a value.
+_TEXT_LENGTH = 120
 # Usual metrics of regressors, for a message.
 _REGRESSION_METRICS = ("r2", "neg_mean_squared_error", "neg_mean_absolute_error")
 # Standard deviations that differ by this factor are of columns that were not scaled alike.
@@ -62,16 +84,23 @@ _SMALL_FRAME = 2**16
 _FEW_ROWS = 5
 
 
-def check_rows(estimator: BaseEstimator, X: Any, y: Any, reset: bool = True) -> tuple[Any, Any]:
-    """X and y by scikit-learn's rules; ``reset``: learn the features' number and names, instead of checking X against them."""
+def check_rows(estimator: BaseEstimator, X: Any, y: Any, reset: bool = True, caller: Any = None) -> tuple[Any, Any]:
+    """X and y by scikit-learn's rules; ``reset``: learn the features' number and names, instead of checking X against them.
+
+    caller: the estimator that the user has called, for messages; None: ``estimator``.
+    """
     if is_plain_y(estimator, y) and is_plain_X(estimator, X, reset) and X.shape[0] == y.shape[0]:
         if reset:
             vars(estimator).pop("feature_names_in_", None)
             estimator.n_features_in_ = X.shape[1]
         return X, y
-    check_indices("X", X)
-    check_indices("y", y)
-    with _explain_columns(estimator, X, y), explain_labels(y) if is_classifier(estimator) else nullcontext():
+    caller = estimator if caller is None else caller
+    for argument, values in (("X", X), ("y", y)):
+        check_indices(argument, values)
+        refuse_masked(argument, values)
+    if y is None:
+        check_target(caller, y)
+    with explain_columns(caller, X, y), explain_labels(y, caller) if is_classifier(estimator) else nullcontext():
         rows, target = validate_data(
             estimator,
             X,
@@ -84,9 +113,15 @@ def check_rows(estimator: BaseEstimator, X: Any, y: Any, reset: bool = True) -> 
         )
         refuse_dates("X", X)
         if not is_classifier(estimator):
-            refuse_dates("y", y, also="US")
+            refuse_dates("y", y)
+            if getattr(getattr(y, "dtype", None), "kind", "") in ("U", "S"):
+                raise TypeError(
+                    f"Input y must be numbers, got {y.dtype}: y.astype(float) converts text that stands for numbers."
+                )
             target = target.astype(np.float64) if target.dtype.kind == "U" else target  # of a list
             assert_all_finite(target, input_name="y")  # validate_data has checked objects before it converted them
+        elif not issparse(target) and target.dtype.kind in "mM" and np.isnat(target).any():
+            raise ValueError("Input y contains NaT.")
     if target.ndim == 2 and target.shape[1] == 1:
         target = column_or_1d(target, warn=True)
     return _readable(rows), target
@@ -121,7 +156,10 @@ def _plain_frame(estimator: Any, X: Any) -> np.ndarray | None:
         return None
     if not 0 < X.size <= _SMALL_FRAME:
         return None
-    if not (X.columns.to_numpy() == names).all():
+    columns = X.columns.to_numpy()
+    if not (all(type(name) is str for name in columns) and (columns == names).all()):  # pandas.NA is not comparable
+        return None
+    if any(isinstance(dtype, pandas.SparseDtype) for dtype in X.dtypes):  # computed as a sparse matrix
         return None
     values = X.to_numpy()
     return values if values.dtype in FLOATS and all_finite(values) else None
@@ -163,12 +201,57 @@ def check_input(estimator: BaseEstimator, X: Any) -> Any:
     if values is not None:
         return values
     check_indices("X", X)
+    refuse_masked("X", X)
     if _is_plain_csr(estimator, X):
         return _readable(X)
-    with _explain_columns(estimator, X):
+    with explain_columns(estimator, X):
         rows = validate_data(estimator, X, accept_sparse="csr", dtype=_element_types(estimator, X), reset=False)
         refuse_dates("X", X)
     return _readable(rows)
+
+
+def check_target(estimator: Any, y: Any) -> None:
+    """Refuse a y that has no rows, or whose rows scikit-learn would read without looking: corrupt or masked ones."""
+    if y is None:
+        raise ValueError(
+            f"This {type(estimator).__name__} estimator requires y to be passed, but the target y is None. Pass a value for each row of X."
+        )
+    check_has_rows("y", y)
+    check_indices("y", y)
+    refuse_masked("y", y)
+
+
+def check_has_rows(argument: str, values: Any) -> None:
+    """Refuse what has no rows, with what to do about it: None, text, a path, a set, a dict, an iterator, a single value."""
+    if text := _describe_no_rows(argument, values):
+        raise InvalidParameterError(text)
+
+
+def _describe_no_rows(argument: str, values: Any) -> str:
+    """Why ``check_has_rows`` refuses the values; '' if it does not."""
+    advice = f"list({argument}) holds its values."
+    if values is None:
+        got, advice = (
+            "None",
+            "Methods of pandas with inplace=True return None, for example: use the frame that they have changed.",
+        )
+    elif isinstance(values, (str, bytes, os.PathLike)):
+        got = f"{'a path' if isinstance(values, os.PathLike) else 'text'}, {reprlib.repr(str(values))}"
+        advice = "If it names a file, read that first: pandas.read_csv(path). If it names a column, pass the column: frame[name]."
+    elif isinstance(values, Set) and not isinstance(values, MappingView):
+        got, advice = f"a {type(values).__name__}, which has no order", "Make a list of it, in the order of the rows."
+    elif isinstance(values, Mapping) and not issparse(values) and not hasattr(values, "__array__"):
+        got, advice = f"a {type(values).__name__}", "Make a list of its values, in the order of the rows."
+        if argument == "X":
+            advice = "pandas.DataFrame makes a table of a dict of columns."
+    elif isinstance(values, (Iterator, MappingView)):
+        got = f"{type(values).__name__}, an iterator" if isinstance(values, Iterator) else type(values).__name__
+    elif isinstance(values, Number) or (isinstance(values, (np.ndarray, np.generic)) and values.ndim == 0):
+        got, advice = f"a single value, {reprlib.repr(values)}", "Each row needs its own, in an array or a list."
+    else:
+        return ""
+    form = "a table: an array, a data frame or a list of rows" if argument == "X" else "an array, a column or a list"
+    return f"Input {argument} must be {form}, got {got}. {advice}"
 
 
 def check_indices(argument: str, matrix: Any) -> None:
@@ -204,8 +287,8 @@ def _element_types(estimator: BaseEstimator, X: Any) -> tuple[type, ...]:
     return FLOATS[::-1] if exact and asked == "float32" else FLOATS
 
 
-def refuse_dates(argument: str, values: Any, also: str = "") -> None:
-    """Refuse dates and durations, which scikit-learn converts to numbers; ``also``: further kinds of NumPy."""
+def refuse_dates(argument: str, values: Any) -> None:
+    """Refuse dates and durations, which scikit-learn converts to numbers."""
     dtypes: Any = [getattr(values, "dtype", None)]
     if hasattr(values, "dtypes"):
         dtypes = values.dtypes  # of each column of a DataFrame; one of a Series
@@ -215,7 +298,7 @@ def refuse_dates(argument: str, values: Any, also: str = "") -> None:
     for dtype in dtypes:
         temporal = hasattr(dtype, "is_temporal") and dtype.is_temporal()  # polars
         temporal = temporal or str(dtype).startswith(_ARROW_TIMES)
-        if temporal or getattr(dtype, "kind", "") in ("m", "M", *also):
+        if temporal or getattr(dtype, "kind", "") in ("m", "M"):
             raise TypeError(f"Input {argument} must be numbers, got {dtype}.")
 
 
@@ -228,10 +311,18 @@ def check_weight(sample_weight: ArrayLike | None, X: Any) -> np.ndarray | None:
         return None
     if isinstance(sample_weight, (str, dict)):
         raise ValueError(
-            f"sample_weight must be a number for each row, got {sample_weight!r}. Weights of classes are class_weight."
+            f"sample_weight must be a number for each row, got {reprlib.repr(sample_weight)}. Weights of classes are class_weight."
         )
+    if not isinstance(sample_weight, Number):  # scikit-learn takes one for all rows
+        check_has_rows("sample_weight", sample_weight)
+    refuse_masked("sample_weight", sample_weight)
     refuse_dates("sample_weight", sample_weight)
-    weight: np.ndarray = _check_sample_weight(sample_weight, X)
+    try:
+        weight: np.ndarray = _check_sample_weight(sample_weight, X)
+    except (ValueError, TypeError) as error:
+        kind = ValueError if isinstance(error, ValueError) else TypeError
+        explanation, _ = _describe_columns(sample_weight, " of sample_weight", {})
+        raise kind(f"sample_weight must be a number for each row: {error}\n{explanation}".rstrip()) from error
     if weight.min() < 0:
         row = int(np.argmax(weight < 0))
         raise ValueError(f"sample_weight must not be negative, got {weight[row]:.6g} for row {row}.")
@@ -287,35 +378,55 @@ def _readable(X: Any) -> Any:
 
 
 @contextmanager
-def _explain_columns(estimator: BaseEstimator, X: Any, y: Any = None) -> Iterator[None]:
+def explain_columns(estimator: Any, X: Any, y: Any = None, allow_gaps: bool = False) -> Iterator[None]:
     """Say in an error of the block which columns are not finite numbers, and what to do about it: those of X or, if none is,
     those of a regressor's y. Columns are examined only then.
+
+    estimator: the one that the user has called; allow_gaps: X may have missing values.
     """
     try:
         yield
     except (ValueError, TypeError, OverflowError) as error:
-        name = type(estimator).__name__
-        explanation, held = _describe_columns(X, "", {kind: text.format(name=name) for kind, text in _REMEDIES.items()})
+        if no_rows := _describe_no_rows("X", X) or (y is not None and _describe_no_rows("y", y)):
+            text = str(error).splitlines()[0]
+            shortened = text if len(text) <= _TEXT_LENGTH else f"{text[:_TEXT_LENGTH]} ..."
+            raise InvalidParameterError(f"{shortened}\n{no_rows}") from error
+        names = _names(estimator)
+        explanation, held = _describe_columns(X, "", {k: v.format(**names) for k, v in _REMEDIES.items()}, allow_gaps)
         argument = "X"
         if not explanation and not is_classifier(estimator) and y is not None:
-            explanation, held = _describe_columns(y, " of y", _TARGET_REMEDIES)
+            remedies = {k: v.format(**names) for k, v in _TARGET_REMEDIES.items()}
+            explanation, held = _describe_columns(y, " of y", remedies)
             argument = "y"
         explanation = explanation or _describe_form(X)
         if not explanation:
             raise
         text = str(error).rstrip()
-        if "contains NaN" in text.splitlines()[0]:
-            text = text.splitlines()[0]  # the rest sends the reader to other estimators
-        elif held == {"date"} and isinstance(error, TypeError) and not text.startswith("Input"):
+        if "contains NaN" in text.splitlines()[0] or text.startswith("Complex data"):
+            text = text.splitlines()[0]  # the rest sends the reader to other estimators, or is all of X
+        elif (
+            isinstance(error, TypeError) and not text.startswith("Input") and (held == {"date"} or "NA is amb" in text)
+        ):
             text = f"Input {argument} must be numbers."
         kind = next(kind for kind in (ValueError, TypeError, OverflowError) if isinstance(error, kind))
         raise kind(f"{text}\n{explanation}") from error
 
 
-def _describe_columns(values: Any, of: str, remedies: dict[str, str]) -> tuple[str, set[str]]:
+def _names(estimator: Any) -> dict[str, str]:
+    """This package's class of an estimator, and the classifier and the regressor of the same kind."""
+    package = __name__.partition(".")[0]
+    name = next((c.__name__ for c in type(estimator).__mro__ if c.__module__.startswith(package)), "MLP")
+    kind = name.replace("Classifier", "").replace("Regressor", "")
+    kind = kind if kind != name else "MLP"
+    return {"name": name, "classifier": f"{kind}Classifier", "regressor": f"{kind}Regressor"}
+
+
+def _describe_columns(values: Any, of: str, remedies: dict[str, str], allow_gaps: bool = False) -> tuple[str, set[str]]:
     """Sentences about columns that do not hold finite numbers, and the kinds of values that these hold; ('', set()) without such."""
     found = [
-        (name, fault) for name, column in _columns(values) if (of or name is not None) and (fault := _fault(column))
+        (name, fault)
+        for name, column in _columns(values)
+        if (of or name is not None) and (fault := _fault(column)) and not (allow_gaps and fault[0] == "missing")
     ]
     sentences = [
         f"Column {name!r}{of} holds {value}." if name is not None else f"Row {row}{of} holds {value}."
@@ -364,6 +475,8 @@ def _fault(column: Any) -> tuple[str, str, int] | None:
     A word counts before a gap: what a column of words lacks is not a number.
     """
     values = np.asarray(column)
+    if values.ndim != 1 or values.dtype.names:  # of structs
+        return "nested", reprlib.repr(column[0]), 0
     if values.dtype.kind in "mM":
         return "date", str(values.dtype), 0
     if values.dtype.kind in "biuf":
@@ -374,37 +487,49 @@ def _fault(column: Any) -> tuple[str, str, int] | None:
         return "missing" if np.isnan(value) else "infinite", str(value), int(rows[0])
     gap = None
     for row, value in enumerate(values.tolist()):
-        try:
-            if np.isfinite(float(value)):
-                continue
-        except (TypeError, ValueError, OverflowError):  # not a number, so it is at fault
-            pass
+        if _is_number(value):
+            continue
         kind = _kind_of(value)
+        if kind == "word" and len(words := [v for v in values[:_LOOKED_AT].tolist() if _kind_of(v) != "missing"]):
+            kind = "gap word" if 2 * sum(map(_is_number, words)) >= len(words) else kind
         if kind != "missing":
             return kind, reprlib.repr(value), row
         gap = gap or (kind, reprlib.repr(value), row)
     return gap
 
 
+def _is_number(value: Any) -> bool:
+    """Whether a value is, or can be read as, a finite number."""
+    try:
+        return bool(np.isfinite(float(value)))
+    except (TypeError, ValueError, OverflowError):
+        return False
+
+
 def _kind_of(value: Any) -> str:
+    """The kind of a value that is not a finite number; one of _REMEDIES."""
     if isinstance(value, (str, bytes)):
-        stands_for_number = any(c.isdigit() for c in str(value)) or not any(c.isalpha() for c in str(value))
-        return "number word" if isinstance(value, str) and stands_for_number else "word"
+        text = value.decode("latin-1") if isinstance(value, bytes) else value
+        if len(text) <= _WORD_LENGTH and _DATE_WORD.match(text):
+            return "date word"
+        return "number word" if len(text) <= _WORD_LENGTH and _NUMBER_WORD.fullmatch(text) else "word"
     if value is None or type(value).__name__ in _GAPS or (isinstance(value, float) and np.isnan(value)):
         return "missing"
+    if isinstance(value, Decimal):  # a signalling NaN cannot become a float
+        return "missing" if value.is_qnan() else "other" if value.is_snan() else "infinite"
     if hasattr(value, "strftime"):
         return "date"
-    return "infinite" if isinstance(value, Number) else "other"
+    if isinstance(value, complex):
+        return "complex"
+    if isinstance(value, Number):
+        return "infinite"
+    return "nested" if hasattr(value, "__len__") else "other"
 
 
 def _describe_form(X: Any) -> str:
     """What to do about an X that is not a table of numbers; '' if there is nothing to say."""
     if hasattr(X, "collect") and not hasattr(X, "shape"):
         return "X is not computed yet: collect() it first."
-    if isinstance(X, Iterator):
-        return "X is an iterator: make an array of it first."
-    if isinstance(X, dict):
-        return "pandas.DataFrame makes a table of a dict of columns."
     if getattr(getattr(X, "dtype", None), "names", None):
         return "numpy.lib.recfunctions.structured_to_unstructured makes columns of a structured array."
     if getattr(X, "ndim", 0) > 2:
@@ -424,12 +549,18 @@ def _lengths(rows: Any) -> list[int]:
 
 
 @contextmanager
-def explain_labels(y: Any) -> Iterator[None]:
-    """Say in an error of the block what a classifier's y holds instead of labels, and what to do about it."""
+def explain_labels(y: Any, caller: Any = None) -> Iterator[None]:
+    """Say in an error of the block what a classifier's y holds instead of labels, and what to do about it.
+
+    caller: the estimator that the user has called.
+    """
     try:
         yield
     except (TypeError, ValueError) as error:
-        explanation = _describe_labels(y, str(error)) if isinstance(error, ValueError) else _describe_types(y)
+        if isinstance(error, ValueError):
+            explanation = _describe_labels(y, str(error), _names(caller)["regressor"])
+        else:
+            explanation = _describe_types(y)
         if not explanation:
             raise
         raise (ValueError if isinstance(error, ValueError) else TypeError)(f"{error}\n{explanation}") from error
@@ -439,15 +570,31 @@ def _describe_types(y: Any) -> str:
     """The types of labels that y mixes: missing ones do not compare with others. '' if there is one."""
     labels = np.asarray(y, dtype=object).ravel().tolist()
     kinds = sorted({"number" if isinstance(label, Number) else type(label).__name__ for label in labels})
-    return f"Input y holds labels of different types, or missing ones: {', '.join(kinds)}." if len(kinds) > 1 else ""
+    if len(kinds) < 2:
+        return ""
+    remedy = _first_gap(y) or "Convert them to one type: [str(label) for label in y], for example."
+    return f"Input y holds labels of different types, or missing ones: {', '.join(kinds)}.\n{remedy}"
 
 
-def _describe_labels(y: Any, text: str) -> str:
+def _first_gap(y: Any) -> str:
+    """Sentences about the first row of y without a label; '' if each has one."""
+    labels = np.asarray(y, dtype=object)
+    rows = labels.reshape(len(labels), -1).tolist() if labels.ndim else []
+    for row, values in enumerate(rows):
+        for value in values:
+            if _kind_of(value) == "missing":
+                return (
+                    f"Row {row} of y holds {value!r}. Leave out rows without a label: pandas.notna(y) tells the others."
+                )
+    return ""
+
+
+def _describe_labels(y: Any, text: str, regressor: str) -> str:
     """A remedy for labels of which scikit-learn's error says ``text``; '' if there is none."""
     if text.startswith("Unknown label type"):
-        return "MLPRegressor predicts numbers; classes need whole numbers or words."
-    if "contains NaN" in text and not text.startswith("Input X"):
-        return "Leave out rows without a label."
+        return f"{regressor} predicts numbers; classes need whole numbers or words."
+    if "contains Na" in text and not text.startswith("Input X"):
+        return _first_gap(y)
     if text.startswith("Multioutput target data"):
         return "MultiOutputClassifier fits a classifier for each column of classes."
     if len(_lengths(y)) > 1:
@@ -498,13 +645,36 @@ def check_known(y: Any, classes: np.ndarray) -> None:
         raise ValueError(f"y has labels that are not among classes_: {reprlib.repr(unknown.tolist())}.")
 
 
+def _other_class_weight(class_weight: Any, classes: np.ndarray, ndim: int) -> str:
+    """What class_weight must be instead, with the given weights if it is clear which class each of them is for."""
+    labels, example = classes.tolist(), {}
+    if ndim == 2:
+        return "class_weight must be 'balanced' or a list with a dict for each column of y: [{0: 1, 1: 2}, ...]."
+    if isinstance(class_weight, dict):
+        by_text = {str(key): value for key, value in class_weight.items()}
+        example = {label: by_text[str(label)] for label in labels if str(label) in by_text}
+    elif isinstance(class_weight, list) and len(class_weight) == len(labels):
+        example = dict(zip(labels, class_weight, strict=True))
+    if not example or not all(isinstance(value, Number) for value in example.values()):
+        example = dict.fromkeys(labels, 1.0)
+    return (
+        "class_weight must be 'balanced' or a dict of numbers, whose keys are labels of the type that y has: "
+        f"class_weight={reprlib.repr(example)}, for example."
+    )
+
+
 def apply_class_weight(class_weight: Any, classes: np.ndarray, y: Any, weight: np.ndarray | None) -> np.ndarray:
     """The rows' weights (n,), or ones, times those of their classes."""
-    if y.ndim == 1 and class_weight != "balanced":  # for all classes, which a batch of partial_fit need not have
-        own = compute_class_weight(class_weight, classes=classes, y=y)[np.searchsorted(classes, y)]
-    else:  # rows of weight 0 change nothing and are not counted
-        counted = None if weight is None or class_weight != "balanced" else np.flatnonzero(weight)
-        own = compute_sample_weight(class_weight, y.toarray() if issparse(y) else y, indices=counted)
+    try:
+        if y.ndim == 1 and class_weight != "balanced":  # for all classes, which a batch of partial_fit need not have
+            if isinstance(class_weight, list):
+                raise ValueError("class_weight is a list, which is for several columns of y, and y has one")
+            own = compute_class_weight(class_weight, classes=classes, y=y)[np.searchsorted(classes, y)]
+        else:  # rows of weight 0 change nothing and are not counted
+            counted = None if weight is None or class_weight != "balanced" else np.flatnonzero(weight)
+            own = compute_sample_weight(class_weight, y.toarray() if issparse(y) else y, indices=counted)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{str(error).rstrip('.')}. {_other_class_weight(class_weight, classes, y.ndim)}") from error
     weighed: np.ndarray = own if weight is None else weight * own
     total = weight_sum(weighed)
     if total == 0 or not np.isfinite(total) or weighed.min() < 0:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastmlp.network.callables import check_takes
 from fastmlp.network.names import hint
 
 
@@ -120,6 +121,7 @@ def initialiser(argument: str, value: Any) -> Draw:
 
 def _checked(argument: str, function: Callable[[int, int, Any], Any]) -> Draw:
     """The user's function, with a check of shape and type; ``Network`` checks that the numbers are finite."""
+    check_takes(argument, function, ("fan_in", "fan_out", "rng"), "array")
 
     def draw(rng: Any, layer: Layer, shape: tuple[int, ...]) -> np.ndarray:
         array = np.asarray(function(layer.fan_in, layer.fan_out, rng))

@@ -245,7 +245,7 @@ class BaseTabular(BaseModel, ABC):
         table, prototype = self._open(X, reset=True), self._member()
         n_rows = table.shape[0]
         y, weight = self._check_target(prototype, y, n_rows, sample_weight)
-        with explain_labels(y):
+        with explain_labels(y, self):
             prototype._learn_target(y, incremental=False)
         self._share_target(self, prototype)
         weight = self._class_weighted(prototype, y, weight)
@@ -289,9 +289,7 @@ class BaseTabular(BaseModel, ABC):
         self, prototype: BaseMLP, y: Any, n_rows: int, sample_weight: Any
     ) -> tuple[Any, np.ndarray | None]:
         """y and the weights by the MLPs' rules."""
-        if y is None:
-            raise ValueError(f"This {type(self).__name__} estimator requires y to be passed, but the target y is None.")
-        rows, y = check_rows(prototype, np.zeros((n_rows, 1), dtype=np.float32), y)
+        rows, y = check_rows(prototype, np.zeros((n_rows, 1), dtype=np.float32), y, caller=self)
         weight = check_weight(sample_weight, rows)
         return y, None if weight is None else np.array(weight, dtype=np.float64)
 

@@ -8,14 +8,14 @@ import numpy as np
 from scipy.sparse import issparse
 
 from fastmlp.core import Codes
-from fastmlp.estimators._sklearn import ClassifierMixin, ClassWeight, LayerSizes, Metric, RandomState, Rates
-from fastmlp.estimators.classifier import MLPClassifier, share_classes
+from fastmlp.estimators._sklearn import ClassWeight, LayerSizes, Metric, RandomState, Rates
+from fastmlp.estimators.classifier import ClassifierScore, MLPClassifier, share_classes
 from fastmlp.estimators.validation import apply_class_weight
 from fastmlp.network.network import Network, SelectedRows
 from fastmlp.tabular.base import BaseTabular
 
 
-class TabularClassifier(ClassifierMixin, BaseTabular):
+class TabularClassifier(ClassifierScore, BaseTabular):
     """Networks for the rows of a table: numbers, categories, dates and gaps as they are, and the classes' probabilities.
 
     The input is a data frame as it comes. Each number is encoded by its place between quantiles, each category has an input of its own,

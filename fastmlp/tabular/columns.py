@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ TREATMENTS = (NUMBER, CATEGORY, DROPPED)
 KINDS = (NUMBER, DATE, DURATION, BOOLEAN, TEXT, CATEGORY)
 #: Most different values of a column of text that nobody has declared a category.
 MOST_TEXTS = 1000
+# Columns that an error lists.
+_NAMED = 5
 _UNITS = {DATE: "days since 1970", DURATION: "days"}
 
 
@@ -185,7 +188,7 @@ def _too_much_text(labels: list[Any], name: Any) -> ValueError:
     some = ", ".join(repr(str(label)[:30]) for label in labels[:3])
     advice = "drop it, make columns of it (the page on text shows how), or name it in categorical_features to keep its most frequent values."
     if sum(_reads_as(lambda text: float(text.replace(",", "")), label) for label in labels) > len(labels) / 2:
-        advice = "its values look like numbers: convert it to numbers first (pandas.to_numeric, say)."
+        advice = "its values look like numbers: convert it to numbers first. pandas.to_numeric(column, errors='coerce') makes missing values of those that it cannot read, so take out commas and units before."
     elif sum(_reads_as(datetime.fromisoformat, label) for label in labels) > len(labels) / 2:
         advice = "its values look like dates: convert it to dates first (pandas.to_datetime, say)."
     return ValueError(
@@ -222,25 +225,36 @@ def declared_categories(categorical_features: Any, names: Sequence[Any]) -> np.n
     mask = np.zeros(n_columns, dtype=bool)
     if isinstance(categorical_features, str):  # 'from_dtype', the only valid string
         return mask
-    asked = np.asarray(categorical_features)
-    if asked.ndim != 1:
-        raise ValueError(f"categorical_features must be one-dimensional, got shape {asked.shape}.")
-    if asked.dtype.kind == "b":
+    if isinstance(categorical_features, (Set, Mapping)):
+        raise ValueError(
+            f"categorical_features must be a list of columns, got a {type(categorical_features).__name__}: make a list of it, "
+            f"{list(categorical_features)!r}."
+        )
+    # NumPy would make text of numbers beside names, and numbers of truth values beside numbers.
+    is_list = isinstance(categorical_features, (list, tuple))
+    asked = np.empty(len(categorical_features), dtype=object) if is_list else np.asarray(categorical_features)
+    if is_list:
+        asked[:] = categorical_features
+    items = asked.tolist()
+    if asked.ndim != 1 or any(isinstance(item, (list, tuple, np.ndarray)) for item in items):
+        raise ValueError(f"categorical_features must be one-dimensional, got {categorical_features!r}.")
+    if items and all(isinstance(item, (bool, np.bool_)) for item in items):
         if len(asked) != n_columns:
             raise ValueError(
                 f"categorical_features must have a truth value for each of {n_columns} columns, got {len(asked)}."
             )
-        return asked.copy()
-    for item in asked.tolist():
-        if isinstance(item, str):
-            places = [i for i, name in enumerate(names) if name == item]
-            if not places:
-                raise ValueError(f"categorical_features names {item!r}, which is not a column of X.")
-            mask[places] = True
-        elif isinstance(item, int) and 0 <= item < n_columns:
-            mask[item] = True
-        else:
+        return asked.astype(bool)
+    for item in items:
+        places = [i for i, name in enumerate(names) if isinstance(item, str) and name == item]
+        is_index = isinstance(item, Integral) and not isinstance(item, bool) and 0 <= int(item) < n_columns
+        if not places and is_index:
+            places = [int(item)]
+        if not places:
+            kind = "names" if isinstance(item, str) else "holds"
+            some = ", ".join(map(repr, names[:_NAMED])) + (" ..." if n_columns > _NAMED else "")
             raise ValueError(
-                f"categorical_features must be indices from 0 to {n_columns - 1} or names of columns, got {item!r}."
+                f"categorical_features {kind} {item!r}, which is not a column of X. It takes names of columns ({some}), indices "
+                f"from 0 to {n_columns - 1}, or a truth value for each column."
             )
+        mask[places] = True
     return mask

@@ -11,12 +11,12 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from fastmlp.estimators._sklearn import (
     BaseEstimator,
     Interval,
-    StrOptions,
     TransformerMixin,
     _check_feature_names_in,
     _fit_context,
 )
-from fastmlp.estimators.validation import FLOATS, refuse_dates
+from fastmlp.estimators.parameters import one_of, validate
+from fastmlp.estimators.validation import FLOATS, explain_columns, refuse_dates
 from fastmlp.tabular.bins import MOST_BINS, fill_codes, known_numbers, median, n_components, quantile_edges
 
 
@@ -74,7 +74,7 @@ class PiecewiseLinearEncoder(TransformerMixin, BaseEstimator):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "n_bins": [Interval(Integral, 1, MOST_BINS, closed="both")],
-        "dtype": [StrOptions({"auto", "float32", "float64"})],
+        "dtype": [one_of(["auto", "float32", "float64"])],
     }
 
     edges_: list[np.ndarray]
@@ -92,7 +92,7 @@ class PiecewiseLinearEncoder(TransformerMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Numbers; NaN, None and NA for missing ones.
+            Numbers; NaN, None, NA and masked values for missing ones.
         y : ignored
             For pipelines.
 
@@ -107,8 +107,7 @@ class PiecewiseLinearEncoder(TransformerMixin, BaseEstimator):
         TypeError
             If X holds dates or durations, whose numbers depend on their unit.
         """
-        refuse_dates("X", X)
-        X = validate_data(self, X, dtype=FLOATS, ensure_all_finite="allow-nan")
+        X = self._check(X, reset=True)
         columns = [known_numbers(column.astype(np.float64)) for column in X.T]
         self.edges_ = [quantile_edges(column, self.n_bins) for column in columns]
         self.missing_ = np.isnan(X).any(axis=0)
@@ -129,8 +128,7 @@ class PiecewiseLinearEncoder(TransformerMixin, BaseEstimator):
             Column by column of X, its components in rising order, then the mark of a missing number if it has one.
         """
         check_is_fitted(self)
-        refuse_dates("X", X)
-        X = validate_data(self, X, dtype=FLOATS, ensure_all_finite="allow-nan", reset=False)
+        X = self._check(X, reset=False)
         out = np.empty((len(X), sum(self._widths())), dtype=X.dtype if self.dtype == "auto" else self.dtype)
         first = 0
         for j, width in enumerate(self._widths()):
@@ -143,6 +141,18 @@ class PiecewiseLinearEncoder(TransformerMixin, BaseEstimator):
             )
             first += width
         return out
+
+    def _validate_params(self) -> None:
+        validate(type(self), self.get_params(deep=False))
+
+    def _check(self, X: Any, reset: bool) -> np.ndarray:
+        """X as an array of floats, missing numbers as NaN."""
+        if isinstance(X, np.ma.MaskedArray):
+            X = np.ma.filled(X.astype(np.result_type(X.dtype, np.float32)), np.nan)
+        with explain_columns(self, X, allow_gaps=True):
+            refuse_dates("X", X)
+            rows: np.ndarray = validate_data(self, X, dtype=FLOATS, ensure_all_finite="allow-nan", reset=reset)
+        return rows
 
     def _widths(self) -> list[int]:
         """Number of columns that each feature becomes."""

@@ -17,6 +17,8 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 from scipy.sparse import issparse
 
+from fastmlp.estimators.validation import check_has_rows
+
 NUMBER, DATE, DURATION, BOOLEAN, TEXT, CATEGORY = "number", "date", "duration", "boolean", "text", "category"
 _DAY = 86_400.0
 _NESTED = (list, tuple, dict, set, frozenset, np.ndarray)
@@ -97,6 +99,7 @@ class Table:
                 "Sparse data was passed for X, but dense data is required. Use '.toarray()' to convert it, or an MLPClassifier or "
                 "MLPRegressor, which read sparse rows as they are."
             )
+        check_has_rows("X", X)
         if hasattr(X, "collect_schema") and hasattr(X, "collect"):
             raise TypeError(f"X must hold its rows, got a {type(X).__name__}: call collect() first.")
         if hasattr(X, "to_frame") and not hasattr(X, "columns"):
@@ -188,8 +191,8 @@ def _to_array(X: Any) -> np.ndarray:
 
 def _of_rows(X: Any) -> np.ndarray:
     """A list of rows as an array; of objects, unless all are numbers, since NumPy would turn numbers beside text into text."""
-    if isinstance(X, (str, bytes, dict)) or not hasattr(X, "__len__") or any(isinstance(row, dict) for row in X):
-        kind = type(X).__name__ if isinstance(X, (str, bytes, dict)) or not hasattr(X, "__len__") else "a list of dicts"
+    if not hasattr(X, "__len__") or any(isinstance(row, dict) for row in X):
+        kind = "a list of dicts" if hasattr(X, "__len__") else type(X).__name__
         raise TypeError(
             f"X must be a data frame, an array or a list of rows, got {kind}. pandas.DataFrame(X) may make a frame of it."
         )
@@ -230,9 +233,13 @@ def _of_pandas(series: Any) -> Values:
         raise ColumnError(f"holds complex numbers ({name}): split it into real and imaginary part.")
     if kind in "iuf":
         return Values(NUMBER, name, numbers=series.to_numpy(dtype=np.float64, na_value=np.nan))
-    missing = series.isna().to_numpy(dtype=bool)
     if kind == "b":
+        missing = series.isna().to_numpy(dtype=bool)
         return _truths(series.to_numpy(dtype=bool, na_value=False), missing, name)
+    try:
+        missing = series.isna().to_numpy(dtype=bool)
+    except ArithmeticError:  # of a signalling NaN
+        missing = None
     return _of_objects(series.astype(object).to_numpy(), name, missing)
 
 
@@ -342,7 +349,9 @@ def is_missing(value: Any) -> bool:
         return True
     if isinstance(value, (np.datetime64, np.timedelta64)):
         return bool(np.isnat(value))
-    return isinstance(value, (float, np.floating, Decimal)) and value != value
+    if isinstance(value, Decimal):  # a signalling NaN cannot be compared
+        return value.is_nan()
+    return isinstance(value, (float, np.floating)) and value != value
 
 
 def _of_objects(values: np.ndarray, dtype: str, missing: np.ndarray | None = None) -> Values:
@@ -388,11 +397,14 @@ def _float(value: Any) -> float:
 
 def _moments(values: list[Any]) -> np.ndarray:
     """Dates, those with a time zone in UTC, as NumPy's."""
+    offsets = [value.utcoffset() if getattr(value, "tzinfo", None) is not None else None for value in values]
     plain = [
-        value.astimezone(datetime.UTC).replace(tzinfo=None) if getattr(value, "tzinfo", None) is not None else value
-        for value in values
+        value if offset is None else value.replace(tzinfo=None) for value, offset in zip(values, offsets, strict=True)
     ]
-    return np.array(plain, dtype="datetime64[us]")
+    # The difference is NumPy's: the last date that Python has may be later in UTC.
+    distances = np.array([offset or datetime.timedelta() for offset in offsets], dtype="timedelta64[us]")
+    moments: np.ndarray = np.array(plain, dtype="datetime64[us]") - distances
+    return moments
 
 
 def _spread(known: np.ndarray, missing: np.ndarray) -> np.ndarray:

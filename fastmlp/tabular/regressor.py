@@ -11,7 +11,7 @@ from sklearn.utils.metadata_routing import UNUSED
 
 from fastmlp.estimators._sklearn import BaseEstimator, RegressorMixin
 from fastmlp.estimators.base import BaseMLP
-from fastmlp.estimators.regressor import MLPRegressor
+from fastmlp.estimators.regressor import MLPRegressor, RegressorScore
 from fastmlp.estimators.validation import accepts_weights
 from fastmlp.network.persistence import Fields, FileFormatError, Tensors
 from fastmlp.tabular.base import BaseTabular
@@ -20,7 +20,7 @@ from fastmlp.tabular.base import BaseTabular
 _SCALES: dict[str, tuple[int, ...]] = {"target_mean_": (), "target_scale_": (), "target_range_": (2,)}
 
 
-class TabularRegressor(RegressorMixin, BaseTabular):
+class TabularRegressor(RegressorScore, BaseTabular):
     """Networks for the rows of a table: numbers, categories, dates and gaps as they are, and a target on its own scale.
 
     The input is a data frame as it comes, treated as by :class:`TabularClassifier`. The target is standardised inside. A network is

@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from fastmlp.network.callables import check_takes
 from fastmlp.network.names import hint
 from fastmlp.training.solvers import SGD
 
@@ -459,6 +460,7 @@ def make_schedule(
             f"learning_rate must be one of {[*SCHEDULES, *CURVES]}, or a callable (step, n_steps) -> factor such as "
             f"CosineDecay(), got {schedule!r}.{hint(schedule, [*SCHEDULES, *CURVES])}"
         )
+    check_takes("learning_rate", factor, ("step", "n_steps"), "factor on learning_rate_init")
     if total_steps is None or total_steps < 1:
         raise ValueError(f"total_steps must be at least 1 for learning_rate={schedule!r}, got {total_steps}.")
     return Planned(float(initial), float(power_t), float(initial), factor, total_steps, step)

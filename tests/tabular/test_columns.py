@@ -227,7 +227,11 @@ def test_masked_values_are_missing():
 # --- categories ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("features", [[1], [False, True], ["code"], np.array([1])])
+@pytest.mark.parametrize(
+    "features",
+    [[1], [False, True], ["code"], np.array([1]), ("code",), ["code", 1], np.array(["code"]), [np.int64(1)]],
+    ids=str,
+)
 def test_categorical_features(features):
     """Indices, a mask or names; they make numbers categories."""
     frame = pd.DataFrame({"number": np.arange(N), "code": pick(1, 2, 30)})
@@ -241,11 +245,21 @@ def test_categorical_features(features):
 @pytest.mark.parametrize(
     ("features", "words"),
     [
-        ([2], "indices from 0 to 1"),
+        (
+            [2],
+            r"holds 2, which is not a column of X. It takes names of columns \('a', 'b'\), indices from 0 to 1",
+        ),
         (["no"], "'no'"),
         ([True], "2 columns"),
         ([[1]], "one-dimensional"),
-        ([-1], "indices"),
+        ([-1], "holds -1, which is not a column"),
+        (["a", 2], "holds 2, which is not a column"),
+        ([False, True, 1], "holds False, which is not a column"),
+        ([1.0], "holds 1.0, which is not a column"),
+        ({"code"}, "must be a list of columns, got a set: make a list of it, \\['code'\\]"),
+        ({"code": 1}, "must be a list of columns, got a dict"),
+        ("code", "Take a list"),
+        (1, "Take a list"),
     ],
 )
 def test_wrong_categorical_features(features, words):
