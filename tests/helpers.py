@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
+import tempfile
+import traceback
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pytest
-import sklearn
-from sklearn.utils.fixes import parse_version
 
 import fastmlp
 
@@ -61,10 +63,11 @@ def rest_slow(values, *fast) -> list:
     ]
 
 
-def needs_sklearn(version: str, what: str) -> None:
+def needs_sklearn(first: str, what: str) -> None:
     """Skip what can be compared with scikit-learn's own MLPs from a release on only; ours do it with any."""
-    if parse_version(sklearn.__version__) < parse_version(version):
-        pytest.skip(f"scikit-learn {sklearn.__version__} has no {what} (from {version} on)")
+    installed = version("scikit-learn")
+    if [int(number) for number in re.findall(r"\d+", installed)[:2]] < [int(number) for number in first.split(".")]:
+        pytest.skip(f"scikit-learn {installed} has no {what} (from {first} on)")
 
 
 def output_of(code: str, *arguments: str, **environment: str) -> str:
@@ -78,6 +81,37 @@ def output_of(code: str, *arguments: str, **environment: str) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
+
+
+def output_of_fork(code: str, *arguments: str) -> str:
+    """What Python code prints in a fork of this process, which must end well: for code that may crash, or that limits its memory.
+
+    It need not import anything again, which takes a process of its own a second. Its environment is the tests'.
+    """
+    if not hasattr(os, "fork"):
+        return output_of(code, *arguments)
+    with tempfile.TemporaryFile("w+") as printed:
+        child = os.fork()
+        if child == 0:
+            try:
+                signal.alarm(HANGS_AFTER)
+                os.dup2(printed.fileno(), 1)
+                os.dup2(printed.fileno(), 2)
+                sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+                sys.argv = ["-c", *arguments]
+                exec(code, {"__name__": "__main__"})
+                sys.stdout.flush()
+                os._exit(0)
+            except BaseException:
+                traceback.print_exc()
+                sys.stderr.flush()
+            finally:
+                os._exit(1)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        printed.seek(0)
+        text = printed.read()
+    assert status == 0, f"status {status}: {text}"
+    return text.strip()
 
 
 def varied(array: np.ndarray) -> np.ndarray:

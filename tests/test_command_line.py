@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers import rest_slow
 
 import fastmlp
 from fastmlp import __main__ as command_line
@@ -63,8 +64,11 @@ def test_info_is_show_config(run, capsys: pytest.CaptureFixture[str]):
     assert (status, text) == (0, capsys.readouterr().out)
 
 
-def test_check_summary(run):
+@pytest.mark.parametrize("small", rest_slow([True, False], True))
+def test_check_summary(run, small, monkeypatch: pytest.MonkeyPatch):
     """One line per instruction set and type of this CPU; the last line counts."""
+    if small:
+        monkeypatch.setattr("fastmlp.check.CHECK_SHAPE", (9, 7, 5))
     status, text = run("check")
     assert status == 0
     _, *rows, last = text.splitlines()
@@ -115,8 +119,9 @@ def test_demo_compares_and_writes_nothing(run, monkeypatch: pytest.MonkeyPatch, 
     assert accuracy["fastmlp"] > 0.95
 
 
-def test_demo_plot(run, tmp_path: Path):
+def test_demo_plot(run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     pytest.importorskip("matplotlib")
+    monkeypatch.setattr("sklearn.neural_network.MLPClassifier", fastmlp.MLPClassifier)  # its own takes longer
     picture = tmp_path / "loss.png"
     status, text = run("demo", "--plot", str(picture))
     assert status == 0

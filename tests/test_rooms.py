@@ -112,5 +112,16 @@ def test_network_starts_without_sklearn():
     subprocess.run([sys.executable, "-P", "-c", code], check=True)
 
 
+def test_optional_libraries_are_imported_when_used():
+    """Importing every estimator and display, and a learning-rate range test, brings in neither Matplotlib nor safetensors."""
+    code = (
+        "import sys, fastmlp\n"
+        "from fastmlp import *\n"
+        "fastmlp.learning_rate_range(fastmlp.MLPClassifier(), [[0.0], [1.0], [2.0]], [0, 1, 0], n_steps=5)\n"
+        "assert not {'matplotlib', 'safetensors'} & set(sys.modules), 'imported'"
+    )
+    subprocess.run([sys.executable, "-P", "-c", code], check=True)
+
+
 def test_dir_lists_what_users_may_use():
     assert dir(fastmlp) == sorted(fastmlp.__all__)

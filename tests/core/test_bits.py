@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -89,7 +90,9 @@ def run(isa: str, every: int) -> dict[str, str]:
 @pytest.fixture(scope="module", params=rest_slow([1, 4], 4))
 def digests(request: pytest.FixtureRequest) -> dict[str, dict[str, str]]:
     """Digests by instruction set."""
-    return {isa: run(isa, request.param) for isa in FMA_ISAS or core.info()["available"]}
+    isas = FMA_ISAS or core.info()["available"]
+    with ThreadPoolExecutor() as executor:
+        return dict(zip(isas, executor.map(lambda isa: run(isa, request.param), isas), strict=True))
 
 
 def test_bits_do_not_depend_on_threads(digests):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import numpy as np
@@ -162,7 +163,8 @@ def test_bits_do_not_depend_on_instruction_set():
         " for dtype in ('float32', 'float64')))"
     )
     folders = [str(path) for path in (__file__.rpartition("/")[0], __file__.rpartition("/core/")[0])]
-    found = [output_of(code, *folders, FASTMLP_ISA=isa).split() for isa in FMA_ISAS]
+    with ThreadPoolExecutor() as executor:
+        found = list(executor.map(lambda isa: output_of(code, *folders, FASTMLP_ISA=isa).split(), FMA_ISAS))
     assert [words[0] for words in found] == FMA_ISAS
     assert len(set(found[0][1:])) == 2 * len(BITS)
     assert all(words[1:] == found[0][1:] for words in found)

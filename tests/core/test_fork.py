@@ -28,12 +28,12 @@ needs_threads = pytest.mark.skipif(
 LIMIT = 120  # seconds; what hangs, hangs for ever
 PACKAGES = Path(fastmlp.__file__).parent.parent  # the processes import what this one has imported
 
-# `digest(estimator)` trains and predicts on all threads, `in_child(work)` is what `work` returns in a forked child, and how many
-# threads the child had.
+# `digest()` trains and predicts on all threads, `digest_of_fit()` through an estimator too (import it first; scikit-learn takes a
+# second), `in_child(work)` is what `work` returns in a forked child, and how many threads the child had.
 COMMON = """
 import hashlib, json, os, sys, threading, time, warnings
 import numpy as np
-from fastmlp import MLPClassifier, Network, core
+from fastmlp import Network, core
 warnings.simplefilter("ignore")
 X, y = np.random.RandomState(0).randn(4000, 50).astype("float32"), np.arange(4000) % 3
 network = Network((50, 256, 128, 3), random_state=0)
@@ -52,9 +52,11 @@ def digest():
     trained = train_on_all_threads()
     predicted = network.forward(X, n_threads=core.max_threads())      # packed
     few = network.forward(X[:64], n_threads=core.max_threads())       # shared out by columns
+    return hashlib.sha256(b"".join(part.tobytes() for part in (trained, predicted, few))).hexdigest()
+
+def digest_of_fit():
     fitted = MLPClassifier((256, 128), max_iter=2, random_state=0, n_jobs=-1).fit(X, y)
-    parts = (trained, predicted, few, fitted.network_.parameters, fitted.predict_proba(X))
-    return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()
+    return digest() + hashlib.sha256(fitted.network_.parameters.tobytes() + fitted.predict_proba(X).tobytes()).hexdigest()
 
 def in_child(work):
     reading, writing = os.pipe()
@@ -127,10 +129,11 @@ def test_multiprocessing_by_fork():
     """A pool, twice, after the parent has trained."""
     run("""
 import multiprocessing
-before = digest()
+from fastmlp import MLPClassifier
+before = digest_of_fit()
 for _ in range(2):
     with multiprocessing.get_context("fork").Pool(2) as pool:
-        assert pool.starmap(digest, [()] * 4) == [before] * 4
+        assert pool.starmap(digest_of_fit, [()] * 4) == [before] * 4
 """)
 
 
@@ -160,7 +163,8 @@ def test_child_beside_other_users_of_openmp(other, order):
 
 
 DURING = """
-before = digest()
+from fastmlp import MLPClassifier
+before = digest_of_fit()
 stop = threading.Event()
 
 def train():
@@ -176,13 +180,13 @@ thread.start()
 counts = []
 for _ in range(4):
     time.sleep(0.03)
-    same, n_threads = in_child(digest)
+    same, n_threads = in_child(digest_of_fit)
     assert same == before
     counts.append(n_threads)
 stop.set()
 thread.join()
-assert digest() == before
-assert in_child(digest) == [before, core.max_threads()]    # nothing runs now
+assert digest_of_fit() == before
+assert in_child(digest_of_fit) == [before, core.max_threads()]    # nothing runs now
 print(sorted(set(counts)))
 """
 
@@ -200,6 +204,7 @@ def test_fork_while_another_thread_is_in_a_region():
 
 
 SHUFFLES = """
+from fastmlp import MLPClassifier
 many = np.zeros((200_000, 2), dtype="float32")
 ended = threading.Event()
 
@@ -261,6 +266,7 @@ assert digest() == before
 
 # The child and the parent both finish the fit in which the fork happens, and fit once more.
 WITHIN = """
+from fastmlp import MLPClassifier
 import signal
 children = []
 

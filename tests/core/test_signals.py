@@ -181,7 +181,7 @@ def test_interrupted_fits_are_valid(early_stopping, monkeypatch):
     }
     endless = {"max_iter": 10**8, "tol": 0.0, "n_iter_no_change": np.inf, "random_state": 0}
     try:
-        for moment in np.random.RandomState(0).uniform(0.01, 0.2, 8):
+        for moment in np.random.RandomState(0).uniform(0.01, 0.1, 8):
             Arming.seconds = moment
             estimator = MLPClassifier(**settings, **endless)
             with pytest.warns(UserWarning, match="interrupted by user"):

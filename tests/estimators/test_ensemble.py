@@ -534,6 +534,8 @@ def test_interrupt_by_signal(members, solver, monkeypatch):
 
     def spy(self, *arguments):
         begun.append(self.random_state)
+        if len(begun) == 1:
+            timer.start()
         return fit(self, *arguments)
 
     monkeypatch.setattr(MLPClassifier, "_fit_member", spy)
@@ -543,10 +545,9 @@ def test_interrupt_by_signal(members, solver, monkeypatch):
         sent.append(time.monotonic())
         os.kill(os.getpid(), signal.SIGINT)
 
-    timer = threading.Timer(1.0, send)
+    timer = threading.Timer(0.2, send)
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        timer.start()
         with pytest.raises(KeyboardInterrupt):
             whole.fit(X, y)
         timer.join()

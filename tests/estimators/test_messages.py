@@ -208,8 +208,8 @@ def test_choices_have_the_order_of_the_table():
     listed = re.findall(r"\{(.*)\}", message(lambda: MLPClassifier(activation="x").fit(X, Y)))[0]
     assert listed == ", ".join(map(repr, core.ACTIVATIONS))
     code = "import fastmlp\ntry: fastmlp.MLPRegressor(loss='x').fit([[1.], [2.]], [1., 2.])\nexcept ValueError as e: print(e)"
-    texts = {output_of(code, PYTHONHASHSEED=seed) for seed in ("1", "2")}
-    assert len(texts) == 1
+    here = message(lambda: MLPRegressor(loss="x").fit([[1.0], [2.0]], [1.0, 2.0]))
+    assert output_of(code, PYTHONHASHSEED="1") == here
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.dtype("float32"), np.float64, np.dtype("float64"), float])

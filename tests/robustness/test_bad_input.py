@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers import classification, counts, output_of, regression
+from helpers import classification, counts, output_of_fork, regression
 from scipy import sparse
 from sklearn.exceptions import NotFittedError
 
@@ -388,4 +388,4 @@ print("refused")
 
 def test_corrupt_sparse_matrices_are_refused():
     """Whoever converts them reads outside of their arrays. In a process of its own, which that may end."""
-    assert output_of(CORRUPT) == "refused"
+    assert output_of_fork(CORRUPT) == "refused"

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import pickle
-import subprocess
 import sys
 import warnings
 
 import numpy as np
 import pytest
-from helpers import SANITIZED, classification, counts, regression, tolerance, varied
+from helpers import SANITIZED, classification, counts, output_of_fork, regression, tolerance, varied
 from scipy import sparse
 from sklearn import neural_network as sklearn_mlp
 from sklearn.exceptions import ConvergenceWarning
@@ -416,12 +414,7 @@ for sizes in [(70000, 70000), (2**31,), (2**62,), (2**63, 2), (10**30,)]:
 )
 def test_layers_that_memory_cannot_hold_are_refused_with_the_figure():
     """Before anything is drawn or changed."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    run = subprocess.run(
-        [sys.executable, "-P", "-c", LIMITED], capture_output=True, text=True, timeout=120, env=environment
-    )
-    assert run.returncode == 0, run.stderr
-    lines = run.stdout.splitlines()
+    lines = output_of_fork(LIMITED).splitlines()
     assert len(lines) == 20
     assert lines[0].startswith("Unable to allocate 36.5 GiB for an array")
     assert lines[3].startswith("Unable to allocate 18.3 GiB for an array")

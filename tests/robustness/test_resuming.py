@@ -284,7 +284,7 @@ def test_pickle_of_a_finished_fit_keeps_nothing_to_resume():
 # --- checkpoints -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", rest_slow(KINDS, "early stopping", "batch norm"))
 def test_checkpoint_of_any_epoch(kind, tmp_path):
     """A fit that dies of an error goes on from the last file, and every file is a whole model."""
     X, y = data()

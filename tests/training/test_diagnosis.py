@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 
 import numpy as np
 import pytest
+from helpers import rest_slow
 from scipy.sparse import csr_matrix
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_iris, load_linnerud, load_wine
 from sklearn.exceptions import ConvergenceWarning
@@ -160,9 +162,16 @@ CLASSIFICATION = [load_iris, load_wine, load_breast_cancer, load_digits]
 REGRESSION = [load_diabetes, load_linnerud]
 
 
-@pytest.mark.parametrize("parameters", list(WELL.values()), ids=list(WELL))
-@pytest.mark.parametrize("load", [*CLASSIFICATION, *REGRESSION])
-def test_silent_of_scaled_data(load, parameters):
+@pytest.mark.parametrize(
+    ("load", "way"),
+    rest_slow(
+        itertools.product([*CLASSIFICATION, *REGRESSION], WELL),
+        *((load, "default") for load in [*CLASSIFICATION, *REGRESSION]),
+        *((load, way) for load in (load_wine, load_linnerud) for way in WELL if way != "default"),
+    ),
+)
+def test_silent_of_scaled_data(load, way):
+    parameters = WELL[way]
     X, y = load(return_X_y=True)
     X = StandardScaler().fit_transform(X)
     estimator = MLPClassifier(random_state=0, **parameters)

@@ -131,7 +131,7 @@ def test_interrupt_keeps_parameters(early_stopping, monkeypatch):
 
 
 @pytest.mark.parametrize("solver", rest_slow(["adam", "lbfgs"], "adam"))
-def test_interrupt_by_signal(solver):
+def test_interrupt_by_signal(solver, monkeypatch):
     """A real SIGINT in the middle of an epoch that would take minutes: ended soon, warned, and it predicts."""
     X, y = classification(2, n=20000, n_features=50)
     X = np.repeat(X, 20, axis=0)
@@ -141,12 +141,18 @@ def test_interrupt_by_signal(solver):
         sent.append(signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
 
+    class Beginning(core.Trainer):
+        def load(self, *arguments):
+            if timer.ident is None:
+                timer.start()
+            super().load(*arguments)
+
+    monkeypatch.setattr(core, "Trainer", Beginning)
     estimator = MLPClassifier((700, 700), solver=solver, random_state=0, batch_size=200, n_jobs=1)
-    timer = threading.Timer(1.0, send)
+    timer = threading.Timer(0.2, send)
     # A shell that starts a job in the background has it ignore SIGINT; without this the fit would then last for hours.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        timer.start()
         with pytest.warns(UserWarning, match="interrupted by user"):
             estimator.fit(X, np.repeat(y, 20))
     finally:

@@ -3,7 +3,7 @@
 import sys
 
 import pytest
-from helpers import SANITIZED, output_of, rest_slow
+from helpers import SANITIZED, output_of, output_of_fork, rest_slow
 
 WIDTH = 2048
 CHILD = f"""
@@ -86,4 +86,4 @@ print(peak() - before)
 )
 def test_large_input_and_output_is_held_once_at_most(kind, share):
     """In float32: outputs of a prediction in pieces, an indicator matrix once, and small numbers of X without a detour over float64."""
-    assert int(output_of(LARGE, kind)) < share * 4 * 12000 * 2000
+    assert int(output_of_fork(LARGE, kind)) < share * 4 * 12000 * 2000
