@@ -56,7 +56,7 @@ test-all: $(VENV)/installed ## all tests
 # In a copy of the tree: its extension modules report each line that runs with the interpreter's lock held, and are slow. Lines without the
 # lock count as missed, and so do lines that run in other processes. A room of tests at a time: each has its own data, which are combined.
 # Left out: the tests in which a signal ends or interrupts a step. Traced, a step does not notice it, and the fit goes on for hours.
-COVERAGE_ROOMS := core network training inspection reference estimators robustness docs test_command_line.py test_rooms.py test_serving.py
+COVERAGE_ROOMS := $(sort $(dir $(wildcard tests/*/test_*.py))) $(wildcard tests/test_*.py)
 COVERAGE_LEFT_OUT := $(addprefix --ignore=tests/,core/test_signals.py robustness/test_interruption.py) \
   $(addprefix --deselect=tests/,training/test_loop.py::test_interrupt_by_signal \
     robustness/test_resuming.py::test_interrupted_at_any_line robustness/test_resuming.py::test_interrupted_between_steps)
@@ -65,11 +65,11 @@ coverage:      ## lines of Python and of Cython that the fast tests execute, by 
 	cp -r *.md CITATION.cff .pre-commit-config.yaml LICENSE Makefile pyproject.toml setup.py .ci .github benchmarks csrc docs examples fastmlp tests .venv-coverage/tree/
 	cd .venv-coverage/tree && rm -f fastmlp/core/*.so && FASTMLP_COVERAGE=1 ../bin/python -m pip install --quiet --editable ".[test,plot]"
 	.venv-coverage/bin/python -m pip install --quiet "Cython>=3.1"  # its plugin reads what its compiler wrote
-	cd .venv-coverage/tree && status=0; for room in $(COVERAGE_ROOMS); do echo "tests/$$room:"; \
-	    ../bin/coverage run --parallel-mode -m pytest -q $(COVERAGE_ARGS) $(COVERAGE_LEFT_OUT) tests/$$room || status=1; done; \
+	cd .venv-coverage/tree && status=0; for room in $(COVERAGE_ROOMS); do echo "$$room:"; \
+	    ../bin/coverage run --parallel-mode -m pytest -q $(COVERAGE_ARGS) $(COVERAGE_LEFT_OUT) $$room || status=1; done; \
 	  ../bin/coverage combine --quiet && ../bin/coverage report --sort=cover --skip-covered; \
-	  for files in 'core/*.pyx' 'core/*.py' 'network/*.py' 'training/*.py' 'estimators/*.py' 'inspection/*.py' 'reference/*.py' '*.py'; do \
-	    echo "$$files: $$(../bin/coverage report --format=total --precision=1 --include="fastmlp/$$files") %"; done; exit $$status
+	  for files in 'fastmlp/core/*.pyx' $(patsubst %,'%*.py',$(sort $(dir $(wildcard fastmlp/*/__init__.py)))) 'fastmlp/*.py'; do \
+	    echo "$$files: $$(../bin/coverage report --format=total --precision=1 --include="$$files") %"; done; exit $$status
 
 # What meets NumPy, SciPy or scikit-learn; the kernels know nothing of their versions.
 # The files left out compare with later releases: scikit-learn's own loss='poisson', polars' names, pickles of later NumPy.
