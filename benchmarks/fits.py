@@ -279,7 +279,7 @@ def readme_table(results: dict[str, Any]) -> str:
     return (
         f"{table_of(results, seconds_cell)}\n\nSeconds of a fit, in brackets how many times fastmlp's; on {machine['threads']} core{'s' * (machine['threads'] != '1')} of an {machine['processor'].split(',')[0]} "
         f"({machine['instruction set']}), float32, {machine['date'][:10]}. The same layers, batches, epochs and Adam everywhere, and test scores that agree: "
-        "[all of it](benchmarks/results/fits.md).\n"
+        "[full results](benchmarks/results/fits.md).\n"
     )
 
 

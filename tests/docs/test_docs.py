@@ -90,7 +90,7 @@ RUNS = [
 def test_page_runs(page: Path, peer: str | None, tmp_path: Path, monkeypatch, capsys):
     """A page's Python from the top, in one session and an empty folder, without a ConvergenceWarning, prints what the page shows.
 
-    A peer's blocks take part where it is installed.
+    README's blocks each stand alone. A peer's blocks take part where it is installed.
     """
     if peer:
         pytest.importorskip(peer, reason=f"{page.name} has blocks of {peer}, which is not installed")
@@ -100,6 +100,8 @@ def test_page_runs(page: Path, peer: str | None, tmp_path: Path, monkeypatch, ca
     outputs = shown_outputs(page)
     ran = 0
     for line, code in fenced(page, "python"):
+        if page.name == "README.md":
+            session = {"__name__": "__main__"}
         if peers_of(code) <= {peer}:
             # Lines before it, so that a traceback has the page's own numbers.
             exec(compile("\n" * (line - 1) + code, str(page), "exec"), session)
