@@ -438,7 +438,7 @@ cdef class Bins:
             low, n = edge + 1, inner
             while n > 1:  # without a branch that the processor could mispredict
                 half = n >> 1
-                low += half if low[half - 1] <= x else 0
+                low += half & -<Py_ssize_t> (low[half - 1] <= x)
                 n -= half
             k = low - (edge + 1)
             k += n == 1 and low[0] <= x

@@ -238,9 +238,19 @@ def _of_pandas(series: Any) -> Values:
         return _truths(series.to_numpy(dtype=bool, na_value=False), missing, name)
     try:
         missing = series.isna().to_numpy(dtype=bool)
+        if not missing.all() and _is_text(series, kind, name):
+            codes, labels = series.factorize()
+            return Values(TEXT, name, codes=codes, labels=[str(label) for label in labels])
     except ArithmeticError:  # of a signalling NaN
         missing = None
     return _of_objects(series.astype(object).to_numpy(), name, missing)
+
+
+def _is_text(series: Any, kind: str, name: str) -> bool:
+    """Whether a series of pandas holds strings and missing values only."""
+    if type(series.dtype).__name__ == "StringDtype" or name in ("string[pyarrow]", "large_string[pyarrow]"):
+        return True
+    return kind == "O" and sys.modules["pandas"].api.types.infer_dtype(series, skipna=True) == "string"
 
 
 def _of_polars(series: Any) -> Values:
@@ -257,10 +267,14 @@ def _of_polars(series: Any) -> Values:
         if name.startswith("Time"):
             return Values(DURATION, name, numbers=_of_counts(series.to_physical(), 1e9))
         return Values(DATE, name, numbers=_of_counts(series.cast(_polars().Datetime("us")).dt.epoch("us"), 1e6))
-    values = _of_objects(_object_array(series.to_list()), name)
-    if name.startswith(("Categorical", "Enum")) and values.numbers is None:
-        return Values(CATEGORY, name.split("(")[0], codes=values.codes, labels=values.labels)
-    return values
+    is_category = name.startswith(("Categorical", "Enum"))
+    if (is_category or name == "String") and series.null_count() < len(series):
+        text = series.cast(_polars().String)
+        labels = text.drop_nulls().unique()
+        codes = text.replace_strict(labels, range(len(labels)), default=-1, return_dtype=_polars().Int64).to_numpy()
+        kind, name = (CATEGORY, name.split("(")[0]) if is_category else (TEXT, name)
+        return Values(kind, name, codes=codes.astype(np.intp), labels=labels.to_list())
+    return _of_objects(_object_array(series.to_list()), name)
 
 
 def _polars() -> Any:
@@ -281,8 +295,16 @@ def _of_arrow(column: Any) -> Values:
         return Values(DATE, name, numbers=_days(np.asarray(column.to_numpy(), dtype="datetime64[us]")))
     if name.startswith("duration"):
         return Values(DURATION, name, numbers=_days(np.asarray(column.to_numpy(), dtype="timedelta64[us]")))
+    is_category = name.startswith("dictionary")
+    if (str(column.type.value_type) if is_category else name) in ("string", "large_string") and column.null_count < len(
+        column
+    ):
+        text = column.cast("string") if is_category else column
+        encoded = text.dictionary_encode().unify_dictionaries().combine_chunks()
+        codes = encoded.indices.fill_null(-1).to_numpy().astype(np.intp)
+        return Values(CATEGORY if is_category else TEXT, name, codes=codes, labels=encoded.dictionary.to_pylist())
     values = _of_objects(_object_array(column.to_pylist()), name)
-    if name.startswith("dictionary") and values.numbers is None:
+    if is_category and values.numbers is None:
         return Values(CATEGORY, name, codes=values.codes, labels=values.labels)
     return values
 
