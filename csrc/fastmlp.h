@@ -138,13 +138,19 @@ typedef struct fm_csc {
 
 /* The caller's targets and sample weights, by row number. */
 typedef struct fm_targets {
-    const ptrdiff_t *classes; /* CLASS losses */
-    const void *values;       /* VALUE losses: (rows, O), reals */
-    const double *weights;    /* NULL: ones */
-    double parameter;         /* of the loss: quantile, delta */
-    double smoothing;         /* label smoothing (Szegedy et al. 2016): share spread evenly over the classes */
-    double mix;               /* mixup (Zhang et al. 2018): weight of a row; its partner has the rest; 1: no mixup */
+    const ptrdiff_t *classes;     /* CLASS losses */
+    const void *values;           /* VALUE losses: (rows, O), reals */
+    const double *weights;        /* NULL: ones */
+    const double *output_weights; /* (rows, O), instead of weights; 0: the target is left out, whatever it is */
+    double parameter;             /* of the loss: quantile, delta */
+    double smoothing;             /* label smoothing (Szegedy et al. 2016): share spread evenly over the classes */
+    double mix; /* mixup (Zhang et al. 2018): weight of a row; its partner has the rest; 1: no mixup */
 } fm_targets;
+
+/* Weight of a row's output, mixed with that of the partner (mixup): 0 if either target is left out. */
+static inline double fm_mixed_weight(double own, double partner, double mix) {
+    return own == 0 || partner == 0 ? 0 : mix * own + (1 - mix) * partner;
+}
 
 /* Augmentation of the input, applied in this order; 0: none. */
 typedef struct fm_augment {
@@ -298,12 +304,13 @@ typedef struct fm_kernels {
 
     /* loss_gradient: dz[r] = weight dJ/dz of row r, in place of z; value[r] = the row's loss, unweighted
      * z in panels, row r at first + r. Targets of row order[r] (NULL: first_target + r), with mixup of partner[r] too.
+     * With output_weights (VALUE losses), both are sums or means over the weighted outputs.
      * scratch: 2 rows (O + 1) reals. oracle: LOSSES */
     void (*loss_gradient)(int loss, void *z, double *value, void *scratch, const fm_targets *targets,
                           const ptrdiff_t *order, const ptrdiff_t *partner, ptrdiff_t first_target, ptrdiff_t first,
                           ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t stride);
 
-    /* loss_value: value[r] from a = output(z), row-major without gaps, which it overwrites
+    /* loss_value: value[r] from a = output(z), row-major without gaps, which it overwrites; weighted by output_weights
      * scratch: rows (O + 1) reals. oracle: LOSSES */
     void (*loss_value)(int loss, void *a, double *value, void *scratch, const fm_targets *targets,
                        ptrdiff_t first_target, ptrdiff_t rows, ptrdiff_t columns);

@@ -170,6 +170,17 @@ def check_loss(name: str, K: Kernels, shape: Shape, draws: np.random.RandomState
     away = np.abs(a - soft) > 8 * eps_of(K) * (1 + np.abs(soft))  # from a kink, where rounding decides the slope
     errors.append(largest(value - value_of(soft, a, eps_of(K), k), unit))
     errors.append(largest(np.where(away, dz - total[:, np.newaxis] * slope(soft, a, k), 0), unit[:, np.newaxis]))
+    if y.ndim == 2:
+        wide[draws.uniform(size=wide.shape) < 0.3] = np.nan
+        each = np.where(np.isnan(wide), 0, draws.uniform(0.1, 2, wide.shape))
+        dz, value, plain = K.loss(name, z, wide.astype(K.dtype), each, order, parameter=k)
+        method = reference.Method(loss_parameter=k, eps=eps_of(K))
+        known = np.nan_to_num(wide)
+        want = each[order] * slope(known[order], a, k)
+        errors.append(largest(dz - want, unit[:, np.newaxis]))
+        for got, at in ((value, order), (plain, np.arange(rows))):
+            want = (each[at] * reference.output_losses(known[at], a, name, method)).sum(axis=1)
+            errors.append(largest(got - want, unit))
     return Outcome(max(errors), 1.0, "n eps")
 
 

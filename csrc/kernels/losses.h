@@ -272,6 +272,19 @@ static const struct {
 #undef LOSS
 };
 
+/* x[r, o] times the weight of its output; 0 where that is 0, also for NaN. */
+static void weigh_outputs(real *x, const fm_targets *targets, const ptrdiff_t *order, const ptrdiff_t *partner,
+                          ptrdiff_t first_target, ptrdiff_t rows, ptrdiff_t columns) {
+    for (ptrdiff_t r = 0; r < rows; r++, x += columns) {
+        const double *own = targets->output_weights + row_of(order, first_target, r) * columns;
+        const double *other = partner ? targets->output_weights + partner[r] * columns : own;
+        for (ptrdiff_t c = 0; c < columns; c++) {
+            const real weight = (real)(partner ? fm_mixed_weight(own[c], other[c], targets->mix) : own[c]);
+            x[c] = weight == 0 ? 0 : weight * x[c];
+        }
+    }
+}
+
 /* value[r] = sum or mean of the row's values */
 static void reduce_rows(double *value, const real *values, ptrdiff_t rows, ptrdiff_t columns, real divisor) {
     for (ptrdiff_t r = 0; r < rows; r++)
@@ -289,6 +302,10 @@ static void loss_gradient_block(int loss, real *P, double *value, void *scratch,
     if (losses[loss].gradients) {
         gather_values(y, targets, order, partner, first_target, rows, columns);
         losses[loss].gradients(a, y, rows * columns, (real)targets->parameter, divisor);
+        if (targets->output_weights) {
+            weigh_outputs(a, targets, order, partner, first_target, rows, columns);
+            weigh_outputs(y, targets, order, partner, first_target, rows, columns);
+        }
         reduce_rows(value, y, rows, columns, divisor);
     } else if (partner || targets->smoothing != 0)
         soft_class_gradient(a, value, y, targets, order, partner, first_target, rows, columns);
@@ -315,6 +332,8 @@ static void loss_value(int loss, void *a, double *value, void *scratch, const fm
     const real *y = (const real *)targets->values + first_target * columns;
     if (losses[loss].values) {
         losses[loss].values(a, y, rows * columns, (real)targets->parameter);
+        if (targets->output_weights)
+            weigh_outputs(a, targets, NULL, NULL, first_target, rows, columns);
         reduce_rows(value, a, rows, columns, divisor);
     } else
         class_loss(a, value, scratch, 0, targets->classes, NULL, first_target, rows, columns);

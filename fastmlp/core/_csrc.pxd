@@ -81,7 +81,10 @@ cdef extern from "fastmlp.h" nogil:
         const Py_ssize_t *classes
         const void *values
         const double *weights
+        const double *output_weights
         double parameter, smoothing, mix
+
+    double fm_mixed_weight(double own, double partner, double mix) noexcept nogil
 
     ctypedef struct fm_augment:
         double noise, mask, dropout

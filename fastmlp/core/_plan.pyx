@@ -249,7 +249,7 @@ cdef class Plan:
         return 0
 
     cdef int read_targets(self, fm_targets *targets, int loss, Py_ssize_t n, y, sample_weight) except -1:
-        """y (n,) or (n, O) and the weights (n,) or None, checked, as the loss's kernels read them."""
+        """y (n,) or (n, O) and the weights (n,), (n, O) or None, checked, as the loss's kernels read them."""
         cdef Py_ssize_t i, O = self.sizes[self.n_layers]
         memset(targets, 0, sizeof(targets[0]))
         targets.mix = 1
@@ -261,6 +261,10 @@ cdef class Plan:
                 raise ValueError(f"y must lie in [0, {O}), got {targets.classes[i]}")
         else:
             targets.values = array_address(y, n * O, self.kind, "y")
-        if sample_weight is not None:
+        if sample_weight is None:
+            return 0
+        if getattr(sample_weight, "ndim", 1) == 2 and targets.values != NULL:
+            targets.output_weights = <double *> array_address(sample_weight, n * O, b'd', "sample_weight")
+        else:
             targets.weights = <double *> array_address(sample_weight, n, b'd', "sample_weight")
         return 0

@@ -393,14 +393,17 @@ def apply_output(Plan plan not None, values):
     return values
 
 
-def row_losses(Plan plan not None, str loss not None, output, y, double parameter=1.0):
-    """Loss (n,), float64, of each row of the network's output (n, O), which is overwritten."""
+def row_losses(Plan plan not None, str loss not None, output, y, double parameter=1.0, output_weight=None):
+    """Loss (n,), float64, of each row of the network's output (n, O), which is overwritten.
+
+    output_weight: float64 array (n, O), factors on the outputs' losses, or None; not for a softmax.
+    """
     cdef fm_targets targets
     cdef Py_ssize_t n = len(output), O = plan.sizes[plan.n_layers]
     cdef int row = list(LOSSES).index(loss)
     cdef void *a = array_address(output, n * O, plan.kind, "output", True)
     cdef Buffer scratch = Buffer(n * (O + 1) * plan.k.element_size, False)
-    plan.read_targets(&targets, row, n, y, None)
+    plan.read_targets(&targets, row, n, y, output_weight)
     targets.parameter = parameter
     values = numpy_empty(n, "float64")
     cdef double *value = <double *> array_address(values, n, b'd', "values", True)

@@ -234,7 +234,7 @@ cdef class Kernels:
     def loss(self, str name, z, y, weights=None, order=None, *, double parameter=1.0, double smoothing=0.0,
              partner=None, double mix=1.0):
         """(dz, value per row, value alone) at z for the targets y[order], mixed with y[partner]; the last from z's
-        output, for the plain targets y[:rows]."""
+        output, for the plain targets y[:rows]. Weights of two dimensions are those of outputs."""
         cdef int loss = list(LOSSES).index(name)
         cdef Py_ssize_t rows = z.shape[0], O = z.shape[1]
         cdef Panels dz = self.batch(z, 3)
@@ -243,8 +243,12 @@ cdef class Kernels:
         cdef Given partners = Given(partner, numpy.intp)
         cdef Guarded scratch = Guarded(2 * rows * (O + 1), self.dtype), a = Guarded(rows * O, self.dtype)
         cdef Guarded value = Guarded(rows, "float64"), plain = Guarded(rows, "float64")
-        cdef fm_targets targets = fm_targets(<Py_ssize_t *> target.at, target.at, <double *> weight.at, parameter,
-                                             smoothing, mix)
+        cdef bint of_outputs = weights is not None and weights.ndim == 2
+        cdef fm_targets targets = fm_targets(<Py_ssize_t *> target.at, target.at, NULL, NULL, parameter, smoothing, mix)
+        if of_outputs:
+            targets.output_weights = <double *> weight.at
+        else:
+            targets.weights = <double *> weight.at
         a.array[:] = self.output(LOSSES[name], z).ravel()
         start()
         self.k.loss_gradient(loss, dz.at, <double *> value.at, scratch.at, &targets, <Py_ssize_t *> rows_at.at,

@@ -59,7 +59,7 @@ cdef struct Epoch:
     fm_targets targets
     const Py_ssize_t *order
     const Py_ssize_t *partners     # row that is mixed into each row of the order; NULL without mixup
-    Py_ssize_t n_rows, batch_size, n_steps, t
+    Py_ssize_t n_rows, n_outputs, batch_size, n_steps, t
     const double *learning_rates   # of each step
     const double *mix              # of each step
     const double *weight_sums      # of each step
@@ -71,8 +71,11 @@ cdef struct Epoch:
 
 
 cdef double row_weight(const Epoch *e, Py_ssize_t r, double mix) noexcept nogil:
-    """Weight of row r of the epoch's order; with mixup, its partner's weight in proportion."""
+    """Weight of row r of the epoch's order; with mixup, its partner's weight in proportion. Of a row whose outputs have
+    weights, their mean."""
     cdef const double *weights = e.targets.weights
+    if e.targets.output_weights != NULL:
+        return mean_output_weight(e, r, mix)
     if weights == NULL:
         return 1
     if e.partners != NULL:
@@ -80,12 +83,25 @@ cdef double row_weight(const Epoch *e, Py_ssize_t r, double mix) noexcept nogil:
     return weights[r if e.order == NULL else e.order[r]]
 
 
+cdef double mean_output_weight(const Epoch *e, Py_ssize_t r, double mix) noexcept nogil:
+    """Mean of the weights of a row's outputs; with mixup, of those mixed with its partner's."""
+    cdef Py_ssize_t row = r if e.order == NULL else e.order[r], O = e.n_outputs, o
+    cdef const double *own = e.targets.output_weights + row * O
+    cdef const double *partner = own
+    cdef double total = 0
+    if e.partners != NULL:
+        partner = e.targets.output_weights + e.partners[r] * O
+    for o in range(O):
+        total += own[o] if e.partners == NULL else fm_mixed_weight(own[o], partner[o], mix)
+    return total / O
+
+
 cdef double weight_sum(const Epoch *e, Py_ssize_t step) noexcept nogil:
     """Sum of the weights of a step's rows, in their order; without weights, the number of rows. So it is with
     `counts_rows`, unless all weights are 0."""
     cdef Py_ssize_t first = step * e.batch_size, last = min(first + e.batch_size, e.n_rows), r
     cdef double total = 0
-    if e.targets.weights == NULL:
+    if e.targets.weights == NULL and e.targets.output_weights == NULL:
         return <double> (last - first)
     for r in range(first, last):
         total += row_weight(e, r, 1 if e.mix == NULL else e.mix[step])
@@ -231,7 +247,9 @@ cdef class Trainer:
         X : ndarray or CSR of shape (n, n_features), float32 or float64, or Codes
             Codes take no noise, mask, mixup or dropout of the input, and no residual first layer.
         y : intp array (n,) of class indices for a softmax, else array (n, O) in the plan's dtype
-        sample_weight : float64 array (n,) or None
+        sample_weight : float64 array (n,), (n, O) or None
+            (n, O), not for a softmax: of each output; 0 leaves the target out, which may then be NaN. The weight of a
+            row is their mean.
         order : intp array or None
             None takes all rows in order.
         learning_rates : float64 array, one per step
@@ -293,6 +311,7 @@ cdef class Trainer:
         else:
             memory.make_room_for_input(mix is not None)
         e.X, e.n_rows, e.batch_size, e.t, e.rule = &rows.rows, m, self.batch_size, t, self.rule
+        e.n_outputs = self.plan.sizes[self.n_layers]
         e.n_steps = (m + self.batch_size - 1) // self.batch_size
         e.order = self.read_order(order, rows.n)
         e.learning_rates = <double *> array_address(learning_rates, e.n_steps, b'd', "learning_rates")
@@ -747,7 +766,9 @@ cdef class Trainer:
         cdef Py_ssize_t r
         if e.weight_sums[progress.step] != 0:
             for r in range(count):
-                weight = row_weight(e, first + r, e.targets.mix)
+                weight = 1  # a row whose outputs have weights comes weighted
+                if e.targets.output_weights == NULL:
+                    weight = row_weight(e, first + r, e.targets.mix)
                 if weight != 0:
                     progress.step_loss += weight * self.memory.row_losses[r]
         progress.rows += count

@@ -19,7 +19,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
-from fastmlp.core import OPTIMIZERS, AtomicUpdate, Reserve, commit, parameter_layout, row_losses
+from fastmlp.core import OPTIMIZERS, AtomicUpdate, Reserve, commit, parameter_layout
 from fastmlp.core.memory import aligned_copy, all_finite, check_memory
 from fastmlp.estimators import conversion, transfer
 from fastmlp.estimators._sklearn import (
@@ -38,7 +38,6 @@ from fastmlp.estimators.transfer import HiddenRepresentation, atomic, hidden_lay
 from fastmlp.estimators.validation import (
     RowSplit,
     ValidationData,
-    accepts_weights,
     check_input,
     check_range,
     check_rows,
@@ -46,7 +45,9 @@ from fastmlp.estimators.validation import (
     check_weight_range,
     explain_eval_set,
     explain_labels,
+    leave_out,
     one_validation_set,
+    rows_that_count,
     score_by,
     split_off,
     tell_labels,
@@ -68,7 +69,7 @@ from fastmlp.training.run import (
     StochasticRun,
     TrainingData,
     Validation,
-    reduced,
+    mean_loss,
 )
 from fastmlp.training.schedules import make_schedule
 from fastmlp.training.solvers import update_rule
@@ -175,7 +176,7 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
         """Check y against the target that was learnt."""
 
     def _apply_class_weight(self, y: Any, weight: np.ndarray | None, incremental: bool) -> np.ndarray | None:
-        """The rows' weights times those of their classes."""
+        """The weights times those of the rows' classes."""
         return weight
 
     @abstractmethod
@@ -279,14 +280,17 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
             float32 and float64 arrays are read where they are, whatever their order.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Class labels, or an indicator matrix for multi-label; real numbers in regression.
-        sample_weight : array-like of shape (n_samples,), default=None
+        sample_weight : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
             Factor on each row's loss, finite and not negative. The sum of a batch's weights divides it (see ``loss_reduction``).
-            Rows of weight 0 are left out.
+            Rows of weight 0 are left out. With several outputs, in regression and multi-label, a weight may be given for each
+            target: one of weight 0 is left out, and may be NaN. The weight of a row is then the mean of its targets'.
         eval_set : tuple (X, y), default=None
             Rows to score on after each epoch, instead of a split of X. Without ``early_stopping`` the scores are only
             recorded.
-        sample_weight_eval : array-like, default=None
-            Their weights.
+        sample_weight_eval : array-like of shape (n_rows,) or (n_rows, n_outputs), default=None
+            Their weights. With weights of targets, here or for rows that are split off, the score is the mean over the outputs
+            of each one's score with its weights, as scikit-learn's ``multioutput="uniform_average"``: R^2, the accuracy of each
+            label, or the scorer of ``validation_metric`` on each output by itself. A function gets all weights, if it takes any.
         X_val, y_val : array-like, default=None
             The same rows as ``eval_set``, under scikit-learn's names: ``Pipeline(..., transform_input=["X_val"])`` can transform
             ``X_val`` as it does X, but not one half of a pair.
@@ -366,7 +370,7 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
         if incremental and self.early_stopping:
             raise ValueError("partial_fit does not support early_stopping=True")
         resumes = position is not None
-        X, y = check_rows(self, X, y, reset=not self._continues(incremental or resumes))
+        X, y = check_rows(self, X, leave_out(y, sample_weight), reset=not self._continues(incremental or resumes))
         with explain_labels(y, self):
             self._learn_target(y, incremental or resumes)
         weight = check_weight(sample_weight, X)
@@ -392,7 +396,8 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
         weight = self._apply_class_weight(y, weight, incremental)
         if weight is not None:
             weight = np.ascontiguousarray(weight, dtype=np.float64)
-            rows = None if weight.all() else np.flatnonzero(weight).astype(np.intp)
+            counts = rows_that_count(weight)
+            rows = None if counts.all() else np.flatnonzero(counts).astype(np.intp)
         if split is not None:
             rows = split.train
 
@@ -426,7 +431,7 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
             validation = self._check_eval_set(network, loss, eval_set, sample_weight_eval)
             warn_if_unscaled(X, rows, validation.X)
             if not is_classifier(self):
-                warn_if_target_unscaled(data.y, rows, validation.target)
+                warn_if_target_unscaled(data, rows, validation)
         if self.solver == "lbfgs":
             return self._prepare_lbfgs(network, loss, data, rng, name)
         run = self._prepare_stochastic(network, loss, data, y, rng, validation, continues, incremental, position, name)
@@ -507,11 +512,13 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
     def _check_eval_set(self, network: Network, loss: str, eval_set: Any, sample_weight: Any) -> ValidationData:
         """A user's rows to score on, checked."""
         with explain_eval_set(eval_set):
-            X, y = check_rows(self, eval_set[0], eval_set[1], reset=False)
+            X, y = check_rows(self, eval_set[0], leave_out(eval_set[1], sample_weight), reset=False)
             self._check_target(y)
             target = self._network_target(network, loss, y)
             check_range("X", X, network.dtype)
             weight = check_weight(sample_weight, X)
+            if weight is not None and weight.ndim == 2:
+                weight = np.ascontiguousarray(weight, dtype=np.float64)
         return ValidationData(X, target, y, weight)
 
     def _prepare_lbfgs(
@@ -710,7 +717,7 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
 
     def _validation(self, rows: ValidationData, loss: str) -> Validation:
         """Score and loss of a network on rows that are not trained on; the loss is without penalty and smoothing."""
-        weight = rows.sample_weight
+        weight, how = rows.sample_weight, (self._loss_parameter(), self.loss_reduction)
         probe: BaseMLP | None = None
         by_loss = self.validation_metric == LOSS or (self.validation_metric is None and loss in self._losses_that_score)
         if self.validation_metric is not None and not by_loss and len(getattr(self, "classes_", "..")) > 1:
@@ -724,21 +731,19 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
                 metric = tell_labels(metric, classes)
                 if lacking := np.setdiff1d(classes, rows.y).tolist():
                     warn(f"The validation rows lack the classes {lacking}: validation_metric may be undefined there.")
-            arguments = {"sample_weight": weight} if weight is not None and accepts_weights(metric) else {}
 
         def score(network: Network) -> tuple[float, float]:
             n_threads = choose_threads(self.n_jobs, forward_flops(network.layer_sizes, len(rows.target)))
             output = network.forward(rows.X, n_threads=n_threads)
-            losses = row_losses(network.plan, loss, output.copy(), rows.target, self._loss_parameter())
-            mean_loss = reduced(losses, weight, self.loss_reduction)
+            value = mean_loss(network, loss, output.copy(), rows.target, weight, *how)
             if probe is not None and not all_finite(output):
-                return np.nan, mean_loss  # metrics raise for such predictions, and one epoch would end the run
+                return np.nan, value  # metrics raise for such predictions, and one epoch would end the run
             if probe is not None:
                 probe.network_ = network
-                return score_by(metric, probe, rows, arguments), mean_loss
+                return score_by(metric, probe, rows), value
             if by_loss:
-                return -mean_loss, mean_loss
-            return self._validation_score(output, rows.target, weight), mean_loss
+                return -value, value
+            return self._validation_score(output, rows.target, weight), value
 
         return Validation(score, controls_stopping=self.early_stopping)
 

@@ -40,6 +40,7 @@ from fastmlp.estimators.validation import (
     check_labels,
     check_target,
     classes_of,
+    leave_out,
 )
 from fastmlp.network.network import Network
 
@@ -526,7 +527,11 @@ callable, default='constant'
         if target.ndim == 1:
             correct = output.argmax(axis=1) == target
         else:
-            correct = ((output > 0.5) == (target > 0.5)).all(axis=1)
+            correct = (output > 0.5) == (target > 0.5)
+            if sample_weight is not None and sample_weight.ndim == 2:
+                total = sample_weight.sum(axis=0)
+                return float(np.mean((sample_weight * correct).sum(axis=0)[total > 0] / total[total > 0]))
+            correct = correct.all(axis=1)
         return float(np.average(correct, weights=sample_weight))
 
     @available_if(has_partial_fit)
@@ -544,7 +549,7 @@ callable, default='constant'
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             As in ``fit``, like ``sample_weight``.
-        sample_weight : array-like of shape (n_samples,), default=None
+        sample_weight : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
             As in ``fit``. By default the weights' sum in each batch divides them out: the weight of a single row has no effect.
             ``loss_reduction='mean'`` keeps it.
         classes : array-like of shape (n_classes,), default=None
@@ -561,6 +566,7 @@ callable, default='constant'
         AttributeError
             If the solver is 'lbfgs'.
         """
+        y = leave_out(y, sample_weight)
         check_target(self, y)
         if classes is not None:
             check_has_rows("classes", classes)

@@ -41,7 +41,7 @@ from fastmlp.estimators.classifier import ClassifierPredictions, MLPClassifier, 
 from fastmlp.estimators.parameters import one_of, validate
 from fastmlp.estimators.regressor import MLPRegressor, RegressorScore
 from fastmlp.estimators.transfer import atomic
-from fastmlp.estimators.validation import check_rows, check_weight, explain_labels
+from fastmlp.estimators.validation import check_rows, check_weight, explain_labels, leave_out, rows_that_count
 from fastmlp.network.network import Network
 from fastmlp.training.run import CANCEL, Record
 from fastmlp.training.threads import choose_threads
@@ -180,8 +180,8 @@ class BaseMLPEnsemble(MetaEstimatorMixin, BaseModel, ABC):
             Checked and, where necessary, converted once; all members read the same array.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             As for a member.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Rows of weight 0 are left out.
+        sample_weight : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
+            Rows, or targets, of weight 0 are left out: see the members' ``fit``.
 
         Returns
         -------
@@ -206,7 +206,7 @@ class BaseMLPEnsemble(MetaEstimatorMixin, BaseModel, ABC):
 
     def _fit(self, X: Any, y: Any, sample_weight: ArrayLike | None, tasks: FitTasks | None) -> None:
         prototype = self._prototype()
-        X, y = check_rows(self, X, y)
+        X, y = check_rows(self, X, leave_out(y, sample_weight))
         with explain_labels(y, self):
             prototype._learn_target(y, incremental=False)
         self._share_target(self, prototype)
@@ -312,12 +312,13 @@ class BaseMLPEnsemble(MetaEstimatorMixin, BaseModel, ABC):
 
 
 def _bootstrap_weight(seed: int, n_rows: int, sample_weight: np.ndarray | None) -> np.ndarray:
-    """Weights (n_rows,) of a bootstrap sample, drawn among the rows whose weight is not 0: the others change nothing."""
+    """Weights, of rows or outputs, of a bootstrap sample, drawn among the rows whose weight is not 0: the others change nothing."""
     if sample_weight is None:
         return bootstrap_counts(seed, n_rows).astype(np.float64)
-    rows = np.flatnonzero(sample_weight)
-    weight = np.zeros(n_rows)
-    weight[rows] = sample_weight[rows] * bootstrap_counts(seed, len(rows))
+    rows = np.flatnonzero(rows_that_count(sample_weight))
+    weight = np.zeros_like(sample_weight)
+    counts = bootstrap_counts(seed, len(rows))
+    weight[rows] = sample_weight[rows] * (counts if weight.ndim == 1 else counts[:, np.newaxis])
     return weight
 
 

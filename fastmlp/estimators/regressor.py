@@ -236,6 +236,8 @@ validation_loss_curve_, layer_rates_, history_, n_iter_, t_, n_layers_, n_output
     def _validation_score(self, output: np.ndarray, target: np.ndarray, sample_weight: np.ndarray | None) -> float:
         if not all_finite(output):
             return np.nan
+        if sample_weight is not None and sample_weight.ndim == 2:
+            return _mean_r2(output.astype(np.float64), target, sample_weight)
         return float(r2_score(target, output, sample_weight=sample_weight))
 
     @available_if(has_partial_fit)
@@ -251,7 +253,7 @@ validation_loss_curve_, layer_rates_, history_, n_iter_, t_, n_layers_, n_output
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             As in ``fit``, like ``sample_weight``.
-        sample_weight : array-like of shape (n_samples,), default=None
+        sample_weight : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
             As in ``fit``; see ``loss_reduction`` for a single row.
 
         Returns
@@ -284,3 +286,16 @@ validation_loss_curve_, layer_rates_, history_, n_iter_, t_, n_layers_, n_output
     def _shaped(self, output: np.ndarray) -> np.ndarray:
         """(n_samples,) instead of (n_samples, 1)."""
         return output[:, 0] if self.n_outputs_ == 1 else output
+
+
+def _mean_r2(output: np.ndarray, target: np.ndarray, weight: np.ndarray) -> float:
+    """Mean over the outputs of R^2 (``sklearn.metrics.r2_score``), each with its own weights; NaN if none has two targets."""
+    counts = (weight != 0).sum(axis=0) > 1
+    output, target, weight = output[:, counts], target[:, counts], weight[:, counts]
+    if not counts.any():
+        return np.nan
+    mean = (weight * target).sum(axis=0) / weight.sum(axis=0)
+    residual = (weight * (target - output) ** 2).sum(axis=0)
+    total = (weight * (target - mean) ** 2).sum(axis=0)
+    of_constant = np.where(residual == 0, 1.0, 0.0)
+    return float(np.mean(np.where(total == 0, of_constant, 1 - residual / np.where(total == 0, 1, total))))

@@ -20,20 +20,27 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.sparse import issparse
-from sklearn.base import BaseEstimator, is_classifier
+from scipy.sparse import csr_matrix, issparse
+from sklearn.base import is_classifier
 from sklearn.metrics import get_scorer_names
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import LabelBinarizer
-from sklearn.utils import assert_all_finite, column_or_1d, compute_class_weight, compute_sample_weight
+from sklearn.utils import assert_all_finite, check_array, column_or_1d, compute_class_weight, compute_sample_weight
 from sklearn.utils.validation import validate_data
 
 from fastmlp.core import Codes
 from fastmlp.core.memory import all_finite, refuse_masked
-from fastmlp.estimators._sklearn import InvalidParameterError, _check_sample_weight, warn
+from fastmlp.estimators._sklearn import (
+    BaseEstimator,
+    ClassifierMixin,
+    InvalidParameterError,
+    RegressorMixin,
+    _check_sample_weight,
+    warn,
+)
 from fastmlp.estimators.parameters import plain
 from fastmlp.network.network import SelectedRows
-from fastmlp.training.run import TrainingData
+from fastmlp.training.run import TrainingData, masked
 
 FLOATS = (np.float64, np.float32)
 # Columns that an error names; the others are counted.
@@ -67,7 +74,8 @@ _REMEDIES = {
 }
 _TARGET_REMEDIES = {
     **_REMEDIES,
-    "missing": "Leave out such rows. Where targets have gaps in different rows, fit a model for each, on its own rows.",
+    "missing": "Leave out such rows. Where several targets have gaps in different rows, give sample_weight a column for each, with 0 at its "
+    "gaps: sample_weight=np.isfinite(y).",
     "word": "{classifier} predicts classes that are words.",
     "gap word": "Words among numbers seem to stand for gaps: leave out their rows. pandas.to_numeric(y, errors='coerce') makes missing values "
     "of all that is not a number.",
@@ -84,7 +92,7 @@ _SMALL_FRAME = 2**16
 _FEW_ROWS = 5
 
 
-def check_rows(estimator: BaseEstimator, X: Any, y: Any, reset: bool = True, caller: Any = None) -> tuple[Any, Any]:
+def check_rows(estimator: Any, X: Any, y: Any, reset: bool = True, caller: Any = None) -> tuple[Any, Any]:
     """X and y by scikit-learn's rules; ``reset``: learn the features' number and names, instead of checking X against them.
 
     caller: the estimator that the user has called, for messages; None: ``estimator``.
@@ -302,10 +310,45 @@ def refuse_dates(argument: str, values: Any) -> None:
             raise TypeError(f"Input {argument} must be numbers, got {dtype}.")
 
 
-def check_weight(sample_weight: ArrayLike | None, X: Any) -> np.ndarray | None:
-    """The rows' weights by scikit-learn's rules, none of them negative, with a finite sum; None stays.
+def _shape(values: Any) -> tuple[int, ...]:
+    """The shape of an array, a table, or what an array can be made of."""
+    shape: tuple[int, ...] = values.shape if hasattr(values, "shape") else np.asarray(values).shape
+    return shape
 
-    Older releases of scikit-learn accept weights that are all 0.
+
+def leave_out(y: Any, sample_weight: Any) -> Any:
+    """y with 0 in the place of each target whose own weight, in a ``sample_weight`` of two dimensions, is 0."""
+    if sample_weight is None or len(_shape(sample_weight)) != 2:
+        return y
+    shape, weight = _shape(y), np.asarray(sample_weight)
+    if len(shape) != 2 or shape[1] == 1:
+        raise ValueError(
+            f"sample_weight of shape {weight.shape} has a weight for each output, but y of shape {shape} has one number or class "
+            "per row: give a weight for each row, in one dimension."
+        )
+    if weight.shape != shape:
+        raise ValueError(
+            f"sample_weight must have a weight for each row, shape ({shape[0]},), or for each output, shape {shape}; got shape "
+            f"{weight.shape}."
+        )
+    left_out = np.asarray(weight == 0)
+    if not left_out.any():
+        return y
+    if issparse(y):
+        coo = y.tocoo()
+        kept = ~left_out[coo.row, coo.col]
+        return csr_matrix((coo.data[kept], (coo.row[kept], coo.col[kept])), shape=shape, dtype=y.dtype)
+    if hasattr(y, "iloc"):  # a DataFrame keeps its names, for messages
+        return y.mask(left_out, 0)
+    filled = np.array(y)
+    filled[left_out] = 0
+    return filled
+
+
+def check_weight(sample_weight: ArrayLike | None, X: Any) -> np.ndarray | None:
+    """The weights of rows or outputs by scikit-learn's rules, none of them negative, with a finite sum; None stays.
+
+    ``leave_out`` has checked the shape of weights of outputs. Older releases of scikit-learn accept weights that are all 0.
     """
     if sample_weight is None:
         return None
@@ -318,14 +361,19 @@ def check_weight(sample_weight: ArrayLike | None, X: Any) -> np.ndarray | None:
     refuse_masked("sample_weight", sample_weight)
     refuse_dates("sample_weight", sample_weight)
     try:
-        weight: np.ndarray = _check_sample_weight(sample_weight, X)
+        weight: np.ndarray
+        if len(_shape(sample_weight)) == 2:
+            weight = check_array(sample_weight, dtype=FLOATS, input_name="sample_weight")
+        else:
+            weight = _check_sample_weight(sample_weight, X)
     except (ValueError, TypeError) as error:
         kind = ValueError if isinstance(error, ValueError) else TypeError
         explanation, _ = _describe_columns(sample_weight, " of sample_weight", {})
         raise kind(f"sample_weight must be a number for each row: {error}\n{explanation}".rstrip()) from error
     if weight.min() < 0:
-        row = int(np.argmax(weight < 0))
-        raise ValueError(f"sample_weight must not be negative, got {weight[row]:.6g} for row {row}.")
+        at = np.unravel_index(np.argmax(weight < 0), weight.shape)
+        of_output = "" if weight.ndim == 1 else f"output {at[1]} of "
+        raise ValueError(f"sample_weight must not be negative, got {weight[at]:.6g} for {of_output}row {at[0]}.")
     if not weight.any():
         raise ValueError("Sample weights must contain at least one non-zero number.")
     if not np.isfinite(total := weight_sum(weight)):
@@ -333,8 +381,13 @@ def check_weight(sample_weight: ArrayLike | None, X: Any) -> np.ndarray | None:
     return weight
 
 
+def rows_that_count(weight: np.ndarray) -> np.ndarray:
+    """Whether each row (n,) has a weight other than 0, of its own or of an output."""
+    return np.asarray(weight.any(axis=1) if weight.ndim == 2 else weight != 0)
+
+
 def weight_sum(weight: np.ndarray) -> float:
-    """Sum of the rows' weights, infinite or NaN without a warning."""
+    """Sum of the weights, infinite or NaN without a warning."""
     with np.errstate(over="ignore", invalid="ignore"):
         return float(weight.sum(dtype=np.float64))
 
@@ -664,9 +717,11 @@ def _other_class_weight(class_weight: Any, classes: np.ndarray, ndim: int) -> st
 
 
 def apply_class_weight(class_weight: Any, classes: np.ndarray, y: Any, weight: np.ndarray | None) -> np.ndarray:
-    """The rows' weights (n,), or ones, times those of their classes."""
+    """The weights (n,) or (n, n_outputs), or ones, times those of the rows' classes."""
     try:
-        if y.ndim == 1 and class_weight != "balanced":  # for all classes, which a batch of partial_fit need not have
+        if weight is not None and weight.ndim == 2:
+            own = _class_weight_of_known(class_weight, y.toarray() if issparse(y) else y, weight)[:, np.newaxis]
+        elif y.ndim == 1 and class_weight != "balanced":  # for all classes, which a batch of partial_fit need not have
             if isinstance(class_weight, list):
                 raise ValueError("class_weight is a list, which is for several columns of y, and y has one")
             own = compute_class_weight(class_weight, classes=classes, y=y)[np.searchsorted(classes, y)]
@@ -682,6 +737,21 @@ def apply_class_weight(class_weight: Any, classes: np.ndarray, y: Any, weight: n
             f"class_weight must leave weights that are finite and not negative, whose sum is finite and not 0, got {class_weight!r}."
         )
     return weighed
+
+
+def _class_weight_of_known(class_weight: Any, y: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Product (n,) over a row's outputs of the weights of their classes, without those of targets that are left out."""
+    both = np.repeat([[0], [1]], y.shape[1], axis=1)
+    compute_sample_weight(class_weight, both)  # checks the form of ``class_weight``
+    product = np.ones(len(y))
+    for output, labels in enumerate(y.T):
+        known = np.flatnonzero(weight[:, output])
+        of_output = class_weight if isinstance(class_weight, str) else class_weight[output]
+        if isinstance(of_output, dict):
+            product[known] *= np.where(labels[known] == 1, of_output.get(1, 1), of_output.get(0, 1))
+        elif len(known):
+            product[known] *= compute_sample_weight(of_output, labels[known])
+    return product
 
 
 # --- rows to score on ------------------------------------------------------------------------------------------
@@ -732,29 +802,35 @@ def warn_if_unscaled(X: Any, rows: np.ndarray | None, X_val: Any) -> None:
 
     rows: those of X that are trained on, None for all.
     """
-    if found := _far_outside(X, rows, X_val, "X"):
+    if found := _far_outside(_some_rows(X, rows), _some_rows(X_val, None), "X"):
         warn(
             f"The rows to score on lie far outside of those to train on: {found}. A Pipeline transforms X, but hands eval_set on as it "
             "is. Take Pipeline(..., transform_input=['X_val']) with X_val and y_val instead, or transform eval_set first."
         )
 
 
-def warn_if_target_unscaled(y: np.ndarray, rows: np.ndarray | None, y_val: np.ndarray) -> None:
-    """The same of a regressor's targets, (n, n_outputs) each."""
-    if found := _far_outside(y, rows, y_val, "y"):
+def warn_if_target_unscaled(data: TrainingData, rows: np.ndarray | None, validation: ValidationData) -> None:
+    """The same of a regressor's targets, but for those that are left out."""
+    here, there = (
+        masked(_some_rows(y, chosen), None if weight is None else _some_rows(weight, chosen))
+        for y, weight, chosen in (
+            (data.y, data.sample_weight, rows),
+            (validation.target, validation.sample_weight, None),
+        )
+    )
+    if found := _far_outside(here, there, "y"):
         warn(
             f"The targets to score on lie far outside of those to train on: {found}. A TransformedTargetRegressor transforms y, but "
             "hands eval_set on as it is: transform its y first, with the same transformer."
         )
 
 
-def _far_outside(X: Any, rows: np.ndarray | None, X_val: Any, argument: str) -> str:
-    """Which column of X_val lies far outside of ``rows`` of X, with its mean and standard deviation; '' if none does.
+def _far_outside(train: Any, held_out: Any, argument: str) -> str:
+    """Which column of ``held_out`` lies far outside of ``train``, with its mean and standard deviation; '' if none does.
 
-    A few rows of each are compared: the mean with the training rows' range, and the standard deviations; of sparse rows the sizes
-    of the stored elements.
+    The mean is compared with the training rows' range, and the standard deviations; of sparse rows the sizes of
+    the stored elements.
     """
-    train, held_out = _some_rows(X, rows), _some_rows(X_val, None)
     if issparse(train) or issparse(held_out):
         here, there = (_stored_size(part) for part in (train, held_out))
         if not here or not there or 1 / _FAR_SCALE <= there / here <= _FAR_SCALE:
@@ -762,17 +838,20 @@ def _far_outside(X: Any, rows: np.ndarray | None, X_val: Any, argument: str) -> 
         return (
             f"the elements that are not 0 have a root mean square of {there:.3g} there and of {here:.3g} in {argument}"
         )
-    mean, mean_there = (part.mean(axis=0, dtype=np.float64) for part in (train, held_out))
-    spread, spread_there = (part.std(axis=0, dtype=np.float64) for part in (train, held_out))
+    # np.ma.filled: of a column of which all targets are left out
+    mean, mean_there = (np.ma.filled(part.mean(axis=0, dtype=np.float64), np.nan) for part in (train, held_out))
+    spread, spread_there = (np.ma.filled(part.std(axis=0, dtype=np.float64), 0) for part in (train, held_out))
+    low, high = np.ma.filled(train.min(axis=0), np.nan), np.ma.filled(train.max(axis=0), np.nan)
     varies = spread > 0
-    beyond = np.maximum(mean_there - train.max(axis=0), train.min(axis=0) - mean_there) > 0
-    few = len(held_out) < _FEW_ROWS  # one row may be an outlier
-    far = varies & beyond & (np.abs(mean_there - mean) > (10 if few else 2) * spread)
-    ratio = spread_there[varies] / spread[varies]
-    other_scale = not few and np.mean((ratio > _FAR_SCALE) | (ratio < 1 / _FAR_SCALE)) >= 0.5 and spread_there.any()
+    beyond = np.maximum(mean_there - high, low - mean_there) > 0
+    few = np.ma.count(held_out, axis=0) < _FEW_ROWS  # one row may be an outlier
+    far = varies & beyond & (np.abs(mean_there - mean) > np.where(few, 10, 2) * spread)
+    ratio = spread_there[varies & ~few] / spread[varies & ~few]
+    other = (ratio > _FAR_SCALE) | (ratio < 1 / _FAR_SCALE)
+    other_scale = len(other) > 0 and np.mean(other) >= 0.5 and spread_there.any()
     if not far.any() and not other_scale:
         return ""
-    distance = np.abs(mean_there - mean) / np.where(varies, spread, np.inf)
+    distance = np.nan_to_num(np.abs(mean_there - mean) / np.where(varies, spread, np.inf))
     i = int(np.argmax(np.where(far, distance, 0) if far.any() else distance))
     return (
         f"column {i} has mean {mean_there[i]:.3g} and standard deviation {spread_there[i]:.3g} there, "
@@ -782,8 +861,8 @@ def _far_outside(X: Any, rows: np.ndarray | None, X_val: Any, argument: str) -> 
 
 def _some_rows(X: Any, rows: np.ndarray | None) -> Any:
     """At most 2,000 rows, and few if they are wide, spread over X, or over ``rows`` of it."""
-    n_rows = X.shape[0] if rows is None else len(rows)
-    chosen = np.linspace(0, n_rows - 1, min(n_rows, 2000, max(200, 2**16 // X.shape[1]))).astype(np.intp)
+    n_rows, width = X.shape[0] if rows is None else len(rows), X.shape[1] if X.ndim == 2 else 1
+    chosen = np.linspace(0, n_rows - 1, min(n_rows, 2000, max(200, 2**16 // width))).astype(np.intp)
     return X[chosen if rows is None else rows[chosen]]
 
 
@@ -860,14 +939,14 @@ def tell_labels(metric: Any, classes: np.ndarray) -> Any:
     return told
 
 
-def score_by(metric: Any, estimator: Any, rows: ValidationData, arguments: dict[str, Any]) -> float:
+def score_by(metric: Any, estimator: Any, rows: ValidationData) -> float:
     """The score by the estimator's ``validation_metric``.
 
-    metric: its scorer; arguments: further ones for it. A ValueError names the metric, and one that suits the target instead.
+    metric: its scorer, which gets the weights if it takes them. A ValueError names the metric, and one that suits the target instead.
     """
     given = estimator.validation_metric
     try:
-        value = metric(estimator, rows.X, rows.y, **arguments)
+        value = score_weighted(metric, estimator, rows.X, rows.y, rows.sample_weight)
     except (ValueError, TypeError, AttributeError) as error:
         if not isinstance(given, str):  # the user's own
             raise
@@ -901,6 +980,74 @@ def can_stratify(labels: np.ndarray, test_fraction: float) -> bool:
     counts = np.unique(labels, return_counts=True)[1]
     n_test = int(np.ceil(test_fraction * len(labels)))
     return counts.min() >= 2 and min(n_test, len(labels) - n_test) >= len(counts)
+
+
+def score_weighted(metric: Any, estimator: Any, X: Any, y: Any, weight: np.ndarray | None) -> Any:
+    """The score by a scorer or a function (estimator, X, y), which gets the weights if it takes ``sample_weight``.
+
+    With weights of outputs, a scorer judges each output by itself, on the rows where its weight is not 0; the score is the
+    mean over outputs. A function gets them as they are.
+    """
+    takes_weights = weight is not None and accepts_weights(metric)
+    if weight is None or weight.ndim == 1 or not hasattr(metric, "_score_func"):
+        return metric(estimator, X, y, **({"sample_weight": weight} if takes_weights else {}))
+    kind, predict = (_Yes, estimator.predict_proba) if is_classifier(estimator) else (_Number, estimator.predict)
+    output = predict(X)
+    y = y.toarray() if issparse(y) else np.asarray(y)
+
+    def score(o: int, known: np.ndarray) -> float:
+        arguments = {"sample_weight": weight[known, o]} if takes_weights else {}
+        return float(metric(kind(output[known, o]), None, y[known, o], **arguments))
+
+    return mean_over_outputs(score, weight)
+
+
+def mean_over_outputs(score: Callable[[int, np.ndarray], float], weight: np.ndarray) -> float:
+    """Mean of ``score(output, rows)`` over the outputs for which it is a number; rows: those where the output has a weight."""
+    scores = [score(o, known) for o, column in enumerate(weight.T) if len(known := np.flatnonzero(column))]
+    numbers = [value for value in scores if not np.isnan(value)]
+    return float(np.mean(numbers)) if numbers else np.nan
+
+
+class _Number(RegressorMixin, BaseEstimator):
+    """A fitted regressor of one output, for scorers: it predicts what it is given."""
+
+    def __init__(self, output: Any = None) -> None:
+        self.output = output
+
+    def fit(self, X: Any, y: Any) -> _Number:
+        """For scikit-learn, to which an estimator has a ``fit``."""
+        return self
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The output."""
+        return np.asarray(self.output)
+
+
+class _Yes(ClassifierMixin, BaseEstimator):
+    """The same for a label of yes or no, whose probabilities it is given."""
+
+    def __init__(self, output: Any = None) -> None:
+        self.output = output
+        self.classes_ = np.array([0, 1])
+
+    def fit(self, X: Any, y: Any) -> _Yes:
+        """For scikit-learn, to which an estimator has a ``fit``."""
+        return self
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Whether yes is more probable than no."""
+        return (np.asarray(self.output) > 0.5).astype(int)
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Probabilities of no and of yes."""
+        return np.stack([1 - self.output, self.output], axis=1)
 
 
 def accepts_weights(metric: Any) -> bool:

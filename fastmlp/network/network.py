@@ -499,8 +499,9 @@ class Network:
             As in ``forward``.
         y : array-like
             (n,) class indices for ``log_loss``; else (n, layer_sizes[-1]) targets, or (n,) with one output.
-        sample_weight : array-like of shape (n,), default=None
-            None: 1 for each row.
+        sample_weight : array-like of shape (n,) or (n, layer_sizes[-1]), default=None
+            Of rows or, but for ``log_loss``, of their outputs: a target of weight 0 is left out, and may be NaN. None: 1 for
+            each row.
         loss : str, default=None
             A name of ``fastmlp.core.LOSSES`` that belongs to ``out_activation``; None takes the first of them.
         alpha, l1_ratio : float, default=0.0
@@ -510,7 +511,8 @@ class Network:
         label_smoothing : float, default=0.0
             Share of the target that is spread evenly over all classes (Szegedy et al., CVPR 2016).
         loss_reduction : {'weighted_mean', 'mean'}, default='weighted_mean'
-            What divides the sum of weighted losses, and the penalty: the sum of weights, or the number of rows.
+            What divides the sum of weighted losses, and the penalty: the sum of weights, or the number of rows. The weight of a
+            row whose outputs have weights is their mean.
         out : ndarray of shape (n_parameters,), default=None
             Array for the gradient, of ``dtype``; None makes a new one.
         n_threads : int, default=1
@@ -543,8 +545,9 @@ class Network:
         if sample_weight is not None:
             refuse_masked("sample_weight", sample_weight)
             weights = np.ascontiguousarray(sample_weight, dtype=np.float64)
-            if weights.shape != (n_rows,):
-                raise ValueError(f"sample_weight must have shape ({n_rows},), got {weights.shape}.")
+            shapes = [(n_rows,)] if targets.ndim == 1 else [(n_rows,), targets.shape]
+            if weights.shape not in shapes:
+                raise ValueError(f"sample_weight must have shape {' or '.join(map(str, shapes))}, got {weights.shape}.")
         gradient = np.empty(self.n_parameters, dtype=self.dtype) if out is None else out
         trainer = core.Trainer(self.plan, loss, "gradient", n_rows, n_threads)
         value = trainer.loss_gradient(

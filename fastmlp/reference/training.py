@@ -286,6 +286,13 @@ def soft_targets(y: Array, n_classes: int, smoothing: float) -> Array:
     return (1.0 - smoothing) * np.eye(n_classes)[y] + smoothing / n_classes
 
 
+def output_losses(y: Array, a: Array, loss: str, method: Method) -> Array:
+    """Each output's part (B, O) of the loss of its row, which is the mean of its outputs' losses, or their sum."""
+    output, value, _ = LOSSES[loss]
+    columns = [value(y[:, o : o + 1], a[:, o : o + 1], method.eps, method.loss_parameter) for o in range(a.shape[1])]
+    return np.stack(columns, axis=1) / (a.shape[1] if output == "identity" else 1)
+
+
 class Gradients(NamedTuple):
     """The loss of a batch, its gradient in the order of ``Model.parameters``, and the statistics of its normalisations."""
 
@@ -309,7 +316,8 @@ def gradients(
 ) -> Gradients:
     """J = (sum_i s_i loss_i + penalty) / S, and its derivatives. Without weights s_i = 1.
 
-    S = sum_i s_i, or with ``loss_reduction='mean'`` the number of rows. That the penalty is divided by S is scikit-learn's rule. With mixup (Zhang et al. 2018) row i of the batch becomes
+    With weights s_io of outputs, a loss that is a sum or a mean over outputs takes s_io times that of output o, and s_i is the
+    mean of s_io over the outputs. S = sum_i s_i, or with ``loss_reduction='mean'`` the number of rows. That the penalty is divided by S is scikit-learn's rule. With mixup (Zhang et al. 2018) row i of the batch becomes
     mix row_i + (1 - mix) row_{i+1}, its targets and its weight likewise, the first row following the last. Layers whose rate is
     0 pay no penalty and normalise by their running averages. ``share`` is the number of rows divided by ``batch_size``.
     """
@@ -322,8 +330,12 @@ def gradients(
     elif method.label_smoothing:
         y = soft_targets(y, 2, method.label_smoothing)
     if mix is not None:
+        left_out = (s == 0) | (np.roll(s, -1, axis=0) == 0) if s.ndim == 2 else None
         X, y, s = (mix * v + (1.0 - mix) * np.roll(v, -1, axis=0) for v in (X, y, s))
-    S = len(s) if method.loss_reduction == "mean" else s.sum()
+        s = s if left_out is None else np.where(left_out, 0.0, s)
+    if s.ndim == 2:
+        y = np.where(s == 0, 0.0, y)
+    S = len(s) if method.loss_reduction == "mean" else s.sum() / (s.shape[1] if s.ndim == 2 else 1)
 
     # Forward. Backward needs most of it again, layer by layer.
     x, u, y_of, xhats, slopes, keeps, means, variances = [augment(X, method, step)], [], [], {}, {}, {}, [], []
@@ -351,11 +363,13 @@ def gradients(
         x.append(layer_output)
     a = output_function(output)(u[-1])
     learning = [W for W, rate in zip(model.coefs, rates, strict=True) if rate > 0]
-    J = ((s * value(y, a, method.eps, method.loss_parameter)).sum() + penalty(learning, method)) / S
+    of_outputs = s.ndim == 2
+    losses = output_losses(y, a, loss, method) if of_outputs else value(y, a, method.eps, method.loss_parameter)
+    J = ((s * losses).sum() + penalty(learning, method)) / S
 
     # Backward: dx and d_output are the gradients of a layer's input and of its output before dropout.
     dx = d_output = np.empty(0)
-    dz = s[:, np.newaxis] * derivative(y, a, method.loss_parameter)
+    dz = (s if of_outputs else s[:, np.newaxis]) * derivative(y, a, method.loss_parameter)
     dW: Layers = [np.empty(0)] * n_layers
     db: Layers = [np.empty(0)] * n_layers
     d_scale: Layers = [np.empty(0)] * len(model.scales)

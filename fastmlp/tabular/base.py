@@ -31,7 +31,9 @@ from fastmlp.estimators.validation import (
     check_weight,
     explain_eval_set,
     explain_labels,
+    leave_out,
     one_validation_set,
+    rows_that_count,
 )
 from fastmlp.network.network import Network, SelectedRows
 from fastmlp.network.persistence import Fields, FileFormatError, Tensors
@@ -212,8 +214,8 @@ class BaseTabular(BaseModel, ABC):
             hold numbers, text, categories, truth values, dates and durations, and may have gaps: None, NaN, NaT, NA.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Class labels, or an indicator matrix for multi-label; real numbers in regression.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Rows of weight 0 are left out. Bins and categories do not depend on weights.
+        sample_weight : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
+            Rows, or targets, of weight 0 are left out: see :meth:`MLPRegressor.fit`. Bins and categories do not depend on weights.
         eval_set : tuple (X, y), default=None
             Rows that decide about the epoch, instead of those that each network does not train on.
         sample_weight_eval : array-like, default=None
@@ -249,7 +251,7 @@ class BaseTabular(BaseModel, ABC):
             prototype._learn_target(y, incremental=False)
         self._share_target(self, prototype)
         weight = self._class_weighted(prototype, y, weight)
-        rows = np.arange(n_rows) if weight is None else np.flatnonzero(weight)
+        rows = np.arange(n_rows) if weight is None else np.flatnonzero(rows_that_count(weight))
         if len(rows) < _LEAST_ROWS:
             raise ValueError(f"{type(self).__name__} needs at least {_LEAST_ROWS} rows, got n_samples={len(rows)}.")
 
@@ -289,7 +291,9 @@ class BaseTabular(BaseModel, ABC):
         self, prototype: BaseMLP, y: Any, n_rows: int, sample_weight: Any
     ) -> tuple[Any, np.ndarray | None]:
         """y and the weights by the MLPs' rules."""
-        rows, y = check_rows(prototype, np.zeros((n_rows, 1), dtype=np.float32), y, caller=self)
+        rows, y = check_rows(
+            prototype, np.zeros((n_rows, 1), dtype=np.float32), leave_out(y, sample_weight), caller=self
+        )
         weight = check_weight(sample_weight, rows)
         return y, None if weight is None else np.array(weight, dtype=np.float64)
 
@@ -304,7 +308,10 @@ class BaseTabular(BaseModel, ABC):
             codes = Coder(self.columns_).codes(table, below)
         if weight is not None or weight_eval is not None:
             parts = [(weight, table.shape[0]), (weight_eval, below.shape[0])]
-            weight = np.concatenate([np.ones(n) if part is None else part for part, n in parts])
+            parts = [(np.ones(n) if part is None else part, n) for part, n in parts]
+            if any(part.ndim == 2 for part, _ in parts):  # of outputs, for all rows
+                parts = [(np.broadcast_to(part.reshape(n, -1), (n, y.shape[1])), n) for part, n in parts]
+            weight = np.concatenate([part for part, _ in parts])
         stacked = vstack([y, y_eval], format="csr") if issparse(y) else np.concatenate([y, y_eval])
         return codes, stacked, weight
 

@@ -12,9 +12,10 @@ from sklearn.utils.metadata_routing import UNUSED
 from fastmlp.estimators._sklearn import BaseEstimator, RegressorMixin
 from fastmlp.estimators.base import BaseMLP
 from fastmlp.estimators.regressor import MLPRegressor, RegressorScore
-from fastmlp.estimators.validation import accepts_weights
+from fastmlp.estimators.validation import score_weighted
 from fastmlp.network.persistence import Fields, FileFormatError, Tensors
 from fastmlp.tabular.base import BaseTabular
+from fastmlp.training.run import masked
 
 # The target's scale: arrays with a number for each output, and the rows of those that have several.
 _SCALES: dict[str, tuple[int, ...]] = {"target_mean_": (), "target_scale_": (), "target_range_": (2,)}
@@ -153,7 +154,10 @@ class TabularRegressor(RegressorScore, BaseTabular):
     def _learn_scale(self, y: Any, rows: np.ndarray, weight: np.ndarray | None) -> None:
         target = np.asarray(y, dtype=np.float64)[rows].reshape(len(rows), -1)
         own = None if weight is None else weight[rows]
-        self.target_range_ = np.array([target.min(axis=0), target.max(axis=0)])
+        known = masked(target, own)
+        if empty := np.flatnonzero(np.ma.count(known, axis=0) == 0).tolist():
+            raise ValueError(f"sample_weight leaves out all targets of the outputs {empty}.")
+        self.target_range_ = np.array([known.min(axis=0), known.max(axis=0)])
         size = np.abs(self.target_range_).max(axis=0)
         size[size == 0] = 1.0
         target = target / size  # squares of these are finite
@@ -244,8 +248,7 @@ class _OnOwnScale:
         model = _Rescaled(estimator, own)
         target = y.reshape(len(y), -1) * own.target_scale_ + own.target_mean_
         metric = check_scoring(model, scoring=self.metric)
-        arguments = {"sample_weight": sample_weight} if sample_weight is not None and accepts_weights(metric) else {}
-        return float(metric(model, X, target[:, 0] if y.ndim == 1 else target, **arguments))
+        return float(score_weighted(metric, model, X, target[:, 0] if y.ndim == 1 else target, sample_weight))
 
 
 class _Rescaled(RegressorMixin, BaseEstimator):

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from scipy.sparse import issparse
 
-from fastmlp.core import Codes, row_losses
-from fastmlp.training.run import Run, StochasticRun, reduced
+from fastmlp.core import Codes
+from fastmlp.training.run import Run, StochasticRun, masked, mean_loss
 
 # Rows that are examined, and numbers in them: they are copied.
 _MOST_ROWS, _LEAST_ROWS, _MOST_NUMBERS = 2000, 200, 2**16
@@ -66,9 +66,9 @@ def diagnose(run: Run, names: Any = None) -> str:
     reached = _mean_loss(run, output.copy(), rows)
     flat = False
     if reached > _SUSPECT * constant:
-        target = run.data.y[rows]
+        target = masked(run.data.y[rows], _weight(run, rows))
         spread = target.std(axis=0, dtype=np.float64) if target.ndim == 2 else 0.5
-        flat = bool((np.ptp(output, axis=0) <= _FLAT * spread).all())
+        flat = bool((np.ptp(output, axis=0) <= np.ma.filled(_FLAT * spread, np.inf)).all())
     worse = flat or not reached < constant
     if not (worse or grew or (record.ended == "max_iter" and reached > _SLOW * constant)):
         return ""
@@ -106,8 +106,15 @@ def _weight(run: Run, rows: np.ndarray) -> np.ndarray | None:
 def _mean_loss(run: Run, output: np.ndarray, rows: np.ndarray) -> float:
     """Mean loss of the outputs for these rows; the outputs are overwritten."""
     with np.errstate(all="ignore"):
-        losses = row_losses(run.network.plan, run.loss, output, run.data.y[rows], run.method.loss_parameter)
-        return reduced(losses, _weight(run, rows), run.method.loss_reduction)
+        return mean_loss(
+            run.network,
+            run.loss,
+            output,
+            run.data.y[rows],
+            _weight(run, rows),
+            run.method.loss_parameter,
+            run.method.loss_reduction,
+        )
 
 
 def _loss_of_constant(run: Run, constant: np.ndarray, rows: np.ndarray) -> float:
@@ -124,11 +131,15 @@ def _best_constant(run: Run, rows: np.ndarray) -> np.ndarray:
         counts = np.bincount(target, weights=weight, minlength=run.network.layer_sizes[-1])
         return np.asarray(counts / counts.sum())
     if run.loss not in ("absolute_error", "huber", "quantile"):
+        if weight is not None and weight.ndim == 2:
+            total = weight.sum(axis=0)
+            return np.asarray((weight * target).sum(axis=0) / np.where(total == 0, 1, total))
         return np.asarray(np.average(target.astype(np.float64), axis=0, weights=weight))
     share = run.method.loss_parameter if run.loss == "quantile" else 0.5
     order = np.argsort(target, axis=0)
     weights = np.ones(len(target)) if weight is None else weight
-    below = np.cumsum(weights[order], axis=0)
+    weights = weights[order] if weights.ndim == 1 else np.take_along_axis(weights, order, axis=0)
+    below = np.cumsum(weights, axis=0)
     places = (below < share * below[-1]).sum(axis=0)
     chosen = np.take_along_axis(order, places[None], axis=0)
     return np.asarray(np.take_along_axis(target, chosen, axis=0)[0])
@@ -137,7 +148,7 @@ def _best_constant(run: Run, rows: np.ndarray) -> np.ndarray:
 def describe_scale(run: Run, names: Any = None) -> str:
     """Sentences about the columns of X, and of a regressor's target, that are far from unit scale; '' without such."""
     rows = _sample(run, max(run.data.X.shape[1], run.network.layer_sizes[-1]))
-    X, target = run.data.X[rows], run.data.y[rows]
+    X, target = run.data.X[rows], masked(run.data.y[rows], _weight(run, rows))
     causes = []
     if not isinstance(X, Codes) and (found := _far(X, *_FAR_X)):  # codes have unit scale
         columns = [(f"column {i if names is None else repr(str(names[i]))} of X", *rest) for i, *rest in found[:_NAMED]]
@@ -173,12 +184,12 @@ def _far(values: Any, large: float, offset: float, small: float) -> list[tuple[i
     else:
         with np.errstate(all="ignore"):
             mean, spread = values.mean(axis=0, dtype=np.float64), values.std(axis=0, dtype=np.float64)
-            largest = np.abs(values).max(axis=0)
+            mean, spread, largest = (np.ma.filled(found, 0) for found in (mean, spread, np.abs(values).max(axis=0)))
     scale = np.hypot(mean, spread)
     varies = spread > 1e-6 * np.abs(mean)  # below, it is the rounding of a constant
     far = (
         (scale > large)
-        | (varies & (np.abs(mean) > np.maximum(1, offset * spread)))
+        | (varies & (np.abs(mean) > np.maximum(1, offset * np.where(varies, spread, 1))))
         | ((largest > 0) & (largest < small))
     )
     order = np.argsort(-np.abs(np.log(np.maximum(scale, np.finfo(np.float64).tiny))), kind="stable")

@@ -33,7 +33,8 @@ class TrainingData:
         float32 or float64, any strides; never copied.
     y : ndarray
         As ``Network.check_targets`` returns it.
-    sample_weight : ndarray of shape (n,), float64, or None
+    sample_weight : ndarray of shape (n,) or (n, n_outputs), float64, or None
+        Of rows, or of their outputs, not for classes of a softmax. A target of weight 0 is left out.
     rows : ndarray of shape (m,), intp, or None
         Indices of the rows to train on; None for all of them.
     """
@@ -112,7 +113,7 @@ class Method:
         Quantile, or delta.
     label_smoothing, input_noise, input_mask : float
     loss_reduction : {'weighted_mean', 'mean'}
-        What divides a sum of weighted losses: see ``reduced``.
+        What divides a sum of weighted losses: see ``mean_loss``.
     mixup : float
         Each step draws the weight of a row against its partner from Beta(mixup, mixup); 0 for no mixup.
     seed : int
@@ -170,11 +171,31 @@ class Method:
 PLAIN = Method()
 
 
-def reduced(losses: np.ndarray, weight: np.ndarray | None, loss_reduction: str) -> float:
-    """Sum of the rows' weighted losses over that of the weights ('weighted_mean'), or over the number of rows ('mean')."""
+def mean_loss(
+    network: Network,
+    loss: str,
+    output: np.ndarray,
+    y: np.ndarray,
+    weight: np.ndarray | None,
+    loss_parameter: float,
+    loss_reduction: str,
+) -> float:
+    """Sum of the rows' weighted losses over that of the weights ('weighted_mean'), or over the number of rows ('mean').
+
+    output: the network's for these rows, which is overwritten; weight: as in ``TrainingData``.
+    """
+    if weight is not None and weight.ndim == 2:
+        losses = core.row_losses(network.plan, loss, output, y, loss_parameter, weight)
+        return float(losses.sum() / (weight.mean(axis=1).sum() if loss_reduction == "weighted_mean" else len(losses)))
+    losses = core.row_losses(network.plan, loss, output, y, loss_parameter)
     if weight is None or loss_reduction == "weighted_mean":
         return float(np.average(losses, weights=weight))
     return float(np.mean(weight * losses))
+
+
+def masked(y: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
+    """y or, with weights of outputs, a masked array without the targets that are left out."""
+    return y if weight is None or weight.ndim == 1 else np.ma.masked_array(y, weight == 0)
 
 
 @dataclass(frozen=True)
