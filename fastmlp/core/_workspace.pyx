@@ -107,7 +107,12 @@ cdef class OptimizerPanels:
         return array if dtype is None else array.astype(dtype, copy=False)
 
     def release(self) -> numpy.ndarray:
-        """The flat arrays, freeing this memory one array after the other. The state is zero afterwards."""
+        """The flat arrays, freeing this memory one array after the other. The state is zero afterwards.
+
+        RuntimeError while a Trainer trains with this state.
+        """
+        if self.in_use:
+            raise RuntimeError("a Trainer trains with this state: finish() it first")
         array = self.flat(True)
         self.buffers = []
         return array
@@ -153,6 +158,7 @@ cdef class OptimizerPanels:
 
 
 @cython.final
+@cython.no_gc_clear  # the state must still be there when this is deallocated
 cdef class Workspace:
     """Memory of a training run: layers in panels, optimizer state, activations of a micro-batch; and its work items."""
 
@@ -191,6 +197,10 @@ cdef class Workspace:
             self.gradients = <char *> self.allocate(self.n_items * FM_BLOCK_ROWS * self.k.panel * self.k.element_size)
         if clips:
             self.squares = <double *> self.allocate(self.n_items * self.k.panel * sizeof(double))
+
+    def __dealloc__(self):
+        if self.state is not None:
+            self.state.in_use = False
 
     cdef int check_size(self) except -1:
         """MemoryError where sizes in bytes, of a batch or of threads, could overflow later; a Plan's own cannot."""
@@ -251,6 +261,7 @@ cdef class Workspace:
             layer.out = self.allocate(batch) if layer.residual or layer.dropout_rate > 0 else layer.y
         self.state = OptimizerPanels(self.plan, self.n_state, self.reserve)
         self.state.allocate(self.layers)
+        self.state.in_use = True
         self.blank = self.reserve is None
         return 0
 
@@ -423,7 +434,7 @@ cdef class Workspace:
         cdef fm_layer *layer
         cdef char *end
         cdef int l, s
-        self.source = source
+        self.source = list(source.buffers)  # which stay if the source is released
         for s in range(self.n_state):
             self.distance[s] = source.array(s) - self.state.array(s)
             for l in range(self.n_layers):
@@ -454,7 +465,7 @@ cdef class Workspace:
         cdef int s
         if self.source is not None:
             for s in range(self.n_state):
-                memcpy(self.state.array(s), self.source.array(s), self.state.n_bytes)
+                memcpy(self.state.array(s), <char *> (<Buffer> self.source[s]).at, self.state.n_bytes)
             self.source = None
         return 0
 
@@ -481,7 +492,7 @@ cdef class Workspace:
         """The state; the weights' memory is freed: see Trainer.finish."""
         cdef int l
         self.settle_state()
-        self.finished = True
+        self.finished, self.state.in_use = True, False
         for l in range(self.n_layers):
             self.free(self.layers[l].W)
         return self.state
