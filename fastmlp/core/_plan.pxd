@@ -24,7 +24,7 @@ cdef class Plan:
     cdef Offsets *offsets          # of each layer
     cdef int *activation_rows      # of each layer, in the table of activations; identity where output_row applies
     cdef int output_row            # in the table of outputs, or -1
-    cdef Py_ssize_t widest, n_weights
+    cdef Py_ssize_t n_weights
     cdef Py_ssize_t padded(self, Py_ssize_t columns) noexcept nogil
     cdef bint normalises(self, int l) noexcept nogil
     cdef bint adds_input(self, int l) noexcept nogil

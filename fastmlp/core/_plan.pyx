@@ -97,7 +97,7 @@ cdef class Plan:
         if layout.n_parameters > 2**44:
             raise MemoryError(f"layer_sizes {self.layer_sizes} make {layout.n_parameters:.3g} parameters")
         self.n_parameters, self.n_statistics = layout.n_parameters, layout.n_statistics
-        self.n_weights, self.widest = layout.coefs[self.n_layers - 1].stop, max(self.layer_sizes)
+        self.n_weights = layout.coefs[self.n_layers - 1].stop
         self.buffers = [
             Buffer(n * size)
             for n, size in [

@@ -142,16 +142,16 @@ cdef void sum_all_bins(Plan plan, char *weights, CodeLayout layout, char *sums) 
 cdef int forward_row_by_row(Plan plan, char *weights, char *statistics, InputRows rows, char *result,
                             char *sums) except -1:
     """One row after the other; weights are read where they are."""
-    cdef Py_ssize_t size = plan.k.element_size, width = plan.padded(plan.widest) * size, row
-    cdef Py_ssize_t affine = plan.affine_bytes()
-    cdef Buffer memory = Buffer(2 * width + affine + plan.n_layers * sizeof(fm_layer), False)
-    cdef fm_layer *layers = <fm_layer *> (<char *> memory.at + 2 * width + affine)
     cdef bint coded = rows.codes is not None
+    cdef Py_ssize_t size = plan.k.element_size, affine = plan.affine_bytes(), row
+    cdef Py_ssize_t odd = widest(plan, 1, coded) * size, both = odd + widest(plan, 0, coded) * size
+    cdef Buffer memory = Buffer(both + affine + plan.n_layers * sizeof(fm_layer), False)
+    cdef fm_layer *layers = <fm_layer *> (<char *> memory.at + both + affine)
     cdef char *x
     cdef char *y
     cdef int l
     with nogil:
-        plan.describe(layers, weights, statistics, <char *> memory.at + 2 * width)
+        plan.describe(layers, weights, statistics, <char *> memory.at + both)
         for row in range(rows.n):
             if coded:  # the first layer, in whole panels: of one row, they make a plain row
                 x = <char *> memory.at
@@ -163,10 +163,10 @@ cdef int forward_row_by_row(Plan plan, char *weights, char *statistics, InputRow
             else:
                 x = <char *> rows.rows.data + row * rows.rows.row_stride * (8 if rows.rows.is_double else 4)
                 if rows.rows.is_sparse or rows.rows.column_stride != 1 or rows.rows.is_double != (size == 8):
-                    x = <char *> memory.at + width
+                    x = <char *> memory.at + odd
                     plan.k.gather(x, &rows.rows, NULL, row, 1, plan.k.panel)  # a plain row, too
             for l in range(1 if coded else 0, plan.n_layers):
-                y = <char *> memory.at + (l % 2) * width
+                y = <char *> memory.at + (l % 2) * odd
                 if l == plan.n_layers - 1:
                     y = result + row * plan.sizes[plan.n_layers] * size
                 plan.k.forward_row(&layers[l], y, x)
@@ -174,6 +174,16 @@ cdef int forward_row_by_row(Plan plan, char *weights, char *statistics, InputRow
         if plan.output_row >= 0:
             plan.k.outputs[plan.output_row].apply(result, rows.n, plan.sizes[plan.n_layers])
     return 0
+
+
+cdef Py_ssize_t widest(Plan plan, int parity, bint skips_input) noexcept nogil:
+    """Padded width of the widest layer with an even (parity 0) or odd number; layers are read and written in turn, in two
+    buffers. Layer 0 is the input, which sparse and coded rows do not need there."""
+    cdef Py_ssize_t width = 0
+    cdef int l
+    for l in range(parity + 2 * (skips_input and parity == 0), plan.n_layers + 1, 2):
+        width = max(width, plan.padded(plan.sizes[l]))
+    return width
 
 
 cdef int forward_by_columns(Plan plan, char *weights, char *statistics, InputRows rows, char *result, int n_threads,
@@ -186,11 +196,13 @@ cdef int forward_by_columns(Plan plan, char *weights, char *statistics, InputRow
     cdef Py_ssize_t chunk = min(most, rows.n), stride = (chunk | 1) * panel, begin, end
     cdef Py_ssize_t n_chunks = <Py_ssize_t> max(1, SLICE_OPERATIONS / (<double> plan.n_weights * chunk))
     cdef Py_ssize_t slice = chunk * n_threads * n_chunks
-    cdef Py_ssize_t width = plan.padded(plan.widest) // panel * stride * size
-    cdef Buffer memory = Buffer(2 * width + n_threads * scratch, False)
+    cdef bint skips_input = rows.codes is not None or (rows.use_sparse and not plan.adds_input(0))
+    cdef Py_ssize_t even = widest(plan, 0, skips_input) // panel * stride * size
+    cdef Py_ssize_t both = even + widest(plan, 1, skips_input) // panel * stride * size
+    cdef Buffer memory = Buffer(both + n_threads * scratch, False)
     cdef Buffer affine = Buffer(plan.affine_bytes(), False), layers = Buffer(plan.n_layers * sizeof(fm_layer))
     cdef fm_layer *layer = <fm_layer *> layers.at
-    cdef char *scratches = <char *> memory.at + 2 * width
+    cdef char *scratches = <char *> memory.at + both
     cdef Buffer own_sums
     cdef fm_barrier barrier
     cdef fm_counter counter
@@ -202,8 +214,8 @@ cdef int forward_by_columns(Plan plan, char *weights, char *statistics, InputRow
         sum_all_bins(plan, weights, rows.codes.layout, sums)
     plan.describe(layer, weights, statistics, <char *> affine.at)
     for l in range(plan.n_layers):
-        layer[l].x = <char *> memory.at + l % 2 * width
-        layer[l].y = <char *> memory.at + (1 - l % 2) * width
+        layer[l].x = <char *> memory.at + l % 2 * even
+        layer[l].y = <char *> memory.at + (1 - l % 2) * even
     for begin in range(0, rows.n, slice):
         end = min(begin + slice, rows.n)
         fm_counter_set(&counter, 0)
@@ -268,7 +280,9 @@ cdef int forward_by_rows(Plan plan, char *weights, char *statistics, InputRows r
     they are. Signals are handled between slices."""
     cdef Py_ssize_t size = plan.k.element_size, panel = plan.k.panel, total = 0, l
     cdef Py_ssize_t chunk = min(FM_CHUNK_ROWS, (rows.n + n_threads - 1) // n_threads)
-    cdef Py_ssize_t stride = (chunk | 1) * panel, width = plan.padded(plan.widest) // panel * stride * size
+    cdef bint skips_input = rows.codes is not None or (rows.use_sparse and not plan.adds_input(0))
+    cdef Py_ssize_t stride = (chunk | 1) * panel, even = widest(plan, 0, skips_input) // panel * stride * size
+    cdef Py_ssize_t both = even + widest(plan, 1, skips_input) // panel * stride * size
     cdef Py_ssize_t scratch = (plan.k.scratch_size * size + 63) // 64 * 64
     for l in range(plan.n_layers):
         if packs_layer(plan, rows, l):
@@ -277,10 +291,10 @@ cdef int forward_by_rows(Plan plan, char *weights, char *statistics, InputRows r
     n_threads = min(n_threads, n_chunks)
     cdef Py_ssize_t slice = n_threads * <Py_ssize_t> max(1, SLICE_OPERATIONS / (<double> plan.n_weights * chunk))
     cdef Buffer packed = Buffer(total * size, False)
-    cdef Buffer memory = Buffer((2 * width + scratch) * n_threads, False)
+    cdef Buffer memory = Buffer((both + scratch) * n_threads, False)
     cdef Buffer affine = Buffer(plan.affine_bytes(), False)
     cdef Buffer layers = Buffer(n_threads * plan.n_layers * sizeof(fm_layer)), sums = None
-    cdef char *scratches = <char *> memory.at + 2 * width * n_threads
+    cdef char *scratches = <char *> memory.at + both * n_threads
     cdef fm_layer *layer
     cdef fm_counter counter
     cdef char *at
@@ -293,8 +307,8 @@ cdef int forward_by_rows(Plan plan, char *weights, char *statistics, InputRows r
             plan.describe(<fm_layer *> layers.at + t * plan.n_layers, weights, statistics, <char *> affine.at)
             for l in range(plan.n_layers):
                 layer = <fm_layer *> layers.at + t * plan.n_layers + l
-                layer.x = <char *> memory.at + (2 * t + l % 2) * width
-                layer.y = <char *> memory.at + (2 * t + 1 - l % 2) * width
+                layer.x = <char *> memory.at + t * both + l % 2 * even
+                layer.y = <char *> memory.at + t * both + (1 - l % 2) * even
                 if packs_layer(plan, rows, l):
                     if t == 0:
                         plan.pack_matrix(at, <char *> layer.W, layer.fan_in, layer.fan_out)
