@@ -16,8 +16,7 @@ cdef class Reserve:
     cdef Py_ssize_t sizes[MAX_BLOCKS]
     cdef int n
     cdef fm_pace pace
-    cdef Py_ssize_t pace_rows      # batch size and threads of the run that `pace` is of
-    cdef int pace_threads
+    cdef tuple pace_of             # layer sizes, element type, batch size and threads of the run that `pace` is of
     cdef void *take(self, Py_ssize_t n_bytes) noexcept
     cdef bint give(self, void *block, Py_ssize_t n_bytes) noexcept
     cdef int clear(self) except -1

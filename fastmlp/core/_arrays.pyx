@@ -39,8 +39,10 @@ cdef Py_ssize_t LEAST_KEPT = 2 ** 22
 
 
 @cython.final
+@cython.no_gc  # it refers to numbers and text only
 cdef class Reserve:
-    """What a training run leaves to the next one of its kind: large blocks of memory, and whether more threads helped.
+    """What a training run leaves to the next one: large blocks of memory and, to one of the same sizes, whether more
+    threads helped.
 
     A new block comes from the system page by page, which takes longer than a step of training that writes it.
     """
@@ -83,7 +85,7 @@ cdef class Reserve:
 
 
 @cython.final
-@cython.no_gc  # a Reserve refers to nothing
+@cython.no_gc  # a Reserve refers to numbers and text only
 cdef class Buffer:
     """Memory aligned to 64 bytes, in huge pages if large; zeroed unless `zeroed` is False.
 
@@ -225,7 +227,8 @@ cdef class Codes:
 
     Notes
     -----
-    The arrays are not copied. They may be overwritten between calls: their codes are checked in each. ``codes[rows]``
+    The arrays are not copied. They may be overwritten between calls, which check their codes, but must not change during
+    one: a code that went out of range then would make it read memory that is not the network's. ``codes[rows]``
     holds the rows of a slice, a mask or an array of indices.
     """
 

@@ -178,6 +178,9 @@ cdef class Trainer:
         If it is set, from any thread, an epoch ends within 0.1 s, or one micro-batch if that takes longer: at most 512
         rows, but a whole batch with batch normalisation. So does Ctrl-C in the main thread.
 
+    paced : bool
+        Whether it begins with as many threads as helped the last run of the reserve, one of the same sizes.
+
     Raises
     ------
     ValueError, MemoryError
@@ -187,6 +190,7 @@ cdef class Trainer:
     cdef readonly str optimizer
     cdef readonly Py_ssize_t batch_size
     cdef readonly int n_threads
+    cdef readonly bint paced
     cdef public object cancel
     cdef Plan plan
     cdef Workspace memory
@@ -231,7 +235,8 @@ cdef class Trainer:
         self.reserve = reserve
         if reserve is not None:
             reserve.clear()
-            if reserve.pace_rows == batch_size and reserve.pace_threads == n_threads:
+            self.paced = reserve.pace_of == self.pace_of()
+            if self.paced:
                 self.pace = reserve.pace
         self.k, self.n_layers, self.layers = plan.k, plan.n_layers, self.memory.layers
         atomic_flag_clear(&self.in_use)
@@ -387,6 +392,10 @@ cdef class Trainer:
         cdef InUse _in_use = InUse(self)
         return self.memory.store(parameters, state, statistics)
 
+    cdef tuple pace_of(self):
+        """What decides whether more threads help."""
+        return self.plan.layer_sizes, self.plan.dtype, self.batch_size, self.n_threads
+
     def optimizer_state(self) -> OptimizerPanels:
         """The optimizer's state, without a copy: the next epoch changes it."""
         cdef InUse _in_use = InUse(self)
@@ -397,9 +406,7 @@ cdef class Trainer:
         """The optimizer's state, without a copy, for good: the Trainer cannot be used afterwards."""
         cdef InUse _in_use = InUse(self)
         if self.reserve is not None:
-            self.reserve.pace, self.reserve.pace_rows, self.reserve.pace_threads = (
-                self.pace, self.batch_size, self.n_threads
-            )
+            self.reserve.pace, self.reserve.pace_of = self.pace, self.pace_of()
         return self.memory.finish()
 
     def loss_gradient(self, parameters, X, y, sample_weight, out, *, statistics=None, **constants):
