@@ -227,9 +227,9 @@ cdef class Codes:
 
     Notes
     -----
-    The arrays are not copied. They may be overwritten between calls, which check their codes, but must not change during
-    one: a code that went out of range then would make it read memory that is not the network's. ``codes[rows]``
-    holds the rows of a slice, a mask or an array of indices.
+    The arrays are not copied. They may be overwritten between calls, which check their codes, but must not change
+    during one: codes out of range would then read memory that is not the network's. ``codes[rows]`` holds the rows of a
+    slice, a mask or an array of indices.
     """
 
     def __cinit__(self, CodeLayout layout not None, bins=None, fractions=None, categories=None):

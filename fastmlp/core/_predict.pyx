@@ -177,8 +177,8 @@ cdef int forward_row_by_row(Plan plan, char *weights, char *statistics, InputRow
 
 
 cdef Py_ssize_t widest(Plan plan, int parity, bint skips_input) noexcept nogil:
-    """Padded width of the widest layer with an even (parity 0) or odd number; layers are read and written in turn, in two
-    buffers. Layer 0 is the input, which sparse and coded rows do not need there."""
+    """Padded width of the widest layer with an even (parity 0) or odd number: layers are in two buffers in turn.
+    Layer 0 is the input, which sparse and coded rows do not need there."""
     cdef Py_ssize_t width = 0
     cdef int l
     for l in range(parity + 2 * (skips_input and parity == 0), plan.n_layers + 1, 2):

@@ -43,6 +43,7 @@ from fastmlp.estimators.validation import (
     check_rows,
     check_weight,
     check_weight_range,
+    column_names,
     explain_eval_set,
     explain_labels,
     leave_out,
@@ -336,15 +337,21 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
     @atomic
     @with_callbacks
     def _fit_member(
-        self, X: Any, y: Any, sample_weight: np.ndarray | None, name: str, split: RowSplit | None = None
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: np.ndarray | None,
+        name: str,
+        split: RowSplit | None = None,
+        target_names: list[Any] | None = None,
     ) -> Record:
         """``fit`` of a member of an ensemble, which has checked the rows and set the target's attributes (``classes_`` ...).
 
-        name: of the member, in printed lines; split: its rows, None for all. The record says how the run ended; there is no warning.
+        name: of the member, in printed lines; split: its rows, None for all; target_names: of y's columns. The record says how the run ended; there is no warning.
         """
         self._check_combination(None)
         with fit_tasks(self, X, y, sample_weight, self.max_iter) as tasks:
-            run = self._prepare_checked(X, y, sample_weight, name=name, split=split)
+            run = self._prepare_checked(X, y, sample_weight, name=name, split=split, target_names=target_names)
             self._train(run, tasks)
             publish(self, run)
         return run.record
@@ -370,12 +377,20 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
         if incremental and self.early_stopping:
             raise ValueError("partial_fit does not support early_stopping=True")
         resumes = position is not None
+        target_names = column_names(y)
         X, y = check_rows(self, X, leave_out(y, sample_weight), reset=not self._continues(incremental or resumes))
         with explain_labels(y, self):
             self._learn_target(y, incremental or resumes)
         weight = check_weight(sample_weight, X)
         return self._prepare_checked(
-            X, y, weight, eval_set, sample_weight_eval, incremental=incremental, position=position
+            X,
+            y,
+            weight,
+            eval_set,
+            sample_weight_eval,
+            incremental=incremental,
+            position=position,
+            target_names=target_names,
         )
 
     def _prepare_checked(
@@ -390,6 +405,7 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
         position: Position | None = None,
         name: str = "",
         split: RowSplit | None = None,
+        target_names: list[Any] | None = None,
     ) -> Run:
         """Encode y, weigh the rows, make the network, and choose the solver's run."""
         rows = None
@@ -429,12 +445,15 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
             )
         if eval_set is not None:
             validation = self._check_eval_set(network, loss, eval_set, sample_weight_eval)
-            warn_if_unscaled(X, rows, validation.X)
+            warn_if_unscaled(X, rows, validation.X, getattr(self, "feature_names_in_", None))
             if not is_classifier(self):
-                warn_if_target_unscaled(data, rows, validation)
+                warn_if_target_unscaled(data, rows, validation, target_names)
         if self.solver == "lbfgs":
-            return self._prepare_lbfgs(network, loss, data, rng, name)
+            run = self._prepare_lbfgs(network, loss, data, rng, name)
+            run.target_names = target_names
+            return run
         run = self._prepare_stochastic(network, loss, data, y, rng, validation, continues, incremental, position, name)
+        run.target_names = target_names
         if first_draw is not None:
             settings = run.settings
             run.position = Position(first_draw, continues, run.data.n_rows, settings.batch_size, settings.shuffle)

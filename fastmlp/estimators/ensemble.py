@@ -41,7 +41,14 @@ from fastmlp.estimators.classifier import ClassifierPredictions, MLPClassifier, 
 from fastmlp.estimators.parameters import one_of, validate
 from fastmlp.estimators.regressor import MLPRegressor, RegressorScore
 from fastmlp.estimators.transfer import atomic
-from fastmlp.estimators.validation import check_rows, check_weight, explain_labels, leave_out, rows_that_count
+from fastmlp.estimators.validation import (
+    check_rows,
+    check_weight,
+    column_names,
+    explain_labels,
+    leave_out,
+    rows_that_count,
+)
 from fastmlp.network.network import Network
 from fastmlp.training.run import CANCEL, Record
 from fastmlp.training.threads import choose_threads
@@ -121,11 +128,17 @@ def _run_at_once(tasks: Sequence[Callable[[], Any]], n_workers: int) -> list[Any
 
 
 def _fit_member(
-    member: BaseMLP, number: int, X: Any, y: np.ndarray, sample_weight: np.ndarray | None, tasks: FitTasks | None
+    member: BaseMLP,
+    number: int,
+    X: Any,
+    y: np.ndarray,
+    sample_weight: np.ndarray | None,
+    tasks: FitTasks | None,
+    target_names: list[Any] | None,
 ) -> Record:
     """Fit a member, as a task of the ensemble's fit. The record says how the training ended; the ensemble warns of it."""
     with nullcontext() if tasks is None else tasks.member(number, member):
-        return member._fit_member(X, y, sample_weight, f"Member {number}")
+        return member._fit_member(X, y, sample_weight, f"Member {number}", None, target_names)
 
 
 # --- both ensembles --------------------------------------------------------------------------------------------
@@ -206,6 +219,7 @@ class BaseMLPEnsemble(MetaEstimatorMixin, BaseModel, ABC):
 
     def _fit(self, X: Any, y: Any, sample_weight: ArrayLike | None, tasks: FitTasks | None) -> None:
         prototype = self._prototype()
+        names = column_names(y)
         X, y = check_rows(self, X, leave_out(y, sample_weight))
         with explain_labels(y, self):
             prototype._learn_target(y, incremental=False)
@@ -223,12 +237,12 @@ class BaseMLPEnsemble(MetaEstimatorMixin, BaseModel, ABC):
                 run.feature_names_in_ = self.feature_names_in_
             self._share_target(run, prototype)
         if self.members == _SNAPSHOTS:
-            snapshots = partial(self._snapshots, runs[0], X, y, sample_weight, tasks)
+            snapshots = partial(self._snapshots, runs[0], X, y, sample_weight, tasks, names)
             self.estimators_, last = _run_at_once([snapshots], 1)[0]
             if last.diagnosis:
                 warn(last.diagnosis, ConvergenceWarning)
         else:
-            records = self._fit_runs(runs, X, y, sample_weight, tasks)
+            records = self._fit_runs(runs, X, y, sample_weight, tasks, names)
             self.estimators_ = runs
             _warn_of_end(records, prototype.max_iter)
         warn_if_not_residual(self.estimators_[0].network_)
@@ -261,7 +275,13 @@ class BaseMLPEnsemble(MetaEstimatorMixin, BaseModel, ABC):
         )
 
     def _fit_runs(
-        self, runs: list[BaseMLP], X: Any, y: np.ndarray, sample_weight: np.ndarray | None, tasks: FitTasks | None
+        self,
+        runs: list[BaseMLP],
+        X: Any,
+        y: np.ndarray,
+        sample_weight: np.ndarray | None,
+        tasks: FitTasks | None,
+        target_names: list[Any] | None,
     ) -> list[Record]:
         """Fit the runs, as many at once as threads are allowed; spare threads are shared out."""
         n_threads = choose_threads(self.n_jobs, _MANY_FLOPS)
@@ -274,19 +294,25 @@ class BaseMLPEnsemble(MetaEstimatorMixin, BaseModel, ABC):
             weight = sample_weight
             if self.members == _BOOTSTRAP:
                 weight = _bootstrap_weight(run.random_state, X.shape[0], sample_weight)
-            return _fit_member(run, number, X, y, weight, tasks)
+            return _fit_member(run, number, X, y, weight, tasks, target_names)
 
         return _run_at_once([partial(fit, number) for number in range(len(runs))], n_workers)
 
     def _snapshots(
-        self, run: BaseMLP, X: Any, y: np.ndarray, sample_weight: np.ndarray | None, tasks: FitTasks | None
+        self,
+        run: BaseMLP,
+        X: Any,
+        y: np.ndarray,
+        sample_weight: np.ndarray | None,
+        tasks: FitTasks | None,
+        target_names: list[Any] | None,
     ) -> tuple[list[BaseMLP], Record]:
         """Train ``run`` cycle by cycle, and keep a copy after each; the record is the last cycle's."""
         snapshots = []
         seed = run.random_state
         run.random_state = np.random.RandomState(seed)  # an integer would draw the same orders in each cycle
         for number in range(self.n_estimators):
-            record = _fit_member(run, number, X, y, sample_weight, tasks)
+            record = _fit_member(run, number, X, y, sample_weight, tasks, target_names)
             if record.ended == "interrupted":
                 raise KeyboardInterrupt
             # A shallow copy keeps the fitted attributes: a further fit replaces them, and does not write into them.

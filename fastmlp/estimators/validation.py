@@ -340,7 +340,7 @@ def leave_out(y: Any, sample_weight: Any) -> Any:
         return csr_matrix((coo.data[kept], (coo.row[kept], coo.col[kept])), shape=shape, dtype=y.dtype)
     if hasattr(y, "iloc"):  # a DataFrame keeps its names, for messages
         return y.mask(left_out, 0)
-    filled = np.array(y)
+    filled = np.array(y, subok=isinstance(y, np.ma.MaskedArray))  # a mask elsewhere stays
     filled[left_out] = 0
     return filled
 
@@ -797,19 +797,32 @@ def explain_eval_set(eval_set: Any) -> Iterator[None]:
         raise kind(f"eval_set must be one pair (X, y) like those of fit: {error}") from error
 
 
-def warn_if_unscaled(X: Any, rows: np.ndarray | None, X_val: Any) -> None:
+def column_names(values: Any) -> list[Any] | None:
+    """Names of the columns of a table, or that of a Series, of any library; None without such."""
+    if hasattr(values, "column_names"):  # of Arrow, whose columns are their data
+        return list(values.column_names)
+    if hasattr(values, "columns"):
+        return list(values.columns)
+    name = getattr(values, "name", None)
+    is_named = hasattr(values, "to_numpy") and name is not None and not (isinstance(name, str) and not name)
+    return [name] if is_named else None
+
+
+def warn_if_unscaled(X: Any, rows: np.ndarray | None, X_val: Any, names: Any = None) -> None:
     """Warn if the columns of the rows to score on lie far outside of those to train on: the two were not transformed alike.
 
-    rows: those of X that are trained on, None for all.
+    rows: those of X that are trained on, None for all; names: of the columns.
     """
-    if found := _far_outside(_some_rows(X, rows), _some_rows(X_val, None), "X"):
+    if found := _far_outside(_some_rows(X, rows), _some_rows(X_val, None), "X", names):
         warn(
             f"The rows to score on lie far outside of those to train on: {found}. A Pipeline transforms X, but hands eval_set on as it "
             "is. Take Pipeline(..., transform_input=['X_val']) with X_val and y_val instead, or transform eval_set first."
         )
 
 
-def warn_if_target_unscaled(data: TrainingData, rows: np.ndarray | None, validation: ValidationData) -> None:
+def warn_if_target_unscaled(
+    data: TrainingData, rows: np.ndarray | None, validation: ValidationData, names: Any = None
+) -> None:
     """The same of a regressor's targets, but for those that are left out."""
     here, there = (
         masked(_some_rows(y, chosen), None if weight is None else _some_rows(weight, chosen))
@@ -818,14 +831,14 @@ def warn_if_target_unscaled(data: TrainingData, rows: np.ndarray | None, validat
             (validation.target, validation.sample_weight, None),
         )
     )
-    if found := _far_outside(here, there, "y"):
+    if found := _far_outside(here, there, "y", names):
         warn(
             f"The targets to score on lie far outside of those to train on: {found}. A TransformedTargetRegressor transforms y, but "
             "hands eval_set on as it is: transform its y first, with the same transformer."
         )
 
 
-def _far_outside(train: Any, held_out: Any, argument: str) -> str:
+def _far_outside(train: Any, held_out: Any, argument: str, names: Any) -> str:
     """Which column of ``held_out`` lies far outside of ``train``, with its mean and standard deviation; '' if none does.
 
     The mean is compared with the training rows' range, and the standard deviations; of sparse rows the sizes of
@@ -853,8 +866,9 @@ def _far_outside(train: Any, held_out: Any, argument: str) -> str:
         return ""
     distance = np.nan_to_num(np.abs(mean_there - mean) / np.where(varies, spread, np.inf))
     i = int(np.argmax(np.where(far, distance, 0) if far.any() else distance))
+    column = f"column {i if names is None else repr(names[i])}"
     return (
-        f"column {i} has mean {mean_there[i]:.3g} and standard deviation {spread_there[i]:.3g} there, "
+        f"{column} has mean {mean_there[i]:.3g} and standard deviation {spread_there[i]:.3g} there, "
         f"{mean[i]:.3g} and {spread[i]:.3g} in {argument}"
     )
 

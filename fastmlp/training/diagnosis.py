@@ -155,15 +155,21 @@ def describe_scale(run: Run, names: Any = None) -> str:
         scaler = "MaxAbsScaler" if issparse(X) else "StandardScaler"
         causes.append(f"{_sentence(columns, len(found))} Put a {scaler} before the network.")
     if run.network.out_activation not in ("softmax", "logistic") and (found := _far(target, *_FAR_Y)):
-        target_names = [
-            ("the target" if target.shape[1] == 1 else f"column {i} of y", *rest) for i, *rest in found[:_NAMED]
-        ]
+        target_names = [(_target_name(run, i), *rest) for i, *rest in found[:_NAMED]]
         remedy = (
             "Divide it by its mean." if run.loss == "poisson" else
             "Wrap the regressor: TransformedTargetRegressor(regressor, transformer=StandardScaler())."
         )  # fmt: skip
         causes.append(f"{_sentence(target_names, len(found))} {remedy}")
     return " ".join(causes)
+
+
+def _target_name(run: Run, i: int) -> str:
+    """What a message calls a column of y."""
+    names = run.target_names
+    if run.network.layer_sizes[-1] > 1:
+        return f"column {i if names is None else repr(names[i])} of y"
+    return "the target" if names is None else f"the target {names[i]!r}"
 
 
 def _sentence(found: list[tuple[Any, ...]], n_found: int) -> str:

@@ -396,6 +396,8 @@ class Run:
     method : Method
     n_threads : int, default=1
     observer : Observer, default=None
+    target_names : list, default=None
+        Names of the targets, for messages; None: their numbers.
     """
 
     network: Network
@@ -408,6 +410,7 @@ class Run:
     method: Method = PLAIN
     n_threads: int = 1
     observer: Observer | None = None
+    target_names: list[Any] | None = None
 
     def as_if_ended(self, parameters: np.ndarray, statistics: np.ndarray) -> Self:
         """The run as if it ended now, with these parameters: a copy that further epochs do not change."""

@@ -157,7 +157,12 @@ def test_the_pace_of_another_network_is_not_taken_over():
         trainer.finish()
         return trainer.paced
 
-    assert [paced((4, 5, 3), 10), paced((4, 5, 3), 10), paced((4, 50, 3), 10), paced((4, 5, 3), 10)] == [False, True, False, False]
+    assert [paced((4, 5, 3), 10), paced((4, 5, 3), 10), paced((4, 50, 3), 10), paced((4, 5, 3), 10)] == [
+        False,
+        True,
+        False,
+        False,
+    ]
     assert [paced((4, 5, 3), 20), paced((4, 5, 3), 20, "float64"), paced((4, 5, 3), 20, "float64", 1)] == [False] * 3
     assert paced((4, 5, 3), 20, "float64", 1)
 

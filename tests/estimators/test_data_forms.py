@@ -742,7 +742,7 @@ WEIGHT = np.ma.masked_array(np.ones(len(X)), np.arange(len(X)) == 3)
 def test_masked_values_are_refused(argument, call):
     """scikit-learn reads the numbers below the mask."""
     with pytest.raises(
-        ValueError, match=rf"Input {argument} has masked values, the first in row \d.*[Ff]ill|eave out such rows"
+        ValueError, match=rf"Input {argument} has masked values, the first in row \d.*[Ff]ill|eave out such (rows|targets)"
     ):
         call()
 
@@ -772,3 +772,17 @@ def test_a_missing_name_of_a_column_is_not_compared():
     frame = pd.DataFrame(X, columns=pd.Index([pd.NA, *NAMES[1:]], dtype=object))
     with pytest.raises(TypeError, match="Feature names are only supported if all input features have string names"):
         fitted.predict(frame)
+
+
+def test_masked_targets_may_be_left_out():
+    """By their own weights, as the error says."""
+    masked = np.ma.masked_array(X[:, :2], X[:, :2] > np.quantile(X[:, :2], 0.9))
+    counts = ~np.ma.getmaskarray(masked)
+    left_out = MLPRegressor(**SETTINGS).fit(X, masked, sample_weight=counts)
+    zeros = MLPRegressor(**SETTINGS).fit(X, masked.filled(0), sample_weight=counts)
+    assert np.array_equal(left_out.predict(X), zeros.predict(X))
+    with pytest.raises(ValueError, match=r"Leave out such targets: sample_weight=~numpy\.ma\.getmaskarray\(y\)"):
+        MLPRegressor(**SETTINGS).fit(X, masked)
+    half = np.where(np.arange(len(X))[:, np.newaxis] < len(X) // 2, counts, True)
+    with pytest.raises(ValueError, match="Input y has masked values"):
+        MLPRegressor(**SETTINGS).fit(X, masked, sample_weight=half)

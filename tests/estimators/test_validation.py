@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 from helpers import classification, multilabel, regression, tolerance, varied
 from scipy.sparse import random as sparse_random
@@ -316,6 +317,18 @@ def test_targets_to_score_on_that_were_not_transformed(rng):
         warnings.simplefilter("ignore", ConvergenceWarning)
         MLPRegressor(**settings).fit(X, scaled, eval_set=(X[:50], scaled[:50]))
         MLPRegressor(**settings).fit(X, scaled, eval_set=(X[:50], np.full(50, scaled.mean())))
+
+
+def test_columns_that_were_not_transformed_are_named():
+    """Of X and of y, as in their frames."""
+    X, y = regression()
+    X, y = pd.DataFrame(X).add_prefix("x"), pd.DataFrame({"size": y, "price": 1e5 + 1e4 * y})
+    far = X.assign(x2=X["x2"] + 1e3)
+    model = MLPRegressor(max_iter=2, random_state=0)
+    with pytest.warns(UserWarning, match="rows to score on lie far outside of those to train on: column 'x2' has mean"):
+        model.fit(X, y["size"], eval_set=(far, y["size"]))
+    with pytest.warns(UserWarning, match="targets to score on lie far outside .*: column 'price' has mean"):
+        model.fit(X, y, eval_set=(X, y.assign(price=0)))
 
 
 def test_no_score_in_any_epoch_is_told(rng):

@@ -86,6 +86,21 @@ def test_one_of_two_targets(rng):
     assert "column 0" not in message
 
 
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+@pytest.mark.parametrize("members", [None, "seeds", "snapshots"])
+def test_targets_are_named_as_in_a_frame(rng, library, members):
+    X, y = salaries(rng, 2)
+    y[:, 0] /= 180_000
+    frame = pytest.importorskip(library).DataFrame({"share": y[:, 0], "salary": y[:, 1]})
+    regressor = MLPRegressor(random_state=0)
+    if members:
+        regressor = MLPEnsembleRegressor(regressor, 2, members=members, random_state=0)
+    found = " ".join(messages(regressor, X, frame))
+    assert "column 'salary' of y (mean 1" in found
+    assert "'share'" not in found
+    assert "the target 'salary' (mean 1" in " ".join(messages(regressor, X, frame["salary"]))
+
+
 def test_target_that_is_tiny(rng):
     X, y = salaries(rng)
     (message,) = messages(MLPRegressor(random_state=0), X, y / 1e9)
