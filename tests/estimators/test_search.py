@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
-from helpers import classification, regression
+from helpers import classification, regression, rest_slow
 from scipy.stats import loguniform, uniform
 from sklearn.base import clone
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401 (the halving searches ask for it)
@@ -161,8 +163,12 @@ def test_random_search(kind):
     assert searches[0].best_params_["learning_rate_init"] > 5e-4
 
 
-@pytest.mark.parametrize("resource", ["n_samples", "max_iter"])
-@pytest.mark.parametrize("kind", ["grid", "random"])
+@pytest.mark.parametrize(
+    ("kind", "resource"),
+    rest_slow(
+        itertools.product(["grid", "random"], ["n_samples", "max_iter"]), ("grid", "max_iter"), ("random", "n_samples")
+    ),
+)
 def test_halving_search(kind, resource):
     """With rows or epochs as the resource, the rates that cannot train are out after the first round."""
     rates = [1e-7, 1e-6, 3e-3, 0.01, 0.03, 1e3, 1e4, 1e5]

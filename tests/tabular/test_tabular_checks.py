@@ -11,13 +11,9 @@ SMALL = {"hidden_layer_sizes": (30,), "max_iter": 60, "learning_rate_init": 0.00
 WEIGHTS = ("check_sample_weight_equivalence_on_dense_data",)
 
 
-def estimators():
-    """With several networks, and with one that trains on all rows, alone and in float64."""
-    for Estimator in (TabularClassifier, TabularRegressor):
-        yield Estimator(**SMALL, n_folds=2)
-        yield Estimator(**SMALL, n_folds=1, early_stopping=False, n_iter_no_change=100, dtype="float64")
-    yield PiecewiseLinearEncoder()
-    yield PiecewiseLinearEncoder(n_bins=3, dtype="float32")
+# Several networks; one that trains on all rows, alone and in float64.
+IN_FOLDS = {**SMALL, "n_folds": 2}
+ALONE = {**SMALL, "n_folds": 1, "early_stopping": False, "n_iter_no_change": 100, "dtype": "float64"}
 
 
 def expected_failures(estimator):
@@ -25,8 +21,22 @@ def expected_failures(estimator):
     return dict.fromkeys(WEIGHTS, "bins and folds count rows, not weights") if hasattr(estimator, "n_folds") else {}
 
 
-@parametrize_with_checks(list(estimators()), expected_failed_checks=expected_failures)
+@parametrize_with_checks(
+    [TabularClassifier(**IN_FOLDS), TabularRegressor(**ALONE), PiecewiseLinearEncoder()],
+    expected_failed_checks=expected_failures,
+)
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_tabular_estimator_passes_sklearn_check(estimator, check):
     """Every check of scikit-learn that applies."""
+    check(estimator)
+
+
+@pytest.mark.slow
+@parametrize_with_checks(
+    [TabularClassifier(**ALONE), TabularRegressor(**IN_FOLDS), PiecewiseLinearEncoder(n_bins=3, dtype="float32")],
+    expected_failed_checks=expected_failures,
+)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_other_tabular_estimator_passes_sklearn_check(estimator, check):
+    """The same checks the other way round."""
     check(estimator)
