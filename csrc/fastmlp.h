@@ -89,6 +89,10 @@ typedef struct fm_batch_norm {
  * panels without gaps. Optional members are NULL or 0. */
 typedef struct fm_layer {
     ptrdiff_t fan_in, fan_out;
+    /* Units of each feature, of a first layer that embeds coded features; 0: a dense layer. O is then a multiple of it,
+     * W (I, embedding), and feature f has units f embedding <= o < (f + 1) embedding. A multiple of 16, so that a
+     * vector of units belongs to one feature. */
+    ptrdiff_t embedding;
     int activation;              /* f; identity for the output layer: its output activation belongs to the loss */
     int residual;                /* out = y + x; I = O */
     void *W, *b;                 /* (I, O) and (O,), columns padded to whole panels */
@@ -265,7 +269,8 @@ typedef struct fm_kernels {
     /* forward_codes: forward of the first layer for coded rows: those of X in the order of forward_csr
      * C: the sums of W's bins, in panels without gaps of offset[n_numbers] rows.
      * numerics: one chain from b in the order of the features: + C[i], then a multiply-add fraction W[i], i the row of
-     * the number's bin; + W[i], i the row of the category. oracle: code_product */
+     * the number's bin; + W[i], i the row of the category. With an embedding, a unit's chain has its own feature only.
+     * oracle: code_product, embed */
     void (*forward_codes)(const fm_layer *layer, const void *C, const fm_codes *X, const ptrdiff_t *order,
                           ptrdiff_t first_row, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t stride);
 
@@ -274,6 +279,12 @@ typedef struct fm_kernels {
      * numerics: the same bits as forward_codes */
     void (*forward_codes_unpacked)(const fm_layer *layer, const void *C, const fm_codes *X, ptrdiff_t first_row,
                                    ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t rows, ptrdiff_t stride);
+
+    /* scale_features: to[r, o] = (accumulate ? to[r, o] : 0) + from[r, o] s[o / embedding], for the layer's units o
+     * to, from (rows, O) in panels, perhaps the same; s one real per feature. With accumulate, a multiply-add.
+     * oracle: scale_features */
+    void (*scale_features)(const fm_layer *layer, void *to, const void *from, const void *s, ptrdiff_t rows,
+                           ptrdiff_t stride, int accumulate);
 
     /* batch_norm_forward: panel p, all `batch` rows: xhat in z's place, y = f(scale xhat + b), out, batch statistics
      * numerics: sums over rows in four chains (row % 4), (0 + 1) + (2 + 3). oracle: normalise */
@@ -332,13 +343,14 @@ typedef struct fm_kernels {
      * numerics: as update, without the multiply-adds whose x is 0. oracle: gradients */
     void (*gradient_csr)(void *G, const fm_csc *C, const void *dz, ptrdiff_t i0, ptrdiff_t n, int accumulate);
 
-    /* gradient_codes: the same for coded rows; C has whole features, those that own a row of i0 .. i0 + n
+    /* gradient_codes: the same for coded rows and panel p of layer's W; dz (B, O) is the layer's. C has whole features,
+     * those that own a row of i0 .. i0 + n
      * numerics: F[i], the sum of fraction dz, is a chain of multiply-adds from G; S[i], the sum of dz, a chain of
      * additions, both in the order of the rows. G[i] = F[i] + S[i + 1] + S[i + 2] ..., the bins up to the number's last
      * being added from behind; those beyond i0 + n come first, by element in four chains (element % 4),
      * (0 + 1) + (2 + 3). oracle: code_gradient */
-    void (*gradient_codes)(void *G, const fm_csc *C, const fm_codes *X, const void *dz, ptrdiff_t i0, ptrdiff_t n,
-                           int accumulate);
+    void (*gradient_codes)(const fm_layer *layer, void *G, const fm_csc *C, const fm_codes *X, ptrdiff_t i0,
+                           ptrdiff_t n, ptrdiff_t p, ptrdiff_t stride, int accumulate);
 
     /* ---- Update */
 

@@ -329,6 +329,38 @@ def check_forward_codes(K: Kernels, shape: Shape, draws: np.random.RandomState) 
     return Outcome(max(errors), 1.0, "n eps")
 
 
+def check_embedding(K: Kernels, shape: Shape, draws: np.random.RandomState) -> Outcome:
+    """The embedding of codes, packed and not; its gradient; and features times scalings."""
+    B, I, d = max(shape[0], 1), max(shape[1], 1), 16 * (1 + shape[2] % 3)
+    X, order, x = coded_rows(draws, B, I, exact=False)
+    counts = X.layout.bin_counts, X.layout.category_counts
+    W, b = numbers(K, draws, I, d), numbers(K, draws, sum(map(len, counts)) * d)
+    dense = reference.dense_embedding(W.astype(np.float64), *counts)
+    augmented, Wb = np.hstack([x, np.ones((B, 1))]), np.vstack([dense, b])
+    y = K.forward_codes(X, order, W, b, "relu", first=K.first)
+    errors = [product_error(K, y, np.maximum(augmented @ Wb, 0), augmented, Wb)]
+    some = K.forward_codes(X, np.arange(1, B + 1), W, b, "relu")
+    sums = K.sum_bins(W, X.layout)[1]
+    errors += [exactly(K.forward_codes_unpacked(X, 1, B, W, b, "relu", C), some) for C in (None, sums)]
+    dz = numbers(K, draws, B, len(b))
+    blocks = [dz[:, at : at + d] for at in range(0, len(b), d)]
+    want = reference.embedding_gradient(x.T @ dz.astype(np.float64), d, *counts)
+    size = np.abs(x.T) @ np.max(np.abs(blocks), axis=0)
+    errors.append(largest(K.gradient_codes(X, order, dz, d) - want, eps_of(K) * ((B + 2) * size + 1e-30)))
+    s = numbers(K, draws, len(blocks))
+    for accumulate in (False, True):
+        got, want = (
+            K.scale_features(dz, some, s, accumulate),
+            reference.scale_features(some, s) + accumulate * dz.astype(np.float64),
+        )
+        errors.append(
+            largest(
+                got - want, eps_of(K) * (np.abs(want) + np.abs(dz) + np.abs(reference.scale_features(some, s)) + 1e-30)
+            )
+        )
+    return Outcome(max(errors), 1.0, "n eps")
+
+
 def check_gradient_codes(K: Kernels, shape: Shape, draws: np.random.RandomState) -> Outcome:
     B, I, O = max(shape[0], 1), max(shape[1], 1), shape[2]
     X, order, x = coded_rows(draws, B, I, exact=False)
@@ -522,6 +554,7 @@ def cases() -> Iterator[Case]:
     yield Case("bin sums", check_bin_sums)
     yield Case("forward codes", check_forward_codes)
     yield Case("weight gradient codes", check_gradient_codes)
+    yield Case("embedding", check_embedding)
     yield Case("augment", check_augment)
 
 

@@ -72,6 +72,47 @@ static void KIND(gemm_codes_unpacked)(real *z, const real *W, const real *C, con
         KIND(gemm_codes_of)(z, W, C, b, X, NULL, first, rows, stride, w_row, NR, NR, width, 1, 1);
 }
 
+/* embed: z[r] for the panels p0 <= p < p1 of an embedding, a vector of units at a time, which are one feature's. Rows
+ * and panels of W and C as in gemm_codes_of. */
+static void KIND(embed)(real *z, const fm_layer *l, const real *C, const fm_codes *X, const ptrdiff_t *order,
+                        ptrdiff_t first, ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t rows, ptrdiff_t stride, ptrdiff_t w_row,
+                        ptrdiff_t w_stride, ptrdiff_t c_stride) {
+    const ptrdiff_t *offset = X->offset, n_numbers = X->n_numbers;
+    for (ptrdiff_t column = p0 * NR; column < p1 * NR; column += V) {
+        const ptrdiff_t f = column / (l->embedding), unit = column % (l->embedding);
+        real *to = z + column / NR * stride + column % NR;
+        if (column >= l->fan_out) { /* padding */
+            for (ptrdiff_t r = 0; r < rows; r++)
+                v_store(to + r * NR, v_set(0));
+            continue;
+        }
+        const real *W = (const real *)l->W + unit / NR * w_stride + unit % NR;
+        const real *sums = C ? C + unit / NR * c_stride + unit % NR : NULL;
+        const vec b = v_load((const real *)l->b + column);
+        for (ptrdiff_t r = 0; r < rows; r++) {
+            const ptrdiff_t row = order ? order[r] : first + r;
+            vec sum = b;
+            if (f < n_numbers) {
+                const ptrdiff_t at = offset[f] + X->bins[row * n_numbers + f];
+                const real *w = W + at * w_row;
+                vec before = v_set(0);
+                if (sums)
+                    before = v_load(sums + at * w_row);
+                else if (at < offset[f + 1] - 1) /* not missing */
+                    for (const real *v = W + offset[f] * w_row; v < w; v += w_row)
+                        before += v_load(v);
+                sum = v_fma(v_set((real)X->fractions[row * n_numbers + f]), v_load(w), sum + before);
+            } else {
+                const CODE *code = (const CODE *)X->categories + row * X->n_categories;
+                const ptrdiff_t at = offset[f] + (ptrdiff_t)code[f - n_numbers];
+                if (at < offset[f + 1])
+                    sum += v_load(W + at * w_row);
+            }
+            v_store(to + r * NR, sum);
+        }
+    }
+}
+
 /* A counting sort of the codes of features f0 <= f < f1; rows stay in order within a column. */
 static void KIND(codes_to_csc)(fm_csc *C, const fm_codes *X, const ptrdiff_t *order, ptrdiff_t first, ptrdiff_t rows,
                                ptrdiff_t f0, ptrdiff_t f1) {

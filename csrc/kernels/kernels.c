@@ -161,6 +161,13 @@ static void forward_codes(const fm_layer *l, const void *C, const fm_codes *X, c
     const ptrdiff_t panels = (l->fan_out + NR - 1) / NR, w_stride = l->fan_in * NR;
     const ptrdiff_t c_stride = X->offset[X->n_numbers] * NR;
     const real *b = gemm_bias(l);
+    if (l->embedding) {
+        CODES_KIND(embed, X)((real *)(l->z ? l->z : l->y) + first * NR, l, C, X, order, first_row, 0, panels, rows,
+                             stride, NR, w_stride, c_stride);
+        for (ptrdiff_t p = 0; p < panels; p++)
+            activate(l, p, first, rows, stride);
+        return;
+    }
     for (ptrdiff_t p = 0, n; p < panels; p += n) {
         n = min_of(2, panels - p);
         real *z = (real *)(l->z ? l->z : l->y) + p * stride + first * NR;
@@ -174,6 +181,12 @@ static void forward_codes(const fm_layer *l, const void *C, const fm_codes *X, c
 static void forward_codes_unpacked(const fm_layer *l, const void *C, const fm_codes *X, ptrdiff_t first_row,
                                    ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t rows, ptrdiff_t stride) {
     const real *b = gemm_bias(l);
+    if (l->embedding) {
+        CODES_KIND(embed, X)(l->y, l, C, X, NULL, first_row, p0, p1, rows, stride, l->embedding, NR, NR);
+        for (ptrdiff_t p = p0; p < p1; p++)
+            activate(l, p, 0, rows, stride);
+        return;
+    }
     for (ptrdiff_t p = p0, n; p < p1; p += n) {
         n = p + 2 <= p1 && (p + 2) * NR <= l->fan_out ? 2 : 1; /* of two, both are full */
         CODES_KIND(gemm_codes_unpacked, X)((real *)l->y + p * stride, (const real *)l->W + p * NR,
@@ -371,7 +384,7 @@ static void fold_batch_norm(void *scale, void *shift, const void *gamma, const v
 static void update(const fm_layer *l, void *G, double *penalty, ptrdiff_t i0, ptrdiff_t n, ptrdiff_t p, ptrdiff_t batch,
                    ptrdiff_t stride, int accumulate, int rule, const fm_hyper *hyper) {
     const ptrdiff_t at = (p * l->fan_in + i0) * NR;
-    const ptrdiff_t columns = l->fan_out - p * NR;
+    const ptrdiff_t columns = (l->embedding ? l->embedding : l->fan_out) - p * NR;
     real *wanted[FM_MAX_STATE + 1] = {(real *)l->W + at}, *W = wanted[0], **state = wanted + 1;
     int n_wanted = rule >= 0;
     for (int s = 0; s < FM_MAX_STATE && l->W_state[s]; s++) {
@@ -575,6 +588,7 @@ const fm_kernels TABLE = {
     .forward_codes_unpacked = forward_codes_unpacked,
     .codes_to_csc = codes_to_csc,
     .gradient_codes = gradient_codes,
+    .scale_features = scale_features,
     .batch_norm_forward = batch_norm_forward,
     .update_running_statistics = update_running_statistics,
     .backward = backward,

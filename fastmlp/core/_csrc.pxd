@@ -37,6 +37,7 @@ cdef extern from "fastmlp.h" nogil:
 
     ctypedef struct fm_layer:
         Py_ssize_t fan_in, fan_out
+        Py_ssize_t embedding
         int activation, residual
         void *W
         void *b
@@ -148,8 +149,10 @@ cdef extern from "fastmlp.h" nogil:
                                        Py_ssize_t stride) noexcept nogil
         void (*codes_to_csc)(fm_csc *C, const fm_codes *X, const Py_ssize_t *order, Py_ssize_t first_row,
                              Py_ssize_t rows, Py_ssize_t c0, Py_ssize_t c1) noexcept nogil
-        void (*gradient_codes)(void *G, const fm_csc *C, const fm_codes *X, const void *dz, Py_ssize_t i0,
-                               Py_ssize_t n, int accumulate) noexcept nogil
+        void (*gradient_codes)(const fm_layer *layer, void *G, const fm_csc *C, const fm_codes *X, Py_ssize_t i0,
+                               Py_ssize_t n, Py_ssize_t p, Py_ssize_t stride, int accumulate) noexcept nogil
+        void (*scale_features)(const fm_layer *layer, void *to, const void *source, const void *s, Py_ssize_t rows,
+                               Py_ssize_t stride, int accumulate) noexcept nogil
         void (*batch_norm_forward)(const fm_layer *layer, Py_ssize_t p, Py_ssize_t batch,
                                    Py_ssize_t stride) noexcept nogil
         void (*update_running_statistics)(const fm_layer *layer, Py_ssize_t p, const fm_hyper *hyper) noexcept nogil

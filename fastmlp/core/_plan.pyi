@@ -11,12 +11,15 @@ class ParameterLayout(NamedTuple):
     coefs: list[slice]
     intercepts: list[slice]
     scales: list[slice]
+    scalings: list[slice]
     means: list[slice]
     variances: list[slice]
     n_parameters: int
     n_statistics: int
 
-def parameter_layout(layer_sizes: Sequence[int], batch_norm: bool = False) -> ParameterLayout: ...
+def parameter_layout(
+    layer_sizes: Sequence[int], batch_norm: bool = False, embedding: int = 0, n_members: int = 1
+) -> ParameterLayout: ...
 
 @disjoint_base
 class Plan:
@@ -33,6 +36,10 @@ class Plan:
     @property
     def residual(self) -> bool: ...
     @property
+    def embedding(self) -> int: ...
+    @property
+    def n_members(self) -> int: ...
+    @property
     def n_parameters(self) -> int: ...
     @property
     def n_statistics(self) -> int: ...
@@ -44,4 +51,6 @@ class Plan:
         dtype: str,
         batch_norm: bool = False,
         residual: bool = False,
+        embedding: int = 0,
+        n_members: int = 1,
     ) -> Self: ...

@@ -7,7 +7,7 @@ import numpy
 
 from libc.string cimport memset
 
-from fastmlp.core._arrays cimport Buffer, are_finite, array_address, first_outside
+from fastmlp.core._arrays cimport Buffer, InputRows, are_finite, array_address, first_outside
 from fastmlp.core._csrc cimport *
 from fastmlp.core._dispatch cimport kernels_of
 
@@ -16,11 +16,11 @@ from fastmlp.core._dispatch import ACTIVATIONS, OUTPUTS, info
 __all__ = ["ParameterLayout", "Plan", "parameter_layout"]
 
 ParameterLayout = namedtuple(
-    "ParameterLayout", "coefs intercepts scales means variances n_parameters n_statistics", module=__name__
+    "ParameterLayout", "coefs intercepts scales scalings means variances n_parameters n_statistics", module=__name__
 )
 
 
-def parameter_layout(layer_sizes, bint batch_norm=False):
+def parameter_layout(layer_sizes, bint batch_norm=False, embedding=0, n_members=1):
     """Where the arrays of each layer lie in a network's flat arrays.
 
     Parameters
@@ -28,23 +28,37 @@ def parameter_layout(layer_sizes, bint batch_norm=False):
     layer_sizes : sequence of int
         Units per layer, input and output included.
     batch_norm : bool, default=False
+    embedding : int, default=0
+        As of a Plan.
+    n_members : int, default=1
+        As of a Plan.
 
     Returns
     -------
     ParameterLayout
-        Lists of slices with one element per layer: `coefs`, each (fan_in, fan_out) in C order, and `intercepts`, in the
-        parameters. One per hidden layer, and none without batch normalisation: `scales`, in the parameters; `means` and
-        `variances`, in the statistics. `n_parameters` and `n_statistics` are the lengths of the two arrays.
+        Lists of slices with one element per layer: `coefs`, each (fan_in, fan_out) in C order, but (fan_in, embedding)
+        for an embedding, and (n_members, fan_in, fan_out) for the output layer of several members; and `intercepts`,
+        (fan_out,) and (n_members, fan_out), in the parameters. One per hidden layer, and none without batch
+        normalisation: `scales`, in the parameters; `means` and `variances`, in the statistics. `scalings`: one slice
+        (n_members, n_features) of the parameters, and none with one member. `n_parameters` and `n_statistics` are the
+        lengths of the two arrays.
     """
     products = [fan_in * fan_out for fan_in, fan_out in pairwise(layer_sizes)]
-    n = len(products)
-    hidden = layer_sizes[1:n] if batch_norm else ()
-    n_hidden = len(hidden)
-    parameters = [slice(*ends) for ends in pairwise(accumulate((*products, *layer_sizes[1:], *hidden), initial=0))]
+    n, units = len(products), list(layer_sizes[1:])
+    hidden = units[:n - 1] if batch_norm else []
+    n_hidden, scalings = len(hidden), []
+    if embedding:
+        products[0] = layer_sizes[0] * embedding
+    if n_members > 1:
+        products[n - 1] *= n_members
+        scalings = [n_members * (units[0] // embedding)]
+        units[n - 1] *= n_members
+    parameters = [slice(*ends) for ends in pairwise(accumulate((*products, *units, *hidden, *scalings), initial=0))]
     statistics = [slice(*ends) for ends in pairwise(accumulate((*hidden, *hidden), initial=0))]
+    last = 2 * n + n_hidden
     return ParameterLayout(
-        parameters[:n], parameters[n:2 * n], parameters[2 * n:], statistics[:n_hidden], statistics[n_hidden:],
-        parameters[len(parameters) - 1].stop, 2 * sum(hidden),
+        parameters[:n], parameters[n:2 * n], parameters[2 * n:last], parameters[last:], statistics[:n_hidden],
+        statistics[n_hidden:], parameters[len(parameters) - 1].stop, 2 * sum(hidden),
     )
 
 
@@ -64,6 +78,16 @@ cdef class Plan:
         Hidden layers normalise their products before the activation.
     residual : bool, default=False
         Hidden layers as wide as their input add it to their output.
+    embedding : int, default=0
+        Units of the first layer for each feature of coded rows, a multiple of 16; 0: that layer is dense. Each of its
+        units has one feature: z[f embedding + u] = b[f embedding + u] + W[i, u], summed over the columns i of feature f
+        that the row has. layer_sizes[1] is the number of features times `embedding` (Gorishniy, Rubachev and Babenko,
+        NeurIPS 2022). A layer must follow, and there is no batch normalisation.
+    n_members : int, default=1
+        Networks that share all layers but the last: each member multiplies the embedding of feature f by a number of
+        its own, its scaling, and has an output layer of its own (Gorishniy, Kotelnikov and Babenko, ICLR 2025). They
+        are trained on the same rows; the loss is the mean of theirs, and the output the mean of their outputs. Several
+        need an embedding. Training does not change the scalings.
 
     Raises
     ------
@@ -71,9 +95,9 @@ cdef class Plan:
     """
 
     def __cinit__(self, layer_sizes, activations, str output not None, str dtype not None, bint batch_norm=False,
-                  bint residual=False):
-        cdef int l
-        self.batch_norm, self.residual = batch_norm, residual
+                  bint residual=False, Py_ssize_t embedding=0, int n_members=1):
+        cdef int l, layer
+        self.batch_norm, self.residual, self.embedding, self.n_members = batch_norm, residual, embedding, n_members
         self.layer_sizes = tuple([int(size) for size in layer_sizes])
         self.activations = tuple(activations)
         self.output = output
@@ -93,7 +117,19 @@ cdef class Plan:
                 raise ValueError(f"activation must be one of {ACTIVATIONS}, got {name!r}")
         if output not in OUTPUTS and output not in ACTIVATIONS:
             raise ValueError(f"output must be one of {OUTPUTS + ACTIVATIONS}, got {output!r}")
-        layout = parameter_layout(self.layer_sizes, batch_norm)  # Python numbers, which cannot overflow
+        if embedding < 0 or embedding % 16 or (embedding and self.layer_sizes[1] % embedding):
+            raise ValueError(
+                f"embedding must be a multiple of 16, and layer_sizes[1] one of it; got {embedding} with layer_sizes "
+                f"{self.layer_sizes}"
+            )
+        if embedding and (batch_norm or self.n_layers < 2):
+            raise ValueError("an embedding needs a layer after it, and no batch normalisation")
+        if n_members < 1 or (n_members > 1 and not embedding):
+            raise ValueError(f"n_members must be positive, and 1 without an embedding; got {n_members}")
+        self.n_matrices = self.n_layers - 1 + n_members
+        layout = parameter_layout(  # Python numbers, which cannot overflow
+            self.layer_sizes, batch_norm, embedding, n_members
+        )
         if layout.n_parameters > 2**44:
             raise MemoryError(f"layer_sizes {self.layer_sizes} make {layout.n_parameters:.3g} parameters")
         self.n_parameters, self.n_statistics = layout.n_parameters, layout.n_statistics
@@ -101,7 +137,7 @@ cdef class Plan:
         self.buffers = [
             Buffer(n * size)
             for n, size in [
-                (self.n_layers + 1, sizeof(Py_ssize_t)), (self.n_layers, sizeof(int)), (self.n_layers, sizeof(Offsets))
+                (self.n_layers + 1, sizeof(Py_ssize_t)), (self.n_layers, sizeof(int)), (self.n_matrices, sizeof(Offsets))
             ]
         ]
         self.sizes = <Py_ssize_t *> (<Buffer> self.buffers[0]).at
@@ -109,15 +145,19 @@ cdef class Plan:
         self.offsets = <Offsets *> (<Buffer> self.buffers[2]).at
         for l in range(self.n_layers + 1):
             self.sizes[l] = self.layer_sizes[l]
-        for l in range(self.n_layers):
-            self.offsets[l].W = self.k.element_size * layout.coefs[l].start
-            self.offsets[l].b = self.k.element_size * layout.intercepts[l].start
+        for l in range(self.n_matrices):
+            layer = self.layer_of(l)
+            before, size = (l - layer) * self.layer_sizes[layer + 1], self.k.element_size
+            self.offsets[l].W = size * (layout.coefs[layer].start + before * self.layer_sizes[layer])
+            self.offsets[l].b = size * (layout.intercepts[layer].start + before)
             if self.normalises(l):
                 self.offsets[l].scale = self.k.element_size * layout.scales[l].start
                 self.offsets[l].mean = self.k.element_size * layout.means[l].start
                 self.offsets[l].variance = self.k.element_size * layout.variances[l].start
         for l in range(self.n_layers - 1):
             self.activation_rows[l] = ACTIVATIONS.index(self.activations[l])
+        if layout.scalings:
+            self.scalings = self.k.element_size * layout.scalings[0].start
         self.output_row = OUTPUTS.index(output) if output in OUTPUTS else -1
         l = self.n_layers - 1
         self.activation_rows[l] = FM_ACTIVATION_identity if self.output_row >= 0 else ACTIVATIONS.index(output)
@@ -125,11 +165,32 @@ cdef class Plan:
     cdef Py_ssize_t padded(self, Py_ssize_t columns) noexcept nogil:
         return (columns + self.k.panel - 1) // self.k.panel * self.k.panel
 
+    cdef Py_ssize_t n_features(self) noexcept nogil:
+        """Features of the embedding."""
+        return self.sizes[1] // self.embedding
+
+    cdef Py_ssize_t scalings_bytes(self) noexcept nogil:
+        return self.n_members * self.n_features() * self.k.element_size
+
+    cdef int layer_of(self, int matrix) noexcept nogil:
+        return min(matrix, self.n_layers - 1)
+
+    cdef Py_ssize_t columns(self, int matrix) noexcept nogil:
+        """Columns of a matrix of weights."""
+        return self.embedding if matrix == 0 and self.embedding else self.sizes[self.layer_of(matrix) + 1]
+
+    cdef void shape(self, fm_layer *layer, int matrix) noexcept nogil:
+        """Sizes and activation of a matrix's layer."""
+        cdef int l = self.layer_of(matrix)
+        layer.fan_in, layer.fan_out, layer.activation = self.sizes[l], self.sizes[l + 1], self.activation_rows[l]
+        layer.embedding = self.embedding if matrix == 0 else 0
+
     cdef bint normalises(self, int l) noexcept nogil:
         return self.batch_norm and l < self.n_layers - 1
 
     cdef bint adds_input(self, int l) noexcept nogil:
-        return self.residual and l < self.n_layers - 1 and self.sizes[l] == self.sizes[l + 1]
+        return (self.residual and l < self.n_layers - 1 and self.sizes[l] == self.sizes[l + 1]
+                and not (l == 0 and self.embedding))
 
     cdef Py_ssize_t affine_bytes(self) noexcept nogil:
         """Room for the scale and shift of each normalised layer."""
@@ -146,11 +207,11 @@ cdef class Plan:
         cdef Offsets *at
         cdef fm_layer *layer
         cdef int l
-        memset(layers, 0, self.n_layers * sizeof(fm_layer))
-        for l in range(self.n_layers):
+        memset(layers, 0, self.n_matrices * sizeof(fm_layer))
+        for l in range(self.n_matrices):
             layer, at = &layers[l], &self.offsets[l]
-            O = self.sizes[l + 1]
-            layer.fan_in, layer.fan_out, layer.activation = self.sizes[l], O, self.activation_rows[l]
+            self.shape(layer, l)
+            O = layer.fan_out
             layer.residual = self.adds_input(l)
             layer.W, layer.b = parameters + at.W, parameters + at.b
             if self.normalises(l):
@@ -166,10 +227,10 @@ cdef class Plan:
         cdef Offsets *at
         cdef fm_layer *layer
         cdef int l
-        for l in range(self.n_layers):
+        for l in range(self.n_matrices):
             layer, at = &layers[l], &self.offsets[l]
             self.pack_matrix(layer.W if state < 0 else layer.W_state[state], parameters + at.W, layer.fan_in,
-                             layer.fan_out)
+                             self.columns(l))
             self.pack_vector(layer.b if state < 0 else layer.b_state[state], parameters + at.b, layer.fan_out)
             if layer.norm != NULL:
                 self.pack_vector(layer.norm.scale if state < 0 else layer.norm.scale_state[state],
@@ -188,31 +249,34 @@ cdef class Plan:
         self.pack_matrix(to, vector, 1, n)
 
     cdef bint unpack(self, char *parameters, fm_layer *layers, int state) noexcept nogil:
-        """The layers' panels into a flat array: the inverse of pack. Returns whether the array is finite.
+        """The layers' panels into a flat array: the inverse of pack. Returns whether the array is finite. The members'
+        scalings have no state: theirs is 0.
 
         Some rows at a time: two panels share a cache line where their edge is within one.
         """
-        cdef Py_ssize_t row, n, size = self.k.element_size
+        cdef Py_ssize_t row, n, columns, size = self.k.element_size
         cdef bint finite = True
         cdef char *panels
         cdef char *to
         cdef Offsets *at
         cdef fm_layer *layer
         cdef int l
-        for l in range(self.n_layers):
-            layer, at = &layers[l], &self.offsets[l]
+        for l in range(self.n_matrices):
+            layer, at, columns = &layers[l], &self.offsets[l], self.columns(l)
             row = 0
             while row < layer.fan_in:
                 panels = <char *> (layer.W if state < 0 else layer.W_state[state]) + row * self.k.panel * size
-                n, to = min(FM_BLOCK_ROWS, layer.fan_in - row), parameters + at.W + row * layer.fan_out * size
-                self.k.scatter(to, panels, n, layer.fan_out, layer.fan_in * self.k.panel)
-                finite &= are_finite(to, n * layer.fan_out, size)
+                n, to = min(FM_BLOCK_ROWS, layer.fan_in - row), parameters + at.W + row * columns * size
+                self.k.scatter(to, panels, n, columns, layer.fan_in * self.k.panel)
+                finite &= are_finite(to, n * columns, size)
                 row += n
             panels = <char *> (layer.b if state < 0 else layer.b_state[state])
             finite &= self.unpack_vector(parameters + at.b, panels, layer.fan_out)
             if layer.norm != NULL:
                 panels = <char *> (layer.norm.scale if state < 0 else layer.norm.scale_state[state])
                 finite &= self.unpack_vector(parameters + at.scale, panels, layer.fan_out)
+        if state >= 0 and self.n_members > 1:
+            memset(parameters + self.scalings, 0, self.scalings_bytes())
         return finite
 
     cdef bint unpack_vector(self, char *vector, const void *panels, Py_ssize_t n) noexcept nogil:
@@ -242,10 +306,17 @@ cdef class Plan:
                 finite &= self.unpack_vector(statistics + at.variance, norm.running_variance, self.sizes[l + 1])
         return finite
 
-    cdef int check_codes(self) except -1:
-        """ValueError if the first layer cannot take codes."""
-        if self.adds_input(0):
+    cdef int check_rows(self, InputRows rows) except -1:
+        """ValueError if the first layer cannot take this kind of input."""
+        if rows.codes is not None and self.adds_input(0):
             raise ValueError("codes cannot be added to a layer's output: the first layer must not be residual")
+        if self.embedding and rows.codes is None:
+            raise ValueError("an embedding takes coded rows: X must be Codes")
+        if self.embedding and rows.codes.c.n_numbers + rows.codes.c.n_categories != self.n_features():
+            raise ValueError(
+                f"the network embeds {self.n_features()} features, the codes have "
+                f"{rows.codes.c.n_numbers + rows.codes.c.n_categories}"
+            )
         return 0
 
     cdef int read_targets(self, fm_targets *targets, int loss, Py_ssize_t n, y, sample_weight) except -1:

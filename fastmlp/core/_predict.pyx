@@ -21,6 +21,10 @@ from fastmlp.core._plan cimport Plan
 
 from fastmlp.core._dispatch import LOSSES
 
+ctypedef fused real:
+    float
+    double
+
 __all__ = ["apply_output", "bin_sums", "forward", "row_losses"]
 
 cdef Py_ssize_t SINGLE_ROWS = 4
@@ -81,8 +85,8 @@ def forward(Plan plan not None, parameters, X, out=None, int n_threads=1, statis
     elif out.shape != (rows.n, O):
         raise ValueError(f"out must have shape {(rows.n, O)}, got {out.shape}")
     cdef char *result = <char *> array_address(out, rows.n * O, plan.kind, "out", True)
+    plan.check_rows(rows)
     if rows.codes is not None:
-        plan.check_codes()
         if sums is not None:
             sums_at = <char *> array_address(sums, sums_size(plan, rows.codes.layout), plan.kind, "sums")
     if rows.n == 0:
@@ -90,7 +94,9 @@ def forward(Plan plan not None, parameters, X, out=None, int n_threads=1, statis
     cdef Caller _caller = Caller() if n_threads > 1 else None  # until this call ends
     n_threads = usable_threads(n_threads)
     cdef bint sparse = rows.use_sparse and not plan.adds_input(0)
-    if not sparse and (rows.n == 1 or (rows.n <= SINGLE_ROWS and n_threads == 1)):
+    if plan.n_members > 1:
+        forward_members(plan, weights, rows, result, n_threads, sums_at)
+    elif not sparse and (rows.n == 1 or (rows.n <= SINGLE_ROWS and n_threads == 1)):
         forward_row_by_row(plan, weights, averages, rows, result, sums_at)
     elif rows.n < FEW_ROWS:
         forward_by_columns(plan, weights, averages, rows, result, n_threads, sums_at)
@@ -101,7 +107,7 @@ def forward(Plan plan not None, parameters, X, out=None, int n_threads=1, statis
 
 cdef Py_ssize_t sums_size(Plan plan, CodeLayout layout) noexcept:
     """Elements of bin_sums."""
-    return layout.offset[layout.n_numbers] * plan.sizes[1]
+    return layout.offset[layout.n_numbers] * plan.columns(0)
 
 
 def bin_sums(Plan plan not None, parameters, CodeLayout layout not None):
@@ -116,7 +122,7 @@ def bin_sums(Plan plan not None, parameters, CodeLayout layout not None):
 
     Returns
     -------
-    ndarray of shape (layout.offsets[number of numbers], plan.layer_sizes[1])
+    ndarray of shape (layout.offsets[number of numbers], plan.layer_sizes[1] or plan.embedding)
         Row offsets[f] + k is the sum of the first k rows of number f; the row of missing numbers is 0.
 
     Raises
@@ -126,7 +132,7 @@ def bin_sums(Plan plan not None, parameters, CodeLayout layout not None):
     if layout.width != plan.sizes[0]:
         raise ValueError(f"the layout encodes {layout.width} columns, the network takes {plan.sizes[0]}")
     cdef char *W = <char *> array_address(parameters, plan.n_parameters, plan.kind, "parameters")
-    sums = numpy_empty((layout.offset[layout.n_numbers], plan.sizes[1]), plan.numpy_dtype)
+    sums = numpy_empty((layout.offset[layout.n_numbers], plan.columns(0)), plan.numpy_dtype)
     sum_all_bins(plan, W, layout, <char *> array_address(sums, sums_size(plan, layout), plan.kind, "sums", True))
     return sums
 
@@ -136,7 +142,7 @@ cdef void sum_all_bins(Plan plan, char *weights, CodeLayout layout, char *sums) 
     cdef fm_codes features
     features.offset = layout.offset
     with nogil:
-        plan.k.sum_bins(sums, weights + plan.offsets[0].W, &features, plan.sizes[1], 0, layout.n_numbers)
+        plan.k.sum_bins(sums, weights + plan.offsets[0].W, &features, plan.columns(0), 0, layout.n_numbers)
 
 
 cdef int forward_row_by_row(Plan plan, char *weights, char *statistics, InputRows rows, char *result,
@@ -286,7 +292,7 @@ cdef int forward_by_rows(Plan plan, char *weights, char *statistics, InputRows r
     cdef Py_ssize_t scratch = (plan.k.scratch_size * size + 63) // 64 * 64
     for l in range(plan.n_layers):
         if packs_layer(plan, rows, l):
-            total += (plan.sizes[l] + 1) * plan.padded(plan.sizes[l + 1])
+            total += plan.sizes[l] * plan.padded(plan.columns(l)) + plan.padded(plan.sizes[l + 1])
     cdef Py_ssize_t n_chunks = (rows.n + chunk - 1) // chunk, begin, end
     n_threads = min(n_threads, n_chunks)
     cdef Py_ssize_t slice = n_threads * <Py_ssize_t> max(1, SLICE_OPERATIONS / (<double> plan.n_weights * chunk))
@@ -300,7 +306,7 @@ cdef int forward_by_rows(Plan plan, char *weights, char *statistics, InputRows r
     cdef char *at
     cdef int t, usable
     if rows.codes is not None:
-        sums = Buffer(rows.codes.c.offset[rows.codes.c.n_numbers] * plan.padded(plan.sizes[1]) * size, False)
+        sums = Buffer(rows.codes.c.offset[rows.codes.c.n_numbers] * plan.padded(plan.columns(0)) * size, False)
     with nogil:
         for t in range(n_threads):
             at = <char *> packed.at
@@ -311,9 +317,9 @@ cdef int forward_by_rows(Plan plan, char *weights, char *statistics, InputRows r
                 layer.y = <char *> memory.at + t * both + (1 - l % 2) * even
                 if packs_layer(plan, rows, l):
                     if t == 0:
-                        plan.pack_matrix(at, <char *> layer.W, layer.fan_in, layer.fan_out)
+                        plan.pack_matrix(at, <char *> layer.W, layer.fan_in, plan.columns(l))
                     layer.W = at
-                    at += layer.fan_in * plan.padded(layer.fan_out) * size
+                    at += layer.fan_in * plan.padded(plan.columns(l)) * size
                     if t == 0:
                         plan.pack_vector(at, <char *> layer.b, layer.fan_out)
                     layer.b = at
@@ -340,10 +346,100 @@ cdef int forward_by_rows(Plan plan, char *weights, char *statistics, InputRows r
     return 0
 
 
+cdef int forward_members(Plan plan, char *weights, InputRows rows, char *result, int n_threads, char *sums) except -1:
+    """The mean of the members' outputs. Threads take chunks of rows as they become free; a chunk's rows are in each
+    shared layer once for each member. Signals are handled between slices."""
+    cdef Py_ssize_t size = plan.k.element_size, panel = plan.k.panel, O = plan.sizes[plan.n_layers]
+    cdef Py_ssize_t chunk = max(1, min(FM_CHUNK_ROWS // plan.n_members, (rows.n + n_threads - 1) // n_threads))
+    cdef Py_ssize_t stride = (chunk * plan.n_members | 1) * panel, width = widest(plan, 1, True) // panel * stride
+    cdef Py_ssize_t other = widest(plan, 0, True) // panel * stride  # of the layers with odd numbers, from 0
+    cdef Py_ssize_t scratch = (plan.k.scratch_size + 15) // 16 * 16, n_chunks = (rows.n + chunk - 1) // chunk, begin
+    cdef Py_ssize_t own = (width + other + scratch + (chunk * plan.n_members * O + 15) // 16 * 16) * size, end
+    cdef Py_ssize_t slice
+    cdef Buffer layers = Buffer(plan.n_matrices * sizeof(fm_layer)), memory, own_sums
+    cdef fm_counter counter
+    cdef int usable
+    n_threads = min(n_threads, n_chunks)
+    memory = Buffer(own * n_threads, False)
+    slice = n_threads * <Py_ssize_t> max(1, SLICE_OPERATIONS / (<double> plan.n_weights * chunk * plan.n_members))
+    plan.describe(<fm_layer *> layers.at, weights, NULL, NULL)
+    if sums == NULL and rows.n >= SUMMED_ROWS:
+        own_sums = Buffer(sums_size(plan, rows.codes.layout) * size, False)
+        sums = <char *> own_sums.at
+        sum_all_bins(plan, weights, rows.codes.layout, sums)
+    for begin in range(0, n_chunks, slice):
+        end = min(begin + slice, n_chunks)
+        fm_counter_set(&counter, begin)
+        if n_threads == 1:
+            with nogil:
+                forward_members_thread(plan, <fm_layer *> layers.at, weights, rows, sums, result, <char *> memory.at,
+                                       width, other, scratch, chunk, stride, &counter, end)
+        else:
+            usable = region_begins(n_threads)
+            with nogil, parallel(num_threads=usable):
+                forward_members_thread(plan, <fm_layer *> layers.at, weights, rows, sums, result,
+                                       <char *> memory.at + threadid() * own, width, other, scratch, chunk, stride,
+                                       &counter, end)
+            region_ends()
+        PyErr_CheckSignals()
+    return 0
+
+
+cdef void forward_members_thread(Plan plan, const fm_layer *layers, char *weights, InputRows rows, const void *sums,
+                                 char *result, char *memory, Py_ssize_t width, Py_ssize_t other, Py_ssize_t scratch,
+                                 Py_ssize_t chunk, Py_ssize_t stride, fm_counter *counter,
+                                 Py_ssize_t end) noexcept nogil:
+    """One thread's chunks before `end`; `memory` has two layers' outputs, scratch, and the members' outputs."""
+    cdef Py_ssize_t c = fm_claim(counter, end), size = plan.k.element_size, panel = plan.k.panel, first, n, at, i
+    cdef Py_ssize_t O = plan.sizes[plan.n_layers], features = plan.n_features(), m
+    cdef char *scratch_at = memory + (width + other) * size
+    cdef char *outputs = scratch_at + scratch * size
+    cdef fm_layer layer
+    cdef int l
+    while c >= 0:
+        first = c * chunk
+        n = min(chunk, rows.n - first)
+        layer = layers[0]
+        layer.y = memory
+        plan.k.forward_codes_unpacked(&layer, sums, &rows.codes.c, first, 0, plan.padded(layer.fan_out) // panel, n,
+                                      stride)
+        for m in range(plan.n_members - 1, -1, -1):  # the first member's rows are scaled in place, last
+            plan.k.scale_features(&layer, memory + m * n * panel * size, memory,
+                                  weights + plan.scalings + m * features * size, n, stride, False)
+        for l in range(1, plan.n_layers - 1):
+            layer = layers[l]
+            layer.x, layer.y = memory + (l - 1) % 2 * width * size, memory + l % 2 * width * size
+            plan.k.forward_unpacked(&layer, scratch_at, 0, plan.padded(layer.fan_out) // panel, n * plan.n_members,
+                                    stride)
+        l = plan.n_layers - 1
+        for m in range(plan.n_members):
+            layer, at = layers[l + m], m * n * panel * size
+            layer.x, layer.y = memory + (l - 1) % 2 * width * size + at, memory + l % 2 * width * size + at
+            plan.k.forward_unpacked(&layer, scratch_at, 0, plan.padded(O) // panel, n, stride)
+        plan.k.scatter(outputs, memory + l % 2 * width * size, n * plan.n_members, O, stride)
+        if plan.output_row >= 0:
+            plan.k.outputs[plan.output_row].apply(outputs, n * plan.n_members, O)
+        for i in range(n * O):
+            if size == 8:
+                (<double *> result)[first * O + i] = mean_of[double](<double *> outputs + i, plan.n_members, n * O)
+            else:
+                (<float *> result)[first * O + i] = mean_of[float](<float *> outputs + i, plan.n_members, n * O)
+        c = fm_claim(counter, end)
+
+
+cdef real mean_of(const real *numbers, Py_ssize_t n, Py_ssize_t apart) noexcept nogil:
+    """Mean of n numbers that lie apart from each other, summed up in their order."""
+    cdef double total = 0
+    cdef Py_ssize_t i
+    for i in range(n):
+        total += numbers[i * apart]
+    return <real> (total / n)
+
+
 cdef void pack_sums(Plan plan, fm_layer *layers, const fm_codes *X, char *sums) noexcept nogil:
     """bin_sums in panels, from packed weights."""
     cdef Py_ssize_t panel = plan.k.panel, row = panel * plan.k.element_size, p
-    for p in range(plan.padded(plan.sizes[1]) // panel):
+    for p in range(plan.padded(plan.columns(0)) // panel):
         plan.k.sum_bins(sums + p * X.offset[X.n_numbers] * row, <char *> layers[0].W + p * plan.sizes[0] * row, X,
                         panel, 0, X.n_numbers)
 

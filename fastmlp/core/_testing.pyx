@@ -133,7 +133,7 @@ cdef class Guarded(Given):
 
 cdef class Layer:
     """A layer's description, and the arrays that it points to: x and y in panels from row `first` on; W and b packed,
-    or row-major for the kernels that take them so."""
+    or row-major for the kernels that take them so. With more elements of b than columns of W, an embedding."""
 
     cdef fm_layer c
     cdef fm_rng rng
@@ -142,12 +142,13 @@ cdef class Layer:
 
     def __init__(self, Kernels owner, x, W, b, str activation, Py_ssize_t first=0, *, bint packed=True, scale=None,
                  shift=None, bint residual=False, double rate=0.0, seed=0, int stream=1, int step=1, Py_ssize_t row=0):
-        cdef Py_ssize_t rows = x.shape[0], columns = W.shape[1]
+        cdef Py_ssize_t rows = x.shape[0], columns = len(b)
         cdef Panels P = owner.packed(W), B = owner.packed(b), S, T
         cdef Given W_rows = Given(W, owner.dtype), b_row = Given(b, owner.dtype)
         self.x, self.y = owner.batch(x, first), Panels(owner, rows, columns, first)
         self.out, self.mask = Panels(owner, rows, columns, first), Panels(owner, rows, columns, first)
         self.c.fan_in, self.c.fan_out, self.c.activation = W.shape[0], columns, ACTIVATIONS.index(activation)
+        self.c.embedding = W.shape[1] if columns > W.shape[1] else 0
         self.c.x, self.c.y, self.c.residual = self.x.at, self.y.at, residual
         self.c.W, self.c.b = (P.at, B.at) if packed else (W_rows.at, b_row.at)
         self.parameters = P, B, W_rows, b_row
@@ -406,29 +407,44 @@ cdef class Kernels:
         stop()
         return Y.check("forward_codes_unpacked").get()
 
-    def gradient_codes(self, Codes X, order, dz):
+    def gradient_codes(self, Codes X, order, dz, Py_ssize_t embedding=0):
         """The gradient of W for the rows `order` of codes: blocks of W in two shares, rows in two micro-batches, as in
         training."""
         cdef Given rows_at = Given(order, numpy.intp)
         cdef Py_ssize_t rows = len(order), I = X.layout.width, half, c0, c1, first, n, i, p, size = self.k.element_size
         cdef Py_ssize_t features = X.c.n_numbers + X.c.n_categories
-        cdef Panels D = self.batch(dz), G = Panels(self, I, dz.shape[1], 0, True)
+        cdef Panels D = self.batch(dz), G = Panels(self, I, embedding or dz.shape[1], 0, True)
+        cdef fm_layer layer
         cdef Given starts = Given(numpy.zeros(I + 1), numpy.intp)
         cdef Given row = Given(numpy.zeros(rows * features + 1), numpy.int32)
         cdef Given value = Given(numpy.zeros(rows * features + 1), self.dtype)
         cdef fm_csc columns = fm_csc(0, <Py_ssize_t *> starts.at, <int32_t *> row.at, value.at)
+        memset(&layer, 0, sizeof(layer))
+        layer.fan_in, layer.fan_out, layer.embedding = I, dz.shape[1], embedding
         half = I // FM_BLOCK_ROWS // 2 * FM_BLOCK_ROWS
         start()
         for first, n in ((0, rows // 2), (rows // 2, rows - rows // 2)):
+            layer.dz = <char *> D.at + first * self.panel * size
             for c0, c1 in ((0, half), (half, I)):
                 self.k.codes_to_csc(&columns, &X.c, <Py_ssize_t *> rows_at.at + first, 0, n, c0, c1)
                 for i in range(c0, c1, FM_BLOCK_ROWS):
                     for p in range(G.panels):
-                        self.k.gradient_codes(<char *> G.at + (p * G.stride + i * self.panel) * size, &columns, &X.c,
-                                              <char *> D.at + (p * D.stride + first * self.panel) * size, i,
-                                              min(FM_BLOCK_ROWS, c1 - i), first > 0)
+                        self.k.gradient_codes(&layer, <char *> G.at + (p * G.stride + i * self.panel) * size, &columns,
+                                              &X.c, i, min(FM_BLOCK_ROWS, c1 - i), p, D.stride, first > 0)
         stop()
         return G.check("gradient_codes").get()
+
+    def scale_features(self, to, source, s, bint accumulate):
+        """to + source * s, or source * s alone, with one of s for as many neighbouring columns each."""
+        cdef Panels P = self.batch(source), T = self.batch(to)
+        cdef Given s_at = Given(s, self.dtype)
+        cdef fm_layer layer
+        memset(&layer, 0, sizeof(layer))
+        layer.fan_out, layer.embedding = P.columns, P.columns // len(s)
+        start()
+        self.k.scale_features(&layer, T.at, P.at, s_at.at, P.rows, P.stride, accumulate)
+        stop()
+        return T.check("scale_features").get()
 
     def backward(self, dz, W, x, str activation="identity", Py_ssize_t first=0):
         """Gradient at the input of the activation below, whose input was x: (dz W^T) * f'(x); panels in two pieces."""

@@ -7,6 +7,8 @@ A step has two phases, with a barrier after each:
     2. gradient and update: each thread takes some blocks of weights, over all rows of the batch
 Batch normalisation cuts phase 1 into segments: its statistics are computed by columns, with a barrier before and after.
 Codes begin with a phase of their own at each step: the sums of the first layer's weights before each bin.
+Several members take the rows of a micro-batch one after the other, so that they are that many times the rows in the
+layers they share; a barrier before phase 2 sums up their gradients of the embedding.
 Clipping cuts phase 2: all gradients first, then, when their norm is known, all updates.
 A batch of more than 512 rows (128 to 512 in very large networks) is computed in micro-batches. Phase 2 carries its sums
 from one to the next, which keeps both their order and the memory small. No result depends on the number of threads:
@@ -291,6 +293,7 @@ cdef class Trainer:
         """
         cdef InUse _in_use = InUse(self)  # until this call ends
         cdef InputRows rows = InputRows(X, self.plan.sizes[0])
+        cdef int n_members = self.plan.n_members
         cdef Workspace memory = self.memory
         cdef Epoch e
         cdef Py_ssize_t m = rows.n if order is None else len(order), s
@@ -305,10 +308,10 @@ cdef class Trainer:
         e.counts_rows = loss_reduction == "mean"
         e.use_sparse = rows.use_sparse and not e.changes_input and not self.layers[0].residual
         memory.input_share = 1
+        self.plan.check_rows(rows)
         if rows.codes is not None:
             if e.changes_input:
                 raise ValueError("codes cannot be changed: input_noise, input_mask, mix and dropout[0] need other rows")
-            self.plan.check_codes()
             e.codes = &rows.codes.c
             memory.make_room_for_codes(rows, m, kept)
         elif e.use_sparse:
@@ -331,7 +334,8 @@ cdef class Trainer:
             for s in range(e.n_steps):
                 (<double *> sums.at)[s] = weight_sum(&e, s)
         set_hyperparameters(&e.hyper, hyperparameters)
-        e.hyper.l1, e.hyper.l2 = alpha * l1_ratio, alpha * (1 - l1_ratio)
+        # The members' losses are added up, and their number divides the sum of weights.
+        e.hyper.l1, e.hyper.l2 = n_members * alpha * l1_ratio, n_members * alpha * (1 - l1_ratio)
         e.hyper.clip = 1
         memory.rng.key[0], memory.rng.key[1] = <uint32_t> (seed & 0xffffffff), <uint32_t> (seed >> 32 & 0xffffffff)
         if memory.source is not None:
@@ -513,11 +517,15 @@ cdef class Trainer:
             if e.weight_sums[step] != 0:
                 if e.codes != NULL and micro_batch == 0:
                     self.sum_bins(e.codes, thread, n_threads)
-                self.forward_backward(e, first, count, thread, n_threads)
+                if self.plan.n_members > 1:
+                    self.forward_backward_members(e, first, count, thread, n_threads)
+                else:
+                    self.forward_backward(e, first, count, thread, n_threads)
                 fm_barrier_wait(&self.barrier, n_threads)
                 fm_profile_mark(profile, self.n_layers, FM_SECTION_barrier, 0)
                 hyper.learning_rate, hyper.t = e.learning_rates[step], e.t + step + 1
-                hyper.weight_sum, hyper.penalty_scale = e.weight_sums[step], rows / e.weight_sums[step]
+                hyper.weight_sum = self.plan.n_members * e.weight_sums[step]
+                hyper.penalty_scale = rows / hyper.weight_sum
                 # In proportion to its rows: the last batch of an epoch may have one row, of variance 0. Measured with
                 # 401 rows in batches of 200: the full momentum for the last one takes R^2 from 0.98 to 0.30.
                 hyper.norm_momentum = self.norm_momentum * (rows / <double> e.batch_size)
@@ -550,7 +558,7 @@ cdef class Trainer:
         """This thread's share, by panel and number, of the sums of the first layer's weights before each bin."""
         cdef fm_layer *layer = &self.layers[0]
         cdef Py_ssize_t panel = self.k.panel, bytes = panel * self.k.element_size, numbers = X.n_numbers, p, f0, f1
-        cdef Py_ssize_t total = self.plan.padded(layer.fan_out) // panel * numbers
+        cdef Py_ssize_t total = self.plan.padded(self.plan.columns(0)) // panel * numbers
         cdef Py_ssize_t begin = total * thread // n_threads, end = total * (thread + 1) // n_threads
         cdef fm_profile *profile = &self.memory.profiles[thread]
         while begin < end:
@@ -652,6 +660,88 @@ cdef class Trainer:
                 fm_profile_mark(&self.memory.profiles[thread], self.n_layers, FM_SECTION_backward, l)
             row += n
 
+    cdef void forward_backward_members(self, Epoch *e, Py_ssize_t first, Py_ssize_t count, int thread,
+                                       int n_threads) noexcept nogil:
+        """This thread's part of all members' rows through the network and back. Member m has the rows m count + r."""
+        cdef Py_ssize_t total = count * self.plan.n_members, begin = total * thread // n_threads
+        cdef Py_ssize_t end = total * (thread + 1) // n_threads, row = begin, n
+        cdef Py_ssize_t n_chunks = (end - begin + FM_CHUNK_ROWS - 1) // FM_CHUNK_ROWS
+        cdef fm_profile *profile = &self.memory.profiles[thread]
+        cdef int l, last = self.n_layers - 1
+        while row < end:
+            n = min(end, (row // count + 1) * count) - row
+            self.embed_member(e, row // count, first + row % count, row, n)
+            row += n
+        fm_profile_mark(profile, self.n_layers, FM_SECTION_forward, 0)
+        row = begin
+        for n_chunks in range(n_chunks, 0, -1):
+            n = (end - row) // n_chunks
+            for l in range(1, last):
+                self.k.forward(&self.layers[l], 0, self.layers[l].fan_out, row, n, self.memory.stride)
+                fm_profile_mark(profile, self.n_layers, FM_SECTION_forward, l)
+            self.member_outputs(e, first, count, row, row + n, thread)
+            for l in range(last - 1, self.memory.first_learning, -1):
+                self.k.backward(&self.layers[l], &self.layers[l - 1], self.thread_scratch(thread), 0,
+                                self.layers[l].fan_in, row, n, self.memory.stride)
+                fm_profile_mark(profile, self.n_layers, FM_SECTION_backward, l)
+            row += n
+        if self.memory.first_learning == 0:
+            fm_barrier_wait(&self.barrier, n_threads)
+            fm_profile_mark(profile, self.n_layers, FM_SECTION_barrier, 0)
+            self.sum_members(count, thread, n_threads)
+            fm_profile_mark(profile, self.n_layers, FM_SECTION_backward, 0)
+
+    cdef void embed_member(self, Epoch *e, Py_ssize_t member, Py_ssize_t first_row, Py_ssize_t row,
+                           Py_ssize_t n) noexcept nogil:
+        """The embedding of n rows of the epoch's order, and a member's multiple of it."""
+        cdef fm_layer *layer = &self.layers[0]
+        cdef Py_ssize_t at = row * self.k.panel * self.k.element_size
+        cdef const Py_ssize_t *order = NULL
+        if e.order != NULL:
+            order = e.order + first_row
+        self.k.forward_codes(layer, self.memory.bin_sums, e.codes, order, first_row, row, n, self.memory.stride)
+        self.k.scale_features(layer, <char *> layer.out + at,
+                              <char *> (layer.out if layer.dropout_mask != NULL else layer.y) + at,
+                              self.member_scalings(member), n, self.memory.stride, False)
+
+    cdef void member_outputs(self, Epoch *e, Py_ssize_t first, Py_ssize_t count, Py_ssize_t row, Py_ssize_t end,
+                             int thread) noexcept nogil:
+        """Each member's output layer, loss and gradient for its rows among row .. end."""
+        cdef fm_profile *profile = &self.memory.profiles[thread]
+        cdef Py_ssize_t n, first_row
+        cdef const Py_ssize_t *order
+        cdef fm_layer *layer
+        cdef int l = self.n_layers - 1
+        while row < end:
+            n = min(end, (row // count + 1) * count) - row
+            layer, first_row, order = &self.layers[l + row // count], first + row % count, NULL
+            if e.order != NULL:
+                order = e.order + first_row
+            self.k.forward(layer, 0, layer.fan_out, row, n, self.memory.stride)
+            fm_profile_mark(profile, self.n_layers, FM_SECTION_forward, l)
+            self.k.loss_gradient(self.loss_row, layer.dz, self.memory.row_losses + row, self.thread_scratch(thread),
+                                 &e.targets, order, NULL, first_row, row, n, layer.fan_out, self.memory.stride)
+            fm_profile_mark(profile, self.n_layers, FM_SECTION_loss, 0)
+            if l > self.memory.first_learning:
+                self.k.backward(layer, &self.layers[l - 1], self.thread_scratch(thread), 0, layer.fan_in, row, n,
+                                self.memory.stride)
+                fm_profile_mark(profile, self.n_layers, FM_SECTION_backward, l)
+            row += n
+
+    cdef void sum_members(self, Py_ssize_t count, int thread, int n_threads) noexcept nogil:
+        """The gradient of the embedding for this thread's rows: that of the first member's rows becomes the sum over
+        the members, in their order, times their scalings."""
+        cdef Py_ssize_t row = count * thread // n_threads, n = count * (thread + 1) // n_threads - row, m
+        cdef Py_ssize_t bytes = self.k.panel * self.k.element_size
+        cdef fm_layer *layer = &self.layers[0]
+        cdef char *dz = <char *> layer.dz + row * bytes
+        for m in range(self.plan.n_members):
+            self.k.scale_features(layer, dz, dz + m * count * bytes, self.member_scalings(m), n, self.memory.stride,
+                                  m > 0)
+
+    cdef char *member_scalings(self, Py_ssize_t member) noexcept nogil:
+        return self.memory.scalings + member * self.plan.n_features() * self.k.element_size
+
     cdef void batch_norm_barrier(self, int l, Py_ssize_t count, int thread, int n_threads,
                                  bint backward) noexcept nogil:
         """This thread's columns of layer l's normalisation, or of its gradient, between two barriers."""
@@ -676,9 +766,10 @@ cdef class Trainer:
     cdef void gradient_update(self, Epoch *e, const fm_hyper *common, Py_ssize_t begin, Py_ssize_t end,
                               Py_ssize_t first, Py_ssize_t rows, int accumulate, int rule, int thread) noexcept nogil:
         """This thread's items: gradient, and update unless rule < 0. With rows = 0 the gradients are there already."""
-        cdef Py_ssize_t i, size = self.k.element_size, block = FM_BLOCK_ROWS * self.k.panel * size
+        cdef Py_ssize_t i, size = self.k.element_size, block = FM_BLOCK_ROWS * self.k.panel * size, batch
         cdef Py_ssize_t stride = self.memory.stride
         cdef int l = -1
+        cdef fm_layer member
         cdef fm_hyper hyper = common[0]
         cdef const double *rates = self.memory.rates
         cdef bint sorts = (e.use_sparse or e.codes != NULL) and rows > 0, by_column
@@ -691,10 +782,12 @@ cdef class Trainer:
             self.sort_columns(e, begin, end, first, rows, thread)
         for i in range(begin, end):
             item = &self.memory.items[i]
-            layer = &self.layers[item.layer]
+            layer, batch = &self.layers[item.layer], rows
+            if self.plan.n_members > 1:
+                batch = self.member_rows(item.layer, rows, &layer, &member)
             if item.layer != l:
                 if l >= 0:
-                    fm_profile_mark(profile, self.n_layers, FM_SECTION_update, l)
+                    fm_profile_mark(profile, self.n_layers, FM_SECTION_update, self.plan.layer_of(l))
                 if l < 0 or rates[item.layer] != rates[l]:
                     hyper.learning_rate = common.learning_rate * rates[item.layer]
                     self.k.optimizers[e.rule].prepare(&hyper)
@@ -706,21 +799,35 @@ cdef class Trainer:
             if item.n:
                 by_column = l == 0 and sorts
                 if by_column and e.codes != NULL:
-                    self.k.gradient_codes(G, &self.memory.columns[thread], e.codes,
-                                          <char *> layer.dz + item.p * stride * size, item.i0, item.n, accumulate)
+                    self.k.gradient_codes(layer, G, &self.memory.columns[thread], e.codes, item.i0, item.n, item.p,
+                                          stride, accumulate)
                 elif by_column:
                     self.k.gradient_csr(G, &self.memory.columns[thread], <char *> layer.dz + item.p * stride * size,
                                         item.i0, item.n, accumulate)
                 self.k.update(layer, G, self.memory.penalties + i * self.k.panel, item.i0, item.n, item.p,
-                              0 if by_column else rows, stride, 1 if by_column else accumulate, rule, &hyper)
+                              0 if by_column else batch, stride, 1 if by_column else accumulate, rule, &hyper)
             elif item.kind == SCALE:
                 if rule >= 0 and hyper.norm_momentum != 0:
                     self.k.update_running_statistics(layer, item.p, &hyper)
                 self.k.update_scale(layer, G, item.p, rule, &hyper)
             else:
-                self.k.update_bias(layer, G, item.p, rows, stride, accumulate, rule, &hyper)
+                self.k.update_bias(layer, G, item.p, batch, stride, accumulate, rule, &hyper)
         if begin < end:
-            fm_profile_mark(profile, self.n_layers, FM_SECTION_update, l)
+            fm_profile_mark(profile, self.n_layers, FM_SECTION_update, self.plan.layer_of(l))
+
+    cdef Py_ssize_t member_rows(self, int matrix, Py_ssize_t count, fm_layer **layer, fm_layer *member) noexcept nogil:
+        """Rows that a matrix of weights learns from, of micro-batches of `count` rows of the input: the embedding from
+        the sums over the members, the shared layers from all members' rows, and a member's output layer from its own,
+        where `member`, in place of `layer`, begins."""
+        cdef Py_ssize_t first = (matrix - self.n_layers + 1) * count * self.k.panel * self.k.element_size
+        if matrix == 0:
+            return count
+        if matrix < self.n_layers - 1:
+            return count * self.plan.n_members
+        member[0] = layer[0][0]
+        member.x, member.dz = <char *> member.x + first, <char *> member.dz + first
+        layer[0] = member
+        return count
 
     cdef void gradient_norms(self, const fm_hyper *hyper, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
         """Sums of squares of this thread's gradients, by column."""
@@ -762,6 +869,7 @@ cdef class Trainer:
         cdef Py_ssize_t rows = min(e.batch_size, e.n_rows - progress.first)
         self.memory.rng.step = <uint32_t> (e.t + progress.step + 1)
         self.memory.rng.row = rows * progress.micro_batch // self.count_micro_batches(rows) if rows > 0 else 0
+        self.memory.rng.row *= self.plan.n_members
         if e.mix != NULL and progress.step < e.n_steps:
             e.targets.mix = e.mix[progress.step]
 
@@ -772,17 +880,17 @@ cdef class Trainer:
         cdef double weight
         cdef Py_ssize_t r
         if e.weight_sums[progress.step] != 0:
-            for r in range(count):
+            for r in range(count * self.plan.n_members):
                 weight = 1  # a row whose outputs have weights comes weighted
                 if e.targets.output_weights == NULL:
-                    weight = row_weight(e, first + r, e.targets.mix)
+                    weight = row_weight(e, first + r % count, e.targets.mix)
                 if weight != 0:
                     progress.step_loss += weight * self.memory.row_losses[r]
         progress.rows += count
         progress.micro_batch += 1
         if progress.micro_batch == n_micro_batches:
             if e.weight_sums[progress.step] != 0:
-                progress.step_loss /= e.weight_sums[progress.step]
+                progress.step_loss /= self.plan.n_members * e.weight_sums[progress.step]
                 progress.loss += progress.step_loss * rows
             if e.step_losses != NULL:
                 e.step_losses[progress.step] = progress.step_loss

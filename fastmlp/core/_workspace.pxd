@@ -35,8 +35,9 @@ cdef class Workspace:
     cdef const fm_kernels *k
     cdef fm_layer *layers
     cdef fm_rng rng
-    cdef int n_layers, n_state, n_threads
-    cdef double *rates             # of each layer: factor of its learning rate
+    cdef int n_layers, n_matrices, n_state, n_threads
+    cdef double *rates             # of each matrix: factor of its learning rate
+    cdef char *scalings            # of each member and feature
     cdef int first_learning        # gradients are not propagated below this layer
     cdef int n_segments
     cdef int *segment_ends         # last layer of each segment
@@ -44,7 +45,8 @@ cdef class Workspace:
     cdef Py_ssize_t n_items, total_cost
     cdef Py_ssize_t input_cost     # of the first layer's weights
     cdef double input_share        # of that cost which remains with the epoch's kind of input
-    cdef Py_ssize_t micro_batch_rows, stride, scratch_bytes
+    cdef Py_ssize_t micro_batch_rows  # of the input: each member has as many
+    cdef Py_ssize_t stride, scratch_bytes
     cdef char *gradients           # of each item; NULL where each thread's scratch is enough
     cdef double *squares           # of each item's columns: sums of squared gradients, where these are clipped
     cdef double *penalties         # of each item's columns, over the epoch
@@ -65,6 +67,7 @@ cdef class Workspace:
     cdef void *allocate(self, Py_ssize_t n_bytes, bint zeroed=*) except NULL
     cdef int free(self, void *memory) except -1
     cdef int allocate_layers(self, dropout) except -1
+    cdef int allocate_outputs(self, const fm_layer *first) except -1
     cdef int allocate_norm(self, fm_layer *layer, Py_ssize_t n_bytes, bint learns) except -1
     cdef int allocate_profiles(self) except -1
     cdef int list_segments(self) except -1

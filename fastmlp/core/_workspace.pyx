@@ -66,18 +66,20 @@ cdef class OptimizerPanels:
 
         Rows of panels follow each other without gaps, so that each begins at a multiple of two vectors.
         """
-        cdef Py_ssize_t used = 0, row
+        cdef Py_ssize_t used = 0, row, units
         cdef char *at = NULL if layers == NULL else self.array(s)
-        cdef int l
-        for l in range(self.plan.n_layers):
-            row = self.plan.padded(self.plan.sizes[l + 1]) * self.plan.k.element_size
+        cdef int l, layer
+        for l in range(self.plan.n_matrices):
+            layer = self.plan.layer_of(l)
+            row = self.plan.padded(self.plan.columns(l)) * self.plan.k.element_size
+            units = self.plan.padded(self.plan.sizes[layer + 1]) * self.plan.k.element_size
             if layers != NULL:
-                layers[l].W_state[s], layers[l].b_state[s] = at + used, at + used + self.plan.sizes[l] * row
-            used += (self.plan.sizes[l] + 1) * row
+                layers[l].W_state[s], layers[l].b_state[s] = at + used, at + used + self.plan.sizes[layer] * row
+            used += self.plan.sizes[layer] * row + units
             if self.plan.normalises(l):
                 if layers != NULL:
                     layers[l].norm.scale_state[s] = at + used
-                used += row
+                used += units
         return used
 
     cdef int clear(self) except -1:
@@ -90,7 +92,8 @@ cdef class OptimizerPanels:
     cdef bint fits(self, OptimizerPanels other) noexcept:
         """Whether both have the same layout."""
         return (self.n_state == other.n_state and self.plan.layer_sizes == other.plan.layer_sizes
-                and self.plan.dtype == other.plan.dtype and self.plan.batch_norm == other.plan.batch_norm)
+                and self.plan.dtype == other.plan.dtype and self.plan.batch_norm == other.plan.batch_norm
+                and self.plan.embedding == other.plan.embedding and self.plan.n_members == other.plan.n_members)
 
     @property
     def shape(self):
@@ -119,16 +122,16 @@ cdef class OptimizerPanels:
 
     cdef object flat(self, bint frees):
         """The flat arrays (n_state, n_parameters)."""
-        cdef Buffer layers = Buffer(self.plan.n_layers * sizeof(fm_layer))
-        cdef Buffer norms = Buffer(self.plan.n_layers * sizeof(fm_batch_norm))
+        cdef Buffer layers = Buffer(self.plan.n_matrices * sizeof(fm_layer))
+        cdef Buffer norms = Buffer(self.plan.n_matrices * sizeof(fm_batch_norm))
         cdef fm_layer *layer = <fm_layer *> layers.at
         cdef Py_ssize_t step = self.plan.n_parameters * self.plan.k.element_size
         cdef char *at
         cdef int l, s
         array = numpy.zeros(self.shape, self.dtype)
         at = <char *> array_address(array, array.size, self.plan.kind, "array", True)
-        for l in range(self.plan.n_layers):
-            layer[l].fan_in, layer[l].fan_out = self.plan.sizes[l], self.plan.sizes[l + 1]
+        for l in range(self.plan.n_matrices):
+            self.plan.shape(&layer[l], l)
             layer[l].norm = &(<fm_batch_norm *> norms.at)[l] if self.plan.normalises(l) else NULL
         for s in range(len(self.buffers)):
             self.place(layer, s)
@@ -165,16 +168,17 @@ cdef class Workspace:
     def __cinit__(self, Plan plan, int n_state, Py_ssize_t batch_size, int n_threads, dropout, layer_rates, bint clips,
                   Reserve reserve):
         cdef int l
-        self.plan, self.k, self.n_layers = plan, plan.k, plan.n_layers
+        self.plan, self.k, self.n_layers, self.n_matrices = plan, plan.k, plan.n_layers, plan.n_matrices
         self.n_state, self.n_threads, self.buffers, self.reserve = n_state, n_threads, [], reserve
-        self.rates = <double *> self.allocate(self.n_layers * sizeof(double))
+        self.rates = <double *> self.allocate(self.n_matrices * sizeof(double))
         self.first_learning = self.n_layers
-        for l in range(self.n_layers - 1, -1, -1):
-            self.rates[l] = layer_rates[l]
+        for l in range(self.n_matrices - 1, -1, -1):
+            self.rates[l] = layer_rates[plan.layer_of(l)]
             self.first_learning = l if self.rates[l] > 0 else self.first_learning
         self.micro_batch_rows = <Py_ssize_t> max(
             MIN_MICRO_BATCH_ROWS, min(MAX_MICRO_BATCH_ROWS, MICRO_BATCH_OPERATIONS / (6.0 * plan.n_parameters))
         )
+        self.micro_batch_rows = max(1, self.micro_batch_rows // plan.n_members)
         for l in range(self.n_layers):
             if plan.normalises(l) and self.rates[l] > 0:
                 self.micro_batch_rows = batch_size  # statistics are those of a whole batch
@@ -192,7 +196,7 @@ cdef class Workspace:
         self.scratch_bytes = (self.scratch_bytes * self.k.element_size + 127) // 64 * 64
         self.scratch = <char *> self.allocate(n_threads * self.scratch_bytes)
         self.allocate_profiles()
-        self.row_losses = <double *> self.allocate(self.micro_batch_rows * sizeof(double))
+        self.row_losses = <double *> self.allocate(self.micro_batch_rows * plan.n_members * sizeof(double))
         if carries or clips:
             self.gradients = <char *> self.allocate(self.n_items * FM_BLOCK_ROWS * self.k.panel * self.k.element_size)
         if clips:
@@ -205,6 +209,7 @@ cdef class Workspace:
     cdef int check_size(self) except -1:
         """MemoryError where sizes in bytes, of a batch or of threads, could overflow later; a Plan's own cannot."""
         rows, threads, size = self.micro_batch_rows, self.n_threads, self.k.element_size  # Python numbers
+        rows *= self.plan.n_members
         widths = sum([self.plan.padded(units) for units in self.plan.layer_sizes])
         n_bytes = size * (2 * rows * widths + 2 * threads * FM_CHUNK_ROWS * self.plan.layer_sizes[self.n_layers])
         if n_bytes > 2**47:
@@ -228,20 +233,19 @@ cdef class Workspace:
 
         An odd number of rows between panels keeps a row's pieces out of a common cache set.
         """
-        cdef Py_ssize_t size = self.k.element_size, rows = self.micro_batch_rows | 1, O, batch
+        cdef Py_ssize_t size = self.k.element_size, rows = self.micro_batch_rows * self.plan.n_members | 1, O, batch
         cdef fm_layer *layer
-        cdef bint learns, hidden
+        cdef bint learns, hidden, scales
         cdef int l
         self.stride = rows * self.k.panel
-        self.layers = <fm_layer *> self.allocate(self.n_layers * sizeof(fm_layer))
+        self.layers = <fm_layer *> self.allocate(self.n_matrices * sizeof(fm_layer))
         for l in range(self.n_layers):
             layer = &self.layers[l]
-            layer.fan_in, layer.fan_out = self.plan.sizes[l], self.plan.sizes[l + 1]
-            layer.activation = self.plan.activation_rows[l]
+            self.plan.shape(layer, l)
             learns, hidden = self.rates[l] > 0, l < self.n_layers - 1
             O = self.plan.padded(layer.fan_out)
             batch = O // self.k.panel * self.stride * size
-            layer.W = self.allocate(layer.fan_in * O * size, self.reserve is None)
+            layer.W = self.allocate(layer.fan_in * self.plan.padded(self.plan.columns(l)) * size, self.reserve is None)
             layer.b = self.allocate(O * size)
             layer.x = self.layers[l - 1].out if l > 0 else NULL  # of the first layer: see make_room_for_input
             layer.dz = self.allocate(batch)
@@ -258,11 +262,25 @@ cdef class Workspace:
                     layer.dropout_mask = self.allocate(batch)
                 if layer.residual:
                     layer.dout = self.allocate(batch)
-            layer.out = self.allocate(batch) if layer.residual or layer.dropout_rate > 0 else layer.y
+            scales = l == 0 and self.plan.n_members > 1
+            layer.out = self.allocate(batch) if layer.residual or layer.dropout_rate > 0 or scales else layer.y
+        self.allocate_outputs(&self.layers[self.n_layers - 1])
         self.state = OptimizerPanels(self.plan, self.n_state, self.reserve)
         self.state.allocate(self.layers)
         self.state.in_use = True
         self.blank = self.reserve is None
+        return 0
+
+    cdef int allocate_outputs(self, const fm_layer *first) except -1:
+        """The output layers of further members, and all members' scalings. The first one's batch has all their rows."""
+        cdef Py_ssize_t size = self.k.element_size, O = self.plan.padded(first.fan_out)
+        cdef int l
+        if self.plan.n_members > 1:
+            self.scalings = <char *> self.allocate(self.plan.scalings_bytes())
+        for l in range(self.n_layers, self.n_matrices):
+            self.layers[l] = first[0]
+            self.layers[l].W = self.allocate(first.fan_in * O * size, self.reserve is None)
+            self.layers[l].b = self.allocate(O * size)
         return 0
 
     cdef int allocate_norm(self, fm_layer *layer, Py_ssize_t n_bytes, bint learns) except -1:
@@ -300,12 +318,12 @@ cdef class Workspace:
     cdef int list_items(self) except -1:
         """Work items of phase 2, small enough to share out and large enough to stream; none of layers with rate 0."""
         cdef int l
-        for l in range(self.n_layers):
+        for l in range(self.n_matrices):
             self.add_items(l, NULL)
         self.items = <WorkItem *> self.allocate(self.n_items * sizeof(WorkItem))
         self.penalties = <double *> self.allocate(self.n_items * self.k.panel * sizeof(double))
         self.n_items = self.total_cost = self.input_cost = 0
-        for l in range(self.n_layers):
+        for l in range(self.n_matrices):
             self.add_items(l, self.items)
         return 0
 
@@ -316,7 +334,7 @@ cdef class Workspace:
     cdef int add_items(self, int l, WorkItem *items) except -1:
         """Append the items of layer l; with items = NULL, only count them."""
         cdef fm_layer *layer = &self.layers[l]
-        cdef Py_ssize_t panel = self.k.panel, panels = self.plan.padded(layer.fan_out) // panel, i, p, cost
+        cdef Py_ssize_t panel = self.k.panel, columns, i, p, cost
         cdef WorkItem item
         if self.rates[l] == 0:
             return 0
@@ -324,11 +342,12 @@ cdef class Workspace:
         for item.kind in (WEIGHTS, BIAS, SCALE):
             if item.kind == SCALE and layer.norm == NULL:
                 continue
+            columns = self.plan.columns(l) if item.kind == WEIGHTS else layer.fan_out
             for i in range(0, layer.fan_in if item.kind == WEIGHTS else 1, FM_BLOCK_ROWS):
-                for p in range(panels):
+                for p in range(self.plan.padded(columns) // panel):
                     item.i0, item.p = i, p
                     item.n = min(FM_BLOCK_ROWS, layer.fan_in - i) if item.kind == WEIGHTS else 0
-                    cost = item.n * self.row_cost(layer.fan_out - p * panel) if item.kind == WEIGHTS else VECTOR_COST
+                    cost = item.n * self.row_cost(columns - p * panel) if item.kind == WEIGHTS else VECTOR_COST
                     item.cost = self.total_cost + cost // 2
                     self.total_cost += cost
                     if l == 0 and item.kind == WEIGHTS:
@@ -371,7 +390,7 @@ cdef class Workspace:
     cdef int make_room_for_codes(self, InputRows rows, Py_ssize_t m, list kept) except -1:
         """Room for a micro-batch's codes, by column, and for the sums of the first layer's weights before each bin."""
         cdef const fm_codes *X = &rows.codes.c
-        cdef Py_ssize_t row = self.plan.padded(self.plan.sizes[1]) * self.k.element_size
+        cdef Py_ssize_t row = self.plan.padded(self.plan.columns(0)) * self.k.element_size
         cdef Buffer sums = Buffer(X.offset[X.n_numbers] * row, False)
         # Per row of weights: of dense input 2 multiply-adds for each row of the batch, of codes some 8 for each element
         # in its column; in both cases the update, which costs as much as 60.
@@ -390,6 +409,8 @@ cdef class Workspace:
         self.load_state(state)
         with nogil:
             self.plan.pack(self.layers, at, -1)
+        if self.scalings != NULL:
+            memcpy(self.scalings, at + self.plan.scalings, self.plan.scalings_bytes())
         if self.plan.batch_norm:
             at = <char *> array_address(statistics, self.plan.n_statistics, self.plan.kind, "statistics")
             self.plan.pack_statistics(self.layers, at)
@@ -437,11 +458,11 @@ cdef class Workspace:
         self.source = list(source.buffers)  # which stay if the source is released
         for s in range(self.n_state):
             self.distance[s] = source.array(s) - self.state.array(s)
-            for l in range(self.n_layers):
+            for l in range(self.n_matrices):
                 if self.rates[l] == 0:
                     layer = &self.layers[l]
                     end = self.state.array(s) + self.state.n_bytes
-                    if l < self.n_layers - 1:
+                    if l < self.n_matrices - 1:
                         end = <char *> self.layers[l + 1].W_state[s]
                     n_bytes = end - <char *> layer.W_state[s]
                     memcpy(layer.W_state[s], <char *> layer.W_state[s] + self.distance[s], n_bytes)
@@ -477,6 +498,8 @@ cdef class Workspace:
         cdef int s
         with nogil:
             finite = self.plan.unpack(at, self.layers, -1)
+        if self.scalings != NULL:
+            memcpy(at + self.plan.scalings, self.scalings, self.plan.scalings_bytes())
         if state is not None:
             self.settle_state()
             at = <char *> array_address(state, n * self.n_state, self.plan.kind, "state", True)
@@ -493,7 +516,7 @@ cdef class Workspace:
         cdef int l
         self.settle_state()
         self.finished, self.state.in_use = True, False
-        for l in range(self.n_layers):
+        for l in range(self.n_matrices):
             self.free(self.layers[l].W)
         return self.state
 
@@ -518,7 +541,11 @@ cdef class Workspace:
 
     cdef Py_ssize_t item_columns(self, Py_ssize_t i) noexcept nogil:
         """Columns of an item that are not padding."""
-        return min(self.k.panel, self.layers[self.items[i].layer].fan_out - self.items[i].p * self.k.panel)
+        cdef const WorkItem *item = &self.items[i]
+        cdef Py_ssize_t columns = self.layers[item.layer].fan_out
+        if item.kind == WEIGHTS:
+            columns = self.plan.columns(item.layer)
+        return min(self.k.panel, columns - item.p * self.k.panel)
 
     cdef Py_ssize_t count_columns(self) noexcept nogil:
         """Columns of all items."""

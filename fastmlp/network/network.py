@@ -10,7 +10,6 @@ import operator
 import os
 from collections.abc import Sequence
 from functools import partial
-from itertools import pairwise
 from typing import Any, Self
 
 import numpy as np
@@ -20,7 +19,14 @@ import fastmlp.core as core
 from fastmlp.core.memory import ALIGNMENT, aligned_copy, aligned_empty, all_finite, check_memory, refuse_masked
 from fastmlp.network.initialisers import Draw, Layer, initialiser
 from fastmlp.network.names import hint
-from fastmlp.network.persistence import IN_PARAMETERS, IN_STATISTICS, build_network, read, save_network
+from fastmlp.network.persistence import (
+    IN_PARAMETERS,
+    IN_STATISTICS,
+    build_network,
+    parameter_shapes,
+    read,
+    save_network,
+)
 
 # Rows of a selection that are copied, and predicted, at a time.
 _BLOCK = 4096
@@ -95,15 +101,26 @@ class Network:
         A hidden layer that is as wide as its input adds the input to its output (He, Zhang, Ren and Sun, CVPR 2016).
     statistics : array-like of shape (n_statistics,), default=None
         Running averages to copy: the means of all hidden layers, then their variances. None: zeros and ones.
+    embedding : int, default=0
+        Units of the first layer for each feature of coded rows (``fastmlp.core.Codes``), a multiple of 16: the first layer's units
+        ``f * embedding`` to ``(f + 1) * embedding`` are connected to feature f only, and ``layer_sizes[1]`` is the number of features
+        times ``embedding`` (Gorishniy, Rubachev and Babenko, NeurIPS 2022). 0: a dense layer.
+    n_members : int, default=1
+        Networks that share all layers but the last. Each multiplies the embeddings of the features by scalings of its own, which
+        are drawn as 1 or -1 and stay as they are, and has an output layer of its own. The output is the mean of theirs, and so is
+        the loss (Gorishniy, Kotelnikov and Babenko, ICLR 2025). Several need an embedding.
 
     Attributes
     ----------
     parameters : ndarray of shape (n_parameters,)
         All parameters, in one array that starts on a cache line. Writing into it changes the network.
     coefs, intercepts : list of ndarray
-        Views of ``parameters``, shapes (fan_in, fan_out) and (fan_out,).
+        Views of ``parameters``, shapes (fan_in, fan_out) and (fan_out,). Of an embedding, the weights are (fan_in, embedding); of
+        several members' output layers, the shapes are (n_members, fan_in, fan_out) and (n_members, fan_out).
     scales, means, variances : list of ndarray
         Of each hidden layer (fan_out,), empty without batch normalisation; views of ``parameters`` and ``statistics``.
+    scalings : list of ndarray
+        One view of ``parameters``, of shape (n_members, n_features), and none with one member.
     statistics : ndarray of shape (n_statistics,)
         Running averages; empty without batch normalisation.
     layer_sizes, activations : tuple
@@ -137,6 +154,9 @@ class Network:
     coefs: list[np.ndarray]
     intercepts: list[np.ndarray]
     scales: list[np.ndarray]
+    scalings: list[np.ndarray]
+    embedding: int
+    n_members: int
     means: list[np.ndarray]
     variances: list[np.ndarray]
     statistics: np.ndarray
@@ -155,8 +175,11 @@ class Network:
         batch_norm: bool = False,
         residual: bool = False,
         statistics: ArrayLike | None = None,
+        embedding: int = 0,
+        n_members: int = 1,
     ) -> None:
         self.batch_norm, self.residual = bool(batch_norm), bool(residual)
+        self.embedding, self.n_members = operator.index(embedding), operator.index(n_members)
         self.layer_sizes = _check_sizes(layer_sizes)
         self.activations = _check_activations(activation, len(self.layer_sizes) - 2)
         # scikit-learn's rule: the output layer is drawn like the last hidden layer; without one, ``activation`` decides.
@@ -166,6 +189,8 @@ class Network:
         )
         self.dtype = np.dtype(dtype).newbyteorder("=")
         _check_name("dtype", self.dtype.name, ("float32", "float64"))
+        if self.embedding or self.n_members != 1:
+            self._new_plan(self.out_activation)  # raises for what cannot be
         draws = {
             "weight_init": initialiser("weight_init", weight_init),
             "bias_init": initialiser("bias_init", bias_init),
@@ -199,6 +224,8 @@ class Network:
             "batch_norm": self.batch_norm,
             "residual": self.residual,
             "statistics": self.statistics,
+            "embedding": self.embedding,
+            "n_members": self.n_members,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -207,6 +234,7 @@ class Network:
         self.out_activation = state["out_activation"]
         self.dtype = np.dtype(state["dtype"])
         self.batch_norm, self.residual = state["batch_norm"], state["residual"]
+        self.embedding, self.n_members = state.get("embedding", 0), state.get("n_members", 1)
         self._bind_statistics(state["statistics"])
         parameters = state["parameters"]
         # A memory map (joblib) stays one: it is shared between processes, a copy would not be.
@@ -220,10 +248,12 @@ class Network:
         self._plan: core.Plan | None = None
         self._plans: dict[str, core.Plan] = {}
         layout = self._layout()
-        shapes = pairwise(self.layer_sizes)
-        self.coefs = [parameters[at].reshape(shape) for at, shape in zip(layout.coefs, shapes, strict=True)]
-        self.intercepts = [parameters[at] for at in layout.intercepts]
-        self.scales = [parameters[at] for at in layout.scales]
+        shapes = parameter_shapes(self.layer_sizes, self.embedding, self.n_members)
+        for name, places in zip(
+            IN_PARAMETERS, (layout.coefs, layout.intercepts, layout.scales, layout.scalings), strict=True
+        ):
+            own = shapes.get(name, [(-1,)] * len(places))
+            setattr(self, name, [parameters[at].reshape(shape) for at, shape in zip(places, own, strict=True)])
         self._remember_views()
 
     def _bind_statistics(self, statistics: np.ndarray) -> None:
@@ -240,12 +270,17 @@ class Network:
 
     def _layout(self) -> core.ParameterLayout:
         """Where the arrays of each layer lie in ``parameters`` and ``statistics``."""
-        return core.parameter_layout(self.layer_sizes, self.batch_norm)
+        return core.parameter_layout(self.layer_sizes, self.batch_norm, self.embedding, self.n_members)
 
     def _draw(self, random_state: Any, names: Sequence[Any], draws: dict[str, Draw]) -> None:
         """Draw the parameters, in the order of ``reference.initialise``."""
         rng = random_state if hasattr(random_state, "uniform") else np.random.RandomState(random_state)
-        for name, W, b in zip(names, self.coefs, self.intercepts, strict=True):
+        arrays = [*zip(names[:-1], self.coefs[:-1], self.intercepts[:-1], strict=True)]
+        W, b = self.coefs[-1], self.intercepts[-1]
+        arrays += [(names[-1], W, b)] if self.n_members == 1 else [(names[-1], *own) for own in zip(W, b, strict=True)]
+        for scalings in self.scalings:
+            scalings[...] = np.where(rng.uniform(size=scalings.shape) < 0.5, -1, 1)
+        for name, W, b in arrays:
             fan_in, fan_out = W.shape
             layer = Layer(fan_in, fan_out, name)
             for (argument, draw), array in zip(draws.items(), (W, b), strict=True):
@@ -297,10 +332,14 @@ class Network:
         fastmlp.core.Plan
         """
         if out_activation not in self._plans:
-            self._plans[out_activation] = core.Plan(
-                self.layer_sizes, self.activations, out_activation, self.dtype.name, self.batch_norm, self.residual
-            )
+            self._plans[out_activation] = self._new_plan(out_activation)
         return self._plans[out_activation]
+
+    def _new_plan(self, out_activation: str) -> core.Plan:
+        return core.Plan(
+            self.layer_sizes, self.activations, out_activation, self.dtype.name, self.batch_norm, self.residual, self.embedding,
+            self.n_members,
+        )  # fmt: skip
 
     def copy(self, dtype: str | np.dtype | None = None) -> Network:
         """The same network with its own parameters.
@@ -327,6 +366,8 @@ class Network:
             batch_norm=batch_norm,
             residual=self.residual,
             statistics=statistics,
+            embedding=self.embedding,
+            n_members=self.n_members,
         )
 
     def folded(self) -> Network:
@@ -339,10 +380,12 @@ class Network:
             multiply-add per unit.
         """
         self.adopt()
+        if not self.batch_norm:
+            return self.copy()
         weights, shifts = [], []
         for layer, (W, b) in enumerate(zip(self.coefs, self.intercepts, strict=True)):
             factor, shift = np.ones(b.shape), b.astype(np.float64)
-            if self.batch_norm and layer < len(self.scales):
+            if layer < len(self.scales):
                 factor = self.scales[layer] / np.sqrt(self.variances[layer].astype(np.float64) + core.NORM_EPSILON)
                 shift -= factor * self.means[layer]
             weights.append((W * factor).ravel())
@@ -361,7 +404,7 @@ class Network:
         ValueError
             If an array has another shape than the one that it replaces, or if the number of arrays has changed.
         """
-        arrays = [*self.coefs, *self.intercepts, *self.scales, *self.means, *self.variances]
+        arrays = [*self.coefs, *self.intercepts, *self.scales, *self.scalings, *self.means, *self.variances]
         if len(arrays) == len(self._all_views) and all(map(operator.is_, arrays, self._all_views)):
             return
         parameters, statistics = self._gathered(IN_PARAMETERS), self._gathered(IN_STATISTICS)
@@ -611,7 +654,8 @@ class Network:
         names = self.activations[0] if len(set(self.activations)) == 1 else self.activations
         return (
             f"Network({self.layer_sizes}, activation={names!r}, out_activation={self.out_activation!r}, "
-            f"dtype={self.dtype.name!r}{', batch_norm=True' * self.batch_norm}{', residual=True' * self.residual})"
+            f"dtype={self.dtype.name!r}{', batch_norm=True' * self.batch_norm}{', residual=True' * self.residual}"
+            f"{f', embedding={self.embedding}' * bool(self.embedding)}{f', n_members={self.n_members}' * (self.n_members > 1)})"
         )
 
 

@@ -14,8 +14,9 @@ import os
 import reprlib
 import secrets
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import pairwise
 from numbers import Integral, Real
 from typing import Any, NamedTuple, TypeVar
 
@@ -38,8 +39,10 @@ ELEMENT_TYPES = {
     "U64": "uint64", "F16": "float16", "F32": "float32", "F64": "float64",
 }  # fmt: skip
 #: A network's lists of arrays, one array per layer: views of its parameters, in their order, and of its running averages.
-IN_PARAMETERS, IN_STATISTICS = ("coefs", "intercepts", "scales"), ("means", "variances")
+IN_PARAMETERS, IN_STATISTICS = ("coefs", "intercepts", "scales", "scalings"), ("means", "variances")
 _ARRAYS = (*IN_PARAMETERS, *IN_STATISTICS)
+#: Most members of a network in a file.
+_MOST_MEMBERS = 2**20
 #: Largest count in a file: the core counts in 64 bits.
 MAX_COUNT = 2**62
 #: Most brackets, colons and commas in a description: each may cost 64 bytes when it is parsed. The record of 400,000 epochs fits.
@@ -344,6 +347,20 @@ def _read(file: Any, build: Callable[[Fields, Tensors, str], T]) -> T:
 # --- networks ----------------------------------------------------------------------------------------------------
 
 
+def parameter_shapes(sizes: Sequence[int], embedding: int, n_members: int) -> dict[str, list[tuple[int, ...]]]:
+    """Shapes of the lists ``coefs``, ``intercepts`` and ``scalings`` of a network."""
+    members = () if n_members == 1 else (n_members,)
+    last = len(sizes) - 2
+    coefs = [(fan_in, fan_out) for fan_in, fan_out in pairwise(sizes)]
+    if embedding:
+        coefs[0] = (sizes[0], embedding)
+    return {
+        "coefs": [*coefs[:last], (*members, *coefs[last])],
+        "intercepts": [*((size,) for size in sizes[1:-1]), (*members, sizes[-1])],
+        "scalings": [(n_members, sizes[1] // embedding)] if members else [],
+    }
+
+
 def describe_network(network: Any, prefix: str = "") -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Description and arrays of a network; ``prefix`` begins the arrays' names."""
     network.adopt()
@@ -355,6 +372,8 @@ def describe_network(network: Any, prefix: str = "") -> tuple[dict[str, Any], di
         "batch_norm": network.batch_norm,
         "residual": network.residual,
     }
+    if network.embedding:
+        description |= {"embedding": network.embedding, "n_members": network.n_members}
     arrays = {
         f"{prefix}{name}.{layer}": array for name in _ARRAYS for layer, array in enumerate(getattr(network, name))
     }
@@ -377,12 +396,25 @@ def network_state(fields: Fields, tensors: Tensors, prefix: str = "") -> dict[st
     out_activation = fields.choice("out_activation", dict.fromkeys(core.OUTPUTS + core.ACTIVATIONS))
     dtype = fields.choice("dtype", ("float32", "float64"))
     batch_norm, residual = fields.flag("batch_norm"), fields.flag("residual")
+    embedding, n_members = 0, 1
+    if "embedding" in fields:
+        embedding, n_members = fields.take("embedding"), fields.take("n_members")
+        if not is_count(embedding, 1) or not is_count(n_members, 1) or n_members > _MOST_MEMBERS or len(sizes) < 3:
+            raise FileFormatError("embedding and n_members must be integers >= 1, of a network with a hidden layer")
     fields.end()
+    if embedding:
+        try:
+            core.Plan(sizes, names, out_activation, dtype, batch_norm, residual, embedding, n_members)
+        except ValueError as error:
+            raise FileFormatError(str(error)) from None
 
-    layout = core.parameter_layout(sizes, batch_norm)
+    layout, shapes = (
+        core.parameter_layout(sizes, batch_norm, embedding, n_members),
+        parameter_shapes(sizes, embedding, n_members),
+    )
     for name in _ARRAYS:
         for layer in range(len(getattr(layout, name))):
-            shape = (sizes[layer], sizes[layer + 1]) if name == "coefs" else (sizes[layer + 1],)
+            shape = shapes[name][layer] if name in shapes else (sizes[layer + 1],)
             tensors.require(f"{prefix}{name}.{layer}", (dtype,), shape)
 
     def joined(names: tuple[str, ...], n: int) -> np.ndarray:
@@ -403,6 +435,8 @@ def network_state(fields: Fields, tensors: Tensors, prefix: str = "") -> dict[st
         "dtype": dtype,
         "batch_norm": batch_norm,
         "residual": residual,
+        "embedding": embedding,
+        "n_members": n_members,
         "parameters": joined(IN_PARAMETERS, layout.n_parameters),
         "statistics": statistics,
     }

@@ -10,11 +10,13 @@ A formula that follows scikit-learn rather than the textbook says so.
     functions   activations, losses
     updates     update rules, learning rates
     codes       the first layer on coded rows
+    members     several networks on one's weights
     training    networks, gradients, random numbers by position, epochs
 """
 
 # ruff: noqa: F403
 from fastmlp.reference.codes import *
 from fastmlp.reference.functions import *
+from fastmlp.reference.members import *
 from fastmlp.reference.training import *
 from fastmlp.reference.updates import *

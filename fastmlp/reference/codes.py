@@ -1,4 +1,4 @@
-"""Coded rows: the dense encoding that they stand for, and the first layer on them in the order of the compiled code.
+"""Coded rows: the dense encoding that they stand for, and the first layer on them in the order of the compiled code; embeddings.
 
 A number has a bin k of m and a fraction, a category a code of c. Numbers come first; ``bins``, ``fractions`` and ``categories`` have a
 column for each feature, ``bin_counts`` holds each m, ``category_counts`` each c. A missing number has the bin m and the fraction 1,
@@ -104,3 +104,27 @@ def _code_gradients(
         S = np.zeros((c + 1, dz.shape[1]))
         np.add.at(S, categories[:, q], dz)
         yield S[:c]
+
+
+# --- Embeddings: a first layer with d units for each feature ---------------------------------------------------
+
+
+def dense_embedding(W: Array, bin_counts: Counts, category_counts: Counts) -> Array:
+    """The dense layer (I, F d) that an embedding W (I, d) of F features is: feature f's rows of W in the units f d .. (f + 1) d of its
+    own rows, and 0 elsewhere."""
+    owned, d = owned_rows(bin_counts, category_counts), W.shape[1]
+    dense = np.zeros((len(W), len(owned) * d))
+    for f, own in enumerate(owned):
+        dense[own, f * d : (f + 1) * d] = W[own]
+    return dense
+
+
+def embedding_gradient(dense: Array, d: int, bin_counts: Counts, category_counts: Counts) -> Array:
+    """The gradient (I, d) of an embedding, from that (I, F d) of the dense layer."""
+    owned = owned_rows(bin_counts, category_counts)
+    return np.vstack([dense[own, f * d : (f + 1) * d] for f, own in enumerate(owned)])
+
+
+def scale_features(y: Array, s: Array) -> Array:
+    """y (B, F d) with feature f's units times s[f], s (F,)."""
+    return y * np.repeat(s, y.shape[1] // len(s))

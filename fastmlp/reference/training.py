@@ -205,7 +205,7 @@ class Model(NamedTuple):
 class Method(NamedTuple):
     """Options of a training run. Rates are one per layer; ``dropout[0]`` is the rate of the input.
 
-    ``eps`` is the unit roundoff that losses clip by.
+    ``eps`` is the unit roundoff that losses clip by. ``first_row`` is the number of the batch's first row in the draws of dropout.
     """
 
     residual: bool = False
@@ -221,6 +221,7 @@ class Method(NamedTuple):
     l1_ratio: float = 0.0
     eps: float = float(np.finfo(np.float64).eps)
     loss_reduction: str = "weighted_mean"
+    first_row: int = 0
 
 
 PLAIN = Method()
@@ -358,7 +359,8 @@ def gradients(
         y_of.append(ACTIVATIONS[activations[layer]][0](z))
         layer_output = y_of[-1] + x[-1] if adds_input(W, layer, n_layers, method.residual) else y_of[-1]
         if method.dropout and method.dropout[layer + 1]:
-            keeps[layer] = keep(method.seed, layer + 1, step, len(z), W.shape[1], method.dropout[layer + 1])
+            rows, rate = method.first_row + len(z), method.dropout[layer + 1]
+            keeps[layer] = keep(method.seed, layer + 1, step, rows, W.shape[1], rate)[method.first_row :]
             layer_output = layer_output * keeps[layer]
         x.append(layer_output)
     a = output_function(output)(u[-1])

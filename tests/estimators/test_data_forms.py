@@ -742,7 +742,8 @@ WEIGHT = np.ma.masked_array(np.ones(len(X)), np.arange(len(X)) == 3)
 def test_masked_values_are_refused(argument, call):
     """scikit-learn reads the numbers below the mask."""
     with pytest.raises(
-        ValueError, match=rf"Input {argument} has masked values, the first in row \d.*[Ff]ill|eave out such (rows|targets)"
+        ValueError,
+        match=rf"Input {argument} has masked values, the first in row \d.*[Ff]ill|eave out such (rows|targets)",
     ):
         call()
 

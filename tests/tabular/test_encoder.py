@@ -50,7 +50,10 @@ def test_outer_components_go_on_and_inner_ones_do_not():
     """At most 1 in the first, at least 0 in the last, in [0, 1] between; a single bin without limits."""
     encoder = PiecewiseLinearEncoder(3).fit([[0.0], [1.0], [2.0], [3.0]])
     np.testing.assert_allclose(
-        encoder.transform([[-2.0], [1.5], [9.0]]), [[-2, 0, 0], [1, 0.5, 0], [1, 1, 7]], rtol=0, atol=tolerance(np.float64, 1, 9)
+        encoder.transform([[-2.0], [1.5], [9.0]]),
+        [[-2, 0, 0], [1, 0.5, 0], [1, 1, 7]],
+        rtol=0,
+        atol=tolerance(np.float64, 1, 9),
     )
     single = PiecewiseLinearEncoder(1).fit([[0.0], [4.0]])
     np.testing.assert_array_equal(single.transform([[-4.0], [8.0]]), [[-1.0], [2.0]])
