@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from numbers import Number
 from operator import itemgetter
 from types import NoneType
@@ -18,12 +18,18 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
 from sklearn.utils.validation import check_is_fitted
 
-from fastmlp.core.memory import all_finite, refuse_masked
+from fastmlp.core import Codes, apply_output, bin_sums, forward
+from fastmlp.core.memory import ALIGNMENT, aligned_empty, all_finite, refuse_masked
 from fastmlp.estimators._sklearn import warn
 from fastmlp.estimators.base import BaseMLP, BaseModel, mean_output
 from fastmlp.estimators.ensemble import BaseMLPEnsemble
 from fastmlp.estimators.fitted import CONTINUATION, RECORD, STOCHASTIC_CONTINUATION, STOCHASTIC_RECORD, forget_run
 from fastmlp.network.network import Network
+from fastmlp.tabular.base import BaseTabular
+from fastmlp.tabular.coding import RowCoder
+from fastmlp.tabular.columns import Columns
+from fastmlp.tabular.frames import Table
+from fastmlp.tabular.regressor import TabularRegressor
 
 _SCALERS = (StandardScaler, MinMaxScaler, RobustScaler, MaxAbsScaler)
 # A folded first layer adds numbers that are larger than their sum. Beyond this loss of accuracy, in units of the scaled column, there
@@ -272,7 +278,7 @@ class RowPredictor:
 
     Parameters
     ----------
-    model : MLPClassifier, MLPRegressor, MLPEnsembleClassifier or MLPEnsembleRegressor
+    model : MLPClassifier, MLPRegressor, MLPEnsembleClassifier, MLPEnsembleRegressor, TabularClassifier or TabularRegressor
         Fitted. The predictor keeps a copy of what it needs: training the model further does not change it. For a pipeline with
         scalers see :func:`fold_scaler`.
 
@@ -300,6 +306,9 @@ class RowPredictor:
     For a model without feature names, a dict is an error, and the columns of a DataFrame are taken in their order. Threads may share
     a predictor. It can be pickled.
 
+    A TabularClassifier or TabularRegressor takes the values that its tables hold, and treats them as there: words, dates, None for a
+    missing one. Plain values in a list or dict take microseconds; dates, and a row of a DataFrame, take longer.
+
     Examples
     --------
     >>> import pandas as pd
@@ -312,22 +321,18 @@ class RowPredictor:
     """
 
     def __init__(self, model: Any) -> None:
-        if not isinstance(model, (BaseMLP, BaseMLPEnsemble)):
-            advice = ""
-            if isinstance(model, (Pipeline, TransformedTargetRegressor)):
-                advice = f" fold_scaler returns the estimator within a {type(model).__name__}."
-            elif isinstance(model, BaseModel):
-                advice = " Its own predict takes a data frame of one row."
-            raise TypeError(
-                f"RowPredictor takes an MLPClassifier, an MLPRegressor or an ensemble of them, got {_described(model)}.{advice}"
-            )
+        if not isinstance(model, (BaseMLP, BaseMLPEnsemble, BaseTabular)):
+            is_wrapped = isinstance(model, (Pipeline, TransformedTargetRegressor))
+            advice = f" fold_scaler returns the estimator within a {type(model).__name__}." if is_wrapped else ""
+            raise TypeError(f"RowPredictor takes an estimator of fastmlp, got {_described(model)}.{advice}")
         check_is_fitted(model)
-        members = model.estimators_ if isinstance(model, BaseMLPEnsemble) else [model]
+        members = [model] if isinstance(model, BaseMLP) else model.estimators_
         self._networks = [member.network_.copy() for member in members]
         self._model: Any = copy.copy(members[0])  # turns outputs into labels or values
         for name in (*RECORD, *STOCHASTIC_RECORD, *CONTINUATION, *STOCHASTIC_CONTINUATION):
             self._model.__dict__.pop(name, None)
         self._model.network_ = self._networks[0]
+        self._table = _TableRows.of(model, self._model, self._networks) if isinstance(model, BaseTabular) else None
         self._largest = float(np.finfo(self._networks[0].dtype).max)
         self._n_features = int(model.n_features_in_)
         names = getattr(model, "feature_names_in_", None)
@@ -357,7 +362,9 @@ class RowPredictor:
         TypeError
             For values that are not numbers.
         """
-        output = self._output(row)
+        if self._table is not None:
+            return self._table.predict(self._codes(row))
+        output = mean_output(self._networks, self._checked(self._values(row)))
         if hasattr(self, "classes_"):
             prediction = self._model._labels(output)
             prediction = prediction.toarray() if hasattr(prediction, "toarray") else prediction
@@ -388,12 +395,33 @@ class RowPredictor:
         """
         if not hasattr(self, "classes_"):
             raise AttributeError("A regressor has no predict_proba.")
+        if self._table is not None:
+            return np.array(self._table.mean(self._codes(row)))
         probabilities: np.ndarray = self._model._probabilities(self._networks, self._checked(self._values(row)))[0]
         return probabilities
 
-    def _output(self, row: Any) -> np.ndarray:
-        """The network's output (1, n_outputs), averaged over the members of an ensemble."""
-        return mean_output(self._networks, self._checked(self._values(row)))
+    def _codes(self, row: Any) -> Codes:
+        """The codes of a table's row."""
+        assert self._table is not None
+        names = self.feature_names_in_
+        if hasattr(row, "columns") and hasattr(row, "shape") and hasattr(row, "to_numpy"):
+            missing = [] if names is None else [name for name in names if name not in list(row.columns)]
+            if missing:
+                raise _lacking(missing)
+            row = row if names is None else row[names]
+            if row.shape != (1, self._n_features):
+                raise self._other_shape(f"shape {row.shape}")
+            return self._table.coder.codes(Table(row))
+        values: Any = self._values(row)
+        if isinstance(values, np.ndarray):
+            values = values.astype(object).ravel().tolist() if values.dtype.kind in "mM" else values.ravel().tolist()
+        elif isinstance(values, (str, bytes)) or not isinstance(values, Sequence):
+            raise self._other_shape(f"{type(values).__name__}, {reprlib.repr(values)}")
+        elif len(values) == 1 and isinstance(values[0], (list, tuple)):
+            values = values[0]
+        if len(values) != self._n_features:
+            raise self._other_shape(f"{len(values)}")
+        return self._table.coder.row(values)
 
     def _values(self, row: Any) -> ArrayLike:
         """The row's values in the order of the features."""
@@ -419,14 +447,19 @@ class RowPredictor:
         """A feature's name, or its number where there are no names."""
         return number if self.feature_names_in_ is None else self.feature_names_in_[number]
 
+    def _other_shape(self, got: str) -> ValueError:
+        """The error for what is no row of as many values."""
+        names = "" if self.feature_names_in_ is None else f", of {reprlib.repr(self.feature_names_in_)}"
+        return ValueError(
+            f"A row has {self._n_features} values{names}, got {got}. Pass {'a dict by name, ' if names else ''}a list or an array."
+        )
+
     def _checked(self, values: ArrayLike) -> np.ndarray:
         """The values as an array (1, n_features) that the network can read."""
         array = np.asarray(values)
         if array.shape != (self._n_features,) and array.shape != (1, self._n_features):
-            got = f"shape {array.shape}" if array.ndim else f"{type(values).__name__}, {reprlib.repr(array.item())}"
-            names = "" if self.feature_names_in_ is None else f", of {reprlib.repr(self.feature_names_in_)}"
-            raise ValueError(
-                f"A row has {self._n_features} values{names}, got {got}. Pass {'a dict by name, ' if names else ''}a list or an array."
+            raise self._other_shape(
+                f"shape {array.shape}" if array.ndim else f"{type(values).__name__}, {reprlib.repr(array.item())}"
             )
         refuse_masked("row", values)
         kind = array.dtype.kind
@@ -449,10 +482,87 @@ class RowPredictor:
         return array.reshape(1, -1)
 
 
+class _TableRows:
+    """A model of tables, prepared for one row at a time.
+
+    The sums of weights before each bin are made once. The weights lie in one block, which the system holds in large pages: a row reads
+    most of them. They push Python's and NumPy's own data out of the cache, so that the mean of a few numbers is computed in Python.
+    """
+
+    def __init__(self, columns: Columns, scales: list[tuple[float, ...]], member: Any, networks: list[Network]) -> None:
+        self._state = columns, scales, member, networks
+        self.coder = RowCoder(columns)
+        first = networks[0]
+        self._shape, self._dtype = (len(networks), first.layer_sizes[-1]), first.dtype
+        self._scales = scales
+        self._classes = member.classes_.tolist() if is_classifier(member) else None
+        self._is_multilabel = is_classifier(member) and member._target_type.startswith("multilabel")
+        self._is_binary = is_classifier(member) and member.n_outputs_ == 1
+        self._plan = first.plan_with("identity") if self._is_binary else first.plan
+        self._logistic = first.plan_with("logistic")
+        self._weights = self._packed(networks)
+
+    @classmethod
+    def of(cls, model: BaseTabular, member: Any, networks: list[Network]) -> _TableRows:
+        """Those of a fitted model; ``member`` turns outputs into labels."""
+        scales: list[tuple[float, ...]] = []
+        if isinstance(model, TabularRegressor):
+            scales = np.array([model.target_scale_, model.target_mean_, *model.target_range_]).T.tolist()
+        return cls(model.columns_, scales, member, networks)
+
+    def _packed(self, networks: list[Network]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The parameters and the sums of each network."""
+        sums = [bin_sums(network.plan, network.parameters, self.coder.layout).ravel() for network in networks]
+        n_parameters, n_sums = networks[0].n_parameters, len(sums[0])
+        size = -(-(n_parameters + n_sums) // ALIGNMENT) * ALIGNMENT
+        block, packed = aligned_empty(len(networks) * size, self._dtype), []
+        for i, (network, own) in enumerate(zip(networks, sums, strict=True)):
+            part = block[i * size : i * size + n_parameters + n_sums]
+            part[:n_parameters], part[n_parameters:] = network.parameters, own
+            packed.append((part[:n_parameters], part[n_parameters:]))
+        return packed
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _TableRows, self._state
+
+    def mean(self, codes: Codes) -> list[float]:
+        """The model's prediction of a row: probabilities, or numbers on the target's scale. Sums are in the model's order."""
+        if self._classes is not None and len(self._classes) == 1:
+            return [1.0]
+        outputs = np.empty(self._shape, dtype=self._dtype)
+        for i, (parameters, sums) in enumerate(self._weights):
+            forward(self._plan, parameters, codes, outputs[i : i + 1], 1, None, sums)
+        if self._is_binary:
+            outputs = apply_output(self._logistic, np.concatenate([-outputs, outputs], axis=1))
+        total, *others = outputs.tolist()
+        for other in others:
+            total = [a + b for a, b in zip(total, other, strict=True)]
+        mean = [a / len(outputs) for a in total]
+        if self._classes is None:
+            own = zip(mean, self._scales, strict=True)
+            return [min(max(a * scale + shift, low), high) for a, (scale, shift, low, high) in own]
+        if self._is_multilabel:
+            return mean
+        whole = mean[0] + mean[1] if self._is_binary else float(np.add.reduce(mean))
+        return [a / whole for a in mean]
+
+    def predict(self, codes: Codes) -> Any:
+        """The model's prediction of a row: a label, a number, or an array of several."""
+        mean = self.mean(codes)
+        if self._classes is None:
+            return mean[0] if len(mean) == 1 else np.array(mean)
+        if self._is_multilabel:
+            return (np.array(mean) > 0.5).astype(int)
+        return self._classes[int(mean[1] > 0.5) if self._is_binary and len(mean) == 2 else mean.index(max(mean))]
+
+
 def _pick(row: Mapping[str, Any], names: list[str]) -> ArrayLike:
     """The values of these names."""
     try:
         return itemgetter(*names)(row) if len(names) > 1 else [row[names[0]]]
     except KeyError:
-        missing = [name for name in names if name not in row]
-        raise ValueError(f"The row lacks features: {', '.join(map(repr, missing[:5]))}.") from None
+        raise _lacking([name for name in names if name not in row]) from None
+
+
+def _lacking(names: list[str]) -> ValueError:
+    return ValueError(f"The row lacks features: {', '.join(map(repr, names[:5]))}.")

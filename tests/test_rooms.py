@@ -20,8 +20,8 @@ ROOMS = [
     "training",
     "estimators",
     "inspection",
-    "serving",
     "tabular",
+    "serving",
     "check",
     "__main__",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import warnings
+from decimal import Decimal
 from functools import partial
 
 import numpy as np
@@ -28,6 +29,7 @@ from fastmlp import (
     MLPEnsembleRegressor,
     MLPRegressor,
     RowPredictor,
+    TabularClassifier,
     TabularRegressor,
     fold_scaler,
 )
@@ -360,14 +362,128 @@ def test_a_target_that_cannot_be_folded_and_no_scaler():
         fold_scaler(model)
 
 
+# --- RowPredictor of tables ----------------------------------------------------------------------------------------
+
+RNG = np.random.RandomState(0)
+N_ROWS = 200
+TABLE = pd.DataFrame(
+    {
+        "number": RNG.standard_normal(N_ROWS), "word": RNG.choice(["a", "b", "c"], N_ROWS), "gaps": np.where(RNG.uniform(size=N_ROWS) < 0.2, np.nan, RNG.uniform(size=N_ROWS)),
+        "same": 1, "key": RNG.randint(5, size=N_ROWS), "truth": RNG.uniform(size=N_ROWS) < 0.5, "word and gaps": RNG.choice(np.array(["x", "y", None]), N_ROWS),
+    }
+)  # fmt: skip
+SIGNAL = TABLE["number"].to_numpy() + (TABLE["word"] == "a")
+OF_TABLES = {
+    "binary": np.where(SIGNAL > 0, "yes", "no"), "multiclass": np.digitize(SIGNAL, [-0.5, 0.5]), "many classes": np.arange(N_ROWS) % 11, "one class": ["x"] * N_ROWS,
+    "multilabel": np.c_[SIGNAL > 0, SIGNAL > 1].astype(int), "sparse multilabel": csr_matrix(np.c_[SIGNAL > 0, SIGNAL > 1].astype(int)),
+    "regression": SIGNAL, "outputs": np.c_[SIGNAL, -1000 * SIGNAL],
+}  # fmt: skip
+FEW = {"hidden_layer_sizes": (17,), "max_iter": 3, "random_state": 0, "categorical_features": ["key"]}
+
+
+def table_model(kind, **parameters):
+    Estimator = TabularRegressor if kind in ("regression", "outputs") else TabularClassifier
+    return Estimator(**{**FEW, "n_folds": 3, **parameters}).fit(TABLE, OF_TABLES[kind])
+
+
+@pytest.mark.parametrize(
+    ("kind", "n_folds"), [*((kind, 3) for kind in OF_TABLES), ("regression", 1), ("binary", 10), ("many classes", 10)]
+)
+@pytest.mark.filterwarnings("ignore:y contains only one class")
+def test_row_of_a_table_is_predicted_as_by_the_model(kind, n_folds):
+    """The same bits, in every form."""
+    model = table_model(kind, n_folds=n_folds)
+    predictor = pickle.loads(pickle.dumps(RowPredictor(model)))
+    for i in range(0, 40, 3):
+        frame, values = TABLE[i : i + 1], TABLE.iloc[i].tolist()
+        expected = model.predict(frame)
+        expected = (expected.toarray() if hasattr(expected, "toarray") else expected)[0]
+        named = dict(zip(TABLE.columns, values, strict=True))
+        rows = [
+            values, tuple(values), [values], np.array(values, dtype=object), np.array([values], dtype=object), named, {"id": 3, **dict(reversed(named.items()))},
+            TABLE.iloc[i], frame, frame[frame.columns[::-1]], pl.from_pandas(frame),
+        ]  # fmt: skip
+        for row in rows:
+            found = predictor.predict(row)
+            assert np.array_equal(found, expected)
+            assert isinstance(found, np.ndarray if np.ndim(expected) else (str, int, float))
+            if hasattr(model, "classes_"):
+                assert np.array_equal(predictor.predict_proba(row), model.predict_proba(frame)[0])
+    assert predictor.feature_names_in_ == TABLE.columns.tolist()
+    assert not hasattr(predictor, "classes_") or predictor.classes_ == model.classes_.tolist()
+
+
+@pytest.mark.parametrize("change", [
+    {"number": None}, {"number": np.nan}, {"number": pd.NA}, {"number": 3}, {"number": True}, {"number": np.float32(0.3)}, {"number": np.int8(3)},
+    {"number": Decimal("0.3")}, {"gaps": None}, {"gaps": 1e300}, {"word": None}, {"word": "other"}, {"word": np.str_("b")}, {"word": b"b"}, {"key": 3.0},
+    {"key": np.int64(3)}, {"key": 77}, {"key": None}, {"key": "3"}, {"truth": 1}, {"truth": 0.0}, {"truth": np.True_}, {"truth": None}, {"same": object()}, {"key": 2**1100},
+], ids=str)  # fmt: skip
+def test_values_of_any_type_count_as_in_a_table(change):
+    """Those that NumPy and a dict take as they are, and the others."""
+    model = table_model("binary")
+    values = list({**TABLE.iloc[1].to_dict(), **change}.values())
+    np.testing.assert_array_equal(RowPredictor(model).predict_proba(values), model.predict_proba([values])[0])
+
+
+def test_dates_in_a_row():
+    """Of Python, pandas and NumPy, beside integers that are too large for a float."""
+    frame = TABLE.assign(day=pd.date_range("2024", periods=N_ROWS), long=pd.to_timedelta(np.arange(N_ROWS), unit="h"))
+    model = TabularRegressor(**FEW, n_folds=2).fit(frame, SIGNAL)
+    predictor, row = RowPredictor(model), frame.iloc[5].to_dict()
+    for day in (row["day"], row["day"].to_pydatetime(), row["day"].to_datetime64(), None):
+        values = {**row, "day": day}
+        assert (
+            predictor.predict(values)
+            == model.predict(frame[5:6].assign(day=pd.Series([day], index=[5], dtype="datetime64[us]")))[0]
+        )
+    for change, words in [
+        ({"day": 19000.0}, "'day' held dates in fit, and holds numbers now"),
+        ({"number": 10**400}, "'number' holds inf"),
+    ]:
+        with pytest.raises((TypeError, ValueError), match=words):
+            predictor.predict({**row, **change})
+
+
+@pytest.mark.parametrize(("change", "error", "match"), [
+    ({"number": np.inf}, ValueError, "Column 'number' holds inf"), ({"gaps": -np.inf}, ValueError, "Column 'gaps' holds -inf"),
+    ({"number": "1"}, TypeError, "Column 'number' held numbers in fit, and holds text now"), ({"word": ["a"]}, TypeError, "Column 'word' holds a list"),
+    ({"number": {}}, TypeError, "Column 'number' holds a dict"),
+])  # fmt: skip
+def test_values_that_a_table_cannot_hold_are_refused(change, error, match):
+    with pytest.raises(error, match=match):
+        RowPredictor(table_model("regression")).predict({**TABLE.iloc[1].to_dict(), **change})
+
+
+@pytest.mark.parametrize(("row", "match"), [
+    ([1.0, "a"], "7 values, of .*, got 2"), ("abcdefg", "got str, 'abcdefg'"), (None, "got NoneType"), ({1, 2}, "got set"), (TABLE[:2], r"got shape \(2, 7\)"),
+    ({"number": 1.0}, "lacks features: 'word'"), (TABLE[["word"]][:1], "lacks features: 'number'"), (np.zeros((2, 7)), "got 14"),
+])  # fmt: skip
+def test_what_is_no_row_of_a_table(row, match):
+    with pytest.raises(ValueError, match=match):
+        RowPredictor(table_model("regression")).predict(row)
+
+
+def test_rows_of_a_table_without_names():
+    """The columns of a DataFrame are taken as they stand."""
+    model = TabularRegressor(**{**FEW, "categorical_features": [4]}).fit(TABLE.to_numpy(), SIGNAL)
+    predictor = RowPredictor(model)
+    assert (
+        predictor.predict(TABLE[1:2])
+        == predictor.predict(TABLE.iloc[1].tolist())
+        == model.predict(TABLE[1:2].to_numpy())[0]
+    )
+    with pytest.raises(ValueError, match="no feature names"):
+        predictor.predict(TABLE.iloc[1].to_dict())
+    nothing = TabularRegressor(**{**FEW, "categorical_features": "from_dtype"}).fit([[1, "a"]] * 20, np.arange(20))
+    assert RowPredictor(nothing).predict([3, None]) == nothing.predict([[3, None]])[0]
+
+
 def test_tables_need_no_scaler():
     """They are estimators of this package, whose columns are binned."""
     table = TabularRegressor(hidden_layer_sizes=(3,), max_iter=2, n_folds=2)
     for model in (make_pipeline(StandardScaler(), table), scale_target(table, StandardScaler())):
         with pytest.raises(TypeError, match=r"the last step is a TabularRegressor\. It needs no scaler"):
             fold_scaler(model.fit(X, TARGET))
-    with pytest.raises(TypeError, match=r"got TabularRegressor: .* Its own predict takes a data frame of one row\."):
-        RowPredictor(table.fit(X, TARGET))
 
 
 @pytest.mark.parametrize("model", [None, "model", MLPClassifier, MLPClassifier(), StandardScaler()], ids=str)

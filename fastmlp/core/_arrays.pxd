@@ -48,7 +48,7 @@ cdef class Bins:
     cdef Py_ssize_t *count
     cdef double *fill
     cdef Buffer memory, details
-    cdef void encode_block(self, const fm_rows *X, Py_ssize_t f, Py_ssize_t first, Py_ssize_t last, uint16_t *bins,
+    cdef bint encode_block(self, const fm_rows *X, Py_ssize_t f, Py_ssize_t first, Py_ssize_t last, uint16_t *bins,
                            char *fractions, bint wide) noexcept nogil
 
 

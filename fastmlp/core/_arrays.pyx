@@ -406,6 +406,11 @@ cdef class Bins:
         fractions : float32 or float64 array (n, n_numbers), C-contiguous
             Receives the fractions, 1 for missing numbers. They are computed in float64.
 
+        Returns
+        -------
+        bool
+            Whether no number was infinite.
+
         Raises
         ------
         ValueError
@@ -419,24 +424,28 @@ cdef class Bins:
         cdef char *fraction = <char *> array_address(fractions, rows.n * self.n_numbers, b'd' if wide else b'f',
                                                      "fractions", True)
         cdef Py_ssize_t first = 0, f
+        cdef bint finite = True
         with nogil:
             while first < rows.n:
                 for f in range(self.n_numbers):
-                    self.encode_block(&rows.rows, f, first, min(first + BLOCK, rows.n), bin, fraction, wide)
+                    finite &= self.encode_block(&rows.rows, f, first, min(first + BLOCK, rows.n), bin, fraction, wide)
                 first += BLOCK
+        return finite
 
-    cdef void encode_block(self, const fm_rows *X, Py_ssize_t f, Py_ssize_t first, Py_ssize_t last, uint16_t *bins,
+    cdef bint encode_block(self, const fm_rows *X, Py_ssize_t f, Py_ssize_t first, Py_ssize_t last, uint16_t *bins,
                            char *fractions, bint wide) noexcept nogil:
-        """The codes of number f of some rows."""
+        """The codes of number f of some rows; returns whether no number was infinite."""
         cdef const double *edge = self.edge + self.first[f]
         cdef const double *low
         cdef Py_ssize_t inner = max(self.count[f] - 2, 0), last_bin = max(self.count[f] - 2, 0), r, i, n, half, k
         cdef double x, fraction, largest = self.largest
+        cdef bint finite = True
         for r in range(first, last):
             i = r * X.row_stride + f * X.column_stride
             x = (<const double *> X.data)[i] if X.is_double else (<const float *> X.data)[i]
             if x != x:
                 x = self.fill[f]
+            finite &= x != INFINITY and x != -INFINITY
             x = x / 2
             low, n = edge + 1, inner
             while n > 1:  # without a branch that the processor could mispredict
@@ -458,6 +467,7 @@ cdef class Bins:
                 (<double *> fractions)[i] = fraction
             else:
                 (<float *> fractions)[i] = <float> fraction
+        return finite
 
 
 cdef class InputRows:

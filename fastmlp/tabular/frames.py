@@ -243,7 +243,7 @@ def _of_pandas(series: Any) -> Values:
             return Values(TEXT, name, codes=codes, labels=[str(label) for label in labels])
     except ArithmeticError:  # of a signalling NaN
         missing = None
-    return _of_objects(series.astype(object).to_numpy(), name, missing)
+    return read_objects(series.astype(object).to_numpy(), name, missing)
 
 
 def _is_text(series: Any, kind: str, name: str) -> bool:
@@ -274,7 +274,7 @@ def _of_polars(series: Any) -> Values:
         codes = text.replace_strict(labels, range(len(labels)), default=-1, return_dtype=_polars().Int64).to_numpy()
         kind, name = (CATEGORY, name.split("(")[0]) if is_category else (TEXT, name)
         return Values(kind, name, codes=codes.astype(np.intp), labels=labels.to_list())
-    return _of_objects(_object_array(series.to_list()), name)
+    return read_objects(_object_array(series.to_list()), name)
 
 
 def _polars() -> Any:
@@ -303,7 +303,7 @@ def _of_arrow(column: Any) -> Values:
         encoded = text.dictionary_encode().unify_dictionaries().combine_chunks()
         codes = encoded.indices.fill_null(-1).to_numpy().astype(np.intp)
         return Values(CATEGORY if is_category else TEXT, name, codes=codes, labels=encoded.dictionary.to_pylist())
-    values = _of_objects(_object_array(column.to_pylist()), name)
+    values = read_objects(_object_array(column.to_pylist()), name)
     if is_category and values.numbers is None:
         return Values(CATEGORY, name, codes=values.codes, labels=values.labels)
     return values
@@ -318,7 +318,7 @@ def _of_numpy(column: np.ndarray) -> Values:
     if kind in "mM":
         micro = "datetime64[us]" if kind == "M" else "timedelta64[us]"
         return Values(DATE if kind == "M" else DURATION, name, numbers=_days(column.astype(micro)))
-    return _of_objects(column.astype(object) if kind in "SU" else column, "text" if kind in "SU" else name)
+    return read_objects(column.astype(object) if kind in "SU" else column, "text" if kind in "SU" else name)
 
 
 class _Library(NamedTuple):
@@ -376,7 +376,7 @@ def is_missing(value: Any) -> bool:
     return isinstance(value, (float, np.floating)) and value != value
 
 
-def _of_objects(values: np.ndarray, dtype: str, missing: np.ndarray | None = None) -> Values:
+def read_objects(values: np.ndarray, dtype: str, missing: np.ndarray | None = None) -> Values:
     """Python objects: numbers, truth values, dates or durations if all are, otherwise labels."""
     if missing is None:
         missing = np.fromiter((is_missing(value) for value in values), dtype=bool, count=len(values))

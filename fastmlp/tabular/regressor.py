@@ -174,7 +174,7 @@ class TabularRegressor(RegressorScore, BaseTabular):
 
     def _own_scale(self, outputs: np.ndarray) -> np.ndarray:
         low, high = self.target_range_
-        prediction: np.ndarray = np.clip(outputs * self.target_scale_ + self.target_mean_, low, high)
+        prediction: np.ndarray = np.minimum(np.maximum(outputs * self.target_scale_ + self.target_mean_, low), high)
         return prediction
 
     def _shaped(self, prediction: np.ndarray) -> np.ndarray:
