@@ -9,12 +9,15 @@ import pandas as pd
 import polars as pl
 import pytest
 from helpers import SANITIZED, output_of, tolerance
+from sklearn.base import clone
 
 from fastmlp import PiecewiseLinearEncoder, TabularClassifier, TabularRegressor, reference
+from fastmlp.estimators.validation import RowSplit
 from fastmlp.network.network import SelectedRows
 from fastmlp.tabular import coding
 from fastmlp.tabular.coding import Coder
 from fastmlp.tabular.columns import learn_columns
+from fastmlp.tabular.folds import deal
 from fastmlp.tabular.frames import Table
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -109,6 +112,23 @@ def test_selected_rows_are_predicted_as_their_copy(Estimator, monkeypatch):
     np.testing.assert_array_equal(member.network_.forward(selected, out), member.network_.forward(codes[rows]))
     with pytest.raises(ValueError, match=r"out must have shape \(90, 1\)"):
         member.network_.forward(selected, out[:9])
+
+
+@pytest.mark.parametrize("Estimator", [TabularClassifier, TabularRegressor])
+def test_networks_learn_as_on_the_dense_encoding(Estimator):
+    """The same losses, on training and validation rows, to the rounding of sums in another order."""
+    y = Y > 0.3 if Estimator is TabularClassifier else Y
+    fitted = Estimator(**{**SMALL, "n_folds": 3, "max_iter": 4}, dtype="float64").fit(FRAME, y)
+    fold = deal(fitted._strata(y), N, 3, np.random.RandomState(0))
+    encoded = dense(Coder(fitted.columns_).codes(Table(FRAME)))
+    for number, member in enumerate(fitted.estimators_):
+        again = clone(member)
+        again.n_features_in_ = encoded.shape[1]
+        fitted._share_target(again, fitted)
+        split = RowSplit(np.flatnonzero(fold != number), np.flatnonzero(fold == number))
+        again._fit_member(encoded, fitted._network_target(y), None, "", split)
+        np.testing.assert_allclose(again.loss_curve_, member.loss_curve_, rtol=1e-9)
+        np.testing.assert_allclose(again.validation_loss_curve_, member.validation_loss_curve_, rtol=1e-9)
 
 
 SCRIPT = """
