@@ -416,13 +416,25 @@ def test_row_of_a_table_is_predicted_as_by_the_model(kind, n_folds):
 @pytest.mark.parametrize("change", [
     {"number": None}, {"number": np.nan}, {"number": pd.NA}, {"number": 3}, {"number": True}, {"number": np.float32(0.3)}, {"number": np.int8(3)},
     {"number": Decimal("0.3")}, {"gaps": None}, {"gaps": 1e300}, {"word": None}, {"word": "other"}, {"word": np.str_("b")}, {"word": b"b"}, {"key": 3.0},
-    {"key": np.int64(3)}, {"key": 77}, {"key": None}, {"key": "3"}, {"truth": 1}, {"truth": 0.0}, {"truth": np.True_}, {"truth": None}, {"same": object()}, {"key": 2**1100},
+    {"key": np.int64(3)}, {"key": 77}, {"key": None}, {"key": 2**53 + 1}, {"truth": 1}, {"truth": 0.0}, {"truth": np.True_}, {"truth": None}, {"same": object()}, {"key": 2**1100},
 ], ids=str)  # fmt: skip
 def test_values_of_any_type_count_as_in_a_table(change):
     """Those that NumPy and a dict take as they are, and the others."""
     model = table_model("binary")
     values = list({**TABLE.iloc[1].to_dict(), **change}.values())
     np.testing.assert_array_equal(RowPredictor(model).predict_proba(values), model.predict_proba([values])[0])
+
+
+@pytest.mark.parametrize(("name", "value"), [("key", "3"), ("word", 3), ("word", 1.5), ("truth", "True")])
+def test_categories_of_another_type_are_refused_as_in_a_table(name, value):
+    model = table_model("binary")
+    values = list({**TABLE.iloc[1].to_dict(), name: value}.values())
+    texts = []
+    for call in (partial(RowPredictor(model).predict, values), partial(model.predict, [values])):
+        with pytest.raises(TypeError, match=f"Column '{name}' held .* now, {value!r}: convert it") as caught:
+            call()
+        texts.append(str(caught.value))
+    assert texts[0] == texts[1]
 
 
 def test_dates_in_a_row():

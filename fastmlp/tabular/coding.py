@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastmlp.core import Bins, CodeLayout, Codes
-from fastmlp.tabular.columns import Column, Columns, check_finite
+from fastmlp.tabular.columns import Column, Columns, as_categories, check_finite
 from fastmlp.tabular.frames import (
     BOOLEAN,
     CATEGORY,
@@ -29,6 +30,8 @@ _PLAIN_LABELS = {str, float, int, bool, type(None)}
 # Numbers that are read at a time: 8 MB.
 _PIECE = 2**20
 _LEAST_ROWS = 1024
+# Labels that an error lists.
+_NAMED = 3
 _PLURAL = {
     NUMBER: "numbers",
     DATE: "dates",
@@ -129,12 +132,39 @@ def label_codes(column: Column) -> tuple[dict[Any, int], int]:
 
 def category_codes(values: Values, column: Column) -> np.ndarray:
     """The code of each value of a column of categories."""
-    values = values.as_categories()
+    values = as_categories(values, column.name)
     assert values.codes is not None
     codes, other = label_codes(column)
     # The last one is that of missing values, which the code -1 finds.
     found: np.ndarray = np.array([*(codes.get(label, other) for label in values.labels), other])[values.codes]
+    if (found == other).all():
+        _check_kind(values, column)
     return found
+
+
+def _check_kind(values: Values, column: Column) -> None:
+    """Refuse text where there were numbers, and numbers where there was text: as categories, none of them has been seen."""
+    assert values.codes is not None
+    seen, now = (
+        (*column.categories, *column.grouped),
+        [values.labels[i] for i in np.unique(values.codes[values.codes >= 0])],
+    )
+    for was_text in (True, False):
+        if (
+            now
+            and all(isinstance(label, str) is was_text for label in seen)
+            and not any(isinstance(label, str) is was_text for label in now)
+        ):
+            kinds = (_PLURAL[TEXT], _PLURAL[NUMBER])[:: 1 if was_text else -1]
+            raise TypeError(
+                f"Column {column.name!r} held {kinds[0]} as categories in fit, {_few(seen)}, and holds {kinds[1]} now, {_few(now)}: "
+                "convert it to the type that it had."
+            )
+
+
+def _few(labels: Sequence[Any]) -> str:
+    """The first labels, for a message."""
+    return ", ".join(map(reprlib.repr, labels[:_NAMED])) + (" ..." if len(labels) > _NAMED else "")
 
 
 def numbers_of(values: Values, column: Column) -> np.ndarray:
@@ -205,18 +235,14 @@ class RowCoder(Coder):
 
     def _row_of_codes(self, labels: list[Any]) -> list[int]:
         """The codes of a row's categories."""
-        types = set(map(type, labels))
-        if types <= _PLAIN_LABELS:
-            try:
-                if int in types:  # in a table, integers are rounded to floats
-                    labels = [float(label) if type(label) is int else label for label in labels]
-                return [code_of(label, other) for label, (code_of, other) in zip(labels, self._code_of, strict=True)]
-            except OverflowError:
-                pass
-        return [
-            int(category_codes(_read(label, column), column)[0])
-            for label, (_, column) in zip(labels, self.categories, strict=True)
-        ]
+        is_plain = set(map(type, labels)) <= _PLAIN_LABELS
+        found = []
+        for label, (code_of, other), (_, column) in zip(labels, self._code_of, self.categories, strict=True):
+            code = code_of(label, other) if is_plain else other
+            if code == other and label is not None:  # missing in another way, of another type, or not seen
+                code = int(category_codes(_read(label, column), column)[0])
+            found.append(code)
+        return found
 
 
 def _read(value: Any, column: Column) -> Values:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from fastmlp.estimators._sklearn import warn
 from fastmlp.tabular.bins import known_numbers, median, n_components, quantile_edges
 from fastmlp.tabular.frames import BOOLEAN, CATEGORY, DATE, DURATION, NUMBER, TEXT, Table, Values
 
@@ -129,10 +130,20 @@ def _learn_column(
     values: Values, name: Any, rows: np.ndarray | None, n_bins: int, max_categories: int, declared: bool
 ) -> Column:
     name = name if isinstance(name, str) or type(name) is int else str(name)
-    values = values.as_categories() if declared else values
+    values = as_categories(values, name) if declared else values
     if values.numbers is not None:
         return _learn_number(values, name, rows, n_bins)
     return _learn_category(values, name, rows, max_categories, declared)
+
+
+def as_categories(values: Values, name: Any) -> Values:
+    """The values of a column as categories, with a warning if they are floats to which different integers were rounded."""
+    if values.exact is None and values.kind == NUMBER and values.has_rounded():
+        warn(
+            f"Column {name!r} holds categories as floats beyond 2**53, which cannot tell integers from their neighbours. Read it as "
+            "integers (in pandas as Int64, if there are gaps) or as text."
+        )
+    return values.as_categories()
 
 
 def _learn_number(values: Values, name: Any, rows: np.ndarray | None, n_bins: int) -> Column:

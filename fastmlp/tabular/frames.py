@@ -21,6 +21,8 @@ from fastmlp.estimators.validation import check_has_rows
 
 NUMBER, DATE, DURATION, BOOLEAN, TEXT, CATEGORY = "number", "date", "duration", "boolean", "text", "category"
 _DAY = 86_400.0
+# float64 holds all integers up to this one.
+_LARGEST_EXACT = 2.0**53
 _NESTED = (list, tuple, dict, set, frozenset, np.ndarray)
 _NUMBERS = (int, float, np.integer, np.floating, Decimal, Fraction)
 _BOOLS = (bool, np.bool_)
@@ -52,6 +54,8 @@ class Values:
         Indices into ``labels``, -1 for a missing value.
     labels : list
         Different strings, numbers or truth values.
+    exact : function () -> sequence of shape (n,), or None
+        The numbers as Python's objects, where float64 may not hold all of them: it takes different integers beyond 2^53 for one.
     """
 
     kind: str
@@ -59,11 +63,16 @@ class Values:
     numbers: np.ndarray | None = None
     codes: np.ndarray | None = None
     labels: Sequence[Any] = ()
+    exact: Callable[[], Sequence[Any]] | None = None
 
     def as_categories(self) -> Values:
         """The same with every number, date and duration a category."""
         if self.numbers is None:
             return self
+        if self.exact is not None and self.has_rounded():
+            index: dict[Any, int] = {}
+            found = [-1 if is_missing(v) else index.setdefault(_whole(v), len(index)) for v in self.exact()]
+            return Values(CATEGORY, self.dtype, codes=np.array(found, dtype=np.intp), labels=list(index))
         known = ~np.isnan(self.numbers)
         distinct, inverse = np.unique(self.numbers[known], return_inverse=True)
         codes = np.full(len(self.numbers), -1, dtype=np.intp)
@@ -75,6 +84,10 @@ class Values:
         else:
             labels = [int(label) if label.is_integer() else label for label in distinct.tolist()]
         return Values(CATEGORY, self.dtype, codes=codes, labels=labels)
+
+    def has_rounded(self) -> bool:
+        """Whether there are numbers so large that float64 rounds integers to them."""
+        return self.numbers is not None and bool((np.abs(self.numbers) >= _LARGEST_EXACT).any())
 
 
 class Table:
@@ -232,7 +245,8 @@ def _of_pandas(series: Any) -> Values:
     if kind == "c":
         raise ColumnError(f"holds complex numbers ({name}): split it into real and imaginary part.")
     if kind in "iuf":
-        return Values(NUMBER, name, numbers=series.to_numpy(dtype=np.float64, na_value=np.nan))
+        numbers = series.to_numpy(dtype=np.float64, na_value=np.nan)
+        return Values(NUMBER, name, numbers=numbers, exact=None if kind == "f" else series.tolist)
     if kind == "b":
         missing = series.isna().to_numpy(dtype=bool)
         return _truths(series.to_numpy(dtype=bool, na_value=False), missing, name)
@@ -256,8 +270,8 @@ def _is_text(series: Any, kind: str, name: str) -> bool:
 def _of_polars(series: Any) -> Values:
     dtype, name = series.dtype, str(series.dtype)
     if dtype.is_numeric():
-        numbers = series.cast(_polars().Float64).to_numpy()
-        return Values(NUMBER, name, numbers=np.array(numbers, dtype=np.float64))
+        numbers = np.array(series.cast(_polars().Float64).to_numpy(), dtype=np.float64)
+        return Values(NUMBER, name, numbers=numbers, exact=None if dtype.is_float() else series.to_list)
     if name == "Boolean":
         missing = series.is_null().to_numpy()
         return _truths(series.fill_null(False).to_numpy(), missing, name)
@@ -290,7 +304,8 @@ def _of_counts(series: Any, per_second: float) -> np.ndarray:
 def _of_arrow(column: Any) -> Values:
     name = str(column.type)
     if name.startswith(("int", "uint", "float", "double", "halffloat")):
-        return Values(NUMBER, name, numbers=np.array(column.to_numpy(), dtype=np.float64))
+        exact = column.to_pylist if name.startswith(("int", "uint")) else None
+        return Values(NUMBER, name, numbers=np.array(column.to_numpy(), dtype=np.float64), exact=exact)
     if name.startswith(("date", "timestamp")):
         return Values(DATE, name, numbers=_days(np.asarray(column.to_numpy(), dtype="datetime64[us]")))
     if name.startswith("duration"):
@@ -312,7 +327,7 @@ def _of_arrow(column: Any) -> Values:
 def _of_numpy(column: np.ndarray) -> Values:
     name, kind = str(column.dtype), column.dtype.kind
     if kind in "iuf":
-        return Values(NUMBER, name, numbers=column.astype(np.float64))
+        return Values(NUMBER, name, numbers=column.astype(np.float64), exact=None if kind == "f" else column.tolist)
     if kind == "b":
         return _truths(column, np.zeros(len(column), dtype=bool), name)
     if kind in "mM":
@@ -393,7 +408,8 @@ def read_objects(values: np.ndarray, dtype: str, missing: np.ndarray | None = No
         truths[~missing] = known
         return _truths(truths, missing, dtype)
     if all_are(*_NUMBERS) and not any(issubclass(kind, _BOOLS) for kind in types):
-        return Values(NUMBER, dtype, numbers=_spread(np.array([_float(value) for value in known]), missing))
+        numbers = _spread(np.array([_float(value) for value in known]), missing)
+        return Values(NUMBER, dtype, numbers=numbers, exact=values.tolist)
     if all_are(datetime.date, np.datetime64):
         return Values(DATE, dtype, numbers=_spread(_days(_moments(known)), missing))
     if all_are(datetime.timedelta, np.timedelta64):
@@ -408,6 +424,15 @@ def read_objects(values: np.ndarray, dtype: str, missing: np.ndarray | None = No
     else:
         codes[~missing] = [index.setdefault(_label(value), len(index)) for value in known]
     return Values(TEXT, dtype, codes=codes, labels=list(index))
+
+
+def _whole(value: Any) -> Any:
+    """A number as Python's: an integer if it is whole."""
+    try:
+        whole = int(value)
+    except OverflowError:  # of infinity
+        return float(value)
+    return whole if whole == value else _float(value)
 
 
 def _float(value: Any) -> float:
@@ -451,7 +476,7 @@ def _label(value: Any) -> Any:
     if isinstance(value, (bool, int, float)):
         return value
     if isinstance(value, (Decimal, Fraction)):
-        return float(value)
+        return _whole(value)
     if type(value).__name__ in _AS_TEXT:
         return str(value)
     _refuse(value)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import warnings
 
 import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
 from scipy import sparse
+from sklearn.exceptions import ConvergenceWarning
 
-from fastmlp import TabularClassifier, TabularRegressor
+from fastmlp import TabularClassifier, TabularRegressor, load
 
 N = 60
 RNG = np.random.RandomState(0)
@@ -21,9 +23,9 @@ SMALL = {"hidden_layer_sizes": (8,), "max_iter": 2, "n_folds": 2, "random_state"
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
 
-def fitted(X, **parameters):
+def fitted(X, eval_set=None, **parameters):
     """A small classifier."""
-    return TabularClassifier(**{**SMALL, **parameters}).fit(X, Y)
+    return TabularClassifier(**{**SMALL, **parameters}).fit(X, Y, eval_set=eval_set)
 
 
 def only(X, **parameters):
@@ -268,6 +270,115 @@ def test_wrong_categorical_features(features, words):
         fitted(pd.DataFrame({"a": np.arange(N), "b": np.arange(N)}), categorical_features=features)
 
 
+IDS = [2**53, 2**53 + 1, 2**53 + 2, 2**63 - 1, 2**63 - 2, -(2**53) - 1, 5]
+INTEGERS = {
+    "pandas": lambda ids: pd.DataFrame({"id": ids, "x": 0.0}),
+    "pandas Int64": lambda ids: pd.DataFrame({"id": pd.array(ids, dtype="Int64"), "x": 0.0}),
+    "pandas objects": lambda ids: pd.DataFrame({"id": np.array(ids, dtype=object), "x": 0.0}),
+    "pandas categories": lambda ids: pd.DataFrame({"id": pd.Categorical(ids), "x": 0.0}),
+    "pandas Arrow": lambda ids: pd.DataFrame({"id": pd.array(ids, dtype="int64[pyarrow]"), "x": 0.0}),
+    "decimals": lambda ids: pd.DataFrame({"id": [decimal.Decimal(i) for i in ids], "x": 0.0}),
+    "polars": lambda ids: pl.DataFrame({"id": ids, "x": [0.0] * len(ids)}),
+    "Arrow": lambda ids: pytest.importorskip("pyarrow").table({"id": ids, "x": [0.0] * len(ids)}),
+    "array": lambda ids: np.column_stack([np.array(ids), np.zeros(len(ids), int)]),
+    "list": lambda ids: [[i, 0] for i in ids],
+}
+
+
+@pytest.mark.filterwarnings("ignore:X has feature names|X does not have valid feature names")
+@pytest.mark.parametrize("name", INTEGERS)
+def test_integers_that_float64_rounds_are_different_categories(name, tmp_path):
+    """Identifiers, for example; in files too."""
+    ids = pick(*IDS)
+    table = INTEGERS[name](ids)
+    model = fitted(table, categorical_features=[0])
+    assert model.columns_[0].categories == tuple(sorted(IDS))
+    assert len(np.unique(model.predict_proba(table)[:, 0])) == len(IDS)
+    model.save(tmp_path / "model.safetensors")
+    assert load(tmp_path / "model.safetensors").columns_[0].categories == tuple(sorted(IDS))
+
+
+def test_floats_that_were_integers_are_warned_of():
+    """As pandas makes of integers with gaps: what was different is the same."""
+    ids = pd.Series([*pick(*IDS)[:-1], None])
+    assert ids.dtype == np.float64
+    frame = pd.DataFrame({"id": ids, "x": 0.0})
+    with pytest.warns(UserWarning, match=r"Column 'id' holds categories as floats beyond 2\*\*53.*Int64") as caught:
+        fitted(frame, categorical_features=["id"])
+    assert all(one.filename == __file__ for one in caught)
+    model = fitted(frame.assign(id=pick(*IDS)), categorical_features=["id"])
+    with pytest.warns(UserWarning, match="Column 'id' holds categories as floats"):
+        model.predict(frame)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        fitted(frame)  # numbers
+        fitted(frame.assign(id=pick(1.5, 2e15, None)), categorical_features=["id"])
+
+
+@pytest.mark.parametrize("gap", [None, pd.NA])
+def test_gaps_among_large_integers(gap):
+    ids = [*pick(*IDS)[:-2], gap, gap]
+    column = only(pd.array(ids, dtype="Int64"), categorical_features=["x"])
+    assert column.missing
+    assert set(column.categories) <= set(IDS)
+    assert 2**53 + 1 in column.categories
+
+
+def test_integers_beyond_64_bits_are_categories():
+    column = only(np.array(pick(10**400, 10**400 + 1, 1.5, 2), dtype=object), categorical_features=["x"])
+    assert column.categories == (1.5, 2, 10**400, 10**400 + 1)
+
+
+# What a column of categories held in fit, what it holds later, and the same as in fit; None if it is not the same.
+CHANGES = {
+    "integers, text": ([1, 2, 30], ["1", "2"], None),
+    "text, integers": (["1", "2", "30"], [1, 2], None),
+    "categories, text": (pd.Categorical([1, 2, 30]), ["1", "30"], None),
+    "text, categories": (["a", "b"], pd.Categorical([1, 2]), None),
+    "truth values, text": ([True, False], ["True", "False"], None),
+    "text, truth values": (["True", "False"], [True, False], None),
+    "integers, words": ([1, 2, 30], ["a", "b"], None),
+    "integers, floats": ([1, 2, 30], [1.0, 30.0], [1, 30]),
+    "floats, integers": ([1.0, 2.0, 30.0], [2, 30], [2.0, 30.0]),
+    "integers, objects": ([1, 2, 30], np.array([1, 30], dtype=object), [1, 30]),
+    "truth values, integers": ([True, False], [1, 0], [True, False]),
+    "truth values, floats": ([True, False], [1.0, 0.0], [True, False]),
+    "integers, truth values": ([1, 0], [True, False], [1, 0]),
+    "categories, integers": (pd.Categorical([1, 2, 30]), [1, 30], pd.Categorical([1, 30])),
+    "text, categories of text": (["a", "b"], pd.Categorical(["b", "a"]), ["b", "a"]),
+    "dates, their text": (DAYS[:3], ["2024-01-01", "2024-01-03"], [DAYS[0], DAYS[2]]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_categories_of_another_type_are_known_or_named(name):
+    """Text is no number: all of it would count as unseen."""
+    before, later, same = CHANGES[name]
+    values = pd.Series(before)
+    x = pd.concat([values] * N, ignore_index=True)[:N].astype(values.dtype)
+    frame = pd.DataFrame({"number": np.arange(N), "x": x})
+    model = fitted(frame, categorical_features=["x"])
+    changed = pd.DataFrame({"number": np.arange(len(later)), "x": later})
+    if same is not None:
+        np.testing.assert_array_equal(model.predict_proba(changed), model.predict_proba(changed.assign(x=same)))
+        return
+    words = "Column 'x' held (numbers|text) as categories in fit, .* now, .*: convert it to the type that it had"
+    with pytest.raises(TypeError, match=words):
+        model.predict(changed)
+    with pytest.raises(TypeError, match=words):
+        fitted(frame, categorical_features=["x"], eval_set=(changed, Y[: len(later)]))
+
+
+def test_some_categories_of_another_type_count_as_missing():
+    """Where others are known, or nothing but gaps is there."""
+    frame = pd.DataFrame({"number": np.arange(N), "x": pick("a", "b", None)})
+    model = fitted(frame)
+    missing = model.predict_proba(frame.assign(x=None))
+    mixed = model.predict_proba(frame.assign(x=["a"] + [1] * (N - 1)))
+    np.testing.assert_array_equal(mixed[1:], missing[1:])
+
+
 def test_unknown_categories_count_as_missing():
     """Whether or not there were gaps in fit."""
     for text in (pick("a", "b"), pick("a", "b", None)):
@@ -409,3 +520,29 @@ def test_columns_are_printed_as_a_table():
     assert lines[0].split() == ["column", "type", "inputs", "treatment"]
     assert lines[3].endswith("2 categories, missing values marked")
     assert len(lines) == 1 + FRAME.shape[1]
+
+
+def test_dates_with_a_zone_at_the_ends_of_the_calendar():
+    """In UTC they are later, or earlier, than what Python's own dates hold."""
+    west, east = (datetime.timezone(datetime.timedelta(hours=hours)) for hours in (-5, 5))
+    ends = [datetime.datetime.max.replace(tzinfo=west), datetime.datetime.min.replace(tzinfo=east)]
+    column = only(np.array(pick(*ends, datetime.datetime(2020, 1, 1)), dtype=object))
+    assert (column.kind, column.treatment) == ("date", "number")
+    days = datetime.datetime.max - datetime.datetime(1970, 1, 1) + datetime.timedelta(hours=5)
+    assert column.edges[-1] == pytest.approx(days.total_seconds() / 86_400, rel=1e-12)
+
+
+def test_signalling_nan_is_a_gap():
+    for gap in (decimal.Decimal("sNaN"), decimal.Decimal("NaN")):
+        column = only(np.array([gap, decimal.Decimal(1), decimal.Decimal(2)] * (N // 3), dtype=object))
+        assert (column.treatment, column.missing) == ("number", True)
+
+
+def test_categories_of_lone_surrogates_are_saved(tmp_path):
+    frame = pd.DataFrame({"x": pd.Series(pick("\ud800", "b"), dtype=object), "number": np.arange(N)})
+    model = fitted(frame)
+    model.save(tmp_path / "model.safetensors")
+    loaded = load(tmp_path / "model.safetensors")
+    assert loaded.columns_[0].categories == ("b", "\ud800")
+    np.testing.assert_array_equal(loaded.predict_proba(frame), model.predict_proba(frame))
+    assert "2 categories" in repr(model.columns_)
