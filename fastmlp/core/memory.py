@@ -56,16 +56,23 @@ def refuse_masked(argument: str, values: Any) -> None:
 
 
 def total_memory() -> int | None:
-    """Bytes of memory that this machine has, or that a control group (a container, say) allows; None if that is unknown."""
+    """Bytes of memory that this machine has, or that a limit of the process or of its control group (a container, say)
+    allows; None if that is unknown.
+    """
     try:
+        import resource
+
         limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    except (AttributeError, ValueError, OSError):  # Windows
+    except (ImportError, ValueError, OSError):  # Windows
         return None
+    own_limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if own_limit != resource.RLIM_INFINITY:
+        limits.append(own_limit)
     mount = Path("/sys/fs/cgroup")
     try:
         group = Path("/proc/self/cgroup").read_text().rpartition("0::/")[2].strip()
     except OSError:
-        return limits[0]
+        return min(limits)
     for folder in (mount / group, *(mount / group).parents):
         file = folder / "memory.max"
         if file.is_file() and (limit := file.read_text().strip()) != "max":

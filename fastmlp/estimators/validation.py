@@ -222,7 +222,7 @@ def check_target(estimator: Any, y: Any) -> None:
     """Refuse a y that has no rows, or whose rows scikit-learn would read without looking: corrupt or masked ones."""
     if y is None:
         raise ValueError(
-            f"This {type(estimator).__name__} estimator requires y to be passed, but the target y is None. Pass a value for each row of X."
+            f"This {type(estimator).__name__} estimator requires y to be passed, but the target y is None."
         )
     check_has_rows("y", y)
     check_indices("y", y)
@@ -368,6 +368,8 @@ def check_weight(sample_weight: ArrayLike | None, X: Any) -> np.ndarray | None:
             weight = _check_sample_weight(sample_weight, X)
     except (ValueError, TypeError) as error:
         kind = ValueError if isinstance(error, ValueError) else TypeError
+        if "sample_weight" in str(error):  # scikit-learn's words
+            raise
         explanation, _ = _describe_columns(sample_weight, " of sample_weight", {})
         raise kind(f"sample_weight must be a number for each row: {error}\n{explanation}".rstrip()) from error
     if weight.min() < 0:
@@ -455,8 +457,8 @@ def explain_columns(estimator: Any, X: Any, y: Any = None, allow_gaps: bool = Fa
         if not explanation:
             raise
         text = str(error).rstrip()
-        if "contains NaN" in text.splitlines()[0] or text.startswith("Complex data"):
-            text = text.splitlines()[0]  # the rest sends the reader to other estimators, or is all of X
+        if "contains NaN" in text.splitlines()[0]:
+            text = text.splitlines()[0]  # the rest sends the reader to other estimators
         elif (
             isinstance(error, TypeError) and not text.startswith("Input") and (held == {"date"} or "NA is amb" in text)
         ):

@@ -416,8 +416,12 @@ def test_layers_that_memory_cannot_hold_are_refused_with_the_figure():
     """Before anything is drawn or changed."""
     lines = output_of_fork(LIMITED).splitlines()
     assert len(lines) == 20
-    assert lines[0].startswith("Unable to allocate 36.5 GiB for an array")
-    assert lines[3].startswith("Unable to allocate 18.3 GiB for an array")
+    assert lines[0].startswith(
+        "hidden_layer_sizes=(70000, 70000), with 5 features and 1 outputs, makes 4,900,560,001 parameters."
+    )
+    assert lines[0].endswith("needs at least 146 GiB of memory, and there are 8 GiB. Take fewer units.")
+    assert lines[3].startswith("A network of layers (5, 70000, 70000, 2) has")
+    assert lines[3].endswith("needs at least 18.3 GiB of memory, and there are 8 GiB. Take fewer units.")
     assert all("GiB" in line for line in lines)
 
 
