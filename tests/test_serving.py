@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from helpers import classification, multilabel, regression, tolerance
+from helpers import classification, multilabel, name_of, regression, tolerance
 from scipy.sparse import csr_matrix
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.decomposition import PCA
@@ -324,7 +324,7 @@ def test_a_predictor_takes_fitted_estimators():
         RowPredictor(make_pipeline(StandardScaler(), MLPClassifier(**SMALL)).fit(X, Y))
 
 
-@pytest.mark.parametrize("row", ["abc", None, {1.0, 2.0}, 3.0, iter([1.0])], ids=str)
+@pytest.mark.parametrize("row", ["abc", None, {1.0, 2.0}, 3.0, iter([1.0])], ids=name_of)
 @pytest.mark.parametrize("frame", [X, FRAME], ids=["no names", "names"])
 def test_what_is_no_row(row, frame):
     predictor = RowPredictor(MLPRegressor(**SMALL).fit(frame, TARGET))

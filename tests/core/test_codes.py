@@ -110,6 +110,7 @@ def train(
     return (losses, flat, state, statistics), (expected, model)
 
 
+@pytest.mark.crossed
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(("method", "layout"), [
     *((method, "mixed") for method in METHODS), *(("plain", layout) for layout in LAYOUTS),
@@ -148,6 +149,7 @@ def digest_of(method: str, layout: str, dtype: str, batch_size: int, n_threads: 
 BITS = [("plain", layout, 25) for layout in LAYOUTS] + [(method, "mixed", 1100) for method in METHODS]
 
 
+@pytest.mark.crossed
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(("method", "layout", "batch_size"), BITS)
 def test_bits_do_not_depend_on_threads(method, layout, batch_size, dtype):
@@ -190,6 +192,7 @@ def test_gradient_is_that_of_differences(layout, rng):
         assert abs((losses[0] - losses[1]) / (2 * DIFFERENCE_STEP) - gradient[at]) <= difference_tolerance(100)
 
 
+@pytest.mark.crossed
 @pytest.mark.parametrize("wide", [False, True])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -205,6 +208,7 @@ def test_exact_sums_are_those_of_the_encoding(layout, dtype, wide, rng):
     np.testing.assert_array_equal(found[0][1], found[1][1])
 
 
+@pytest.mark.crossed
 @pytest.mark.parametrize("n_threads", [1, 2, 3])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("hidden", [(), (33,), (1,), (130, 70)], ids=str)

@@ -15,6 +15,7 @@ SIZES = (7, 13, 5, 3)
 CONSTANTS = {"momentum": 0.8, "beta_1": 0.85, "beta_2": 0.95, "epsilon": 1e-3, "rho": 0.7, "weight_decay": 0.6}
 
 
+@pytest.mark.crossed
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("loss", sorted(core.LOSSES))
 @pytest.mark.parametrize("optimizer", sorted(core.OPTIMIZERS))

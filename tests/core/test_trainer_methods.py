@@ -110,6 +110,7 @@ def test_words_are_philox():
         assert tuple(int(word) for word in reference.philox(np.array(counter), key)) == expected
 
 
+@pytest.mark.crossed
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(("loss", "optimizer", "activation"), [
@@ -135,6 +136,7 @@ def test_epochs_are_the_references(method, loss, optimizer, activation, dtype):
         assert np.abs(ours[4] - expected).max() <= bound * max(1.0, np.abs(expected).max())
 
 
+@pytest.mark.crossed
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("batch_size", [1, 7, 96, 2500])
 def test_bits_do_not_depend_on_threads(method, batch_size):

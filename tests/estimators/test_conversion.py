@@ -55,6 +55,7 @@ def both_ways(task, solver):
         yield estimator, convert(estimator), y
 
 
+@pytest.mark.crossed
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("task", TASKS)
 def test_predictions_are_the_same(task, solver):
@@ -87,6 +88,7 @@ def test_predictions_are_the_same(task, solver):
         assert estimator.coefs_[0].any()
 
 
+@pytest.mark.crossed
 @pytest.mark.parametrize("solver", [solver for solver in SOLVERS if solver != "lbfgs"])
 @pytest.mark.parametrize("task", [task for task in TASKS if task != "early stopping"])
 def test_partial_fit_goes_on(task, solver):
@@ -107,6 +109,7 @@ def test_partial_fit_goes_on(task, solver):
 
 
 # Not early stopping: there, the next fit of scikit-learn overwrites its copy of the best weights.
+@pytest.mark.crossed
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("task", [task for task in TASKS if task != "early stopping"])
 def test_warm_start_goes_on(task, solver):

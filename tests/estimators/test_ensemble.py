@@ -592,6 +592,7 @@ def sklearns(name: str, module):
     return whole([("relu", first), ("tanh", second)], **settings)
 
 
+@pytest.mark.crossed
 @pytest.mark.parametrize("kind", ["Classifier", "Regressor"])
 @pytest.mark.parametrize("name", ["Bagging", "AdaBoost", "Voting", "Stacking"])
 def test_sklearns_ensembles_take_our_estimators(name, kind):

@@ -94,6 +94,7 @@ def assert_same(theirs, ours, rtol=SKLEARN_CURVE_RTOL):
             np.testing.assert_allclose(getattr(ours, name), getattr(theirs, name), rtol=rtol, atol=0)
 
 
+@pytest.mark.crossed
 @pytest.mark.parametrize("kind", DATA)
 @pytest.mark.parametrize("solver", SOLVERS, ids=ident)
 def test_curve_by_solver(solver, kind):
@@ -114,6 +115,7 @@ def test_curve_by_solver(solver, kind):
     assert abs(ours.score(X, y) - theirs.score(X, y)) < SKLEARN_LBFGS_RTOL
 
 
+@pytest.mark.crossed
 @pytest.mark.parametrize("kind", DATA)
 @pytest.mark.parametrize("activation", [name for name in core.ACTIVATIONS if name in SKLEARN_ACTIVATIONS])
 def test_curve_by_activation(activation, kind):
@@ -124,6 +126,7 @@ def test_curve_by_activation(activation, kind):
     assert_same(theirs.fit(X, y, *weight), ours.fit(X, y, *weight))
 
 
+@pytest.mark.crossed
 @pytest.mark.parametrize("kind", DATA)
 @pytest.mark.parametrize("weighted", [False, True])
 def test_lbfgs_final_loss(weighted, kind):
@@ -139,6 +142,7 @@ def test_lbfgs_final_loss(weighted, kind):
     assert len(ours.history_) == ours.n_iter_
 
 
+@pytest.mark.crossed
 @pytest.mark.filterwarnings("ignore:lbfgs failed")
 @pytest.mark.parametrize(
     "limit", [{"max_fun": 6}, {"max_fun": 23}, {"tol": 0.05}, {"tol": 0.01}, {"max_iter": 4}], ids=ident
@@ -187,6 +191,7 @@ def test_curve_with_warm_start(kind, solver):
     assert len(ours.loss_curve_) == 15
 
 
+@pytest.mark.crossed
 @pytest.mark.parametrize("solver", ["sgd", "adam"])
 @pytest.mark.parametrize("kind", DATA)
 def test_curve_with_partial_fit(kind, solver):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sklearn.neural_network
-from helpers import SKLEARN_LBFGS_RTOL, classification, multilabel, regression, rest_slow
+from helpers import SKLEARN_LBFGS_RTOL, classification, multilabel, regression
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
@@ -223,7 +223,8 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("backend", rest_slow(["loky", "threading", "multiprocessing"], "multiprocessing"))
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["loky", "threading", "multiprocessing"])
 def test_searches_agree_in_processes_and_threads(backend, tmp_path):
     """The scores of a single process, to the bit, with two workers of each kind; a hang is a failure, not a wait."""
     script = tmp_path / "searches.py"

@@ -33,23 +33,21 @@ def settings_of(solver):
     return {**SMALL, "max_iter": max_iter, "solver": solver, "learning_rate_init": RATES.get(solver, 0.005)}
 
 
-def typical_estimators():
-    """Those that differ in the Python code that they run."""
-    for Estimator, Ensemble in PAIRS:
-        yield Estimator(**settings_of("adam"))
-        yield Estimator(**settings_of("lbfgs"))
-        yield Ensemble(Estimator(**settings_of("adam")), 2)
+# Both estimators, both families of solvers, an ensemble.
+TYPICAL = [
+    MLPClassifier(**settings_of("adam")),
+    MLPRegressor(**settings_of("lbfgs")),
+    MLPEnsembleClassifier(MLPClassifier(**settings_of("adam")), 2),
+]
 
 
 def other_estimators():
-    """Every other solver, every element type, alone and as the members of an ensemble."""
+    """Every solver and element type, alone and as the members of an ensemble."""
     for Estimator, Ensemble in PAIRS:
         for solver in SOLVERS:
-            if solver not in ("adam", "lbfgs"):
-                yield Estimator(**settings_of(solver))
+            both = Estimator(**settings_of(solver)), Ensemble(Estimator(**settings_of(solver)), 2)
+            yield from (estimator for estimator in both if repr(estimator) not in map(repr, TYPICAL))
             yield Estimator(**settings_of(solver), dtype="float32")
-            if solver != "adam":
-                yield Ensemble(Estimator(**settings_of(solver)), 2)
         yield Estimator(dtype="float64", max_iter=100)
 
 
@@ -65,7 +63,7 @@ def expected_failures(estimator):
     )
 
 
-@parametrize_with_checks(list(typical_estimators()), expected_failed_checks=expected_failures)
+@parametrize_with_checks(TYPICAL, expected_failed_checks=expected_failures)
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_estimator_passes_sklearn_check(estimator, check):
     """Every check of scikit-learn that applies."""

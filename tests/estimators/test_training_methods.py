@@ -159,6 +159,7 @@ def done_again(case, X, y, loss, n_out):
     return curve, model
 
 
+@pytest.mark.crossed
 @pytest.mark.parametrize("kind", ["dense", "csr"])
 @pytest.mark.parametrize("name", CASES)
 def test_fit_is_the_references(name, kind):

@@ -38,6 +38,7 @@ def state_of(network):
     return arrays
 
 
+@pytest.mark.crossed
 @pytest.mark.parametrize("solver", STOCHASTIC_SOLVERS)
 @pytest.mark.parametrize("layers", [0, [0, 1], [1], [3], [-1, 0], None], ids=str)
 def test_frozen_layers_stay_to_the_bit(layers, solver):
@@ -155,6 +156,7 @@ def test_transfer_helps():
 # --- Growing ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.crossed
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("settings", [
     *({"activation": name} for name in core.ACTIVATIONS), {"batch_norm": True}, {"residual": True, "batch_norm": True},
@@ -185,6 +187,7 @@ def test_wider_network_keeps_its_predictions(settings, dtype):
     assert log_loss(y, estimator.predict_proba(X)) < loss - 0.01
 
 
+@pytest.mark.crossed
 @pytest.mark.parametrize("solver", STOCHASTIC_SOLVERS)
 @pytest.mark.parametrize("kind", ["one output", "three"])
 def test_twins_part(kind, solver):

@@ -439,6 +439,7 @@ def test_long_tables_are_predicted_in_pieces(monkeypatch):
     np.testing.assert_array_equal(fitted.predict(X), expected)
 
 
+@pytest.mark.slow
 def test_quality():
     """Better than a constant by far on data that it can learn, with no setting but the seed."""
     frame, signal = table(1000)
