@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 import numpy as np
 import pytest
@@ -28,15 +28,24 @@ def pytest_collection():
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of a test that is marked ``crossed``, the fast set has each value of each parameter once; other combinations are slow."""
+    """Of a test that is marked ``crossed``, the fast set has as many combinations as have each value of each parameter once."""
     tests = defaultdict(list)
     for item in items:
         if item.get_closest_marker("crossed"):
             tests[item.nodeid.partition("[")[0]].append(item)
     for combinations in tests.values():
-        indices = [item.callspec.indices for item in combinations]
-        sizes = {name: 1 + max(index[name] for index in indices) for name in indices[0]}
-        fast = [{name: i % size for name, size in sizes.items()} for i in range(max(sizes.values()))]
-        for item, index in zip(combinations, indices, strict=True):
-            if index not in fast:
-                item.add_marker(pytest.mark.slow)
+        # By identity: not every value can be compared.
+        left = [(item, [(name, id(value)) for name, value in item.callspec.params.items()]) for item in combinations]
+        uses: Counter[tuple[str, int]] = Counter()
+        while left:
+            # The one with the most values that are new, and of several the one whose others are used least.
+            chosen = max(
+                left,
+                key=lambda each: (sum(not uses[value] for value in each[1]), -sum(uses[value] for value in each[1])),
+            )
+            if all(uses[value] for value in chosen[1]):
+                break
+            left.remove(chosen)
+            uses.update(chosen[1])
+        for item, _ in left:
+            item.add_marker(pytest.mark.slow)

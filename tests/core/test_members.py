@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 import hashlib
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from core.test_codes import LAYOUTS, coded
-from helpers import DIFFERENCE_STEP, difference_tolerance, output_of, rest_slow, tolerance, varied
+from helpers import DIFFERENCE_STEP, difference_tolerance, output_of, tolerance, varied
 
 import fastmlp
 from fastmlp import Network, core, reference
@@ -117,6 +118,7 @@ def train(shape, layout, dtype, batch_size, method="plain", n_threads=1, n=90, e
     return (losses, parameters, arrays), (expected, np.concatenate([w.ravel() for w in values])), network
 
 
+@pytest.mark.crossed
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(("shape", "layout", "method"), [
     *((shape, "mixed", "plain") for shape in SHAPES), *(("several", "mixed", method) for method in METHODS if method != "plain"),
@@ -154,6 +156,7 @@ BITS = [
 ]  # fmt: skip
 
 
+@pytest.mark.crossed
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("case", BITS, ids=" ".join)
 def test_bits_do_not_depend_on_threads(case, dtype):
@@ -168,7 +171,8 @@ def test_bits_do_not_depend_on_instruction_set():
         "print(core.info()['isa'], *(digest_of(*case, dtype, 2) for case in BITS for dtype in ('float32', 'float64')))"
     )
     folder = __file__.rpartition("/core/")[0]
-    found = [output_of(code, folder, FASTMLP_ISA=isa).split() for isa in FMA_ISAS]
+    with ThreadPoolExecutor() as executor:
+        found = list(executor.map(lambda isa: output_of(code, folder, FASTMLP_ISA=isa).split(), FMA_ISAS))
     assert [words[0] for words in found] == FMA_ISAS
     assert len(set(found[0][1:])) == 2 * len(BITS)
     assert all(words[1:] == found[0][1:] for words in found)
@@ -192,10 +196,11 @@ def test_gradient_is_that_of_differences(shape, rng):
         assert abs((losses[0] - losses[1]) / (2 * DIFFERENCE_STEP) - gradient[at]) <= difference_tolerance(100)
 
 
+@pytest.mark.crossed
 @pytest.mark.parametrize("n_threads", [1, 2, 3])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("output", ["softmax", "logistic", "identity"])
-@pytest.mark.parametrize("shape", rest_slow(SHAPES, "one", "several"))
+@pytest.mark.parametrize("shape", SHAPES)
 def test_prediction_does_not_depend_on_how_many_rows(shape, output, dtype, n_threads, rng):
     """The mean of the members' outputs: the same for one row, few and many, with the sums before the bins and without."""
     network = network_of(shape, "mixed", dtype, rng, output)
