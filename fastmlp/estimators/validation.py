@@ -167,8 +167,6 @@ def _plain_frame(estimator: Any, X: Any) -> np.ndarray | None:
     columns = X.columns.to_numpy()
     if not (all(type(name) is str for name in columns) and (columns == names).all()):  # pandas.NA is not comparable
         return None
-    if any(isinstance(dtype, pandas.SparseDtype) for dtype in X.dtypes):  # computed as a sparse matrix
-        return None
     values = X.to_numpy()
     return values if values.dtype in FLOATS and all_finite(values) else None
 
