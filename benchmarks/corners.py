@@ -155,6 +155,20 @@ def cases() -> Iterator[Case]:
         "layers of 1,000: warm_start of one epoch of 50 rows",
         fit(lambda: rows(50, 50), hidden_layer_sizes=(1000, 1000), warm_start=True, **one_epoch),
     )
+    for size, n, dtype, solver in (
+        (1000, 50, np.float64, "adam"),
+        (1000, 200, np.float64, "adam"),
+        (1000, 200, np.float64, "sgd"),
+        (1000, 200, np.float32, "adam"),
+        (2000, 50, np.float32, "sgd"),
+        (2000, 200, np.float64, "adam"),
+        (2000, 200, np.float64, "sgd"),
+        (2000, 200, np.float32, "sgd"),
+    ):
+        yield Case(
+            f"layers of {size:,}, {np.dtype(dtype).name}, {solver}: fit of {n} rows, an epoch",
+            fit(partial(rows, n, 50, dtype=dtype), hidden_layer_sizes=(size, size), solver=solver, **one_epoch),
+        )
     yield Case("default network: partial_fit of 1", partial_fit(lambda: rows(1, 20), batch_size=1))
     yield Case("default network: batches of 1, an epoch", fit(lambda: rows(500, 20), batch_size=1, **one_epoch))
     yield Case("10 rows: fit, 200 epochs", fit(lambda: rows(10, 4)))

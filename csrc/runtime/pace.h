@@ -32,8 +32,9 @@ typedef struct fm_pace {
 } fm_pace;
 
 /* Choose the mode of the slice that begins now; returns the time at which it ends. A run begins on one thread, so that
- * a short fit wakes no other. The first slice after a change does not count: its caches are cold, or it wakes the
- * threads. A slice that takes longer than FM_FIRST, as one long step does, counts. */
+ * a short fit wakes no other, unless its steps are long (fm_pace_begin_on_all). The first slice after a change does not
+ * count: its caches are cold, or it wakes the threads. A slice that takes longer than FM_FIRST, as one long step does,
+ * counts. */
 static inline double fm_pace_begin(fm_pace *pace, int n_threads, double now) {
     const int before = pace->trial, other = 1 - pace->mode;
     const double age = now - pace->measured[other];
@@ -55,6 +56,12 @@ static inline double fm_pace_begin(fm_pace *pace, int n_threads, double now) {
         return now + FM_SLICE;
     pace->slices = 0;
     return now + FM_TRIAL;
+}
+
+/* Begin a run on all threads, whose first slice would take so long on one that a trial costs more than it may save. */
+static inline void fm_pace_begin_on_all(fm_pace *pace, double now) {
+    pace->mode = pace->trial = 1;
+    pace->measured[0] = now;
 }
 
 /* The slice ends after this many rows. */

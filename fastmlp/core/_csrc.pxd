@@ -216,7 +216,10 @@ cdef extern from "runtime/claim.h" nogil:
 cdef extern from "runtime/pace.h" nogil:
     ctypedef struct fm_pace:
         int trial
+        double measured[2]
+    double FM_FIRST
     double fm_pace_begin(fm_pace *pace, int n_threads, double now)
+    void fm_pace_begin_on_all(fm_pace *pace, double now)
     void fm_pace_end(fm_pace *pace, Py_ssize_t rows, double now)
 
 cdef extern from "runtime/profile.h" nogil:

@@ -37,6 +37,9 @@ cdef double SLICE_OPERATIONS = 5e8
 # rows: the weights are read once per chunk, and fewer rows would wait for them.
 cdef double MAX_CHUNK_OPERATIONS = 2e9
 cdef Py_ssize_t MIN_CHUNK_ROWS = 24
+# Rows of a chunk, if a layer's weights are packed in parts by each chunk: more than FM_CHUNK_ROWS, to pack less often,
+# but few enough for their input and output to stay in L2 a part at a time.
+cdef Py_ssize_t LARGE_CHUNK_ROWS = 264
 # Bytes of a layer's weights that are packed once for many rows; more are packed in parts by each chunk of rows, which
 # costs less than memory for all of them.
 cdef Py_ssize_t PACKED_BYTES = 4_000_000
@@ -192,17 +195,34 @@ cdef Py_ssize_t widest(Plan plan, int parity, bint skips_input) noexcept nogil:
     return width
 
 
+cdef Py_ssize_t chunk_rows(Plan plan, Py_ssize_t n, int n_threads, bint skips_input) noexcept:
+    """Rows that go through the network together, of n that threads share out in chunks (1: they share the columns).
+
+    skips_input: the first layer takes sparse or coded rows."""
+    cdef Py_ssize_t largest = 0, most = FM_CHUNK_ROWS, n_chunks
+    cdef int l
+    for l in range(skips_input, plan.n_layers):
+        largest = max(largest, plan.sizes[l] * plan.sizes[l + 1] * plan.k.element_size)
+    if largest > PACKED_BYTES:
+        most = LARGE_CHUNK_ROWS
+    if n_threads == 1:
+        most = <Py_ssize_t> max(MIN_CHUNK_ROWS, min(most, MAX_CHUNK_OPERATIONS / plan.n_weights))
+    if most <= FM_CHUNK_ROWS:
+        return min(most, (n + n_threads - 1) // n_threads)
+    n_chunks = (n + most * n_threads - 1) // (most * n_threads) * n_threads  # as many for each thread
+    return (n + n_chunks - 1) // n_chunks
+
+
 cdef int forward_by_columns(Plan plan, char *weights, char *statistics, InputRows rows, char *result, int n_threads,
                             char *sums) except -1:
     """Chunks of rows one after the other; threads share each layer's columns and read the weights where they are.
     Signals are handled between slices."""
     cdef Py_ssize_t size = plan.k.element_size, panel = plan.k.panel, l
     cdef Py_ssize_t scratch = (plan.k.scratch_size * size + 63) // 64 * 64
-    cdef Py_ssize_t most = <Py_ssize_t> max(MIN_CHUNK_ROWS, min(FM_CHUNK_ROWS, MAX_CHUNK_OPERATIONS / plan.n_weights))
-    cdef Py_ssize_t chunk = min(most, rows.n), stride = (chunk | 1) * panel, begin, end
+    cdef bint skips_input = rows.codes is not None or (rows.use_sparse and not plan.adds_input(0))
+    cdef Py_ssize_t chunk = chunk_rows(plan, rows.n, 1, skips_input), stride = (chunk | 1) * panel, begin, end
     cdef Py_ssize_t n_chunks = <Py_ssize_t> max(1, SLICE_OPERATIONS / (<double> plan.n_weights * chunk))
     cdef Py_ssize_t slice = chunk * n_threads * n_chunks
-    cdef bint skips_input = rows.codes is not None or (rows.use_sparse and not plan.adds_input(0))
     cdef Py_ssize_t even = widest(plan, 0, skips_input) // panel * stride * size
     cdef Py_ssize_t both = even + widest(plan, 1, skips_input) // panel * stride * size
     cdef Buffer memory = Buffer(both + n_threads * scratch, False)
@@ -285,8 +305,8 @@ cdef int forward_by_rows(Plan plan, char *weights, char *statistics, InputRows r
     """Threads take chunks of rows as they become free. A layer's weights are packed into panels once, or are read where
     they are. Signals are handled between slices."""
     cdef Py_ssize_t size = plan.k.element_size, panel = plan.k.panel, total = 0, l
-    cdef Py_ssize_t chunk = min(FM_CHUNK_ROWS, (rows.n + n_threads - 1) // n_threads)
     cdef bint skips_input = rows.codes is not None or (rows.use_sparse and not plan.adds_input(0))
+    cdef Py_ssize_t chunk = chunk_rows(plan, rows.n, n_threads, skips_input)
     cdef Py_ssize_t stride = (chunk | 1) * panel, even = widest(plan, 0, skips_input) // panel * stride * size
     cdef Py_ssize_t both = even + widest(plan, 1, skips_input) // panel * stride * size
     cdef Py_ssize_t scratch = (plan.k.scratch_size * size + 63) // 64 * 64

@@ -463,6 +463,8 @@ cdef class Trainer:
         progress.first = min(progress.step * e.batch_size, e.n_rows)
         self.t, self.resumes = e.t, False
         self.begin_micro_batch(e)
+        if self.pace.measured[0] == self.pace.measured[1] == 0 and self.seconds_on_one(e) > FM_FIRST:
+            fm_pace_begin_on_all(&self.pace, fm_seconds())
         while progress.step < e.n_steps:
             self.poll_signals()
             progress.stop, progress.rows = 0, 0
@@ -473,6 +475,12 @@ cdef class Trainer:
                 fm_pace_end(&self.pace, progress.rows, fm_seconds())
         PyErr_CheckSignals()
         return 0
+
+    cdef double seconds_on_one(self, const Epoch *e) noexcept nogil:
+        """Rough duration of a micro-batch on one thread: three products' arithmetic and an update's memory."""
+        cdef double bytes = <double> self.plan.n_weights * self.k.element_size
+        cdef Py_ssize_t rows = min(min(e.batch_size, e.n_rows), self.memory.micro_batch_rows)
+        return rows * bytes / 1e11 + 2 * (1 + self.memory.n_state) * bytes / 1e10
 
     cdef int poll_signals(self) except -1:
         """Run signal handlers; raise what they raise, or Cancelled."""

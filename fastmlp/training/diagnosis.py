@@ -12,8 +12,8 @@ from fastmlp.training.run import Run, StochasticRun, masked, mean_loss
 
 # Rows that are examined, and numbers in them: they are copied.
 _MOST_ROWS, _LEAST_ROWS, _MOST_NUMBERS = 2000, 200, 2**16
-# Rows of this many outputs say enough with a quarter of the rows.
-_MANY_OUTPUTS = 1000
+# Rows of this many outputs say enough with a quarter of the rows; so do they where a prediction takes long.
+_MANY_OUTPUTS, _MANY_PARAMETERS = 1000, 10**6
 # A training loss below this share of a constant's needs no further look. The two are not of the same rows.
 _SUSPECT = 0.95
 # The loss grew if it ends above the first epoch's by this share of a constant's.
@@ -92,7 +92,9 @@ def diagnose(run: Run, names: Any = None) -> str:
 def _sample(run: Run, width: int) -> np.ndarray:
     """Indices of some of the rows that were trained on, spread over all of them: fewer, if the rows to be copied are wide."""
     n_rows, target = run.data.n_rows, run.data.y
-    least = _LEAST_ROWS // 4 if target.ndim == 2 and target.shape[1] >= _MANY_OUTPUTS else _LEAST_ROWS
+    many = (target.ndim == 2 and target.shape[1] >= _MANY_OUTPUTS) or run.network.n_parameters >= _MANY_PARAMETERS
+    least = _LEAST_ROWS // 4 if many else _LEAST_ROWS
+    width = max(width, *run.network.layer_sizes) if many else width
     most = min(n_rows, _MOST_ROWS, max(least, _MOST_NUMBERS // width))
     chosen = np.linspace(0, n_rows - 1, most).astype(np.intp)
     return chosen if run.data.rows is None else run.data.rows[chosen]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fastmlp.core import OptimizerPanels, Reserve
+from fastmlp.core import Reserve
 from fastmlp.core._shuffle import shuffle
 from fastmlp.core.memory import aligned_copy
 from fastmlp.training.run import (
@@ -290,8 +290,6 @@ class _EpochLoop:
             optimizer.arrays = self.trainer.finish()
         if record.ended == "interrupted" and not self.is_finite:  # it was diverging
             self.fall_back(record.n_epochs + 1, ", which was interrupted")
-        if not run.settings.keeps_memory and isinstance(optimizer.arrays, OptimizerPanels):
-            optimizer.arrays = optimizer.arrays.release()
         record.optimizer_overflowed = not optimizer.is_finite()
         parameters, statistics = self.result()
         if parameters is not network.parameters:

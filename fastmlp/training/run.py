@@ -75,7 +75,7 @@ class Settings:
     owns_generator : bool, default=False
         Nothing else draws from the run's random generator meanwhile.
     keeps_memory : bool, default=False
-        A further run may follow soon: the optimizer's memory stays in panels, and large blocks of memory are kept.
+        A further run may follow soon: large blocks of memory are kept.
     """
 
     max_epochs: int
