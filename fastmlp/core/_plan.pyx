@@ -86,8 +86,8 @@ cdef class Plan:
     n_members : int, default=1
         Networks that share all layers but the last: each member multiplies the embedding of feature f by a number of
         its own, its scaling, and has an output layer of its own (Gorishniy, Kotelnikov and Babenko, ICLR 2025). They
-        are trained on the same rows; the loss is the mean of theirs, and the output the mean of their outputs. Several
-        need an embedding. Training does not change the scalings.
+        are trained on the same rows; the loss is the mean of theirs, and the output activation is applied to the mean
+        of theirs. Several need an embedding. Training does not change the scalings.
 
     Raises
     ------

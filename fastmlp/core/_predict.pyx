@@ -367,7 +367,7 @@ cdef int forward_by_rows(Plan plan, char *weights, char *statistics, InputRows r
 
 
 cdef int forward_members(Plan plan, char *weights, InputRows rows, char *result, int n_threads, char *sums) except -1:
-    """The mean of the members' outputs. Threads take chunks of rows as they become free; a chunk's rows are in each
+    """The output for the mean of the members' logits. Threads take chunks of rows as they become free; a chunk's rows are in each
     shared layer once for each member. Signals are handled between slices."""
     cdef Py_ssize_t size = plan.k.element_size, panel = plan.k.panel, O = plan.sizes[plan.n_layers]
     cdef Py_ssize_t chunk = max(1, min(FM_CHUNK_ROWS // plan.n_members, (rows.n + n_threads - 1) // n_threads))
@@ -437,13 +437,13 @@ cdef void forward_members_thread(Plan plan, const fm_layer *layers, char *weight
             layer.x, layer.y = memory + (l - 1) % 2 * width * size + at, memory + l % 2 * width * size + at
             plan.k.forward_unpacked(&layer, scratch_at, 0, plan.padded(O) // panel, n, stride)
         plan.k.scatter(outputs, memory + l % 2 * width * size, n * plan.n_members, O, stride)
-        if plan.output_row >= 0:
-            plan.k.outputs[plan.output_row].apply(outputs, n * plan.n_members, O)
         for i in range(n * O):
             if size == 8:
                 (<double *> result)[first * O + i] = mean_of[double](<double *> outputs + i, plan.n_members, n * O)
             else:
                 (<float *> result)[first * O + i] = mean_of[float](<float *> outputs + i, plan.n_members, n * O)
+        if plan.output_row >= 0:
+            plan.k.outputs[plan.output_row].apply(result + first * O * size, n, O)
         c = fm_claim(counter, end)
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from numbers import Integral
-from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -345,17 +344,17 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
         name: str,
         split: RowSplit | None = None,
         target_names: list[Any] | None = None,
-        network_options: Mapping[str, Any] = MappingProxyType({}),
+        make_network: Callable[..., Network] | None = None,
     ) -> Record:
         """``fit`` of a member of an ensemble, which has checked the rows and set the target's attributes (``classes_`` ...).
 
-        name: of the member, in printed lines; split: its rows, None for all; target_names: of y's columns; network_options: arguments
-        of Network that the estimator's parameters do not give. The record says how the run ended; there is no warning.
+        name: of the member, in printed lines; split: its rows, None for all; target_names: of y's columns; make_network: called
+        in Network's place. The record says how the run ended; there is no warning.
         """
         self._check_combination(None)
         with fit_tasks(self, X, y, sample_weight, self.max_iter) as tasks:
             run = self._prepare_checked(
-                X, y, sample_weight, name=name, split=split, target_names=target_names, network_options=network_options
+                X, y, sample_weight, name=name, split=split, target_names=target_names, make_network=make_network
             )
             self._train(run, tasks)
             publish(self, run)
@@ -411,7 +410,7 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
         name: str = "",
         split: RowSplit | None = None,
         target_names: list[Any] | None = None,
-        network_options: Mapping[str, Any] = MappingProxyType({}),
+        make_network: Callable[..., Network] | None = None,
     ) -> Run:
         """Encode y, weigh the rows, make the network, and choose the solver's run."""
         rows = None
@@ -433,7 +432,7 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
             network = self._continued_network(layer_sizes)
         else:
             dtype = X.dtype if self._dtype_name() == "auto" else self._dtype_name()
-            network = self._new_network(layer_sizes, dtype, rng, network_options)
+            network = self._new_network(layer_sizes, dtype, rng, make_network)
         if position is not None:
             position = self._take_position(network, position)
         if not any(self.layer_rates_):
@@ -478,32 +477,34 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
         return generator
 
     def _new_network(
-        self, layer_sizes: tuple[int, ...], dtype: Any, rng: np.random.RandomState, options: Mapping[str, Any]
+        self,
+        layer_sizes: tuple[int, ...],
+        dtype: Any,
+        rng: np.random.RandomState,
+        make_network: Callable[..., Network] | None,
     ) -> Network:
         self.layer_rates_ = (1.0,) * (len(layer_sizes) - 1)
-        options = {
-            "weight_init": self.weight_init, "bias_init": self.bias_init, "batch_norm": self.batch_norm, "residual": self.residual,
-            **options,
-        }  # fmt: skip
-        self._check_memory(
-            layer_sizes, np.dtype(dtype).itemsize, options.get("embedding", 0), options.get("n_members", 1)
-        )
-        network = Network(
+        if make_network is None:
+            self._check_memory(layer_sizes, np.dtype(dtype).itemsize)
+        network = (make_network or Network)(
             layer_sizes,
             self.activation if isinstance(self.activation, str) else list(self.activation),
             self.out_activation_,
             dtype,
             random_state=rng,
-            **options,
+            weight_init=self.weight_init,
+            bias_init=self.bias_init,
+            batch_norm=self.batch_norm,
+            residual=self.residual,
         )
         if self.pretrained is not None:
             transfer.copy_hidden_layers(network, self.pretrained)
             self.layer_rates_ = (float(self.pretrained_rate),) * (len(layer_sizes) - 2) + (1.0,)
         return network
 
-    def _check_memory(self, layer_sizes: tuple[int, ...], itemsize: int, embedding: int, n_members: int) -> None:
+    def _check_memory(self, layer_sizes: tuple[int, ...], itemsize: int) -> None:
         """Raise a MemoryError if there is no room for the parameters, a training run's copy of them, and the solver's memory."""
-        n_parameters = parameter_layout(layer_sizes, self.batch_norm, embedding, n_members).n_parameters
+        n_parameters = parameter_layout(layer_sizes, self.batch_norm).n_parameters
         copies = 2 + (0 if self.solver == "lbfgs" else OPTIMIZERS[self._rule()])
         check_memory(
             f"hidden_layer_sizes={self.hidden_layer_sizes!r}, with {layer_sizes[0]} features and {layer_sizes[-1]} outputs, makes "

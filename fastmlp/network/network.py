@@ -107,8 +107,9 @@ class Network:
         times ``embedding`` (Gorishniy, Rubachev and Babenko, NeurIPS 2022). 0: a dense layer.
     n_members : int, default=1
         Networks that share all layers but the last. Each multiplies the embeddings of the features by scalings of its own, which
-        are drawn as 1 or -1 and stay as they are, and has an output layer of its own. The output is the mean of theirs, and so is
-        the loss (Gorishniy, Kotelnikov and Babenko, ICLR 2025). Several need an embedding.
+        are drawn as 1 or -1 and stay as they are, and has an output layer of its own. The loss is the mean of theirs; the output
+        activation is applied to the mean of what their output layers give (Gorishniy, Kotelnikov and Babenko, ICLR 2025, who learn
+        the scalings and average probabilities). Several need an embedding.
 
     Attributes
     ----------
@@ -283,8 +284,10 @@ class Network:
         for name, W, b in arrays:
             fan_in, fan_out = W.shape
             layer = Layer(fan_in, fan_out, name)
-            for (argument, draw), array in zip(draws.items(), (W, b), strict=True):
-                values = draw(rng, layer, array.shape)
+            # Of an embedding, each feature's biases are drawn as a layer's.
+            drawn = [("weight_init", W), *(("bias_init", own) for own in b.reshape(-1, fan_out))]
+            for argument, array in drawn:
+                values = draws[argument](rng, layer, array.shape)
                 with np.errstate(over="ignore"):  # checked below
                     array[...] = values
                 if not all_finite(array):

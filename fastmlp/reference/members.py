@@ -13,7 +13,17 @@ import numpy as np
 
 from fastmlp.reference.codes import Counts, dense_embedding, embedding_gradient, scale_features
 from fastmlp.reference.functions import ACTIVATIONS, Array
-from fastmlp.reference.training import PLAIN, Layers, Method, gradients, new_model, penalty, penalty_gradient, predict
+from fastmlp.reference.training import (
+    PLAIN,
+    Layers,
+    Method,
+    gradients,
+    new_model,
+    output_function,
+    penalty,
+    penalty_gradient,
+    predict,
+)
 
 
 class Members(NamedTuple):
@@ -34,11 +44,13 @@ class Members(NamedTuple):
 
 
 def predict_members(members: Members, activations: Sequence[str], output: str, X: Array) -> Array:
-    """The mean of the members' outputs (B, O) for encoded rows X (B, I). The first of the activations is the embedding's, identity."""
-    outputs = [
-        predict(new_model(*members.dense(m), "gradient"), activations, output, X) for m in range(len(members.scalings))
+    """The output activation (B, O) of the mean of the members' logits, for encoded rows X (B, I). The first of the activations is the
+    embedding's, identity."""
+    logits = [
+        predict(new_model(*members.dense(m), "gradient"), activations, "identity", X)
+        for m in range(len(members.scalings))
     ]
-    return np.mean(outputs, axis=0)
+    return output_function(output)(np.mean(logits, axis=0))
 
 
 def member_gradients(

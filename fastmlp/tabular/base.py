@@ -17,7 +17,7 @@ from sklearn.base import clone
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_feature_names, check_is_fitted
 
-from fastmlp.core import Codes, commit
+from fastmlp.core import CodeLayout, Codes, commit
 from fastmlp.estimators._sklearn import Interval, LayerSizes, Metric, RandomState, Rates, _fit_context
 from fastmlp.estimators.base import BaseMLP, BaseModel
 from fastmlp.estimators.callbacks import FitTasks, callbacks_on_epochs, fit_tasks
@@ -43,6 +43,7 @@ from fastmlp.tabular.columns import Columns, declared_categories, learn_columns
 from fastmlp.tabular.folds import deal, take_share
 from fastmlp.tabular.frames import Table
 from fastmlp.tabular.persistence import build_columns, describe_columns
+from fastmlp.tabular.recipes import AUTO, RECIPES, embedding_network
 from fastmlp.training.run import Record
 from fastmlp.training.threads import choose_threads, forward_flops
 
@@ -76,7 +77,9 @@ class BaseTabular(BaseModel, ABC):
     """The two estimators but for targets and predictions."""
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "method": [one_of(["plain"])],
+        "method": [one_of(list(RECIPES))],
+        "embedding": [one_of([AUTO]), Interval(Integral, 0, None, closed="left")],
+        "n_members": [one_of([AUTO]), Interval(Integral, 1, None, closed="left")],
         "categorical_features": [one_of(["from_dtype"]), "array-like"],
         "n_folds": [Interval(Integral, 1, None, closed="left")],
         "n_bins": [Interval(Integral, 1, MOST_BINS, closed="both")],
@@ -85,9 +88,13 @@ class BaseTabular(BaseModel, ABC):
         **{
             name: _MLP[name]
             for name in (
-                "hidden_layer_sizes", "activation", "dropout", "weight_decay", "learning_rate", "learning_rate_init", "batch_size",
-                "max_iter", "early_stopping", "n_iter_no_change", "validation_metric", "dtype", "n_jobs", "random_state", "verbose",
+                "activation", "dropout", "learning_rate", "batch_size", "max_iter", "early_stopping", "n_iter_no_change",
+                "validation_metric", "dtype", "n_jobs", "random_state", "verbose",
             )
+        },
+        **{
+            name: [one_of([AUTO]), *_MLP[name]]
+            for name in ("hidden_layer_sizes", "weight_decay", "learning_rate_init", "max_grad_norm")
         },
     }  # fmt: skip
     _member_class: ClassVar[type[BaseMLP]]
@@ -100,12 +107,15 @@ class BaseTabular(BaseModel, ABC):
         n_folds: int = 5,
         n_bins: int = 48,
         max_categories: int = 256,
-        hidden_layer_sizes: LayerSizes = (256, 256),
+        embedding: int | str = AUTO,
+        n_members: int | str = AUTO,
+        hidden_layer_sizes: LayerSizes | str = AUTO,
         activation: Any = "relu",
         dropout: Rates = 0.1,
-        weight_decay: float = 0.3,
+        weight_decay: float | str = AUTO,
+        max_grad_norm: float | str | None = AUTO,
         learning_rate: Any = "constant",
-        learning_rate_init: float = 0.001,
+        learning_rate_init: float | str = AUTO,
         batch_size: int | str = "auto",
         max_iter: int = 200,
         early_stopping: bool = True,
@@ -122,10 +132,13 @@ class BaseTabular(BaseModel, ABC):
         self.n_folds = n_folds
         self.n_bins = n_bins
         self.max_categories = max_categories
+        self.embedding = embedding
+        self.n_members = n_members
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
         self.dropout = dropout
         self.weight_decay = weight_decay
+        self.max_grad_norm = max_grad_norm
         self.learning_rate = learning_rate
         self.learning_rate_init = learning_rate_init
         self.batch_size = batch_size
@@ -153,14 +166,35 @@ class BaseTabular(BaseModel, ABC):
     def _member(self) -> BaseMLP:
         """A network's estimator, with these parameters."""
         names = (
-            "hidden_layer_sizes", "activation", "dropout", "weight_decay", "learning_rate", "learning_rate_init", "batch_size", "max_iter",
-            "early_stopping", "n_iter_no_change", "dtype", "verbose",
+            "hidden_layer_sizes", "activation", "dropout", "weight_decay", "max_grad_norm", "learning_rate", "learning_rate_init",
+            "batch_size", "max_iter", "early_stopping", "n_iter_no_change", "dtype", "verbose",
         )  # fmt: skip
         metric = LOSS if self.validation_metric is None else self.validation_metric
-        parameters = {name: getattr(self, name) for name in names}
+        parameters = {name: self._own(name) for name in names}
         if not self.early_stopping:
             parameters["n_iter_no_change"] = np.inf
         return self._member_class(solver="adamw", alpha=0.0, tol=0.0, validation_metric=metric, **parameters)
+
+    def _own(self, name: str) -> Any:
+        """The value of a parameter; of the method's recipe, where it is 'auto'."""
+        value = getattr(self, name)
+        return getattr(RECIPES[self.method], name, value) if isinstance(value, str) and value == AUTO else value
+
+    def _embed(self, member: BaseMLP, layout: CodeLayout) -> Callable[..., Network] | None:
+        """What makes the member's network, if it embeds the columns; the member gets a layer more, without activation or dropout."""
+        embedding, n_members = self._own("embedding"), self._own("n_members")
+        if not embedding:
+            if n_members > 1:
+                raise ValueError(f"n_members={n_members} needs an embedding, got embedding={embedding!r}.")
+            return None
+        if embedding % 16:
+            raise ValueError(f"embedding must be a multiple of 16, or 0, got {embedding}.")
+        hidden = member._hidden_layer_sizes()
+        n_features = len(layout.bin_counts) + len(layout.category_counts)
+        names = [member.activation] * len(hidden) if isinstance(member.activation, str) else list(member.activation)
+        member.dropout = (0.0, *member._dropout_rates(len(hidden) + 1))
+        member.hidden_layer_sizes, member.activation = (n_features * embedding, *hidden), ["identity", *names]
+        return partial(embedding_network, layout, embedding, n_members)
 
     @abstractmethod
     def _share_target(self, member: Any, source: Any) -> None:
@@ -346,6 +380,7 @@ class BaseTabular(BaseModel, ABC):
         tasks: FitTasks | None,
     ) -> None:
         """Train the networks, as many at once as threads are allowed; spare threads are shared out. All read the same codes."""
+        make_network = self._embed(prototype, codes.layout)
         members = [clone(prototype) for _ in range(n_networks)]
         n_train = len(split(0).train)  # no other has fewer: the first folds are the largest
         for member, seed in zip(members, rng.randint(np.iinfo(np.int32).max, size=n_networks), strict=True):
@@ -363,7 +398,9 @@ class BaseTabular(BaseModel, ABC):
             member = members[number]
             member.n_jobs = n_threads // n_workers + (number < spare)
             with nullcontext() if tasks is None else tasks.member(number, member):
-                record: Record = member._fit_member(codes, target, weight, f"Fold {number}", split(number))
+                record: Record = member._fit_member(
+                    codes, target, weight, f"Fold {number}", split(number), make_network=make_network
+                )
             return record
 
         records = _run_at_once([partial(fit, number) for number in range(len(members))], n_workers)

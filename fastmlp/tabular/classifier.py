@@ -13,6 +13,7 @@ from fastmlp.estimators.classifier import ClassifierScore, MLPClassifier, share_
 from fastmlp.estimators.validation import apply_class_weight
 from fastmlp.network.network import Network, SelectedRows
 from fastmlp.tabular.base import BaseTabular
+from fastmlp.tabular.recipes import AUTO
 
 
 class TabularClassifier(ClassifierScore, BaseTabular):
@@ -24,8 +25,10 @@ class TabularClassifier(ClassifierScore, BaseTabular):
 
     Parameters
     ----------
-    method : {'plain'}, default='plain'
-        The kind of network. 'plain': an :class:`MLPClassifier` on the codes of the columns.
+    method : {'plain', 'tabm'}, default='plain'
+        The kind of networks, and the values of the parameters that are 'auto'. 'plain': each is an :class:`MLPClassifier` on the codes
+        of the columns. 'tabm': each embeds the columns, and has members on shared weights, whose outputs are averaged; it takes
+        longer, and is better where columns act together (TabM-mini, Gorishniy et al. 2025, in a smaller size).
     categorical_features : 'from_dtype' or array-like of bool, int or str, default='from_dtype'
         Columns to take as categories: a mask, indices, or names, as in scikit-learn's HistGradientBoosting estimators. Columns of text,
         truth values and types for categories are categories in any case; naming a column of text lifts the limit on its different
@@ -37,18 +40,26 @@ class TabularClassifier(ClassifierScore, BaseTabular):
         Most bins of a column of numbers, at most 65,535: see :class:`PiecewiseLinearEncoder`.
     max_categories : int, default=256
         Most inputs for the categories of a column. If it has more, all but the ``max_categories - 1`` most frequent share an input.
-    hidden_layer_sizes : int or sequence of int, default=(256, 256)
-        Units of each hidden layer.
+    embedding : int or 'auto', default='auto'
+        Units, a multiple of 16, of an embedding of each column, the first layer: a column's units are piecewise-linear functions of
+        its numbers, or are learnt for each of its categories. 0: none. 'auto': 0 for 'plain', 16 for 'tabm'.
+    n_members : int or 'auto', default='auto'
+        Members of each network, which multiply the columns' embeddings by random signs of their own, share the other layers, and have
+        output layers of their own. More than one needs an embedding. 'auto': 1 for 'plain', 8 for 'tabm'.
+    hidden_layer_sizes : int, sequence of int or 'auto', default='auto'
+        Units of each hidden layer. 'auto': (256, 256) for 'plain', (128, 128) for 'tabm'.
     activation : str or list of str, default='relu'
         As in :class:`MLPClassifier`.
     dropout : float or sequence of float, default=0.1
         As in :class:`MLPClassifier`.
-    weight_decay : float, default=0.3
-        Of the solver, 'adamw': in each step, weights shrink by the learning rate times this.
+    weight_decay : float or 'auto', default='auto'
+        Of the solver, 'adamw': in each step, weights shrink by the learning rate times this. 'auto': 0.3 for 'plain', 0.0003 for 'tabm'.
+    max_grad_norm : float, None or 'auto', default='auto'
+        Each step's gradient is scaled down to this Euclidean norm; None: never. 'auto': None for 'plain', 1 for 'tabm'.
     learning_rate : str or callable, default='constant'
         A plan of the learning rate over ``max_iter`` epochs, as in :class:`MLPClassifier`.
-    learning_rate_init : float, default=0.001
-        Learning rate to start from.
+    learning_rate_init : float or 'auto', default='auto'
+        Learning rate to start from. 'auto': 0.001 for 'plain', 0.002 for 'tabm'.
     batch_size : int or 'auto', default='auto'
         Rows per step. 'auto': a power of two near a sixteenth of the rows that a network trains on, from 16 to 256; 512 above 32,000
         of them, 1024 above 108,000.
@@ -108,6 +119,7 @@ class TabularClassifier(ClassifierScore, BaseTabular):
     References
     ----------
     Gorishniy, Rubachev and Babenko. On embeddings for numerical features in tabular deep learning. NeurIPS 2022.
+    Gorishniy, Kotelnikov and Babenko. TabM: advancing tabular deep learning with parameter-efficient ensembling. ICLR 2025.
     Breiman. Bagging predictors. Machine Learning 24, 1996.
 
     Examples
@@ -141,12 +153,15 @@ class TabularClassifier(ClassifierScore, BaseTabular):
         n_folds: int = 5,
         n_bins: int = 48,
         max_categories: int = 256,
-        hidden_layer_sizes: LayerSizes = (256, 256),
+        embedding: int | str = AUTO,
+        n_members: int | str = AUTO,
+        hidden_layer_sizes: LayerSizes | str = AUTO,
         activation: Any = "relu",
         dropout: Rates = 0.1,
-        weight_decay: float = 0.3,
+        weight_decay: float | str = AUTO,
+        max_grad_norm: float | str | None = AUTO,
         learning_rate: Any = "constant",
-        learning_rate_init: float = 0.001,
+        learning_rate_init: float | str = AUTO,
         batch_size: int | str = "auto",
         max_iter: int = 200,
         early_stopping: bool = True,
@@ -165,10 +180,13 @@ class TabularClassifier(ClassifierScore, BaseTabular):
             n_folds=n_folds,
             n_bins=n_bins,
             max_categories=max_categories,
+            embedding=embedding,
+            n_members=n_members,
             hidden_layer_sizes=hidden_layer_sizes,
             activation=activation,
             dropout=dropout,
             weight_decay=weight_decay,
+            max_grad_norm=max_grad_norm,
             learning_rate=learning_rate,
             learning_rate_init=learning_rate_init,
             batch_size=batch_size,

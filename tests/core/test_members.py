@@ -202,7 +202,7 @@ def test_gradient_is_that_of_differences(shape, rng):
 @pytest.mark.parametrize("output", ["softmax", "logistic", "identity"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_prediction_does_not_depend_on_how_many_rows(shape, output, dtype, n_threads, rng):
-    """The mean of the members' outputs: the same for one row, few and many, with the sums before the bins and without."""
+    """The output of the mean of the members' logits: the same for one row, few and many, with the sums before the bins and without."""
     network = network_of(shape, "mixed", dtype, rng, output)
     X, encoded = coded(rng, 1100, *LAYOUTS["mixed"])
     every = network.forward(X, n_threads=n_threads)

@@ -18,15 +18,23 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from fastmlp import FileFormatError, StopAtTarget, TabularClassifier, TabularRegressor, load
+from fastmlp.core import CodeLayout
 from fastmlp.tabular import coding
 from fastmlp.tabular.base import _batch_size
 from fastmlp.tabular.coding import Coder
 from fastmlp.tabular.folds import deal, take_share
 from fastmlp.tabular.frames import Table
+from fastmlp.tabular.recipes import embedding_network
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
 SMALL = {"hidden_layer_sizes": (17,), "max_iter": 8, "n_folds": 3, "random_state": 0}
+# Parameters of each method; an embedding for one member.
+METHODS = {
+    "plain": {"method": "plain"},
+    "tabm": {"method": "tabm", "n_members": 3},
+    "embedding": {"method": "plain", "embedding": 16},
+}
 N = 203
 
 
@@ -69,10 +77,11 @@ def predictions(fitted, X=X):
 # --- folds ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", TARGETS)
-def test_out_of_fold_predictions(kind):
+def test_out_of_fold_predictions(kind, method):
     """Each row is predicted by the network that did not see it; the mean of all networks is the prediction."""
-    fitted = model(kind).fit(X, TARGETS[kind])
+    fitted = model(kind, **METHODS[method]).fit(X, TARGETS[kind])
     labels = np.searchsorted(fitted.classes_, TARGETS[kind]) if kind in ("binary", "multiclass") else None
     fold = deal(labels, N, 3, np.random.RandomState(0))
     assert fitted.oof_prediction_.shape == predictions(fitted).shape
@@ -147,7 +156,7 @@ def test_element_type_of_the_networks(dtype):
 
 @pytest.mark.parametrize(
     ("parameters", "words"),
-    [({"method": "tabm"}, "plain"), ({"n_folds": 0}, "n_folds"), ({"categorical_features": "dtype"}, "from_dtype")],
+    [({"method": "realmlp"}, "plain"), ({"n_folds": 0}, "n_folds"), ({"categorical_features": "dtype"}, "from_dtype")],
 )
 def test_wrong_parameter_is_named(parameters, words):
     """With what is possible."""
@@ -189,6 +198,50 @@ def test_probabilities_are_float64_and_add_up():
         np.testing.assert_array_equal(fitted.predict(X), fitted.classes_[fitted.predict_proba(X).argmax(axis=1)])
 
 
+def test_recipes():
+    """'auto' is the method's value; a value that is given is taken as it is."""
+    plain, tabm = (
+        model("binary", method=method).fit(X, TARGETS["binary"]).networks_[0] for method in ("plain", "tabm")
+    )
+    assert (plain.embedding, plain.n_members, plain.layer_sizes[1:]) == (0, 1, (17, 1))
+    assert (tabm.embedding, tabm.n_members, tabm.layer_sizes[1:]) == (16, 8, (4 * 16, 17, 1))
+    assert tabm.activations == ("identity", "relu")
+    estimators = [
+        model("binary", method=method, hidden_layer_sizes="auto", **given).fit(X, TARGETS["binary"]).estimators_[0]
+        for method, given in (("plain", {}), ("tabm", {}), ("tabm", {"weight_decay": 0.5, "max_grad_norm": None}))
+    ]
+    names = ("hidden_layer_sizes", "learning_rate_init", "weight_decay", "max_grad_norm")
+    assert [tuple(getattr(estimator, name) for name in names) for estimator in estimators] == [
+        ((256, 256), 0.001, 0.3, None), ((64, 128, 128), 0.002, 3e-4, 1.0), ((64, 128, 128), 0.002, 0.5, None),
+    ]  # fmt: skip
+
+
+def test_embeddings_begin_as_lines():
+    """Along a column of numbers, the embedding's units are straight lines of the place among the quantiles."""
+    layout = CodeLayout((20, 5), (3,))
+    network = embedding_network(layout, 16, 4, (layout.width, 48, 9, 1), ["identity", "relu"], "logistic", "float32",
+                                random_state=np.random.RandomState(0))  # fmt: skip
+    W, b = network.coefs[0], network.intercepts[0].reshape(3, 16)
+    assert np.ptp(W[:20], axis=0).max() == 0
+    assert np.ptp(W[21:26], axis=0).max() == 0
+    np.testing.assert_allclose(W[:20].sum(axis=0), 2 * W[20], rtol=1e-5)  # a missing number is in the middle
+    np.testing.assert_allclose(W[21:26].sum(axis=0), 2 * W[26], rtol=1e-5)
+    assert not W[27:].any()
+    assert np.abs(b + np.array([W[20], W[26], W[27]])).max() <= 1 + 1e-6
+    assert all(np.ptp(part, axis=0).all() for part in (network.coefs[2], network.intercepts[2]))
+
+
+@pytest.mark.parametrize(("parameters", "words"), [
+    ({"n_members": 3}, "n_members=3 needs an embedding, got embedding=0"),
+    ({"embedding": 20}, "embedding must be a multiple of 16, or 0, got 20"),
+    ({"method": "tabm", "n_members": 0}, "n_members"),
+    ({"hidden_layer_sizes": "none"}, "hidden_layer_sizes"),
+])  # fmt: skip
+def test_wrong_embedding_is_named(parameters, words):
+    with pytest.raises(ValueError, match=words):
+        model("binary", **parameters).fit(X, TARGETS["binary"])
+
+
 @pytest.mark.parametrize("kind", ["binary", "multiclass", "multilabel"])
 def test_logarithms_are_finite(kind):
     """They agree with the probabilities, and have their digits where those round to 0 or 1."""
@@ -224,12 +277,13 @@ def test_target_with_gaps_is_an_error():
 # --- small and odd data ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", TARGETS)
 @pytest.mark.parametrize("n", [2, 3, 20])
 @pytest.mark.filterwarnings("ignore:y contains only one class")
-def test_few_rows(kind, n):
+def test_few_rows(kind, n, method):
     """There are at most as many networks as rows."""
-    fitted = model(kind, n_folds=5).fit(X[:n], TARGETS[kind][:n])
+    fitted = model(kind, n_folds=5, **METHODS[method]).fit(X[:n], TARGETS[kind][:n])
     assert len(fitted.networks_) == min(n, 5)
     assert np.isfinite(predictions(fitted)).all()
 
@@ -331,19 +385,21 @@ def test_validation_metric():
 # --- the house's promises --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", TARGETS)
-def test_same_bits_for_any_number_of_threads(kind):
+def test_same_bits_for_any_number_of_threads(kind, method):
     """In training and prediction."""
-    one = model(kind, n_jobs=1).fit(X, TARGETS[kind])
-    many = model(kind, n_jobs=4).fit(X, TARGETS[kind])
+    one = model(kind, n_jobs=1, **METHODS[method]).fit(X, TARGETS[kind])
+    many = model(kind, n_jobs=4, **METHODS[method]).fit(X, TARGETS[kind])
     np.testing.assert_array_equal(predictions(many), predictions(one))
     np.testing.assert_array_equal(many.oof_prediction_, one.oof_prediction_)
 
 
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", TARGETS)
-def test_file_pickle_and_clone(kind, tmp_path):
+def test_file_pickle_and_clone(kind, method, tmp_path):
     """The same predictions, columns and attributes; a clone fits to the same bits."""
-    fitted = model(kind).fit(X, TARGETS[kind])
+    fitted = model(kind, **METHODS[method]).fit(X, TARGETS[kind])
     fitted.save(tmp_path / "model.safetensors")
     for other in (
         load(tmp_path / "model.safetensors"),
