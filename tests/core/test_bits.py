@@ -174,7 +174,7 @@ def test_sparse_prediction_does_not_depend_on_how_many_rows(sizes, dtype, n_thre
         np.testing.assert_array_equal(network.forward(csr_array(X[5 : 5 + n]), n_threads=n_threads), every[5 : 5 + n])
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", rest_slow(["float32", "float64"], "float32"))
 def test_large_layers_predict_the_bits_of_single_rows(dtype):
     # Products too large for a cache are taken in parts: packed or not, by rows or by columns.
     network = Network((300, 1100, 1100, 3), dtype=dtype, random_state=0)

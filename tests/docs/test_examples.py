@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import rest_slow
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SCRIPTS = sorted(EXAMPLES.glob("*.py"))
@@ -18,9 +17,8 @@ EXTRA = ("matplotlib", "pandas")
 HANGS_AFTER = 900
 
 
-@pytest.mark.parametrize(
-    "script", rest_slow(SCRIPTS, EXAMPLES / "regression_losses.py"), ids=lambda script: script.stem
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
 def test_example_runs(script: Path, tmp_path: Path):
     """Exit status 0, no warning, a table; a picture where it is asked for, and no other file."""
     source = script.read_text()

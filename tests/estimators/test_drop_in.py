@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import classification, needs_sklearn, regression, rest_slow
+from helpers import classification, needs_sklearn, regression
 from sklearn import neural_network as sklearn_mlp
 from sklearn.base import clone
 from sklearn.utils import estimator_html_repr
@@ -235,7 +235,8 @@ def test_parameters_print_and_clone_as_sklearns(name):
     assert set(vars(copy)) == set(copy.get_params())
 
 
-@pytest.mark.parametrize("protocol", rest_slow(range(2, pickle.HIGHEST_PROTOCOL + 1), pickle.HIGHEST_PROTOCOL))
+@pytest.mark.slow
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
 def test_pickle_is_read_by_a_fresh_process(protocol, tmp_path):
     """By whoever has not imported fastmlp: same predictions, to the bit, and able to go on."""
     fitted = classifier(fastmlp, early_stopping=True).fit(X, Y)

@@ -197,6 +197,7 @@ def test_silent_of_scaled_data(load, way):
     assert not any(BAD in text or "unit scale" in text for text in found), found
 
 
+@pytest.mark.crossed
 @pytest.mark.parametrize("load", CLASSIFICATION)
 @pytest.mark.parametrize(
     "parameters", [{}, {"dtype": "float32"}, {"early_stopping": True}], ids=["default", "float32", "early"]
