@@ -15,6 +15,8 @@ from fastmlp.core._dispatch import ACTIVATIONS, OUTPUTS, info
 
 __all__ = ["ParameterLayout", "Plan", "parameter_layout"]
 
+cdef Py_ssize_t MOST_MEMBERS = 2**16
+
 ParameterLayout = namedtuple(
     "ParameterLayout", "coefs intercepts scales scalings means variances n_parameters n_statistics", module=__name__
 )
@@ -95,9 +97,9 @@ cdef class Plan:
     """
 
     def __cinit__(self, layer_sizes, activations, str output not None, str dtype not None, bint batch_norm=False,
-                  bint residual=False, Py_ssize_t embedding=0, int n_members=1):
+                  bint residual=False, Py_ssize_t embedding=0, Py_ssize_t n_members=1):
         cdef int l, layer
-        self.batch_norm, self.residual, self.embedding, self.n_members = batch_norm, residual, embedding, n_members
+        self.batch_norm, self.residual, self.embedding = batch_norm, residual, embedding
         self.layer_sizes = tuple([int(size) for size in layer_sizes])
         self.activations = tuple(activations)
         self.output = output
@@ -124,8 +126,9 @@ cdef class Plan:
             )
         if embedding and (batch_norm or self.n_layers < 2):
             raise ValueError("an embedding needs a layer after it, and no batch normalisation")
-        if n_members < 1 or (n_members > 1 and not embedding):
-            raise ValueError(f"n_members must be positive, and 1 without an embedding; got {n_members}")
+        if not 1 <= n_members <= MOST_MEMBERS or (n_members > 1 and not embedding):
+            raise ValueError(f"n_members must lie in [1, {MOST_MEMBERS}], and be 1 without an embedding; got {n_members}")
+        self.n_members = <int> n_members
         self.n_matrices = self.n_layers - 1 + n_members
         layout = parameter_layout(  # Python numbers, which cannot overflow
             self.layer_sizes, batch_norm, embedding, n_members

@@ -202,7 +202,7 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
     def coefs_(self) -> list[np.ndarray]:
         """Weights (fan_in, fan_out), one array per layer; writing into them, or replacing them, changes the model.
 
-        With batch normalisation, residual layers, or activations that scikit-learn lacks, weights and biases alone are
+        With batch normalisation, residual layers, an embedding, or activations that scikit-learn lacks, weights and biases alone are
         not the network. To export it, see ``docs/saving.md``.
         """
         return self._network_arrays("coefs")
@@ -218,7 +218,7 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
         Raises
         ------
         AttributeError
-            With batch normalisation or residual layers: other libraries' converters compute another network from weights
+            With batch normalisation, residual layers or an embedding: other libraries' converters compute another network from weights
             and biases alone. ``network_.intercepts`` has the arrays.
         """
         self._check_plain()
@@ -232,9 +232,11 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
     def _check_plain(self) -> None:
         """Refuse biases to code that would take the network for one of weights and biases."""
         network: Network | None = getattr(self, "network_", None)
-        if network is not None and (network.batch_norm or conversion.has_residual_layers(network)):
+        if network is not None and (network.batch_norm or network.embedding or conversion.has_residual_layers(network)):
             way = (
-                "residual=True: scikit-learn has no such network"
+                "an embedding: scikit-learn has no such network"
+                if network.embedding
+                else "residual=True: scikit-learn has no such network"
                 if conversion.has_residual_layers(network)
                 else "batch_norm=True: to_sklearn() and network_.folded() give a network without it"
             )

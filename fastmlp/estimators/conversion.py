@@ -57,6 +57,7 @@ def has_residual_layers(network: Network) -> bool:
 def to_sklearn(estimator: Any) -> Any:
     """The method ``to_sklearn`` of an estimator."""
     check_is_fitted(estimator)
+    estimator.network_.check_dense()
     estimator.network_.adopt()
     network = estimator.network_.folded() if estimator.network_.batch_norm else estimator.network_.copy()
     if has_residual_layers(network):

@@ -73,6 +73,7 @@ def set_layer_rates(estimator: Any, layers: int | Sequence[int], rate: float) ->
 
 def copy_hidden_layers(network: Network, pretrained: Network) -> None:
     """Copy the hidden layers of ``pretrained`` into ``network``, which must have the same ones."""
+    pretrained.check_dense()
     pretrained.adopt()
     for name in ("layer_sizes", "activations", "batch_norm", "residual"):
         ours, theirs = getattr(network, name), getattr(pretrained, name)
@@ -105,6 +106,7 @@ def network_up_to(network: Network, layer: int) -> Network:
     A layer that is normalised, or adds its input, must remain a hidden one: an output layer with an identity matrix
     follows it. Any other becomes the output layer.
     """
+    network.check_dense()
     network.adopt()
     sizes, activations = network.layer_sizes[: layer + 2], network.activations[: layer + 1]
     coefs, intercepts = network.coefs[: layer + 1], network.intercepts[: layer + 1]

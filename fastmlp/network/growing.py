@@ -51,6 +51,7 @@ def grow_network(
     ValueError
         If a layer would become narrower, there would be fewer of them, or the function could not be kept.
     """
+    network.check_dense()
     sizes, old = tuple(hidden_layer_sizes), network.layer_sizes[1:-1]
     if len(sizes) < len(old) or not old:
         raise ValueError(

@@ -344,6 +344,14 @@ class Network:
             self.n_members,
         )  # fmt: skip
 
+    def check_dense(self) -> None:
+        """Raise a ValueError if the first layer is an embedding, whose weights are not those of a dense layer."""
+        if self.embedding:
+            raise ValueError(
+                f"The network embeds coded features (embedding={self.embedding}), and has no dense first layer: this is for networks "
+                "whose layers are all dense."
+            )
+
     def copy(self, dtype: str | np.dtype | None = None) -> Network:
         """The same network with its own parameters.
 

@@ -41,8 +41,6 @@ ELEMENT_TYPES = {
 #: A network's lists of arrays, one array per layer: views of its parameters, in their order, and of its running averages.
 IN_PARAMETERS, IN_STATISTICS = ("coefs", "intercepts", "scales", "scalings"), ("means", "variances")
 _ARRAYS = (*IN_PARAMETERS, *IN_STATISTICS)
-#: Most members of a network in a file.
-_MOST_MEMBERS = 2**20
 #: Largest count in a file: the core counts in 64 bits.
 MAX_COUNT = 2**62
 #: Most brackets, colons and commas in a description: each may cost 64 bytes when it is parsed. The record of 400,000 epochs fits.
@@ -399,13 +397,13 @@ def network_state(fields: Fields, tensors: Tensors, prefix: str = "") -> dict[st
     embedding, n_members = 0, 1
     if "embedding" in fields:
         embedding, n_members = fields.take("embedding"), fields.take("n_members")
-        if not is_count(embedding, 1) or not is_count(n_members, 1) or n_members > _MOST_MEMBERS or len(sizes) < 3:
-            raise FileFormatError("embedding and n_members must be integers >= 1, of a network with a hidden layer")
+        if not is_count(embedding, 1) or not is_count(n_members, 1):
+            raise FileFormatError("embedding and n_members must be integers >= 1")
     fields.end()
     if embedding:
         try:
             core.Plan(sizes, names, out_activation, dtype, batch_norm, residual, embedding, n_members)
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise FileFormatError(str(error)) from None
 
     layout, shapes = (

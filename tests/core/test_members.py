@@ -13,7 +13,7 @@ from core.test_codes import LAYOUTS, coded
 from helpers import DIFFERENCE_STEP, difference_tolerance, output_of, tolerance, varied
 
 import fastmlp
-from fastmlp import Network, core, reference
+from fastmlp import MLPClassifier, Network, TabularClassifier, core, reference
 
 FMA_ISAS = [name for name in core.info()["available"] if name != "base"]
 # Hidden layers, units per feature, members: heads on the embedding itself; more members than rows of a chunk; and one.
@@ -251,8 +251,9 @@ def test_scalings_are_drawn_as_signs():
     ((9, 32, 2), {"embedding": -16}, "embedding must be a multiple of 16"),
     ((9, 32), {"embedding": 16}, "an embedding needs a layer after it"),
     ((9, 32, 2), {"embedding": 16, "batch_norm": True}, "no batch normalisation"),
-    ((9, 32, 2), {"n_members": 3}, "n_members must be positive, and 1 without an embedding; got 3"),
-    ((9, 32, 2), {"embedding": 16, "n_members": 0}, "n_members must be positive"),
+    ((9, 32, 2), {"n_members": 3}, "n_members must lie in .1, 65536., and be 1 without an embedding; got 3"),
+    ((9, 32, 2), {"embedding": 16, "n_members": 0}, "n_members must lie in .1, 65536."),
+    ((9, 32, 2), {"embedding": 16, "n_members": 2**40}, "n_members must lie in .1, 65536."),
 ])  # fmt: skip
 def test_networks_that_cannot_be_are_refused(sizes, options, message):
     with pytest.raises(ValueError, match=message):
@@ -285,3 +286,23 @@ def test_files_with_other_members_are_refused(rng, tmp_path):
         path.write_bytes(content.replace(old, new))
         with pytest.raises(fastmlp.FileFormatError):
             Network.load(path)
+
+
+def test_what_needs_dense_layers_names_the_embedding(rng):
+    """Nothing takes an embedding's weights for a dense layer's."""
+    X, _ = coded(rng, 40, *LAYOUTS["mixed"])
+    frame = rng.standard_normal((60, 2))
+    fitted = TabularClassifier("tabm", n_folds=2, max_iter=1, n_members=2, random_state=0).fit(frame, frame[:, 0] > 0)
+    estimator = fitted.estimators_[0]
+    network = estimator.network_
+    dense = MLPClassifier(network.layer_sizes[1:-1], pretrained=network)
+    for call in (
+        estimator.to_sklearn,
+        lambda: estimator.grow(hidden_layer_sizes=(64, 128, 256)),
+        lambda: estimator.transform(X[:2]),
+        lambda: dense.fit(np.zeros((4, network.layer_sizes[0])), [0, 1, 0, 1]),
+    ):
+        with pytest.raises(ValueError, match="embeds coded features"):
+            call()
+    with pytest.raises(AttributeError, match=r"are not a network with an embedding.*network_\.intercepts"):
+        _ = estimator.intercepts_
