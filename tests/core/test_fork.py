@@ -191,6 +191,7 @@ print(sorted(set(counts)))
 """
 
 
+@pytest.mark.slow
 def test_fork_while_another_thread_trains():
     """The child has one thread if a region runs just then, which comes and goes here, else all; the fit goes on."""
     assert run(DURING.replace("{work}", "train")) in ("[1]\n", "[1, 2]\n", "[2]\n")
@@ -223,7 +224,8 @@ print("done")
 """
 
 
-@pytest.mark.parametrize("seed", rest_slow(["None", "np.random.mtrand._rand", "0"], "None"))
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", ["None", "np.random.mtrand._rand", "0"])
 def test_child_can_draw_while_another_thread_shuffles(seed):
     """From NumPy's own generator: a fork in the middle of a shuffle must not leave its lock taken in the child, for ever."""
     assert run(SHUFFLES.replace("{seed}", seed)) == "done\n"

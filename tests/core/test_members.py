@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from core.test_codes import LAYOUTS, coded
-from helpers import DIFFERENCE_STEP, difference_tolerance, output_of, tolerance, varied
+from helpers import DIFFERENCE_STEP, difference_tolerance, output_of, rest_slow, tolerance, varied
 
 import fastmlp
 from fastmlp import MLPClassifier, Network, TabularClassifier, core, reference
@@ -182,7 +182,7 @@ def test_bits_do_not_depend_on_instruction_set():
     assert all(words[1:] == found[0][1:] for words in found)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", rest_slow(SHAPES, "several"))
 def test_gradient_is_that_of_differences(shape, rng):
     network = network_of(shape, "mixed", "float64", rng, "identity", 2)
     X, _ = coded(rng, 40, *LAYOUTS["mixed"])

@@ -46,6 +46,7 @@ def run(code: str, timeout: int = 120) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_threadpool_limits_reach_our_runtime():
     """The runtime that our modules are linked to is in threadpoolctl's list, and its limit is ours."""
     if not core.info()["openmp"]:

@@ -51,6 +51,7 @@ def epochs_until_patience_ends(scores, tol, patience):
     return None
 
 
+@pytest.mark.crossed
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("given", [False, True], ids=["split", "eval_set"])
 @pytest.mark.parametrize("metric", [
