@@ -1,6 +1,6 @@
 """`python -m benchmarks.tables`: TabularClassifier and TabularRegressor beside gradient boosting and scikit-learn's MLP, on real tables.
 
-Every contender has its defaults (fastmlp also its method 'tabm'), the same rows, and the columns in the form that it takes: the frame itself for fastmlp, categories as
+Every contender has its defaults (fastmlp also `n_members=8`), the same rows, and the columns in the form that it takes: the frame itself for fastmlp, categories as
 strings or pandas' categories for boosting, and the usual pipeline of imputation, scaling and one-hot columns for scikit-learn's MLP. Each
 table is split three times into 80 % and 20 % of its rows. The metrics are the error rate, 1 - AUC (one against the rest for more than two
 classes), the log-loss, and the root mean squared error; all are better the smaller they are. Seconds are the processor's, of fit and
@@ -108,14 +108,14 @@ def with_categories(frame: Any, kind: str) -> Any:
 # ---- Contenders -----------------------------------------------------------------------------------------------------------
 
 
-def fastmlp_tabular(frame: Any, classes: bool, seed: int, method: str = "plain") -> tuple[Any, Any]:
+def fastmlp_tabular(frame: Any, classes: bool, seed: int, **parameters: Any) -> tuple[Any, Any]:
     from fastmlp import TabularClassifier, TabularRegressor
 
-    return (TabularClassifier if classes else TabularRegressor)(method, random_state=seed, n_jobs=1), frame
+    return (TabularClassifier if classes else TabularRegressor)(random_state=seed, n_jobs=1, **parameters), frame
 
 
-def fastmlp_tabm(frame: Any, classes: bool, seed: int) -> tuple[Any, Any]:
-    return fastmlp_tabular(frame, classes, seed, "tabm")
+def fastmlp_members(frame: Any, classes: bool, seed: int) -> tuple[Any, Any]:
+    return fastmlp_tabular(frame, classes, seed, n_members=8)
 
 
 def catboost(frame: Any, classes: bool, seed: int) -> tuple[Any, Any]:
@@ -169,7 +169,7 @@ def sklearn_mlp(frame: Any, classes: bool, seed: int) -> tuple[Any, Any]:
 
 CONTENDERS: dict[str, Callable[[Any, bool, int], tuple[Any, Any]]] = {
     "fastmlp": fastmlp_tabular,
-    "fastmlp, tabm": fastmlp_tabm,
+    "fastmlp, 8 members": fastmlp_members,
     BASE: catboost,
     "LightGBM": lightgbm,
     "XGBoost": xgboost,

@@ -101,7 +101,7 @@ class BaseTabular(BaseModel, ABC):
 
     def __init__(
         self,
-        method: str = "plain",
+        method: str = "tabm",
         *,
         categorical_features: Any = "from_dtype",
         n_folds: int = 5,

@@ -39,7 +39,7 @@ class Recipe:
 
 RECIPES = {
     "plain": Recipe(0, 1, (256, 256), 0.001, 0.3, None),
-    "tabm": Recipe(16, 8, (128, 128), 0.002, 3e-4, 1.0),
+    "tabm": Recipe(16, 2, (128, 128), 0.002, 3e-4, 1.0),
 }
 
 

@@ -30,10 +30,10 @@ class TabularRegressor(RegressorScore, BaseTabular):
 
     Parameters
     ----------
-    method : {'plain', 'tabm'}, default='plain'
-        The kind of networks, and the values of the parameters that are 'auto'. 'plain': each is an :class:`MLPRegressor` on the codes
-        of the columns. 'tabm': each embeds the columns, and has members on shared weights, whose outputs are averaged; it takes
-        longer, and is better where columns act together (TabM-mini, Gorishniy et al. 2025, in a smaller size).
+    method : {'tabm', 'plain'}, default='tabm'
+        The kind of networks, and the values of the parameters that are 'auto'. 'tabm': each embeds the columns, and has members on
+        shared weights, whose outputs are averaged (after TabM-mini, Gorishniy et al. 2025). 'plain': each is an
+        :class:`MLPRegressor` on the codes of the columns, which takes a little less time where there are few of them.
     categorical_features : 'from_dtype' or array-like of bool, int or str, default='from_dtype'
         Columns to take as categories: a mask, indices, or names, as in scikit-learn's HistGradientBoosting estimators. Columns of text,
         truth values and types for categories are categories in any case; naming a column of text lifts the limit on its different
@@ -47,24 +47,25 @@ class TabularRegressor(RegressorScore, BaseTabular):
         Most inputs for the categories of a column. If it has more, all but the ``max_categories - 1`` most frequent share an input.
     embedding : int or 'auto', default='auto'
         Units, a multiple of 16, of an embedding of each column, the first layer: a column's units are piecewise-linear functions of
-        its numbers, or are learnt for each of its categories. 0: none. 'auto': 0 for 'plain', 16 for 'tabm'.
+        its numbers, or are learnt for each of its categories. 0: none. 'auto': 16 for 'tabm', 0 for 'plain'.
     n_members : int or 'auto', default='auto'
         Members of each network, which multiply the columns' embeddings by random signs of their own, share the other layers, and have
-        output layers of their own. More than one needs an embedding. 'auto': 1 for 'plain', 8 for 'tabm'.
+        output layers of their own. More than one needs an embedding. 'auto': 2 for 'tabm', 1 for 'plain'. 8 to 16 are better, most
+        where columns act together; the time grows with them.
     hidden_layer_sizes : int, sequence of int or 'auto', default='auto'
-        Units of each hidden layer. 'auto': (256, 256) for 'plain', (128, 128) for 'tabm'.
+        Units of each hidden layer. 'auto': (128, 128) for 'tabm', (256, 256) for 'plain'.
     activation : str or list of str, default='relu'
         As in :class:`MLPClassifier`.
     dropout : float or sequence of float, default=0.1
         As in :class:`MLPClassifier`.
     weight_decay : float or 'auto', default='auto'
-        Of the solver, 'adamw': in each step, weights shrink by the learning rate times this. 'auto': 0.3 for 'plain', 0.0003 for 'tabm'.
+        Of the solver, 'adamw': in each step, weights shrink by the learning rate times this. 'auto': 0.0003 for 'tabm', 0.3 for 'plain'.
     max_grad_norm : float, None or 'auto', default='auto'
-        Each step's gradient is scaled down to this Euclidean norm; None: never. 'auto': None for 'plain', 1 for 'tabm'.
+        Each step's gradient is scaled down to this Euclidean norm; None: never. 'auto': 1 for 'tabm', None for 'plain'.
     learning_rate : str or callable, default='constant'
         A plan of the learning rate over ``max_iter`` epochs, as in :class:`MLPClassifier`.
     learning_rate_init : float or 'auto', default='auto'
-        Learning rate to start from. 'auto': 0.001 for 'plain', 0.002 for 'tabm'.
+        Learning rate to start from. 'auto': 0.002 for 'tabm', 0.001 for 'plain'.
     batch_size : int or 'auto', default='auto'
         Rows per step. 'auto': a power of two near a sixteenth of the rows that a network trains on, from 16 to 256; 512 above 32,000
         of them, 1024 above 108,000.

@@ -118,7 +118,7 @@ def test_selected_rows_are_predicted_as_their_copy(Estimator, monkeypatch):
 def test_networks_learn_as_on_the_dense_encoding(Estimator):
     """The same losses, on training and validation rows, to the rounding of sums in another order."""
     y = Y > 0.3 if Estimator is TabularClassifier else Y
-    fitted = Estimator(**{**SMALL, "n_folds": 3, "max_iter": 4}, dtype="float64").fit(FRAME, y)
+    fitted = Estimator("plain", **{**SMALL, "n_folds": 3, "max_iter": 4}, dtype="float64").fit(FRAME, y)
     fold = deal(fitted._strata(y), N, 3, np.random.RandomState(0))
     encoded = dense(Coder(fitted.columns_).codes(Table(FRAME)))
     for number, member in enumerate(fitted.estimators_):

@@ -204,7 +204,7 @@ def test_recipes():
         model("binary", method=method).fit(X, TARGETS["binary"]).networks_[0] for method in ("plain", "tabm")
     )
     assert (plain.embedding, plain.n_members, plain.layer_sizes[1:]) == (0, 1, (17, 1))
-    assert (tabm.embedding, tabm.n_members, tabm.layer_sizes[1:]) == (16, 8, (4 * 16, 17, 1))
+    assert (tabm.embedding, tabm.n_members, tabm.layer_sizes[1:]) == (16, 2, (4 * 16, 17, 1))
     assert tabm.activations == ("identity", "relu")
     estimators = [
         model("binary", method=method, hidden_layer_sizes="auto", **given).fit(X, TARGETS["binary"]).estimators_[0]
@@ -232,7 +232,7 @@ def test_embeddings_begin_as_lines():
 
 
 @pytest.mark.parametrize(("parameters", "words"), [
-    ({"n_members": 3}, "n_members=3 needs an embedding, got embedding=0"),
+    ({"method": "plain", "n_members": 3}, "n_members=3 needs an embedding, got embedding=0"),
     ({"embedding": 20}, "embedding must be a multiple of 16, or 0, got 20"),
     ({"method": "tabm", "n_members": 0}, "n_members"),
     ({"hidden_layer_sizes": "none"}, "hidden_layer_sizes"),
