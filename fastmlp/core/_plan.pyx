@@ -127,7 +127,9 @@ cdef class Plan:
         if embedding and (batch_norm or self.n_layers < 2):
             raise ValueError("an embedding needs a layer after it, and no batch normalisation")
         if not 1 <= n_members <= MOST_MEMBERS or (n_members > 1 and not embedding):
-            raise ValueError(f"n_members must lie in [1, {MOST_MEMBERS}], and be 1 without an embedding; got {n_members}")
+            raise ValueError(
+                f"n_members must lie in [1, {MOST_MEMBERS}], and be 1 without an embedding, got {n_members}"
+            )
         self.n_members = <int> n_members
         self.n_matrices = self.n_layers - 1 + n_members
         layout = parameter_layout(  # Python numbers, which cannot overflow
@@ -140,7 +142,8 @@ cdef class Plan:
         self.buffers = [
             Buffer(n * size)
             for n, size in [
-                (self.n_layers + 1, sizeof(Py_ssize_t)), (self.n_layers, sizeof(int)), (self.n_matrices, sizeof(Offsets))
+                (self.n_layers + 1, sizeof(Py_ssize_t)), (self.n_layers, sizeof(int)),
+                (self.n_matrices, sizeof(Offsets)),
             ]
         ]
         self.sizes = <Py_ssize_t *> (<Buffer> self.buffers[0]).at

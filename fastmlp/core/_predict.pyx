@@ -366,9 +366,10 @@ cdef int forward_by_rows(Plan plan, char *weights, char *statistics, InputRows r
     return 0
 
 
-cdef int forward_members(Plan plan, char *weights, InputRows rows, char *result, int n_threads, char *sums) except -1:
-    """The output for the mean of the members' logits. Threads take chunks of rows as they become free; a chunk's rows are in each
-    shared layer once for each member. Signals are handled between slices."""
+cdef int forward_members(Plan plan, char *weights, InputRows rows, char *result, int n_threads,
+                         char *sums) except -1:
+    """The output for the mean of the members' logits. Threads take chunks of rows as they become free; a chunk's rows
+    are in each shared layer once for each member. Signals are handled between slices."""
     cdef Py_ssize_t size = plan.k.element_size, panel = plan.k.panel, O = plan.sizes[plan.n_layers]
     cdef Py_ssize_t chunk = max(1, min(FM_CHUNK_ROWS // plan.n_members, (rows.n + n_threads - 1) // n_threads))
     cdef Py_ssize_t stride = (chunk * plan.n_members | 1) * panel, width = widest(plan, 1, True) // panel * stride

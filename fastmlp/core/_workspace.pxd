@@ -21,12 +21,11 @@ cdef class OptimizerPanels:
     cdef int n_state
     cdef Py_ssize_t n_bytes        # of each array
     cdef list buffers              # of each array; empty: all zero
-    cdef bint in_use               # by a Trainer that has not finished
     cdef char *array(self, int s) except NULL
     cdef int allocate(self, fm_layer *layers) except -1
     cdef Py_ssize_t place(self, fm_layer *layers, int s) except -1
     cdef int clear(self) except -1
-    cdef object flat(self, bint frees)
+    cdef object flat(self)
     cdef bint fits(self, OptimizerPanels other) noexcept
 
 
@@ -59,7 +58,7 @@ cdef class Workspace:
     cdef list buffers
     cdef Reserve reserve
     cdef OptimizerPanels state
-    cdef list source               # buffers of an earlier run's state, which the first update of each weight reads
+    cdef OptimizerPanels source    # an earlier run's state, which the first update of each weight reads; None: none
     cdef Py_ssize_t[FM_MAX_STATE] distance  # in bytes, from a number of the state to the source's
     cdef bint blank                # the state is zero
     cdef bint finished             # the state belongs to somebody else, and the weights' memory is freed

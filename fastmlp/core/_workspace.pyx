@@ -106,21 +106,10 @@ cdef class OptimizerPanels:
     def __array__(self, dtype=None, copy=None):
         if copy is False:
             raise ValueError("OptimizerPanels cannot become an array without a copy")
-        array = self.flat(False)
+        array = self.flat()
         return array if dtype is None else array.astype(dtype, copy=False)
 
-    def release(self) -> numpy.ndarray:
-        """The flat arrays, freeing this memory one array after the other. The state is zero afterwards.
-
-        RuntimeError while a Trainer trains with this state.
-        """
-        if self.in_use:
-            raise RuntimeError("a Trainer trains with this state: finish() it first")
-        array = self.flat(True)
-        self.buffers = []
-        return array
-
-    cdef object flat(self, bint frees):
+    cdef object flat(self):
         """The flat arrays (n_state, n_parameters)."""
         cdef Buffer layers = Buffer(self.plan.n_matrices * sizeof(fm_layer))
         cdef Buffer norms = Buffer(self.plan.n_matrices * sizeof(fm_batch_norm))
@@ -137,8 +126,6 @@ cdef class OptimizerPanels:
             self.place(layer, s)
             with nogil:
                 self.plan.unpack(at + s * step, layer, s)
-            if frees:
-                self.buffers[s] = None
         return array
 
     def is_finite(self) -> bool:
@@ -202,10 +189,6 @@ cdef class Workspace:
         if clips:
             self.squares = <double *> self.allocate(self.n_items * self.k.panel * sizeof(double))
 
-    def __dealloc__(self):
-        if self.state is not None:
-            self.state.in_use = False
-
     cdef int check_size(self) except -1:
         """MemoryError where sizes in bytes, of a batch or of threads, could overflow later; a Plan's own cannot."""
         rows, threads, size = self.micro_batch_rows, self.n_threads, self.k.element_size  # Python numbers
@@ -267,7 +250,6 @@ cdef class Workspace:
         self.allocate_outputs(&self.layers[self.n_layers - 1])
         self.state = OptimizerPanels(self.plan, self.n_state, self.reserve)
         self.state.allocate(self.layers)
-        self.state.in_use = True
         self.blank = self.reserve is None
         return 0
 
@@ -455,7 +437,7 @@ cdef class Workspace:
         cdef fm_layer *layer
         cdef char *end
         cdef int l, s
-        self.source = list(source.buffers)  # which stay if the source is released
+        self.source = source
         for s in range(self.n_state):
             self.distance[s] = source.array(s) - self.state.array(s)
             for l in range(self.n_matrices):
@@ -486,7 +468,7 @@ cdef class Workspace:
         cdef int s
         if self.source is not None:
             for s in range(self.n_state):
-                memcpy(self.state.array(s), <char *> (<Buffer> self.source[s]).at, self.state.n_bytes)
+                memcpy(self.state.array(s), self.source.array(s), self.state.n_bytes)
             self.source = None
         return 0
 
@@ -515,7 +497,7 @@ cdef class Workspace:
         """The state; the weights' memory is freed: see Trainer.finish."""
         cdef int l
         self.settle_state()
-        self.finished, self.state.in_use = True, False
+        self.finished = True
         for l in range(self.n_matrices):
             self.free(self.layers[l].W)
         return self.state

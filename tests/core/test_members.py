@@ -251,7 +251,7 @@ def test_scalings_are_drawn_as_signs():
     ((9, 32, 2), {"embedding": -16}, "embedding must be a multiple of 16"),
     ((9, 32), {"embedding": 16}, "an embedding needs a layer after it"),
     ((9, 32, 2), {"embedding": 16, "batch_norm": True}, "no batch normalisation"),
-    ((9, 32, 2), {"n_members": 3}, "n_members must lie in .1, 65536., and be 1 without an embedding; got 3"),
+    ((9, 32, 2), {"n_members": 3}, "n_members must lie in .1, 65536., and be 1 without an embedding, got 3"),
     ((9, 32, 2), {"embedding": 16, "n_members": 0}, "n_members must lie in .1, 65536."),
     ((9, 32, 2), {"embedding": 16, "n_members": 2**40}, "n_members must lie in .1, 65536."),
 ])  # fmt: skip

@@ -110,40 +110,6 @@ def test_panels_are_shared_by_copies_and_pickled_as_arrays():
     assert np.asarray(panels, dtype=np.float32).dtype == np.float32
     with pytest.raises(ValueError, match="without a copy"):
         np.asarray(panels, copy=False)
-    assert np.array_equal(pickled, panels.release())
-    assert not np.asarray(panels).any()
-
-
-def test_state_that_a_trainer_trains_with_is_not_released():
-    """Its memory would be freed below the Trainer; a Trainer that is gone holds nothing up."""
-    trainer = epoch(make(), "adam", None, X, None, 0)
-    panels = trainer.optimizer_state()
-    before = np.asarray(panels)
-    with pytest.raises(RuntimeError, match="a Trainer trains with this state: finish"):
-        panels.release()
-    assert np.array_equal(np.asarray(panels), before)
-    trainer.finish()
-    assert np.array_equal(panels.release(), before)
-    panels = epoch(make(), "adam", None, X, None, 0).optimizer_state()
-    assert panels.release().any()
-
-
-@pytest.mark.parametrize("trains", [True, False])
-def test_state_may_be_released_after_another_trainer_has_taken_it(trains):
-    """The first update of each weight reads it: it stays until then."""
-    network, twin = make(), make()
-    panels = epoch(network, "adam", None, X, None, 0).finish()
-    other = epoch(twin, "adam", None, X, None, 0).finish()
-    trainers = []
-    for net, state in ((network, panels), (twin, other)):
-        trainer = core.Trainer(net.plan, "log_loss", "adam", 10)
-        trainer.load(net.parameters, state, net.statistics)
-        trainers.append(trainer)
-    panels.release()
-    if trains:
-        for trainer in trainers:
-            trainer.epoch(X, Y, None, None, np.full(5, 0.01), 5)
-    assert np.array_equal(*(np.asarray(trainer.finish()) for trainer in trainers))
 
 
 def test_the_pace_of_another_network_is_not_taken_over():

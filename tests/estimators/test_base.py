@@ -103,7 +103,7 @@ def test_copies_predict_and_train_on(duplicate, incremental):
 
 
 def test_fitted_state_is_plain():
-    """NumPy arrays, Python values and our Network: nothing of the extension."""
+    """NumPy arrays, Python values and our Network; of the extension only the optimizer's memory, and none in a pickle."""
 
     def walk(value):
         if isinstance(value, Network):
@@ -116,7 +116,9 @@ def test_fitted_state_is_plain():
 
     estimator, _, _ = small_classifier(early_stopping=True)
     plain = {np.ndarray, np.random.RandomState, str, bool, int, float, type(None)}
-    assert {t for t in walk(vars(estimator)) if not issubclass(t, (*plain, np.generic))} == set()
+    kept, pickled = (walk(vars(one)) for one in (estimator, pickle.loads(pickle.dumps(estimator))))
+    assert {t for t in kept if not issubclass(t, (*plain, np.generic))} == {core.OptimizerPanels}
+    assert {t for t in pickled if not issubclass(t, (*plain, np.generic))} == set()
     assert {t for t in walk(vars(clone(estimator))) if t not in plain} == set()
 
 

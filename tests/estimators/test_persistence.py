@@ -29,6 +29,7 @@ from fastmlp import (
     Network,
     OneCycle,
     StepDecay,
+    core,
 )
 from fastmlp.estimators.parameters import plain
 from fastmlp.training.solvers import STOCHASTIC_SOLVERS
@@ -53,6 +54,7 @@ def saved(model, tmp_path, **options):
 
 def same(a, b):
     """Whether two values are equal, and of one type all the way down."""
+    a, b = (np.asarray(value) if isinstance(value, core.OptimizerPanels) else value for value in (a, b))
     if type(a) is not type(b):
         return False
     if isinstance(a, np.ndarray):

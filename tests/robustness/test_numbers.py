@@ -224,7 +224,7 @@ WEIGHTS = {
     "infinity": (np.where(W > 1, np.inf, W), "contains infinity"),
     "words": (np.full(len(X), "much"), "could not convert|numeric"),
     "too few": (W[:-1], "sample_weight.shape"),
-    "2-D": (np.stack([W, W], axis=1), "1D array or scalar"),
+    "2-D": (np.stack([W, W], axis=1), "give a weight for each row, in one dimension"),
 }
 
 
