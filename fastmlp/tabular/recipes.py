@@ -48,7 +48,10 @@ def embedding_network(
     embedding: int,
     n_members: int,
     layer_sizes: Sequence[int],
-    *args: Any,
+    activation: str | Sequence[str],
+    out_activation: str,
+    dtype: Any,
+    *,
     random_state: Any,
     **options: Any,
 ) -> Network:
@@ -59,7 +62,7 @@ def embedding_network(
     uniform(-r, r), r = 1 / sqrt(fan_in), as PyTorch's Linear does.
     """
     options |= {"weight_init": _uniform, "bias_init": _uniform_bias, "embedding": embedding, "n_members": n_members}
-    network = Network(layer_sizes, *args, random_state=random_state, **options)
+    network = Network(layer_sizes, activation, out_activation, dtype, random_state=random_state, **options)
     W, b = network.coefs[0], network.intercepts[0].reshape(-1, embedding)
     n_numbers = len(layout.bin_counts)
     directions = random_state.uniform(-1, 1, (n_numbers, embedding))
