@@ -202,3 +202,41 @@ def test_step_on_codes_beside_their_encoding(benchmark: BenchmarkFixture, given:
     note_agreement(benchmark, f"training table tanh adam, {given}", "float32", shape, n_threads, outcome)
     benchmark.pedantic(steps, (n_steps,), rounds=rounds_for(lambda: steps(n_steps)))
     note_speed(benchmark, reference_step, calls=n_steps)
+
+
+@pytest.mark.parametrize("n_members", [1, 8])
+def test_gradient_of_members_beside_reference(benchmark: BenchmarkFixture, n_members: int) -> None:
+    """The gradient of a batch of coded rows, through embeddings and members, beside that of as many dense networks."""
+    draws, layout, d = np.random.RandomState(0), core.CodeLayout(BINS, CATEGORIES), 16
+    bins, codes = draws.randint(BINS, size=(BATCH, len(BINS))), draws.randint(CATEGORIES, size=(BATCH, len(CATEGORIES)))
+    arrays = bins.astype(np.uint16), draws.uniform(size=bins.shape).astype(np.float32), codes.astype(np.uint16)
+    X, encoding, y = (
+        core.Codes(layout, *arrays),
+        reference.encode(*arrays, BINS, CATEGORIES),
+        draws.randint(2, size=BATCH),
+    )
+    sizes = (layout.width, len(BINS + CATEGORIES) * d, 128, 128, 2)
+    network = Network(sizes, ("identity", "relu", "relu"), random_state=0, embedding=d, n_members=n_members)
+    coefs, intercepts = ([a.astype(np.float64) for a in part] for part in (network.coefs, network.intercepts))
+    if n_members == 1:
+        coefs[-1], intercepts[-1] = coefs[-1][np.newaxis], intercepts[-1][np.newaxis]
+    scalings = network.scalings[0].astype(np.float64) if n_members > 1 else np.ones((1, len(BINS + CATEGORIES)))
+    members = reference.Members(coefs, intercepts, scalings, BINS, CATEGORIES)
+    n_threads = choose_threads(None, n_members * Workload("members", sizes[1:], BATCH, BATCH, "relu").step_flops)
+    gradient = np.empty_like(network.parameters)
+
+    def ours() -> float:
+        return network.loss_gradient(X, y, out=gradient, n_threads=n_threads)[0]
+
+    def theirs() -> tuple[float, list[np.ndarray]]:
+        return reference.member_gradients(members, network.activations, "log_loss", encoding, y)
+
+    loss, (want_loss, want) = ours(), theirs()
+    flat = np.concatenate([a.ravel() for a in want])
+    error = max(abs(loss / want_loss - 1), float(np.linalg.norm(gradient[: len(flat)] - flat) / np.linalg.norm(flat)))
+    outcome = Outcome(error / ((BATCH + sum(sizes)) * float(np.finfo(np.float32).eps)), 1.0, "n eps")
+    note_agreement(
+        benchmark, f"gradient of {n_members} members", "float32", "-".join(map(str, sizes)), n_threads, outcome
+    )
+    benchmark.pedantic(ours, rounds=rounds_for(ours))
+    note_speed(benchmark, theirs)
