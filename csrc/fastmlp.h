@@ -144,6 +144,7 @@ typedef struct fm_csc {
 typedef struct fm_targets {
     const ptrdiff_t *classes;     /* CLASS losses */
     const void *values;           /* VALUE losses: (rows, O), reals */
+    const uint8_t *bytes;         /* the same in a byte each, instead of values: labels */
     const double *weights;        /* NULL: ones */
     const double *output_weights; /* (rows, O), instead of weights; 0: the target is left out, whatever it is */
     double parameter;             /* of the loss: quantile, delta */

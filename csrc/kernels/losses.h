@@ -192,14 +192,32 @@ static void class_loss(real *a, double *value, real *picked, real subtracted, co
 
 static inline vec smooth(vec y, vec smoothing) { return (v_set(1) - smoothing) * y + v_set((real)0.5) * smoothing; }
 
+/* y[i] = bytes[i]; y[i] = mix y[i] + rest bytes[i] */
+static void read_bytes(real *y, const uint8_t *bytes, ptrdiff_t n) {
+    for (ptrdiff_t i = 0; i < n; i++)
+        y[i] = (real)bytes[i];
+}
+static void mix_bytes(real *y, const uint8_t *bytes, ptrdiff_t n, real mix, real rest) {
+    for (ptrdiff_t i = 0; i < n; i++)
+        y[i] = mix * y[i] + rest * (real)bytes[i];
+}
+
 /* The rows' targets, mixed (mixup) and smoothed. */
 static void gather_values(real *y, const fm_targets *targets, const ptrdiff_t *order, const ptrdiff_t *partner,
                           ptrdiff_t first_target, ptrdiff_t rows, ptrdiff_t columns) {
     const real *values = targets->values;
     const vec mix = v_set((real)targets->mix), rest = v_set(1 - (real)targets->mix);
     for (ptrdiff_t r = 0; r < rows; r++) {
-        const real *from = values + row_of(order, first_target, r) * columns;
+        const ptrdiff_t at = row_of(order, first_target, r) * columns;
         real *to = y + r * columns;
+        if (targets->bytes) {
+            read_bytes(to, targets->bytes + at, columns);
+            if (partner)
+                mix_bytes(to, targets->bytes + partner[r] * columns, columns, (real)targets->mix,
+                          1 - (real)targets->mix);
+            continue;
+        }
+        const real *from = values + at;
         if (columns > 4)
             memcpy(to, from, (size_t)columns * sizeof(real));
         else
@@ -329,8 +347,12 @@ static void loss_gradient(int loss, void *z, double *value, void *scratch, const
 static void loss_value(int loss, void *a, double *value, void *scratch, const fm_targets *targets,
                        ptrdiff_t first_target, ptrdiff_t rows, ptrdiff_t columns) {
     const real divisor = losses[loss].mean ? (real)columns : 1;
-    const real *y = (const real *)targets->values + first_target * columns;
     if (losses[loss].values) {
+        const real *y = (const real *)targets->values + first_target * columns;
+        if (targets->bytes) {
+            read_bytes(scratch, targets->bytes + first_target * columns, rows * columns);
+            y = scratch;
+        }
         losses[loss].values(a, y, rows * columns, (real)targets->parameter);
         if (targets->output_weights)
             weigh_outputs(a, targets, NULL, NULL, first_target, rows, columns);

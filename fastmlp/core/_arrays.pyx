@@ -649,7 +649,8 @@ cdef bint are_finite(const void *numbers, Py_ssize_t n, int size) noexcept nogil
 cdef void *array_address(object array, Py_ssize_t n, int kind, str name, bint writable=False) except? NULL:
     """Address of a C-contiguous array of n elements; the caller keeps the array alive while it uses the address.
 
-    kind: b'f' or b'd' for float32 and float64, b'H' for uint16, b'i' for integers as wide as a pointer.
+    kind: b'f' or b'd' for float32 and float64, b'B' or b'H' for uint8 and uint16, b'i' for integers as wide as a
+    pointer.
     """
     cdef Py_buffer view
     cdef void *at
@@ -665,7 +666,7 @@ cdef void *array_address(object array, Py_ssize_t n, int kind, str name, bint wr
     if found != kind or view.len != n * view.itemsize or <uintptr_t> at % view.itemsize:
         given = numpy.asarray(array)
         PyBuffer_Release(&view)
-        wanted = {"f": "float32", "d": "float64", "H": "uint16", "i": "intp"}[chr(kind)]
+        wanted = {"f": "float32", "d": "float64", "B": "uint8", "H": "uint16", "i": "intp"}[chr(kind)]
         raise ValueError(f"{name} must be an aligned array of {n} {wanted}, got {given.size} of {given.dtype}")
     PyBuffer_Release(&view)
     return at

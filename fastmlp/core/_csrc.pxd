@@ -1,6 +1,6 @@
 # Mirror of csrc/fastmlp.h and csrc/runtime, and C11's atomic_flag.
 
-from libc.stdint cimport int32_t, uint16_t, uint32_t
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
 
 cdef extern from "fastmlp.h" nogil:
     enum:
@@ -81,6 +81,7 @@ cdef extern from "fastmlp.h" nogil:
     ctypedef struct fm_targets:
         const Py_ssize_t *classes
         const void *values
+        const uint8_t *bytes
         const double *weights
         const double *output_weights
         double parameter, smoothing, mix

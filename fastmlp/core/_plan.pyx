@@ -5,6 +5,7 @@ from itertools import accumulate, pairwise
 
 import numpy
 
+from libc.stdint cimport uint8_t
 from libc.string cimport memset
 
 from fastmlp.core._arrays cimport Buffer, InputRows, are_finite, array_address, first_outside
@@ -336,11 +337,13 @@ cdef class Plan:
                 i = first_outside(targets.classes, n, O)
             if i < n:
                 raise ValueError(f"y must lie in [0, {O}), got {targets.classes[i]}")
+        elif getattr(y, "dtype", None) == numpy.uint8:
+            targets.bytes = <uint8_t *> array_address(y, n * O, b'B', "y")
         else:
             targets.values = array_address(y, n * O, self.kind, "y")
         if sample_weight is None:
             return 0
-        if getattr(sample_weight, "ndim", 1) == 2 and targets.values != NULL:
+        if getattr(sample_weight, "ndim", 1) == 2 and targets.classes == NULL:
             targets.output_weights = <double *> array_address(sample_weight, n * O, b'd', "sample_weight")
         else:
             targets.weights = <double *> array_address(sample_weight, n, b'd', "sample_weight")

@@ -253,7 +253,7 @@ cdef class Trainer:
         ----------
         X : ndarray or CSR of shape (n, n_features), float32 or float64, or Codes
             Codes take no noise, mask, mixup or dropout of the input, and no residual first layer.
-        y : intp array (n,) of class indices for a softmax, else array (n, O) in the plan's dtype
+        y : intp array (n,) of class indices for a softmax, else array (n, O) in the plan's dtype or uint8
         sample_weight : float64 array (n,), (n, O) or None
             (n, O), not for a softmax: of each output; 0 leaves the target out, which may then be NaN. The weight of a
             row is their mean.

@@ -537,7 +537,9 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
 
     def _network_target(self, network: Network, loss: str, y: Any) -> np.ndarray:
         """y as the core reads it."""
-        encoded = self._encode(y.astype(network.dtype) if issparse(y) else y)
+        if issparse(y):  # a byte for each label
+            y = y.astype(network.dtype if (y.data != 1).any() else np.uint8)
+        encoded = self._encode(y)
         check_range("y", encoded, network.dtype)
         return network.check_targets(encoded, loss, y.shape[0])
 

@@ -634,7 +634,7 @@ class Network:
         Returns
         -------
         ndarray
-            Of type intp and shape (n_rows,) for a softmax, else of ``dtype`` and shape (n_rows, layer_sizes[-1]).
+            Of type intp and shape (n_rows,) for a softmax, else of ``dtype``, or uint8 if y is, and shape (n_rows, layer_sizes[-1]).
 
         Raises
         ------
@@ -654,7 +654,7 @@ class Network:
             if n_rows and (labels.min() < 0 or labels.max() >= n_out):
                 raise ValueError(f"y must lie in [0, {n_out}), got {labels.min()} to {labels.max()}.")
             return labels
-        targets = np.ascontiguousarray(y, dtype=self.dtype)
+        targets = np.ascontiguousarray(y, dtype=np.uint8 if getattr(y, "dtype", None) == np.uint8 else self.dtype)
         if targets.ndim == 1 and n_out == 1:
             targets = targets.reshape(-1, 1)
         if targets.shape != (n_rows, n_out):

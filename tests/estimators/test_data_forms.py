@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 
 import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from helpers import classification, varied
+from helpers import classification, output_of, varied
 from scipy import sparse
 from sklearn import neural_network as sklearn_mlp
 from sklearn.exceptions import ConvergenceWarning, DataConversionWarning
@@ -783,3 +784,52 @@ def test_masked_targets_may_be_left_out():
     half = np.where(np.arange(len(X))[:, np.newaxis] < len(X) // 2, counts, True)
     with pytest.raises(ValueError, match="Input y has masked values"):
         MLPRegressor(**SETTINGS).fit(X, masked, sample_weight=half)
+
+
+@pytest.mark.parametrize("settings", [
+    {}, {"mixup": 0.3}, {"label_smoothing": 0.1}, {"solver": "lbfgs"}, {"early_stopping": True, "validation_metric": "loss"},
+    {"early_stopping": True, "dtype": "float32"},
+], ids=str)  # fmt: skip
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_sparse_labels_train_as_dense_ones(settings, rng):
+    """To the same bits: in training they are a byte each."""
+    X, labels = rng.standard_normal((80, 6)), (rng.uniform(size=(80, 21)) < 0.2).astype(int)
+    fits = [
+        MLPClassifier((9,), max_iter=4, random_state=0, **settings).fit(X, y)
+        for y in (sparse.csr_matrix(labels), labels)
+    ]
+    ours, theirs = (fit.network_.parameters for fit in fits)
+    np.testing.assert_array_equal(ours, theirs)
+    assert fits[0].loss_ == fits[1].loss_
+    assert getattr(fits[0], "validation_scores_", None) == getattr(fits[1], "validation_scores_", None)
+
+
+SPARSE_LABELS = """
+import warnings
+from pathlib import Path
+import numpy as np
+from scipy import sparse
+from fastmlp import MLPClassifier
+
+def peak():
+    return 1024 * int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+
+warnings.simplefilter("ignore")
+n, n_labels = 10_000, 2_000
+rows, columns = np.repeat(np.arange(n), 3), np.random.RandomState(0).randint(0, n_labels, 3 * n)
+y = sparse.csr_matrix((np.ones(3 * n), (rows, columns)), (n, n_labels))
+y.data[:] = 1
+X = np.random.RandomState(1).standard_normal((n, 10))
+model = MLPClassifier((8,), max_iter=1, random_state=0)
+model.fit(X[:50], y[:50])
+before = peak()
+model.fit(X, y)
+print((peak() - before) / (n * n_labels))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+def test_sparse_labels_take_a_byte_each():
+    """Beside the networks' own memory; as numbers they would take eight."""
+    assert float(output_of(SPARSE_LABELS)) < 2.5

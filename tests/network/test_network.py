@@ -284,3 +284,27 @@ def test_rows_may_be_any_array_like():
     assert np.array_equal(gradient, expected_gradient)
     with pytest.raises(ValueError, match="X has 3 columns"):
         network.forward([[1, 2, 3]])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("out_activation", "loss"), [("logistic", "binary_log_loss"), ("identity", "squared_error")])
+def test_targets_of_a_byte_are_those_of_numbers(out_activation, loss, dtype, rng):
+    """The same bits, with smoothing and with weights of outputs too; outputs of less than a vector and more."""
+    for n_outputs in (1, 3, 37):
+        network = Network((5, 7, n_outputs), "tanh", out_activation, dtype, random_state=0)
+        X, y = rng.standard_normal((30, 5)), rng.randint(0, 2, (30, n_outputs))
+        smoothing = 0.1 if loss == "binary_log_loss" else 0.0
+        weights = [None, rng.uniform(size=30)] + ([rng.randint(0, 3, y.shape).astype(float)] if n_outputs > 1 else [])
+        for weight in weights:
+            ours, theirs = (
+                network.loss_gradient(X, target, weight, loss, label_smoothing=smoothing)
+                for target in (y.astype(np.uint8), y)
+            )
+            assert ours[0] == theirs[0]
+            np.testing.assert_array_equal(ours[1], theirs[1])
+        output = network.forward(X)
+        values = [
+            core.row_losses(network.plan, loss, output.copy(), target)
+            for target in (y.astype(np.uint8), y.astype(dtype))
+        ]
+        np.testing.assert_array_equal(*values)
