@@ -119,7 +119,11 @@ def _described(model: Any) -> str:
 
 def _check_last(model: Any) -> None:
     """Refuse a model around an estimator whose layers cannot take over a scaler's work."""
+    kinds: list[type] = []
     while isinstance(model, (Pipeline, TransformedTargetRegressor)):
+        if type(model) in kinds:
+            raise TypeError(f"fold_scaler takes no {type(model).__name__} within another: put their steps into one.")
+        kinds.append(type(model))
         model = model.regressor_ if isinstance(model, TransformedTargetRegressor) else model[-1]
     if isinstance(model, (BaseMLP, BaseMLPEnsemble)):
         return

@@ -502,3 +502,17 @@ def test_tables_need_no_scaler():
 def test_fold_scaler_says_what_it_takes(model):
     with pytest.raises(TypeError, match="fold_scaler takes a fitted Pipeline or TransformedTargetRegressor, got "):
         fold_scaler(model)
+
+
+@pytest.mark.parametrize("nest", [
+    lambda network: make_pipeline(StandardScaler(), make_pipeline(StandardScaler(), network)),
+    lambda network: make_pipeline(StandardScaler(), TransformedTargetRegressor(make_pipeline(StandardScaler(), network))),
+    lambda network: TransformedTargetRegressor(TransformedTargetRegressor(network, transformer=StandardScaler()), transformer=StandardScaler()),
+])  # fmt: skip
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_fold_scaler_names_what_is_nested(nest, rng):
+    model = nest(MLPRegressor(hidden_layer_sizes=(3,), max_iter=1)).fit(
+        rng.standard_normal((20, 2)), rng.standard_normal(20)
+    )
+    with pytest.raises(TypeError, match=r"fold_scaler takes no .* within another: put their steps into one"):
+        fold_scaler(model)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,16 +70,36 @@ def total_memory() -> int | None:
     own_limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     if own_limit != resource.RLIM_INFINITY:
         limits.append(own_limit)
-    mount = Path("/sys/fs/cgroup")
+    return min([*limits, *_memory_limits(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))])
+
+
+def control_groups(controller: str, membership: Path, mount: Path) -> Iterator[tuple[int, Path]]:
+    """The version and folder of each control group of this process that may limit what ``controller`` counts.
+
+    From its own groups up to the mount point, which is all that a container sees: any of them may set a limit. ``membership`` is the
+    file that lists the process's groups, ``mount`` the folder of all groups; man 7 cgroups.
+    """
     try:
-        group = Path("/proc/self/cgroup").read_text().rpartition("0::/")[2].strip()
-    except OSError:
-        return min(limits)
-    for folder in (mount / group, *(mount / group).parents):
-        file = folder / "memory.max"
-        if file.is_file() and (limit := file.read_text().strip()) != "max":
-            limits.append(int(limit))
-    return min(limits)
+        lines = membership.read_text().splitlines()
+    except OSError:  # no control groups: not Linux, or /proc is not mounted
+        return
+    for line in lines:
+        _, controllers, group = line.split(":", 2)
+        if controllers and controller not in controllers.split(","):
+            continue
+        version, root = (1, mount / controller) if controllers else (2, mount)
+        folder = root / group.lstrip("/")
+        for candidate in (folder, *folder.parents):
+            if candidate.is_relative_to(root):
+                yield version, candidate
+
+
+def _memory_limits(membership: Path, mount: Path) -> Iterator[int]:
+    """The limits of control groups, as far as they can be read."""
+    for version, folder in control_groups("memory", membership, mount):
+        # What cannot be read: a group that is not mounted here, or not for this user; and 'max', no limit.
+        with suppress(OSError, ValueError):
+            yield int((folder / ("memory.max" if version == 2 else "memory.limit_in_bytes")).read_text())
 
 
 def check_memory(what: str, n_bytes: int) -> None:

@@ -87,10 +87,10 @@ ClassWeight = str | Mapping[Any, float] | Sequence[Mapping[Any, float]] | None
 # Files whose frames lie between a user's call and a warning: this package, and scikit-learn's decorator of ``fit``.
 _PACKAGE = str(Path(__file__).parents[1])
 _DECORATORS = (sklearn.base.__file__, contextlib.__file__)
-# Packages that call fits in a loop.
-_LOOPS = ("sklearn", "joblib")
-# Actions of filters that let no warning pass in silence.
-_SHOW_ALL = ("always", "all", "error")
+# Modules that call fits in a loop.
+_LOOPS = ("sklearn.model_selection.", "sklearn.ensemble.", "sklearn.multi", "joblib.")
+# Actions of filters that let no warning pass in silence, or each.
+_NOT_ONCE = ("always", "all", "error", "ignore")
 
 
 # Messages about parameters that fits called by scikit-learn have given in this process.
@@ -104,14 +104,14 @@ def warn(message: str | Warning, category: type[Warning] = UserWarning) -> None:
 
 
 def warn_of_parameter(message: str) -> None:
-    """Warn of a parameter that has no effect; in fits that scikit-learn calls, once per process.
+    """Warn of a parameter that has no effect; in fits that scikit-learn calls in a loop, once per process.
 
     A search or a cross-validation calls the same line of scikit-learn for each fit, and Python's default filter shows a line's
     warning once; but it forgets which when any filter changes, as in each of these fits. Filters that ask for all are heeded.
     """
     level, frame = _caller()
     module = frame.f_globals.get("__name__", "")
-    if module.partition(".")[0] in _LOOPS and _action(message, module, frame.f_lineno) not in _SHOW_ALL:
+    if _in_loop(frame) and _action(message, module, frame.f_lineno) not in _NOT_ONCE:
         if message in _told:
             return
         _told.add(message)
@@ -124,6 +124,15 @@ def _caller() -> tuple[int, FrameType]:
     while frame.f_back is not None and frame.f_code.co_filename.startswith((_PACKAGE, *_DECORATORS)):
         level, frame = level + 1, frame.f_back
     return level, frame
+
+
+def _in_loop(frame: FrameType | None) -> bool:
+    """Whether a module of ``_LOOPS`` is among the callers."""
+    while frame is not None:
+        if frame.f_globals.get("__name__", "").startswith(_LOOPS):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _action(message: str, module: str, line: int) -> str:

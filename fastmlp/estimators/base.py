@@ -758,7 +758,8 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
             probe = copy.copy(self)
             probe.__dict__.pop("feature_names_in_", None)  # the rows have been checked, and have no names any more
             if callable(self.validation_metric):
-                check_takes("validation_metric", self.validation_metric, ("estimator", "X", "y"), "score")
+                names = ("estimator", "X", "y")
+                check_takes("validation_metric", self.validation_metric, names, "score", ("sample_weight",))
             metric = check_scoring(probe, scoring=self.validation_metric)
             classes = getattr(self, "classes_", None)
             if classes is not None and np.ndim(rows.y) == 1:

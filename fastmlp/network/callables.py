@@ -7,7 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 
-def check_takes(argument: str, function: Callable[..., Any], names: tuple[str, ...], result: str) -> None:
+def check_takes(
+    argument: str, function: Callable[..., Any], names: tuple[str, ...], result: str, keywords: tuple[str, ...] = ()
+) -> None:
     """Raise a TypeError if a user's function cannot be called with arguments of these names, by position.
 
     Parameters
@@ -18,13 +20,15 @@ def check_takes(argument: str, function: Callable[..., Any], names: tuple[str, .
     names : tuple of str
     result : str
         What it returns, in a word.
+    keywords : tuple of str, default=()
+        Names of further arguments, which it may have, and then gets by name.
     """
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):  # some of those in C have none
         return
     try:
-        signature.bind(*names)
+        signature.bind(*names, **{name: None for name in keywords if name in signature.parameters})
     except TypeError as error:
         name = getattr(function, "__name__", type(function).__name__)
         raise TypeError(

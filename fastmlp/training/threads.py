@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache, lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 import fastmlp.core as core
+from fastmlp.core.memory import control_groups
 
 # Waking a thread pays from this many floating-point operations per step (or per call, in prediction). Above it, a training
 # run measures whether more threads help (csrc/runtime/pace.h).
@@ -135,44 +136,23 @@ def _cgroup_quota(pid: int) -> float | None:
 
 
 def _read_quota(membership: Path, mount: Path) -> float | None:
-    """The quota of the control groups in CPUs, None without a limit.
-
-    ``membership`` is the file that lists the process's groups, ``mount`` the folder of all groups; man 7 cgroups.
-    """
-    try:
-        memberships = membership.read_text().splitlines()
-    except OSError:  # no control groups: not Linux, or /proc is not mounted
-        return None
+    """The quota of the control groups in CPUs, None without a limit that can be read."""
     quotas: list[float] = []
-    for line in memberships:
-        _, controllers, group = line.split(":", 2)
-        if controllers == "":  # version 2
-            root, read = mount, _quota_v2
-        elif "cpu" in controllers.split(","):
-            root, read = mount / "cpu", _quota_v1
-        else:
-            continue
-        folder = root / group.lstrip("/")
-        # Any folder from the process's own up to the mount point, which is all that a container sees, may set a limit.
-        for candidate in (folder, *folder.parents):
-            if candidate.is_relative_to(root):
-                quotas.extend(read(candidate))
+    for version, folder in control_groups("cpu", membership, mount):
+        with suppress(OSError):  # a group that is not mounted here, or not for this user
+            quotas.extend((_quota_v2 if version == 2 else _quota_v1)(folder))
     return min(quotas, default=None)
 
 
 def _quota_v2(folder: Path) -> Iterator[float]:
     """cpu.max: "<quota|max> <period>", microseconds."""
-    file = folder / "cpu.max"
-    if file.is_file():
-        quota, period = file.read_text().split()
-        if quota != "max":
-            yield int(quota) / int(period)
+    quota, period = (folder / "cpu.max").read_text().split()
+    if quota != "max":
+        yield int(quota) / int(period)
 
 
 def _quota_v1(folder: Path) -> Iterator[float]:
     """cpu.cfs_quota_us (-1: none) and cpu.cfs_period_us."""
-    file = folder / "cpu.cfs_quota_us"
-    if file.is_file():
-        quota = int(file.read_text())
-        if quota > 0:
-            yield quota / int((folder / "cpu.cfs_period_us").read_text())
+    quota = int((folder / "cpu.cfs_quota_us").read_text())
+    if quota > 0:
+        yield quota / int((folder / "cpu.cfs_period_us").read_text())

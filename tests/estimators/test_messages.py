@@ -18,6 +18,7 @@ from scipy import sparse
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
 
 from fastmlp import (
     CosineDecay,
@@ -287,6 +288,18 @@ def test_a_search_warns_once_of_a_parameter_that_nothing_uses(action, times, mon
         assert shown == ["huber_delta=2.0 has no effect without loss='huber'."] * times
         MLPRegressor(**SMALL, huber_delta=2.0).fit(X, NUMBERS)
         assert len(shown) == times + (action != "ignore")
+        make_pipeline(MLPRegressor(**SMALL, huber_delta=2.0)).fit(X, NUMBERS)  # the user's call as well
+        assert len(shown) == times + 2 * (action != "ignore")
+
+
+def test_a_hidden_warning_is_shown_when_filters_let_it(monkeypatch):
+    monkeypatch.setattr(_sklearn, "_told", set())
+    search = GridSearchCV(MLPRegressor(**SMALL, huber_delta=2.0), {"alpha": [0.1]}, cv=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        search.fit(X, NUMBERS)
+    with pytest.warns(UserWarning, match="huber_delta"):
+        search.fit(X, NUMBERS)
 
 
 # --- data ------------------------------------------------------------------------------------------------------
@@ -335,7 +348,6 @@ TABLES = {
     "arrays": (frame(b=[np.ones(2)] * 40), "Column 'b' holds array([1., 1.]).", NESTED),
     "dicts": (frame(b=[{"u": 1}] * 40), "Column 'b' holds {'u': 1}.", NESTED),
     "polars lists": (pl.DataFrame({"a": [[1, 2]] * 40}), "Column 'a' holds array([1, 2]).", NESTED),
-    "polars structs": (pl.DataFrame({"a": [{"u": 1}] * 40}), "Column 'a' holds {'u': 1}.", NESTED),
     "infinity": (with_value(np.inf), "Column 1 holds inf.", "Replace infinity"),
     "Decimal NaN": (frame(b=[Decimal("NaN"), Decimal(1)] * 20), "Column 'b' holds Decimal('NaN').", FILL),
     "signalling NaN": (
@@ -601,3 +613,18 @@ def test_callbacks_without_a_method(estimator):
     assert "got the class TimeLimit" in message(lambda: estimator.set_callbacks(TimeLimit))
     assert "set_callbacks(*callbacks)" in message(lambda: estimator.set_callbacks([TimeLimit(1)]))
     assert not hasattr(estimator, "_skl_callbacks")
+
+
+def test_a_metric_may_need_weights():
+    """Which it gets where there are some."""
+    seen = []
+
+    def metric(estimator, X, y, sample_weight):
+        seen.append(sample_weight)
+        return 1.0
+
+    MLPRegressor(**{**SMALL, "max_iter": 2}, validation_metric=metric, early_stopping=True).fit(
+        X, NUMBERS, np.ones(len(X))
+    )
+    assert len(seen) == 2
+    assert all(weight is not None for weight in seen)

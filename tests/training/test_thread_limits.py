@@ -11,6 +11,7 @@ import pytest
 from helpers import ENVIRONMENT, HANGS_AFTER, classification, output_of, rest_slow
 
 from fastmlp import MLPClassifier, Network, core
+from fastmlp.core.memory import _memory_limits
 from fastmlp.training import threads
 
 pytestmark = pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
@@ -380,3 +381,20 @@ def test_child_of_a_fork_under_lbfgs_has_its_blas_threads():
     """Another thread enters a fit of L-BFGS, or is in one: the child gets the threads back. In a fit itself, it keeps the limit."""
     printed = output_of(FORKED, OPENBLAS_NUM_THREADS="2", MKL_NUM_THREADS="2", OMP_NUM_THREADS="2")
     assert printed == "[0, 0, 0] True"
+
+
+def test_memory_of_control_groups(tmp_path):
+    """Of both versions, and of the groups above; what cannot be read, or has no limit, says nothing."""
+    membership, mount = tmp_path / "cgroup", tmp_path / "mount"
+    membership.write_text("12:cpu,memory:/m/n\n4:pids:/x\n0::/a/b\n")
+    for folder, name, text in (
+        ("memory/m/n", "memory.limit_in_bytes", "9223372036854771712\n"), ("memory/m", "memory.limit_in_bytes", "3000\n"),
+        ("a/b", "memory.max", "max\n"), ("a", "memory.max", "2000\n"), ("x", "memory.max", "1000\n"),
+    ):  # fmt: skip
+        (mount / folder).mkdir(parents=True, exist_ok=True)
+        (mount / folder / name).write_text(text)
+    assert sorted(_memory_limits(membership, mount)) == [2000, 3000, 9223372036854771712]
+    membership.write_text("4:pids:/" + "x/" * 3000 + "\n0::/" + "y" * 5000 + "\n")  # a name that is too long to look up
+    assert list(_memory_limits(membership, mount)) == []
+    assert list(_memory_limits(tmp_path / "none", mount)) == []
+    assert threads._read_quota(membership, mount) is None
