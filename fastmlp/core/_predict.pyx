@@ -29,7 +29,8 @@ __all__ = ["apply_output", "bin_sums", "forward", "row_losses"]
 
 cdef Py_ssize_t SINGLE_ROWS = 4
 cdef Py_ssize_t FEW_ROWS = 1024
-# From so many coded rows on, sums of weights before all bins are made first; fewer rows sum up what they need.
+# At least this number of coded rows: the sums of weights before all bins are made first; fewer rows sum up what they
+# need.
 cdef Py_ssize_t SUMMED_ROWS = 24
 # Multiply-adds of a thread between two polls for signals: some 10 ms, and less than 0.1 s in the plainest build.
 cdef double SLICE_OPERATIONS = 5e8

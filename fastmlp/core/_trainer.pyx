@@ -398,7 +398,8 @@ cdef class Trainer:
 
     cdef tuple pace_of(self):
         """What decides whether more threads help."""
-        return self.plan.layer_sizes, self.plan.dtype, self.batch_size, self.n_threads
+        return (self.plan.layer_sizes, self.plan.embedding, self.plan.n_members, self.plan.dtype, self.batch_size,
+                self.n_threads)
 
     def optimizer_state(self) -> OptimizerPanels:
         """The optimizer's state, without a copy: the next epoch changes it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from numbers import Integral
 from typing import Any, ClassVar, Self
@@ -346,12 +346,12 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
         name: str,
         split: RowSplit | None = None,
         target_names: list[Any] | None = None,
-        make_network: Callable[..., Network] | None = None,
+        make_network: Any = None,
     ) -> Record:
         """``fit`` of a member of an ensemble, which has checked the rows and set the target's attributes (``classes_`` ...).
 
         name: of the member, in printed lines; split: its rows, None for all; target_names: of y's columns; make_network: called
-        in Network's place. The record says how the run ended; there is no warning.
+        in Network's place, with the attributes ``embedding`` and ``n_members`` of its networks. The record says how the run ended; there is no warning.
         """
         self._check_combination(None)
         with fit_tasks(self, X, y, sample_weight, self.max_iter) as tasks:
@@ -412,7 +412,7 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
         name: str = "",
         split: RowSplit | None = None,
         target_names: list[Any] | None = None,
-        make_network: Callable[..., Network] | None = None,
+        make_network: Any = None,
     ) -> Run:
         """Encode y, weigh the rows, make the network, and choose the solver's run."""
         rows = None
@@ -483,12 +483,12 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
         layer_sizes: tuple[int, ...],
         dtype: Any,
         rng: np.random.RandomState,
-        make_network: Callable[..., Network] | None,
+        make_network: Any,
     ) -> Network:
         self.layer_rates_ = (1.0,) * (len(layer_sizes) - 1)
-        if make_network is None:
-            self._check_memory(layer_sizes, np.dtype(dtype).itemsize)
-        network = (make_network or Network)(
+        embeds = () if make_network is None else (make_network.embedding, make_network.n_members)
+        self._check_memory(layer_sizes, np.dtype(dtype).itemsize, *embeds)
+        network: Network = (make_network or Network)(
             layer_sizes,
             self.activation if isinstance(self.activation, str) else list(self.activation),
             self.out_activation_,
@@ -504,9 +504,11 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
             self.layer_rates_ = (float(self.pretrained_rate),) * (len(layer_sizes) - 2) + (1.0,)
         return network
 
-    def _check_memory(self, layer_sizes: tuple[int, ...], itemsize: int) -> None:
+    def _check_memory(
+        self, layer_sizes: tuple[int, ...], itemsize: int, embedding: int = 0, n_members: int = 1
+    ) -> None:
         """Raise a MemoryError if there is no room for the parameters, a training run's copy of them, and the solver's memory."""
-        n_parameters = parameter_layout(layer_sizes, self.batch_norm).n_parameters
+        n_parameters = parameter_layout(layer_sizes, self.batch_norm, embedding, n_members).n_parameters
         copies = 2 + (0 if self.solver == "lbfgs" else OPTIMIZERS[self._rule()])
         check_memory(
             f"hidden_layer_sizes={self.hidden_layer_sizes!r}, with {layer_sizes[0]} features and {layer_sizes[-1]} outputs, makes "
@@ -517,6 +519,7 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
     def _continued_network(self, layer_sizes: tuple[int, ...]) -> Network:
         """A copy of the fitted network, with the present activation and dtype."""
         fitted = self.network_
+        fitted.check_dense()
         if (fitted.layer_sizes, fitted.batch_norm, fitted.residual) != (layer_sizes, self.batch_norm, self.residual):
             raise ValueError(
                 f"The fitted network has layers {fitted.layer_sizes}, batch_norm={fitted.batch_norm}, "

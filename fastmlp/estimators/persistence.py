@@ -166,9 +166,10 @@ class Saved(BaseEstimator):
     def _build_own(self, fields: Fields, tensors: Tensors, prefix: str) -> None:
         """Set these attributes."""
 
-    def _n_member_inputs(self) -> int:
-        """Inputs of each member's network."""
-        return int(self.n_features_in_)
+    def _takes_member(self, member: Any) -> bool:
+        """Whether a member that was read takes the inputs that it is given."""
+        fits: bool = member.n_features_in_ == self.n_features_in_
+        return fits
 
     def save(self, path: str | os.PathLike[str], *, optimizer_state: bool = False) -> None:
         """Write the fitted estimator to a safetensors file, for :func:`fastmlp.load`. Callbacks are left out.
@@ -736,7 +737,7 @@ def _build_members(ensemble: Any, fields: Fields, tensors: Tensors, made_by: str
         if type(member) is not ensemble._member_class or not hasattr(member, "network_"):
             raise FileFormatError(f"members.{number} must be a fitted {ensemble._member_class.__name__}")
         members.append(member)
-        same = [member.n_features_in_ == ensemble._n_member_inputs(), member.n_outputs_ == members[0].n_outputs_]
+        same = [ensemble._takes_member(member), member.n_outputs_ == members[0].n_outputs_]
         if is_classifier(ensemble):
             same += [np.array_equal(member.classes_, ensemble.classes_), member._target_type == ensemble._target_type]
         if not all(same):

@@ -80,7 +80,7 @@ class Network:
         Element type of parameters, arithmetic and output.
     parameters : array-like of shape (n_parameters,), default=None
         Values to copy: all weights, layer by layer, each (fan_in, fan_out) in C order, then all biases, then, with
-        batch normalisation, the scale of each hidden layer.
+        batch normalisation, the scale of each hidden layer, and with several members their scalings.
         None draws them: layer by layer, first the weights, then the biases.
     random_state : None, int, numpy.random.RandomState or numpy.random.Generator, default=None
         Source of the initial parameters.
@@ -191,6 +191,8 @@ class Network:
         self.dtype = np.dtype(dtype).newbyteorder("=")
         _check_name("dtype", self.dtype.name, ("float32", "float64"))
         if self.embedding or self.n_members != 1:
+            if max(self.embedding, self.n_members) >= 2**62:
+                raise ValueError(f"embedding and n_members must be below 2**62, got {embedding} and {n_members}.")
             self._new_plan(self.out_activation)  # raises for what cannot be
         draws = {
             "weight_init": initialiser("weight_init", weight_init),

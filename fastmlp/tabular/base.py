@@ -43,7 +43,7 @@ from fastmlp.tabular.columns import Columns, declared_categories, learn_columns
 from fastmlp.tabular.folds import deal, take_share
 from fastmlp.tabular.frames import Table
 from fastmlp.tabular.persistence import build_columns, describe_columns
-from fastmlp.tabular.recipes import AUTO, RECIPES, embedding_network
+from fastmlp.tabular.recipes import AUTO, RECIPES, EmbeddingNetwork
 from fastmlp.training.run import Record
 from fastmlp.training.threads import choose_threads, forward_flops
 
@@ -79,7 +79,7 @@ class BaseTabular(BaseModel, ABC):
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "method": [one_of(list(RECIPES))],
         "embedding": [one_of([AUTO]), Interval(Integral, 0, None, closed="left")],
-        "n_members": [one_of([AUTO]), Interval(Integral, 1, None, closed="left")],
+        "n_members": [one_of([AUTO]), Interval(Integral, 1, 2**16, closed="both")],
         "categorical_features": [one_of(["from_dtype"]), "array-like"],
         "n_folds": [Interval(Integral, 1, None, closed="left")],
         "n_bins": [Interval(Integral, 1, MOST_BINS, closed="both")],
@@ -180,21 +180,32 @@ class BaseTabular(BaseModel, ABC):
         value = getattr(self, name)
         return getattr(RECIPES[self.method], name, value) if isinstance(value, str) and value == AUTO else value
 
-    def _embed(self, member: BaseMLP, layout: CodeLayout) -> Callable[..., Network] | None:
+    def _embed(self, member: BaseMLP, layout: CodeLayout) -> EmbeddingNetwork | None:
         """What makes the member's network, if it embeds the columns; the member gets a layer more, without activation or dropout."""
         embedding, n_members = self._own("embedding"), self._own("n_members")
+        hidden = member._hidden_layer_sizes()
+        rates = member._dropout_rates(len(hidden) + 1)
+        if rates[0]:
+            raise ValueError(
+                f"dropout of the input must be 0, since it is codes of columns, got {rates[0]} as the first of {self.dropout!r}."
+            )
         if not embedding:
             if n_members > 1:
-                raise ValueError(f"n_members={n_members} needs an embedding, got embedding={embedding!r}.")
+                raise ValueError(
+                    f"n_members={n_members} needs an embedding, got embedding=0: set n_members=1, or take method='plain'."
+                )
             return None
         if embedding % 16:
             raise ValueError(f"embedding must be a multiple of 16, or 0, got {embedding}.")
-        hidden = member._hidden_layer_sizes()
         n_features = len(layout.bin_counts) + len(layout.category_counts)
         names = [member.activation] * len(hidden) if isinstance(member.activation, str) else list(member.activation)
-        member.dropout = (0.0, *member._dropout_rates(len(hidden) + 1))
+        if len(names) != len(hidden):
+            raise ValueError(
+                f"activation must name one activation for each of {len(hidden)} hidden layers, got {tuple(names)}."
+            )
+        member.dropout = (0.0, *rates)
         member.hidden_layer_sizes, member.activation = (n_features * embedding, *hidden), ["identity", *names]
-        return partial(embedding_network, layout, embedding, n_members)
+        return EmbeddingNetwork(layout, embedding, n_members)
 
     @abstractmethod
     def _share_target(self, member: Any, source: Any) -> None:
@@ -462,7 +473,9 @@ class BaseTabular(BaseModel, ABC):
         """Threads that pay for the prediction of these rows. Of a number, the first layer multiplies two columns."""
         layout = rows.X.layout if isinstance(rows, SelectedRows) else rows.layout
         n_columns = 2 * len(layout.bin_counts) + len(layout.category_counts)
-        return choose_threads(self.n_jobs, forward_flops((n_columns, *network.layer_sizes[1:]), len(rows)))
+        first = (n_columns, network.embedding or network.layer_sizes[1])
+        work = forward_flops(first, len(rows)) + network.n_members * forward_flops(network.layer_sizes[1:], len(rows))
+        return choose_threads(self.n_jobs, work)
 
     def _pieces(self, X: Any) -> Iterator[Codes]:
         """The codes of the rows of X, some rows at a time."""
@@ -504,8 +517,11 @@ class BaseTabular(BaseModel, ABC):
             tensors.require(name, ("float64",), (None, None))
             self.oof_prediction_ = np.array(tensors.read(name))
 
-    def _n_member_inputs(self) -> int:
-        return self.columns_.n_inputs
+    def _takes_member(self, member: Any) -> bool:
+        layout, network = Coder(self.columns_).layout, member.network_
+        n_features = len(layout.bin_counts) + len(layout.category_counts)
+        embeds: bool = network.layer_sizes[1] == n_features * network.embedding
+        return network.layer_sizes[0] == layout.width and (embeds or not network.embedding)
 
     # --- for scikit-learn ----------------------------------------------------------------------------------------
 

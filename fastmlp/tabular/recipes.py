@@ -43,36 +43,49 @@ RECIPES = {
 }
 
 
-def embedding_network(
-    layout: CodeLayout,
-    embedding: int,
-    n_members: int,
-    layer_sizes: Sequence[int],
-    activation: str | Sequence[str],
-    out_activation: str,
-    dtype: Any,
-    *,
-    random_state: Any,
-    **options: Any,
-) -> Network:
-    """A network that embeds the features of codes, with its first parameters; the arguments from ``layer_sizes`` on are Network's.
+@dataclass(frozen=True)
+class EmbeddingNetwork:
+    """Makes networks that embed the features of codes, in Network's place.
 
     A number's embedding begins as a line: its place among the quantiles, standardised as if numbers were spread evenly, times a
     direction of its own; a missing number is in the middle. All categories of a column begin alike. The other layers begin as
     uniform(-r, r), r = 1 / sqrt(fan_in), as PyTorch's Linear does.
+
+    Parameters
+    ----------
+    layout : CodeLayout
+    embedding, n_members : int
+        As in ``Network``.
     """
-    options |= {"weight_init": _uniform, "bias_init": _uniform_bias, "embedding": embedding, "n_members": n_members}
-    network = Network(layer_sizes, activation, out_activation, dtype, random_state=random_state, **options)
-    W, b = network.coefs[0], network.intercepts[0].reshape(-1, embedding)
-    n_numbers = len(layout.bin_counts)
-    directions = random_state.uniform(-1, 1, (n_numbers, embedding))
-    W[...] = 0
-    b[...] = random_state.uniform(-1, 1, b.shape)
-    for first, n_bins, direction in zip(layout.offsets, layout.bin_counts, directions, strict=False):
-        W[first : first + n_bins] = direction * (np.sqrt(12) / n_bins)
-        W[first + n_bins] = direction * np.sqrt(3)
-    b[:n_numbers] -= directions * np.sqrt(3)
-    return network
+
+    layout: CodeLayout
+    embedding: int
+    n_members: int
+
+    def __call__(
+        self,
+        layer_sizes: Sequence[int],
+        activation: str | Sequence[str],
+        out_activation: str,
+        dtype: Any,
+        *,
+        random_state: Any,
+        **options: Any,
+    ) -> Network:
+        """A network with its first parameters; the arguments are Network's."""
+        options |= {"weight_init": _uniform, "bias_init": _uniform_bias}
+        options |= {"embedding": self.embedding, "n_members": self.n_members}
+        network = Network(layer_sizes, activation, out_activation, dtype, random_state=random_state, **options)
+        W, b = network.coefs[0], network.intercepts[0].reshape(-1, self.embedding)
+        bin_counts = self.layout.bin_counts
+        directions = random_state.uniform(-1, 1, (len(bin_counts), self.embedding))
+        W[...] = 0
+        b[...] = random_state.uniform(-1, 1, b.shape)
+        for first, n_bins, direction in zip(self.layout.offsets, bin_counts, directions, strict=False):
+            W[first : first + n_bins] = direction * (np.sqrt(12) / n_bins)
+            W[first + n_bins] = direction * np.sqrt(3)
+        b[: len(bin_counts)] -= directions * np.sqrt(3)
+        return network
 
 
 def _uniform(fan_in: int, fan_out: int, rng: Any) -> np.ndarray:

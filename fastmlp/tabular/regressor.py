@@ -57,7 +57,8 @@ class TabularRegressor(RegressorScore, BaseTabular):
     activation : str or list of str, default='relu'
         As in :class:`MLPClassifier`.
     dropout : float or sequence of float, default=0.1
-        As in :class:`MLPClassifier`.
+        Rate of dropout after each hidden layer, one for all, or a sequence that begins with 0, for the input: as in
+        :class:`MLPClassifier`. An embedding has none.
     weight_decay : float or 'auto', default='auto'
         Of the solver, 'adamw': in each step, weights shrink by the learning rate times this. 'auto': 0.0003 for 'tabm', 0.3 for 'plain'.
     max_grad_norm : float, None or 'auto', default='auto'

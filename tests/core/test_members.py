@@ -254,6 +254,7 @@ def test_scalings_are_drawn_as_signs():
     ((9, 32, 2), {"n_members": 3}, "n_members must lie in .1, 65536., and be 1 without an embedding, got 3"),
     ((9, 32, 2), {"embedding": 16, "n_members": 0}, "n_members must lie in .1, 65536."),
     ((9, 32, 2), {"embedding": 16, "n_members": 2**40}, "n_members must lie in .1, 65536."),
+    ((9, 32, 2), {"embedding": 16, "n_members": 2**80}, "n_members must be below 2..62"),
 ])  # fmt: skip
 def test_networks_that_cannot_be_are_refused(sizes, options, message):
     with pytest.raises(ValueError, match=message):
@@ -298,6 +299,9 @@ def test_what_needs_dense_layers_names_the_embedding(rng):
     dense = MLPClassifier(network.layer_sizes[1:-1], pretrained=network)
     for call in (
         estimator.to_sklearn,
+        lambda: estimator.set_params(early_stopping=False).partial_fit(
+            np.zeros((4, network.layer_sizes[0])), [0, 1, 0, 1]
+        ),
         lambda: estimator.grow(hidden_layer_sizes=(64, 128, 256)),
         lambda: estimator.transform(X[:2]),
         lambda: dense.fit(np.zeros((4, network.layer_sizes[0])), [0, 1, 0, 1]),

@@ -17,14 +17,14 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from fastmlp import FileFormatError, StopAtTarget, TabularClassifier, TabularRegressor, load
-from fastmlp.core import CodeLayout
+from fastmlp import FileFormatError, Network, StopAtTarget, TabularClassifier, TabularRegressor, load
+from fastmlp.core import CodeLayout, memory
 from fastmlp.tabular import coding
 from fastmlp.tabular.base import _batch_size
 from fastmlp.tabular.coding import Coder
 from fastmlp.tabular.folds import deal, take_share
 from fastmlp.tabular.frames import Table
-from fastmlp.tabular.recipes import embedding_network
+from fastmlp.tabular.recipes import EmbeddingNetwork
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -219,7 +219,7 @@ def test_recipes():
 def test_embeddings_begin_as_lines():
     """Along a column of numbers, the embedding's units are straight lines of the place among the quantiles."""
     layout = CodeLayout((20, 5), (3,))
-    network = embedding_network(layout, 16, 4, (layout.width, 48, 9, 1), ["identity", "relu"], "logistic", "float32",
+    network = EmbeddingNetwork(layout, 16, 4)((layout.width, 48, 9, 1), ["identity", "relu"], "logistic", "float32",
                                 random_state=np.random.RandomState(0))  # fmt: skip
     W, b = network.coefs[0], network.intercepts[0].reshape(3, 16)
     assert np.ptp(W[:20], axis=0).max() == 0
@@ -233,6 +233,11 @@ def test_embeddings_begin_as_lines():
 
 @pytest.mark.parametrize(("parameters", "words"), [
     ({"method": "plain", "n_members": 3}, "n_members=3 needs an embedding, got embedding=0"),
+    ({"embedding": 0}, "set n_members=1, or take method='plain'"),
+    ({"dropout": [0.3, 0.1]}, "dropout of the input must be 0, .* got 0.3"),
+    ({"method": "plain", "dropout": [0.3, 0.1]}, "dropout of the input must be 0, .* got 0.3"),
+    ({"activation": ["relu", "relu"]}, "one activation for each of 1 hidden layers, got .'relu', 'relu'."),
+    ({"n_members": 2**40}, "n_members.*65536"),
     ({"embedding": 20}, "embedding must be a multiple of 16, or 0, got 20"),
     ({"method": "tabm", "n_members": 0}, "n_members"),
     ({"hidden_layer_sizes": "none"}, "hidden_layer_sizes"),
@@ -501,3 +506,25 @@ def test_quality():
     frame, signal = table(1000)
     fitted = TabularRegressor(random_state=0).fit(frame[:800], signal[:800])
     assert fitted.score(frame[800:], signal[800:]) > 0.9
+
+
+def test_networks_that_memory_cannot_train_are_refused(monkeypatch):
+    """With the optimizer's memory, as of an MLP."""
+    monkeypatch.setattr(memory, "_ALWAYS_THERE", 0)
+    monkeypatch.setattr(memory, "total_memory", lambda: 40 * 2**20)
+    for method in ("plain", "tabm"):
+        with pytest.raises(MemoryError, match=r"hidden_layer_sizes=.*2500.* needs at least .* and there are 40 MiB"):
+            model("regression", method=method, hidden_layer_sizes=(2500, 2500)).fit(X, SIGNAL)
+
+
+def test_file_of_another_embedding_is_refused(tmp_path):
+    """A network for other columns than the file's."""
+    fitted = model("regression", n_folds=1).fit(X, SIGNAL)
+    fitted.save(tmp_path / "good.safetensors")
+    network = fitted.estimators_[0].network_
+    width, n_features = network.layer_sizes[0], network.layer_sizes[1] // 16
+    fitted.estimators_[0].network_ = Network(
+        (width, 32 * n_features // 2, 17, 1), ["identity", "relu"], "identity", embedding=32, n_members=2
+    )
+    with pytest.raises(FileFormatError, match=r"members\.0 must have the features"):
+        fitted.save(tmp_path / "bad.safetensors")
