@@ -19,7 +19,7 @@ from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, Stan
 from sklearn.utils.validation import check_is_fitted
 
 from fastmlp.core import Codes, apply_output, bin_sums, forward
-from fastmlp.core.memory import ALIGNMENT, aligned_empty, all_finite, refuse_masked
+from fastmlp.core.memory import ALIGNMENT, aligned_empty, all_finite
 from fastmlp.estimators._sklearn import warn
 from fastmlp.estimators.base import BaseMLP, BaseModel, mean_output
 from fastmlp.estimators.ensemble import BaseMLPEnsemble
@@ -465,7 +465,11 @@ class RowPredictor:
             raise self._other_shape(
                 f"shape {array.shape}" if array.ndim else f"{type(values).__name__}, {reprlib.repr(array.item())}"
             )
-        refuse_masked("row", values)
+        if isinstance(values, np.ma.MaskedArray) and (masked := np.flatnonzero(np.ma.getmaskarray(values))).size:
+            raise ValueError(
+                f"Input row has masked values, the first that of feature {self._name(int(masked[0]))!r}. Fill them "
+                "first, with row.filled(0), for example."
+            )
         kind = array.dtype.kind
         if kind == "O" and all(isinstance(value, (Number, np.bool_, NoneType)) for value in array.ravel().tolist()):
             array = array.astype(np.float64)

@@ -744,7 +744,7 @@ def test_masked_values_are_refused(argument, call):
     """scikit-learn reads the numbers below the mask."""
     with pytest.raises(
         ValueError,
-        match=rf"Input {argument} has masked values, the first in row \d.*[Ff]ill|eave out such (rows|targets)",
+        match=rf"Input {argument} has masked values, the first (in row \d|that of feature \d).*[Ff]ill|eave out such (rows|targets)",
     ):
         call()
 

@@ -4,10 +4,23 @@ import numpy as np
 import pytest
 from helpers import rest_slow, tolerance
 from scipy.sparse import csr_array
-from sklearn.metrics import accuracy_score, r2_score, roc_auc_score
+from sklearn.metrics import (
+    accuracy_score,
+    r2_score,
+    roc_auc_score,
+)
 from sklearn.utils import compute_sample_weight
 
-from fastmlp import MLPClassifier, MLPEnsembleRegressor, MLPRegressor, Network, TabularRegressor, core, reference
+from fastmlp import (
+    MLPClassifier,
+    MLPEnsembleRegressor,
+    MLPRegressor,
+    Network,
+    RowPredictor,
+    TabularRegressor,
+    core,
+    reference,
+)
 
 N, INPUTS, OUTPUTS = 120, 5, 3
 SMALL = {"hidden_layer_sizes": (8,), "random_state": 0, "max_iter": 5, "batch_size": 50}
@@ -305,3 +318,10 @@ def test_a_gap_without_weights_says_what_to_do():
     X, y, weight = problem()
     with pytest.raises(ValueError, match=r"sample_weight=np\.isfinite"):
         model("regression").fit(X, spoilt(y, weight))
+
+
+def test_a_masked_value_of_a_row_names_its_feature():
+    X, y, _ = problem()
+    row = np.ma.masked_array(X[0], np.arange(INPUTS) == 2)
+    with pytest.raises(ValueError, match=r"masked values, the first that of feature 2\. Fill them first"):
+        RowPredictor(model("regression").fit(X, y)).predict(row)
