@@ -39,6 +39,7 @@ from fastmlp.estimators.validation import (
     RowSplit,
     ValidationData,
     check_input,
+    check_outputs_have_targets,
     check_range,
     check_rows,
     check_weight,
@@ -388,6 +389,8 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
         with explain_labels(y, self):
             self._learn_target(y, incremental or resumes)
         weight = check_weight(sample_weight, X)
+        if not incremental:  # a later call may bring the targets
+            check_outputs_have_targets(weight)
         return self._prepare_checked(
             X,
             y,

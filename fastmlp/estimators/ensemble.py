@@ -42,6 +42,7 @@ from fastmlp.estimators.parameters import one_of, validate
 from fastmlp.estimators.regressor import MLPRegressor, RegressorScore
 from fastmlp.estimators.transfer import atomic
 from fastmlp.estimators.validation import (
+    check_outputs_have_targets,
     check_rows,
     check_weight,
     column_names,
@@ -226,6 +227,7 @@ class BaseMLPEnsemble(MetaEstimatorMixin, BaseModel, ABC):
         self._share_target(self, prototype)
         if sample_weight is not None:
             sample_weight = np.ascontiguousarray(check_weight(sample_weight, X), dtype=np.float64)
+            check_outputs_have_targets(sample_weight)
 
         rng = check_random_state(self.random_state)
         n_runs = 1 if self.members == _SNAPSHOTS else self.n_estimators

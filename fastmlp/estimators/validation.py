@@ -381,6 +381,12 @@ def check_weight(sample_weight: ArrayLike | None, X: Any) -> np.ndarray | None:
     return weight
 
 
+def check_outputs_have_targets(weight: np.ndarray | None) -> None:
+    """Refuse weights of outputs that leave out all targets of one: it would learn nothing."""
+    if weight is not None and weight.ndim == 2 and (empty := np.flatnonzero(~weight.any(axis=0)).tolist()):
+        raise ValueError(f"sample_weight leaves out all targets of the outputs {empty}.")
+
+
 def rows_that_count(weight: np.ndarray) -> np.ndarray:
     """Whether each row (n,) has a weight other than 0, of its own or of an output."""
     return np.asarray(weight.any(axis=1) if weight.ndim == 2 else weight != 0)

@@ -27,6 +27,7 @@ from fastmlp.estimators.persistence import _check_parameters, _data_of_terms
 from fastmlp.estimators.transfer import atomic
 from fastmlp.estimators.validation import (
     RowSplit,
+    check_outputs_have_targets,
     check_rows,
     check_weight,
     explain_eval_set,
@@ -292,6 +293,7 @@ class BaseTabular(BaseModel, ABC):
         table, prototype = self._open(X, reset=True), self._member()
         n_rows = table.shape[0]
         y, weight = self._check_target(prototype, y, n_rows, sample_weight)
+        check_outputs_have_targets(weight)
         with explain_labels(y, self):
             prototype._learn_target(y, incremental=False)
         self._share_target(self, prototype)

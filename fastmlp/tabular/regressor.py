@@ -168,8 +168,6 @@ class TabularRegressor(RegressorScore, BaseTabular):
         target = np.asarray(y, dtype=np.float64)[rows].reshape(len(rows), -1)
         own = None if weight is None else weight[rows]
         known = masked(target, own)
-        if empty := np.flatnonzero(np.ma.count(known, axis=0) == 0).tolist():
-            raise ValueError(f"sample_weight leaves out all targets of the outputs {empty}.")
         self.target_range_ = np.array([known.min(axis=0), known.max(axis=0)])
         size = np.abs(self.target_range_).max(axis=0)
         size[size == 0] = 1.0

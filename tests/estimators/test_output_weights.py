@@ -13,10 +13,12 @@ from sklearn.utils import compute_sample_weight
 
 from fastmlp import (
     MLPClassifier,
+    MLPEnsembleClassifier,
     MLPEnsembleRegressor,
     MLPRegressor,
     Network,
     RowPredictor,
+    TabularClassifier,
     TabularRegressor,
     core,
     reference,
@@ -116,7 +118,7 @@ def test_an_output_that_is_left_out_learns_nothing_and_teaches_nothing():
     X, y, _ = problem()
     weight = np.ones_like(y)
     weight[:, 1] = 0
-    first = model("regression", alpha=0.0, max_iter=1).fit(X, y, weight)
+    first = model("regression", alpha=0.0).partial_fit(X, y, weight)
     start = Network((INPUTS, 8, OUTPUTS), dtype="float64", random_state=np.random.RandomState(0))
     np.testing.assert_array_equal(first.coefs_[-1][:, 1], start.coefs[-1][:, 1])
     assert not np.array_equal(first.coefs_[-1][:, 0], start.coefs[-1][:, 0])
@@ -296,6 +298,7 @@ def test_a_data_frame_of_targets_with_gaps():
         (np.zeros((N, 3)), -np.ones((N, 3)), "must not be negative, got -1 for output 0 of row 0"),
         (np.zeros((N, 3)), np.zeros((N, 3)), "at least one non-zero"),
         (np.zeros((N, 3)), np.full((N, 3), np.nan), "sample_weight contains NaN"),
+        (np.zeros((N, 3)), np.eye(N)[:, :3] * 0 + np.eye(3)[[1]], r"all targets of the outputs \[0, 2\]"),
         (np.full((N, 3), np.nan), np.ones((N, 3)), "NaN"),
     ],
 )
@@ -318,6 +321,18 @@ def test_a_gap_without_weights_says_what_to_do():
     X, y, weight = problem()
     with pytest.raises(ValueError, match=r"sample_weight=np\.isfinite"):
         model("regression").fit(X, spoilt(y, weight))
+
+
+@pytest.mark.parametrize("kind", ["regression", "labels"])
+def test_all_targets_of_an_output_left_out(kind):
+    X, y, weight = problem(kind)
+    weight[:, 1] = 0
+    ensemble = (MLPEnsembleRegressor if kind == "regression" else MLPEnsembleClassifier)(model(kind), n_estimators=2)
+    table = (TabularRegressor if kind == "regression" else TabularClassifier)(n_folds=2, max_iter=2)
+    for estimator in (model(kind), ensemble, table):
+        with pytest.raises(ValueError, match=r"sample_weight leaves out all targets of the outputs \[1\]"):
+            estimator.fit(X, y, weight)
+    model(kind).partial_fit(X, y, sample_weight=weight, **({} if kind == "regression" else {"classes": [0, 1, 2]}))
 
 
 def test_a_masked_value_of_a_row_names_its_feature():
