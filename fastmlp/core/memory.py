@@ -52,7 +52,7 @@ def refuse_masked(argument: str, values: Any) -> None:
     advice = "Fill them first, with X.filled(X.mean(axis=0)), for example, or leave out their rows."
     if argument != "X":
         advice = f"Leave out such rows: ~numpy.ma.getmaskarray({argument}) tells the others."
-    if argument == "y" and column:
+    if argument == "y" and column and values.shape[1] > 1:
         advice = "Leave out such targets: sample_weight=~numpy.ma.getmaskarray(y)."
     raise ValueError(f"Input {argument} has masked values, the first in {place}. {advice}")
 

@@ -314,33 +314,104 @@ def _shape(values: Any) -> tuple[int, ...]:
     return shape
 
 
+def _weight_shape(sample_weight: Any) -> tuple[int, ...]:
+    """The shape of weights; errors name the argument."""
+    if issparse(sample_weight):
+        raise TypeError(
+            "sample_weight must be dense, got a sparse matrix: sample_weight.toarray() makes an array of it."
+        )
+    try:
+        return _shape(sample_weight)
+    except ValueError as error:  # of rows of different lengths
+        lengths = _lengths(sample_weight)
+        differ = f" of the same length, got lengths from {lengths[0]} to {lengths[-1]}" if len(lengths) > 1 else ""
+        raise ValueError(f"sample_weight must have a number for each row, or rows of numbers{differ}.") from error
+
+
 def leave_out(y: Any, sample_weight: Any) -> Any:
     """y with 0 in the place of each target whose own weight, in a ``sample_weight`` of two dimensions, is 0."""
-    if sample_weight is None or len(_shape(sample_weight)) != 2:
+    if y is None or sample_weight is None or len(_weight_shape(sample_weight)) != 2:
         return y
-    shape, weight = _shape(y), np.asarray(sample_weight)
+    try:
+        shape = _shape(y)
+    except ValueError:  # rows of different lengths, of which the validation of y tells
+        return y
+    got = _weight_shape(sample_weight)
     if len(shape) != 2 or shape[1] == 1:
         raise ValueError(
-            f"sample_weight of shape {weight.shape} has a weight for each output, but y of shape {shape} has one number or class "
+            f"sample_weight of shape {got} has a weight for each output, but y of shape {shape} has one number or class "
             "per row: give a weight for each row, in one dimension."
         )
-    if weight.shape != shape:
+    if got != shape:
         raise ValueError(
             f"sample_weight must have a weight for each row, shape ({shape[0]},), or for each output, shape {shape}; got shape "
-            f"{weight.shape}."
+            f"{got}."
         )
-    left_out = np.asarray(weight == 0)
-    if not left_out.any():
-        return y
+    left_out = _numbers_of_weight(sample_weight, None) == 0
     if issparse(y):
+        if not left_out.any():
+            return y
         coo = y.tocoo()
         kept = ~left_out[coo.row, coo.col]
         return csr_matrix((coo.data[kept], (coo.row[kept], coo.col[kept])), shape=shape, dtype=y.dtype)
     if hasattr(y, "iloc"):  # a DataFrame keeps its names, for messages
-        return y.mask(left_out, 0)
+        return _leave_out_of_frame(y, left_out)
+    if not left_out.any() and isinstance(y, np.ndarray) and y.dtype.kind != "O":
+        return y
     filled = np.array(y, subok=isinstance(y, np.ma.MaskedArray))  # a mask elsewhere stays
     filled[left_out] = 0
-    return filled
+    return _without_objects(filled)
+
+
+def _leave_out_of_frame(frame: Any, left_out: np.ndarray) -> Any:
+    """The same for a pandas DataFrame, whose columns then have one type if they hold truth values and numbers."""
+    pandas, columns = sys.modules["pandas"], []
+    for i, out in enumerate(left_out.T):
+        column = frame.iloc[:, i]
+        kind = getattr(column.dtype, "kind", "O")
+        if kind == "O":
+            values = np.array(column, dtype=object)
+            values[out] = 0
+            column = pandas.Series(_without_objects(values), index=frame.index, name=column.name)
+        elif kind in "biuf" and out.any():
+            column = column.mask(out, False if kind == "b" else 0)
+        columns.append(column)
+    kinds = {getattr(column.dtype, "kind", "O") for column in columns}
+    if "b" in kinds and kinds <= set("biuf"):
+        dtype = "bool" if kinds == {"b"} else "float64"
+        columns = [
+            column.astype(dtype) if column.dtype.kind == "b" and not column.hasnans else column for column in columns
+        ]
+    return pandas.concat(columns, axis=1)
+
+
+def _without_objects(values: np.ndarray) -> np.ndarray:
+    """An array of objects that are all numbers or truth values as an array of these; any other as it is."""
+    if values.dtype.kind != "O" or isinstance(values, np.ma.MaskedArray):
+        return values
+    if not all(isinstance(value, (Number, np.bool_)) for value in values.ravel().tolist()):
+        return values
+    numbers = np.array(values.tolist())
+    return numbers if numbers.dtype.kind in "biuf" else values
+
+
+def _numbers_of_weight(sample_weight: Any, X: Any) -> np.ndarray:
+    """The weights as finite numbers, by scikit-learn's rules; X: the rows, which weights of outputs do not need."""
+    refuse_masked("sample_weight", sample_weight)
+    refuse_dates("sample_weight", sample_weight)
+    try:
+        weight: np.ndarray
+        if len(_weight_shape(sample_weight)) == 2:
+            weight = check_array(sample_weight, dtype=FLOATS, input_name="sample_weight")
+        else:
+            weight = _check_sample_weight(sample_weight, X)
+    except (ValueError, TypeError) as error:
+        kind = ValueError if isinstance(error, ValueError) else TypeError
+        if "sample_weight" in str(error):  # scikit-learn's words
+            raise
+        explanation, _ = _describe_columns(sample_weight, " of sample_weight", {})
+        raise kind(f"sample_weight must be a number for each row: {error}\n{explanation}".rstrip()) from error
+    return weight
 
 
 def check_weight(sample_weight: ArrayLike | None, X: Any) -> np.ndarray | None:
@@ -356,20 +427,7 @@ def check_weight(sample_weight: ArrayLike | None, X: Any) -> np.ndarray | None:
         )
     if not isinstance(sample_weight, Number):  # scikit-learn takes one for all rows
         check_has_rows("sample_weight", sample_weight)
-    refuse_masked("sample_weight", sample_weight)
-    refuse_dates("sample_weight", sample_weight)
-    try:
-        weight: np.ndarray
-        if len(_shape(sample_weight)) == 2:
-            weight = check_array(sample_weight, dtype=FLOATS, input_name="sample_weight")
-        else:
-            weight = _check_sample_weight(sample_weight, X)
-    except (ValueError, TypeError) as error:
-        kind = ValueError if isinstance(error, ValueError) else TypeError
-        if "sample_weight" in str(error):  # scikit-learn's words
-            raise
-        explanation, _ = _describe_columns(sample_weight, " of sample_weight", {})
-        raise kind(f"sample_weight must be a number for each row: {error}\n{explanation}".rstrip()) from error
+    weight = _numbers_of_weight(sample_weight, X)
     if weight.min() < 0:
         at = np.unravel_index(np.argmax(weight < 0), weight.shape)
         of_output = "" if weight.ndim == 1 else f"output {at[1]} of "
@@ -455,6 +513,8 @@ def explain_columns(estimator: Any, X: Any, y: Any = None, allow_gaps: bool = Fa
         argument = "X"
         if not explanation and not is_classifier(estimator) and y is not None:
             remedies = {k: v.format(**names) for k, v in _TARGET_REMEDIES.items()}
+            if not _has_several_columns(y):
+                remedies["missing"] = "Leave out such rows."
             explanation, held = _describe_columns(y, " of y", remedies)
             argument = "y"
         explanation = explanation or _describe_form(X)
@@ -602,6 +662,15 @@ def _describe_form(X: Any) -> str:
     return f"The rows of X differ in length: from {lengths[0]} to {lengths[-1]} values." if len(lengths) > 1 else ""
 
 
+def _has_several_columns(y: Any) -> bool:
+    """Whether y is a table of several targets or labels."""
+    try:
+        shape = _shape(y)
+    except ValueError:  # rows of different lengths
+        return False
+    return len(shape) == 2 and shape[1] > 1
+
+
 def _lengths(rows: Any) -> list[int]:
     """The different lengths of a list's rows, in order; of anything else, none."""
     return sorted({len(row) for row in rows if hasattr(row, "__len__")}) if isinstance(rows, (list, tuple)) else []
@@ -639,12 +708,13 @@ def _first_gap(y: Any) -> str:
     """Sentences about the first row of y without a label; '' if each has one."""
     labels = np.asarray(y, dtype=object)
     rows = labels.reshape(len(labels), -1).tolist() if labels.ndim else []
+    advice = "Leave out rows without a label: pandas.notna(y) tells the others."
+    if labels.ndim == 2 and labels.shape[1] > 1:
+        advice = "Leave out such rows, or give sample_weight the shape of y, with 0 at its gaps: sample_weight=pandas.notna(y)."
     for row, values in enumerate(rows):
         for value in values:
             if _kind_of(value) == "missing":
-                return (
-                    f"Row {row} of y holds {value!r}. Leave out rows without a label: pandas.notna(y) tells the others."
-                )
+                return f"Row {row} of y holds {value!r}. {advice}"
     return ""
 
 

@@ -298,7 +298,9 @@ def test_a_data_frame_of_targets_with_gaps():
         (np.zeros((N, 3)), -np.ones((N, 3)), "must not be negative, got -1 for output 0 of row 0"),
         (np.zeros((N, 3)), np.zeros((N, 3)), "at least one non-zero"),
         (np.zeros((N, 3)), np.full((N, 3), np.nan), "sample_weight contains NaN"),
+        (np.zeros((N, 3)), [[1, 1, 1]] * (N - 1) + [[1]], "sample_weight must have .* lengths from 1 to 3"),
         (np.zeros((N, 3)), np.eye(N)[:, :3] * 0 + np.eye(3)[[1]], r"all targets of the outputs \[0, 2\]"),
+        (None, np.ones((N, 3)), "requires y to be passed"),
         (np.full((N, 3), np.nan), np.ones((N, 3)), "NaN"),
     ],
 )
@@ -323,6 +325,69 @@ def test_a_gap_without_weights_says_what_to_do():
         model("regression").fit(X, spoilt(y, weight))
 
 
+def truth_values(form: str, y: np.ndarray, weight: np.ndarray):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(y.astype(bool), columns=["a", "b", "c"])
+    gaps = weight == 0
+    return {
+        "bool": lambda: frame,
+        "boolean": lambda: frame.astype("boolean"),
+        "boolean with NA": lambda: frame.astype("boolean").mask(gaps, pandas.NA),
+        "one boolean": lambda: frame.assign(a=frame["a"].astype("boolean").mask(gaps[:, 0], pandas.NA)),
+        "objects with None": lambda: pandas.DataFrame(np.where(gaps, None, y.astype(bool).astype(object))),
+        "objects with NaN": lambda: pandas.DataFrame(np.where(gaps, np.nan, y.astype(bool).astype(object))),
+        "category": lambda: pandas.DataFrame(y.astype(int)).astype("category"),
+        "mixed": lambda: frame.assign(a=np.where(gaps[:, 0], np.nan, y[:, 0]), b=y[:, 1].astype(int)),
+        "array of objects": lambda: np.where(gaps, None, y.astype(bool).astype(object)),
+        "lists": lambda: np.where(gaps, None, y.astype(int).astype(object)).tolist(),
+    }[form]()
+
+
+FORMS = [
+    "bool", "boolean", "boolean with NA", "one boolean", "objects with None", "objects with NaN", "category", "mixed", "array of objects",
+    "lists",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_truth_values_with_gaps(form):
+    X, y, weight = problem("labels")
+    given = truth_values(form, y, weight)
+    want = model("labels").fit(X, y, weight)
+    np.testing.assert_array_equal(parameters_of(model("labels").fit(X, given, weight)), parameters_of(want))
+    arguments = {"classes": np.arange(OUTPUTS)}
+    a, b = (model("labels").partial_fit(X, labels, sample_weight=weight, **arguments) for labels in (y, given))
+    np.testing.assert_array_equal(parameters_of(a), parameters_of(b))
+    assert want.score(X, given, weight) == want.score(X, y, weight)
+    if form.startswith("bool"):
+        numbers = model("regression").fit(X, given, weight)
+        np.testing.assert_array_equal(parameters_of(numbers), parameters_of(model("regression").fit(X, y, weight)))
+
+
+@pytest.mark.parametrize("form", ["bool", "boolean with NA"])
+@pytest.mark.parametrize("kind", ["table", "ensemble"])
+def test_truth_values_with_gaps_for_several_networks(kind, form):
+    X, y, weight = problem("labels")
+    a, b = (
+        (
+            TabularClassifier(hidden_layer_sizes=(8,), max_iter=3, n_folds=2, random_state=0)
+            if kind == "table"
+            else MLPEnsembleClassifier(model("labels"), n_estimators=2, random_state=0)
+        ).fit(X, labels, weight)
+        for labels in (y, truth_values(form, y, weight))
+    )
+    np.testing.assert_array_equal(a.predict_proba(X), b.predict_proba(X))
+
+
+def test_a_gap_of_weight_in_a_frame_of_truth_values_is_an_error():
+    X, y, weight = problem("labels")
+    frame = truth_values("boolean with NA", y, weight)
+    weight = weight.copy()
+    weight[np.argwhere(weight == 0)[0, 0]] = 1
+    with pytest.raises(ValueError, match="NaN"):
+        model("labels").fit(X, frame, weight)
+
+
 @pytest.mark.parametrize("kind", ["regression", "labels"])
 def test_all_targets_of_an_output_left_out(kind):
     X, y, weight = problem(kind)
@@ -333,6 +398,34 @@ def test_all_targets_of_an_output_left_out(kind):
         with pytest.raises(ValueError, match=r"sample_weight leaves out all targets of the outputs \[1\]"):
             estimator.fit(X, y, weight)
     model(kind).partial_fit(X, y, sample_weight=weight, **({} if kind == "regression" else {"classes": [0, 1, 2]}))
+
+
+def test_advice_suits_the_shape():
+    X, y, weight = problem()
+    for gaps in (np.where(y[:, 0] > 0, np.nan, y[:, 0]), np.where(y[:, :1] > 0, np.nan, y[:, :1])):
+        for given in (gaps, np.ma.masked_invalid(gaps)):
+            with pytest.raises(ValueError, match=r"[Ll]eave out such (rows|targets)") as caught:
+                model("regression").fit(X, given)
+            assert "sample_weight" not in str(caught.value)
+    with pytest.raises(ValueError, match=r"sample_weight=~numpy\.ma\.getmaskarray\(y\)"):
+        model("regression").fit(X, np.ma.masked_array(y, weight == 0))
+    labels = spoilt(problem("labels")[1], weight)
+    for given in (labels, np.where(weight == 0, None, labels.astype(object))):
+        with pytest.raises((ValueError, TypeError), match=r"sample_weight=pandas\.notna\(y\)"):
+            model("labels").fit(X, given)
+    with pytest.raises((ValueError, TypeError), match="Leave out rows without a label"):
+        model("labels").fit(X, labels[:, 0])
+
+
+def test_weights_that_are_no_numbers_name_the_argument():
+    pandas = pytest.importorskip("pandas")
+    X, y, weight = problem()
+    with pytest.raises(TypeError, match=r"sample_weight must be dense.*sample_weight\.toarray"):
+        model("regression").fit(X, y, csr_array(weight))
+    frame = pandas.DataFrame(weight).convert_dtypes().mask(weight == 0, pandas.NA)
+    for given in (frame, frame.astype(object), np.where(weight == 0, pandas.NA, weight.astype(object))):
+        with pytest.raises((ValueError, TypeError), match="sample_weight"):
+            model("regression").fit(X, y, given)
 
 
 def test_a_masked_value_of_a_row_names_its_feature():
