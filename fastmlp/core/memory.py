@@ -54,6 +54,8 @@ def refuse_masked(argument: str, values: Any) -> None:
         advice = f"Leave out such rows: ~numpy.ma.getmaskarray({argument}) tells the others."
     if argument == "y" and column and values.shape[1] > 1:
         advice = "Leave out such targets: sample_weight=~numpy.ma.getmaskarray(y)."
+    if argument == "sample_weight" and column:
+        advice = "Leave out such targets: sample_weight.filled(0)."
     raise ValueError(f"Input {argument} has masked values, the first in {place}. {advice}")
 
 

@@ -294,7 +294,9 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
         sample_weight_eval : array-like of shape (n_rows,) or (n_rows, n_outputs), default=None
             Their weights. With weights of targets, here or for rows that are split off, the score is the mean over the outputs
             of each one's score with its weights, as scikit-learn's ``multioutput="uniform_average"``: R^2, the accuracy of each
-            label, or the scorer of ``validation_metric`` on each output by itself. A function gets all weights, if it takes any.
+            label, or the scorer of ``validation_metric`` on each output by itself. Names that end in ``_macro`` mean the same,
+            ``_weighted`` and ``_micro`` what they mean in scikit-learn; ``_samples`` is an error. Weights that are equal in each
+            row are those of the rows, for the score too. A function gets all weights, if it takes any.
         X_val, y_val : array-like, default=None
             The same rows as ``eval_set``, under scikit-learn's names: ``Pipeline(..., transform_input=["X_val"])`` can transform
             ``X_val`` as it does X, but not one half of a pair.

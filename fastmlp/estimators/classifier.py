@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.sparse import csr_matrix, issparse, vstack
+from sklearn.metrics import accuracy_score
 from sklearn.utils.multiclass import type_of_target, unique_labels
 
 from fastmlp.core import apply_output
@@ -41,6 +42,9 @@ from fastmlp.estimators.validation import (
     check_target,
     classes_of,
     leave_out,
+    leave_out_of_score,
+    mean_metric,
+    weight_of_rows,
 )
 from fastmlp.network.network import Network
 
@@ -54,22 +58,25 @@ class ClassifierScore(ClassifierMixin):
     """The score of a classifier."""
 
     def score(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> float:
-        """Accuracy; in multi-label, the share of rows whose labels are all right.
+        """Accuracy; in multi-label, the share of rows whose labels are all right or, with weights of labels, each label's accuracy.
 
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             True labels, as in ``fit``.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows; None: all the same.
+        sample_weight : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
+            Weights of the rows; None: all the same. If weights of labels differ within a row, the score is the mean over labels
+            of each one's accuracy with its weights.
 
         Returns
         -------
         float
         """
-        check_target(self, y)
-        return float(super().score(X, y, sample_weight))
+        y, weight = leave_out_of_score(self, X, y, sample_weight)
+        if np.ndim(weight) == 2:
+            return mean_metric(accuracy_score, y, self.predict(X), weight)
+        return float(super().score(X, y, weight))
 
 
 class ClassifierPredictions(ClassifierScore):
@@ -529,6 +536,9 @@ callable, default='constant'
         else:
             correct = (output > 0.5) == (target > 0.5)
             if sample_weight is not None and sample_weight.ndim == 2:
+                of_rows = weight_of_rows(sample_weight)
+                if of_rows is not None:
+                    return float(np.average(correct.all(axis=1), weights=of_rows))
                 total = sample_weight.sum(axis=0)
                 return float(np.mean((sample_weight * correct).sum(axis=0)[total > 0] / total[total > 0]))
             correct = correct.all(axis=1)

@@ -29,7 +29,10 @@ from fastmlp.estimators._sklearn import (
 from fastmlp.estimators.base import BaseMLP, has_partial_fit
 from fastmlp.estimators.parameters import one_of
 from fastmlp.estimators.transfer import atomic
-from fastmlp.estimators.validation import check_target
+from fastmlp.estimators.validation import (
+    leave_out_of_score,
+    mean_metric,
+)
 from fastmlp.network.network import Network
 
 # Losses whose outputs are not probabilities.
@@ -54,15 +57,17 @@ class RegressorScore(RegressorMixin):
             As in ``predict``.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             True values.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows; None: all the same.
+        sample_weight : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
+            Weights of the rows, or of the targets, each output's R^2 then being that with its weights; None: all the same.
 
         Returns
         -------
         float
         """
-        check_target(self, y)
-        return float(super().score(X, y, sample_weight))
+        y, weight = leave_out_of_score(self, X, y, sample_weight)
+        if np.ndim(weight) == 2:
+            return mean_metric(r2_score, y, self.predict(X), weight)
+        return float(super().score(X, y, weight))
 
 
 class MLPRegressor(RegressorScore, BaseMLP):

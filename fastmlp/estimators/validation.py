@@ -13,7 +13,7 @@ import re
 import reprlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, MappingView, Set
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from decimal import Decimal
 from numbers import Number
 from typing import Any, NamedTuple
@@ -443,6 +443,12 @@ def check_outputs_have_targets(weight: np.ndarray | None) -> None:
     """Refuse weights of outputs that leave out all targets of one: it would learn nothing."""
     if weight is not None and weight.ndim == 2 and (empty := np.flatnonzero(~weight.any(axis=0)).tolist()):
         raise ValueError(f"sample_weight leaves out all targets of the outputs {empty}.")
+
+
+def weight_of_rows(weight: np.ndarray) -> np.ndarray | None:
+    """The weights (n,) of rows that weights of outputs (n, n_outputs) amount to; None if those of some row differ."""
+    first: np.ndarray = weight[:, 0]
+    return first if (weight == first[:, np.newaxis]).all() else None
 
 
 def rows_that_count(weight: np.ndarray) -> np.ndarray:
@@ -1075,28 +1081,99 @@ def can_stratify(labels: np.ndarray, test_fraction: float) -> bool:
 def score_weighted(metric: Any, estimator: Any, X: Any, y: Any, weight: np.ndarray | None) -> Any:
     """The score by a scorer or a function (estimator, X, y), which gets the weights if it takes ``sample_weight``.
 
-    With weights of outputs, a scorer judges each output by itself, on the rows where its weight is not 0; the score is the
-    mean over outputs. A function gets them as they are.
+    Weights of outputs that are equal in each row are those of the rows, if the scorer takes several outputs. Otherwise it
+    judges each output by itself, on the rows where its weight is not 0, and the score is the mean over outputs: of a
+    classifier's, with ``average='macro'``, the mean over labels of ``average='binary'``; with 'weighted', each counts by the
+    weight of its rows that have the label; with 'micro', all labels are those of one output. 'samples' is an error. A
+    function gets weights of outputs as they are.
     """
     takes_weights = weight is not None and accepts_weights(metric)
     if weight is None or weight.ndim == 1 or not hasattr(metric, "_score_func"):
         return metric(estimator, X, y, **({"sample_weight": weight} if takes_weights else {}))
+    if (of_rows := weight_of_rows(weight)) is not None:
+        rows = slice(None) if of_rows.all() else np.flatnonzero(of_rows)
+        some_X = X if isinstance(rows, slice) else X[rows]
+        with suppress(ValueError):  # the metric is one of a single output
+            return metric(estimator, some_X, y[rows], **({"sample_weight": of_rows[rows]} if takes_weights else {}))
     kind, predict = (_Yes, estimator.predict_proba) if is_classifier(estimator) else (_Number, estimator.predict)
     output = predict(X)
     y = y.toarray() if issparse(y) else np.asarray(y)
+    average = None
+    if is_classifier(estimator):
+        metric, average, labels = _of_one_label(metric)
+        if labels is not None:
+            output, y, weight = output[:, labels], y[:, labels], weight[:, labels]
+    if average == "micro":
+        output, y, weight = (values.reshape(-1, 1) for values in (output, y, weight))
+    counted = weight if takes_weights else (weight != 0).astype(np.float64)
 
     def score(o: int, known: np.ndarray) -> float:
         arguments = {"sample_weight": weight[known, o]} if takes_weights else {}
         return float(metric(kind(output[known, o]), None, y[known, o], **arguments))
 
-    return mean_over_outputs(score, weight)
+    return mean_over_outputs(score, weight, (counted * y).sum(axis=0) if average == "weighted" else None)
 
 
-def mean_over_outputs(score: Callable[[int, np.ndarray], float], weight: np.ndarray) -> float:
-    """Mean of ``score(output, rows)`` over the outputs for which it is a number; rows: those where the output has a weight."""
-    scores = [score(o, known) for o, column in enumerate(weight.T) if len(known := np.flatnonzero(column))]
-    numbers = [value for value in scores if not np.isnan(value)]
-    return float(np.mean(numbers)) if numbers else np.nan
+def _of_one_label(metric: Any) -> tuple[Any, Any, Any]:
+    """A scorer of several labels as one of a single label, how it averages over them, and which of them; None: all."""
+    told, averages = (
+        tell_labels(metric, np.array([0, 1])),
+        inspect.signature(metric._score_func).parameters.get("average"),
+    )
+    if averages is None:
+        return told, None, None
+    average, labels = metric._kwargs.get("average", averages.default), None
+    if average == "samples":
+        raise ValueError(
+            "average='samples', a mean over rows, cannot weigh the labels of a row differently: take average='macro' or 'micro', "
+            "as 'f1_macro' does, for example."
+        )
+    if averages.default == "binary":
+        told._kwargs["average"] = "binary"
+        if told._kwargs.get("pos_label", 1) is None:  # as of 'f1_macro'
+            del told._kwargs["pos_label"]
+        labels = told._kwargs.pop("labels", None)
+    return told, average, labels
+
+
+def mean_over_outputs(
+    score: Callable[[int, np.ndarray], float], weight: np.ndarray, shares: np.ndarray | None = None
+) -> float:
+    """Mean of ``score(output, rows)`` over the outputs for which it is a number; rows: those where the output has a weight.
+
+    shares: what each output counts for; None: all alike, as if all are 0.
+    """
+    outputs = [o for o, column in enumerate(weight.T) if column.any()]
+    scores = np.array([score(o, np.flatnonzero(weight[:, o])) for o in outputs])
+    numbers = ~np.isnan(scores)
+    if not numbers.any():
+        return np.nan
+    own = None if shares is None else shares[outputs][numbers]
+    return float(np.average(scores[numbers], weights=own if own is not None and own.any() else None))
+
+
+def leave_out_of_score(estimator: Any, X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any]:
+    """y, and the weights, for a score: those of rows (n,) if weights of outputs are equal in each row."""
+    y = leave_out(y, sample_weight)
+    check_target(estimator, y)
+    if sample_weight is None or len(_weight_shape(sample_weight)) != 2:
+        return y, sample_weight
+    weight = check_weight(sample_weight, X)
+    of_rows = None if weight is None else weight_of_rows(weight)
+    return y, weight if of_rows is None else of_rows
+
+
+def mean_metric(metric: Callable[..., float], y: Any, prediction: Any, weight: np.ndarray) -> float:
+    """The mean over outputs of a metric (true, predicted, sample_weight), for weights of outputs."""
+    true, predicted = (
+        values.toarray() if issparse(values) else values
+        for values in (check_array(y, accept_sparse="csr", dtype=None, input_name="y"), prediction)
+    )
+    if true.shape != predicted.shape:
+        raise ValueError(f"y must have the shape of predict(X), {predicted.shape}, got {true.shape}.")
+    return mean_over_outputs(
+        lambda o, known: metric(true[known, o], predicted[known, o], sample_weight=weight[known, o]), weight
+    )
 
 
 class _Number(RegressorMixin, BaseEstimator):

@@ -6,7 +6,15 @@ from helpers import rest_slow, tolerance
 from scipy.sparse import csr_array
 from sklearn.metrics import (
     accuracy_score,
+    f1_score,
+    fbeta_score,
+    get_scorer,
+    jaccard_score,
+    log_loss,
+    make_scorer,
+    precision_score,
     r2_score,
+    recall_score,
     roc_auc_score,
 )
 from sklearn.utils import compute_sample_weight
@@ -325,6 +333,83 @@ def test_a_gap_without_weights_says_what_to_do():
         model("regression").fit(X, spoilt(y, weight))
 
 
+MULTILABEL_METRICS = [
+    None, "accuracy", "f1_macro", "f1_weighted", "f1_micro", "f1_samples", "precision_micro", "recall_weighted", "jaccard_macro", "roc_auc",
+    "roc_auc_ovr_weighted", "average_precision", "neg_log_loss", make_scorer(fbeta_score, beta=2, average="macro", labels=[0, 2]),
+]  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("metric", MULTILABEL_METRICS)
+def test_score_by_equal_weights_of_labels_is_that_by_weights_of_rows(metric):
+    X, y, _ = problem("labels")
+    of_rows = np.random.RandomState(0).uniform(0.2, 2, N) * (np.arange(N) % 4 > 0)
+    scores = [
+        model("labels", max_iter=2, validation_metric=metric)
+        .fit(X, y, eval_set=(X, y), sample_weight_eval=each)
+        .validation_scores_
+        for each in (of_rows, np.repeat(of_rows[:, None], OUTPUTS, axis=1))
+    ]
+    np.testing.assert_allclose(*scores, rtol=1e-12)
+
+
+@pytest.mark.parametrize("average", ["macro", "weighted", "micro"])
+@pytest.mark.parametrize("function", [f1_score, precision_score, recall_score, jaccard_score, roc_auc_score])
+def test_averages_over_labels_are_those_of_scikit_learn(function, average):
+    X, y, weight = problem("labels")
+    X_val, y_val = X[:40], y[:40]
+    weight = np.repeat(np.arange(1.0, 41.0)[:, None], OUTPUTS, axis=1)
+    method = "predict_proba" if function is roc_auc_score else "predict"
+    scorer = make_scorer(function, average=average, response_method=method)
+    arguments = {"eval_set": (X_val, y_val), "sample_weight_eval": weight}
+    fitted = model("labels", max_iter=2, validation_metric=scorer).fit(X, y, **arguments)
+    want = fitted.validation_scores_[-1]
+    # Weights that differ in one row, too little to change the score.
+    weight[0, 0] *= 1 + 1e-9
+    fitted = model("labels", max_iter=2, validation_metric=scorer).fit(X, y, **arguments)
+    assert fitted.validation_scores_[-1] == pytest.approx(want, rel=1e-7)
+
+
+def test_plain_and_macro_metrics_are_the_mean_over_labels():
+    X, y, weight = problem("labels")
+    scores = {
+        metric: model("labels", max_iter=2, validation_metric=metric).fit(
+            X, y, eval_set=(X, spoilt(y, weight)), sample_weight_eval=weight
+        )
+        for metric in ("f1", "f1_macro")
+    }
+    known = [np.flatnonzero(column) for column in weight.T]
+    p = scores["f1"].predict(X)
+    want = np.mean([f1_score(y[r, o], p[r, o], sample_weight=weight[r, o]) for o, r in enumerate(known)])
+    for fitted in scores.values():
+        assert fitted.validation_scores_[-1] == pytest.approx(want)
+
+
+def test_a_mean_over_rows_does_not_take_weights_of_outputs():
+    X, y, weight = problem("labels")
+    with pytest.raises(ValueError, match=r"validation_metric='f1_samples' .*'f1_macro'"):
+        model("labels", validation_metric="f1_samples").fit(X, y, eval_set=(X, y), sample_weight_eval=weight)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("metric", ["neg_log_loss", "d2_log_loss_score", "neg_brier_score", "roc_auc"])
+def test_a_label_that_no_row_to_score_on_has(metric):
+    X, y, weight = problem("labels")
+    y[:, 2] = np.arange(N) < 3
+    rows = slice(10, N)
+    fitted = model("labels", max_iter=2, validation_metric=metric).fit(
+        X, y, weight, eval_set=(X[rows], y[rows]), sample_weight_eval=weight[rows]
+    )
+    assert np.isfinite(fitted.validation_scores_).all()
+    if metric == "neg_log_loss":
+        p = fitted.predict_proba(X[rows])
+        want = [
+            -log_loss(y[rows][known, o], p[known, o], labels=[0, 1], sample_weight=weight[rows][known, o])
+            for o, known in enumerate(weight[rows].T != 0)
+        ]
+        assert fitted.validation_scores_[-1] == pytest.approx(np.mean(want))
+
+
 def truth_values(form: str, y: np.ndarray, weight: np.ndarray):
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame(y.astype(bool), columns=["a", "b", "c"])
@@ -337,6 +422,7 @@ def truth_values(form: str, y: np.ndarray, weight: np.ndarray):
         "objects with None": lambda: pandas.DataFrame(np.where(gaps, None, y.astype(bool).astype(object))),
         "objects with NaN": lambda: pandas.DataFrame(np.where(gaps, np.nan, y.astype(bool).astype(object))),
         "category": lambda: pandas.DataFrame(y.astype(int)).astype("category"),
+        "sparse columns": lambda: pandas.DataFrame.sparse.from_spmatrix(csr_array(y.astype(int))),
         "mixed": lambda: frame.assign(a=np.where(gaps[:, 0], np.nan, y[:, 0]), b=y[:, 1].astype(int)),
         "array of objects": lambda: np.where(gaps, None, y.astype(bool).astype(object)),
         "lists": lambda: np.where(gaps, None, y.astype(int).astype(object)).tolist(),
@@ -345,7 +431,7 @@ def truth_values(form: str, y: np.ndarray, weight: np.ndarray):
 
 FORMS = [
     "bool", "boolean", "boolean with NA", "one boolean", "objects with None", "objects with NaN", "category", "mixed", "array of objects",
-    "lists",
+    "lists", "sparse columns",
 ]  # fmt: skip
 
 
@@ -400,6 +486,30 @@ def test_all_targets_of_an_output_left_out(kind):
     model(kind).partial_fit(X, y, sample_weight=weight, **({} if kind == "regression" else {"classes": [0, 1, 2]}))
 
 
+def test_score_takes_weights_of_outputs():
+    X, y, weight = problem()
+    fitted, known = model("regression").fit(X, y), [np.flatnonzero(column) for column in weight.T]
+    p = fitted.predict(X)
+    want = np.mean([r2_score(y[r, o], p[r, o], sample_weight=weight[r, o]) for o, r in enumerate(known)])
+    assert fitted.score(X, spoilt(y, weight), weight) == pytest.approx(want)
+    of_rows = weight[:, :1] + 0.1
+    assert fitted.score(X, y, np.repeat(of_rows, OUTPUTS, axis=1)) == fitted.score(X, y, of_rows[:, 0])
+    for other in ((X[:5], y, weight), (X, y[:, :2], weight[:, :2])):
+        with pytest.raises(ValueError, match=r"y must have the shape of predict\(X\)"):
+            fitted.score(*other)
+
+    X, y, weight = problem("labels")
+    fitted = model("labels").fit(X, y)
+    p = fitted.predict(X)
+    want = np.mean([accuracy_score(y[r, o], p[r, o], sample_weight=weight[r, o]) for o, r in enumerate(known)])
+    for given in (spoilt(y, weight), csr_array(y)):
+        assert fitted.score(X, given, weight) == pytest.approx(want)
+    assert fitted.score(X, y, np.ones_like(y)) == fitted.score(X, y)
+    with pytest.raises(ValueError, match="NaN"):
+        fitted.score(X, np.where(weight == 0, y, np.nan), weight)
+    assert get_scorer("accuracy")(fitted, X, y, sample_weight=weight[:, 0]) == fitted.score(X, y, weight[:, 0])
+
+
 def test_advice_suits_the_shape():
     X, y, weight = problem()
     for gaps in (np.where(y[:, 0] > 0, np.nan, y[:, 0]), np.where(y[:, :1] > 0, np.nan, y[:, :1])):
@@ -413,6 +523,8 @@ def test_advice_suits_the_shape():
     for given in (labels, np.where(weight == 0, None, labels.astype(object))):
         with pytest.raises((ValueError, TypeError), match=r"sample_weight=pandas\.notna\(y\)"):
             model("labels").fit(X, given)
+    with pytest.raises(ValueError, match=r"sample_weight\.filled\(0\)"):
+        model("regression").fit(X, y, np.ma.masked_array(weight, weight == 0))
     with pytest.raises((ValueError, TypeError), match="Leave out rows without a label"):
         model("labels").fit(X, labels[:, 0])
 
