@@ -245,8 +245,10 @@ cdef class Kernels:
         cdef Guarded scratch = Guarded(2 * rows * (O + 1), self.dtype), a = Guarded(rows * O, self.dtype)
         cdef Guarded value = Guarded(rows, "float64"), plain = Guarded(rows, "float64")
         cdef bint of_outputs = weights is not None and weights.ndim == 2
-        cdef fm_targets targets = fm_targets(<Py_ssize_t *> target.at, target.at, NULL, NULL, NULL, parameter, smoothing,
-                                             mix)
+        cdef fm_targets targets
+        memset(&targets, 0, sizeof(targets))
+        targets.classes, targets.values = <Py_ssize_t *> target.at, target.at
+        targets.parameter, targets.smoothing, targets.mix = parameter, smoothing, mix
         if of_outputs:
             targets.output_weights = <double *> weight.at
         else:

@@ -480,7 +480,7 @@ cdef class Trainer:
     cdef double seconds_on_one(self, const Epoch *e) noexcept nogil:
         """Rough duration of a micro-batch on one thread: three products' arithmetic and an update's memory."""
         cdef double bytes = <double> self.plan.n_weights * self.k.element_size
-        cdef Py_ssize_t rows = min(min(e.batch_size, e.n_rows), self.memory.micro_batch_rows)
+        cdef Py_ssize_t rows = min(min(e.batch_size, e.n_rows), self.memory.micro_batch_rows) * self.plan.n_members
         return rows * bytes / 1e11 + 2 * (1 + self.memory.n_state) * bytes / 1e10
 
     cdef int poll_signals(self) except -1:
