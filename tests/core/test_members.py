@@ -125,7 +125,8 @@ def train(
 @pytest.mark.crossed
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(("shape", "layout", "method"), [
-    *((shape, "mixed", "plain") for shape in SHAPES), *(("several", "mixed", method) for method in METHODS if method != "plain"),
+    *((shape, "mixed", "plain") for shape in SHAPES if shape != "many"),
+    pytest.param("many", "mixed", "plain", marks=pytest.mark.slow), *(("several", "mixed", method) for method in METHODS if method != "plain"),
     *(("several", layout, "plain") for layout in ("numbers", "categories", "one number", "one category")),
 ])  # fmt: skip
 def test_epochs_are_the_references(shape, layout, method, dtype):
@@ -167,6 +168,7 @@ def test_bits_do_not_depend_on_threads(case, dtype):
     assert len({digest_of(*case, dtype, n_threads) for n_threads in (1, 2, 3)}) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(len(FMA_ISAS) < 2, reason=f"this CPU and build have one FMA instruction set or none: {FMA_ISAS}")
 def test_bits_do_not_depend_on_instruction_set():
     code = (

@@ -376,6 +376,7 @@ def test_callbacks_are_no_parameters():
     assert repr(model) == "MLPClassifier()"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_jobs", [1, 2])
 def test_scoring_monitor_in_a_search_of_pipelines(n_jobs):
     """A row for each epoch of each candidate on each split, also from other processes; scores are those of the shorter fits."""

@@ -253,6 +253,7 @@ def test_error_within_a_call_leaves_the_model(moment, error, monkeypatch):
     assert np.array_equal(estimator.network_.parameters, expected.network_.parameters)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", rest_slow(["partial_fit", "fit"], "partial_fit"))
 def test_large_networks_take_over_the_memory_of_the_last_call(method):
     """Weights and state of 35 MB each, which the C library returns to the system: a call takes new pages for the new

@@ -79,6 +79,7 @@ def test_both_probabilities_of_two_classes_come_from_the_logit(dtype):
         np.testing.assert_array_equal(predictor.predict_proba(row), model.predict_proba(row[np.newaxis])[0])
 
 
+@pytest.mark.slow
 def test_an_ensemble_predicts_in_pieces():
     """Without the probabilities of all rows at once; the labels are those of the probabilities."""
     n_rows, n_classes = 6000, 3000

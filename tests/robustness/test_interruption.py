@@ -258,6 +258,7 @@ print("kept")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs RLIMIT_AS and /proc")
 def test_real_lack_of_memory_keeps_the_model():
     """Wherever in a fit the system refuses."""

@@ -77,6 +77,7 @@ def predictions(fitted, X=X):
 # --- folds ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.crossed
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", TARGETS)
 def test_out_of_fold_predictions(kind, method):
@@ -282,6 +283,7 @@ def test_target_with_gaps_is_an_error():
 # --- small and odd data ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.crossed
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", TARGETS)
 @pytest.mark.parametrize("n", [2, 3, 20])
@@ -390,6 +392,7 @@ def test_validation_metric():
 # --- the house's promises --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.crossed
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", TARGETS)
 def test_same_bits_for_any_number_of_threads(kind, method):
@@ -400,6 +403,7 @@ def test_same_bits_for_any_number_of_threads(kind, method):
     np.testing.assert_array_equal(many.oof_prediction_, one.oof_prediction_)
 
 
+@pytest.mark.crossed
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", TARGETS)
 def test_file_pickle_and_clone(kind, method, tmp_path):

@@ -23,7 +23,7 @@ def expected_failures(estimator):
 
 
 @parametrize_with_checks(
-    [TabularClassifier(**IN_FOLDS), TabularRegressor(**ALONE), PiecewiseLinearEncoder()],
+    [TabularClassifier(**IN_FOLDS), PiecewiseLinearEncoder()],
     expected_failed_checks=expected_failures,
 )
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -34,7 +34,12 @@ def test_tabular_estimator_passes_sklearn_check(estimator, check):
 
 @pytest.mark.slow
 @parametrize_with_checks(
-    [TabularClassifier(**ALONE), TabularRegressor(**IN_FOLDS), PiecewiseLinearEncoder(n_bins=3, dtype="float32")],
+    [
+        TabularClassifier(**ALONE),
+        TabularRegressor(**ALONE),
+        TabularRegressor(**IN_FOLDS),
+        PiecewiseLinearEncoder(n_bins=3, dtype="float32"),
+    ],
     expected_failed_checks=expected_failures,
 )
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")

@@ -26,6 +26,7 @@ print(peak() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     sys.platform != "linux" or SANITIZED, reason="reads Linux's /proc, and sanitizers keep what is freed"
 )
