@@ -386,6 +386,7 @@ def table_model(kind, **parameters):
     return Estimator(**{**FEW, "n_folds": 3, **parameters}).fit(TABLE, OF_TABLES[kind])
 
 
+@pytest.mark.crossed
 @pytest.mark.parametrize(
     ("kind", "n_folds"), [*((kind, 3) for kind in OF_TABLES), ("regression", 1), ("binary", 10), ("many classes", 10)]
 )

@@ -125,6 +125,7 @@ def test_child_that_trains_first():
     run("first = in_child(digest)\nassert first == [digest(), core.max_threads()]")
 
 
+@pytest.mark.slow
 def test_multiprocessing_by_fork():
     """A pool, twice, after the parent has trained."""
     run("""

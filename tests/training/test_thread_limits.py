@@ -267,6 +267,7 @@ def test_cgroup_quota_reads_files(tmp_path):
 # --- BLAS ---------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_blas_has_one_thread_under_lbfgs():
     """Also with several fits at once, whose ends must not undo each other's limit, in any order; OpenMP keeps its threads."""
     code = """
