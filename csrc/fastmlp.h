@@ -271,7 +271,7 @@ typedef struct fm_kernels {
      * C: the sums of W's bins, in panels without gaps of offset[n_numbers] rows.
      * numerics: one chain from b in the order of the features: + C[i], then a multiply-add fraction W[i], i the row of
      * the number's bin; + W[i], i the row of the category. With an embedding, a unit's chain has its own feature only.
-     * oracle: code_product, embed */
+     * oracle: code_product, dense_embedding */
     void (*forward_codes)(const fm_layer *layer, const void *C, const fm_codes *X, const ptrdiff_t *order,
                           ptrdiff_t first_row, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t stride);
 

@@ -79,7 +79,7 @@ static void KIND(embed)(real *z, const fm_layer *l, const real *C, const fm_code
                         ptrdiff_t w_stride, ptrdiff_t c_stride) {
     const ptrdiff_t *offset = X->offset, n_numbers = X->n_numbers;
     for (ptrdiff_t column = p0 * NR; column < p1 * NR; column += V) {
-        const ptrdiff_t f = column / (l->embedding), unit = column % (l->embedding);
+        const ptrdiff_t f = column / l->embedding, unit = column % l->embedding;
         real *to = z + column / NR * stride + column % NR;
         if (column >= l->fan_out) { /* padding */
             for (ptrdiff_t r = 0; r < rows; r++)

@@ -234,13 +234,9 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
         """Refuse biases to code that would take the network for one of weights and biases."""
         network: Network | None = getattr(self, "network_", None)
         if network is not None and (network.batch_norm or network.embedding or conversion.has_residual_layers(network)):
-            way = (
-                "an embedding: scikit-learn has no such network"
-                if network.embedding
-                else "residual=True: scikit-learn has no such network"
-                if conversion.has_residual_layers(network)
-                else "batch_norm=True: to_sklearn() and network_.folded() give a network without it"
-            )
+            way = "batch_norm=True: to_sklearn() and network_.folded() give a network without it"
+            if network.embedding or conversion.has_residual_layers(network):
+                way = f"{'an embedding' if network.embedding else 'residual=True'}: scikit-learn has no such network"
             raise AttributeError(
                 f"intercepts_ is not available, since coefs_ and intercepts_ alone are not a network with {way}. "
                 "network_.intercepts has the arrays."
@@ -393,16 +389,8 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
         weight = check_weight(sample_weight, X)
         if not incremental:  # a later call may bring the targets
             check_outputs_have_targets(weight)
-        return self._prepare_checked(
-            X,
-            y,
-            weight,
-            eval_set,
-            sample_weight_eval,
-            incremental=incremental,
-            position=position,
-            target_names=target_names,
-        )
+        options: dict[str, Any] = {"incremental": incremental, "position": position, "target_names": target_names}
+        return self._prepare_checked(X, y, weight, eval_set, sample_weight_eval, **options)
 
     def _prepare_checked(
         self,

@@ -1141,7 +1141,7 @@ def mean_over_outputs(
 ) -> float:
     """Mean of ``score(output, rows)`` over the outputs for which it is a number; rows: those where the output has a weight.
 
-    shares: what each output counts for; None: all alike, as if all are 0.
+    shares: what each output counts for; None, or 0 for all: all alike.
     """
     outputs = [o for o, column in enumerate(weight.T) if column.any()]
     scores = np.array([score(o, np.flatnonzero(weight[:, o])) for o in outputs])
