@@ -32,7 +32,7 @@ from fastmlp.estimators._sklearn import (
 )
 from fastmlp.estimators.base import BaseMLP, has_partial_fit, mean_output
 from fastmlp.estimators.parameters import one_of
-from fastmlp.estimators.transfer import atomic
+from fastmlp.estimators.transfer import atomic, classifier_of
 from fastmlp.estimators.validation import (
     apply_class_weight,
     check_form,
@@ -474,6 +474,50 @@ callable, default='constant'
         self.pretrained = pretrained
         self.pretrained_rate = pretrained_rate
         self.loss_reduction = loss_reduction
+
+    @classmethod
+    def from_network(
+        cls, network: Network, classes: ArrayLike, *, feature_names: Sequence[str] | None = None, **parameters: Any
+    ) -> Self:
+        """A fitted classifier with the layers and weights of a network.
+
+        Parameters
+        ----------
+        network : Network
+            It is copied. Of k classes, it has k outputs and ``out_activation='softmax'``; of two classes also one logistic
+            output, the probability of the second. Several logistic outputs make a multi-label classifier.
+        classes : array-like of shape (n_classes,)
+            Labels in the order of the outputs: numbers, truth values or strings. Rising order is restored, for the outputs
+            too. In multi-label ``range(n_outputs)``.
+        feature_names : sequence of str, default=None
+            ``feature_names_in_``.
+        **parameters
+            Of the constructor, except those that describe the network. ``warm_start`` is True unless it is given: a further
+            ``fit`` begins with the network's weights, like ``partial_fit``.
+
+        Returns
+        -------
+        MLPClassifier
+            Its probabilities are the network's output. Two softmax outputs become one logistic output, of the difference of
+            their weights: the same function to rounding. ``loss_`` is NaN, ``n_iter_`` and ``t_`` are 0, ``history_`` is empty.
+
+        Raises
+        ------
+        ValueError
+            For classes that do not belong to the outputs, weights that are not finite, an embedding, invalid parameters.
+        TypeError
+            For another object than a Network, and labels of several kinds.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastmlp import MLPClassifier, Network
+        >>> classifier = MLPClassifier.from_network(Network((4, 8, 3), random_state=0), ["a", "b", "c"])
+        >>> classifier.predict_proba(np.zeros((1, 4))).shape
+        (1, 3)
+        """
+        estimator: Self = classifier_of(cls, network, classes, feature_names, parameters)
+        return estimator
 
     def _learn_target(self, y: Any, incremental: bool) -> None:
         if not hasattr(self, "classes_") or not (self.warm_start or incremental):

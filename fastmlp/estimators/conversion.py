@@ -19,6 +19,7 @@ from fastmlp.core.memory import all_finite
 from fastmlp.estimators._sklearn import warn
 from fastmlp.estimators.fitted import INPUT, RECORD, STOCHASTIC_RECORD
 from fastmlp.estimators.persistence import MODELS
+from fastmlp.estimators.transfer import take_network
 from fastmlp.network.network import Network
 from fastmlp.training.solvers import update_rule
 
@@ -212,11 +213,7 @@ def _take_over(cls: Any, theirs: Any) -> Any:
     if not all_finite(network.parameters):
         raise ValueError("The network's weights must be finite.")
     _copy_shared(theirs, estimator)
-    estimator.network_ = network
-    estimator.n_outputs_, estimator.n_layers_, estimator.out_activation_ = sizes[-1], len(sizes), network.out_activation
-    estimator.layer_rates_ = (1.0,) * len(theirs.coefs_)
-    estimator._rng = None
-    estimator._by_partial_fit = False
+    take_network(estimator, network)
     if is_classifier(theirs):
         estimator._target_type = theirs._label_binarizer.y_type_
         estimator._sparse_target = bool(theirs._label_binarizer.sparse_input_)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from numbers import Real
 from typing import Any, Self
 
@@ -28,7 +29,7 @@ from fastmlp.estimators._sklearn import (
 )
 from fastmlp.estimators.base import BaseMLP, has_partial_fit
 from fastmlp.estimators.parameters import one_of
-from fastmlp.estimators.transfer import atomic
+from fastmlp.estimators.transfer import atomic, regressor_of
 from fastmlp.estimators.validation import (
     leave_out_of_score,
     mean_metric,
@@ -213,6 +214,43 @@ validation_loss_curve_, layer_rates_, history_, n_iter_, t_, n_layers_, n_output
         self.pretrained = pretrained
         self.pretrained_rate = pretrained_rate
         self.loss_reduction = loss_reduction
+
+    @classmethod
+    def from_network(cls, network: Network, *, feature_names: Sequence[str] | None = None, **parameters: Any) -> Self:
+        """A fitted regressor with the layers and weights of a network.
+
+        Parameters
+        ----------
+        network : Network
+            It is copied. Its ``out_activation`` is 'identity' or, with ``loss='poisson'``, 'exp'.
+        feature_names : sequence of str, default=None
+            ``feature_names_in_``.
+        **parameters
+            Of the constructor, except those that describe the network. ``warm_start`` is True unless it is given: a further
+            ``fit`` begins with the network's weights, like ``partial_fit``. ``loss`` is 'poisson' for 'exp' unless it is given.
+
+        Returns
+        -------
+        MLPRegressor
+            Its predictions are the network's output. ``loss_`` is NaN, ``n_iter_`` and ``t_`` are 0, ``history_`` is empty.
+
+        Raises
+        ------
+        ValueError
+            For another output activation, weights that are not finite, an embedding, invalid parameters.
+        TypeError
+            For another object than a Network.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastmlp import MLPRegressor, Network
+        >>> regressor = MLPRegressor.from_network(Network((4, 8, 1), out_activation="identity", random_state=0))
+        >>> regressor.predict(np.zeros((2, 4))).shape
+        (2,)
+        """
+        estimator: Self = regressor_of(cls, network, feature_names, parameters)
+        return estimator
 
     _losses_that_score = frozenset(_REGRESSION_LOSSES) - _SKLEARN_LOSSES
 

@@ -1,21 +1,25 @@
-"""Changing and reusing a fitted network: growing it, freezing layers, hidden layers from another network, hidden representations."""
+"""Changing and reusing networks: growing, freezing, hidden layers of another network, hidden representations, estimators of networks."""
 
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral
 from typing import Any, TypeVar, cast
 
 import numpy as np
 from sklearn.utils import check_random_state
+from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted
 
-from fastmlp.core import AtomicUpdate
+from fastmlp.core import LOSSES, AtomicUpdate
+from fastmlp.core.memory import all_finite
 from fastmlp.estimators._sklearn import ADAPTERS_MANAGER, _get_output_config
 from fastmlp.estimators.fitted import forget_run
 from fastmlp.estimators.parameters import layer_sizes_of
 from fastmlp.network.growing import grow_network, grow_sequence
+from fastmlp.network.names import hint
 from fastmlp.network.network import Network
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -163,3 +167,153 @@ class HiddenRepresentation:
             return output
         names = self.get_feature_names_out(layer=layer)
         return ADAPTERS_MANAGER.adapters[container].create_container(output, X, columns=names)
+
+
+# --- estimators of networks -------------------------------------------------------------------------------------------
+
+# Parameters that the network itself has.
+_OF_THE_NETWORK = ("hidden_layer_sizes", "activation", "batch_norm", "residual", "pretrained", "pretrained_rate")
+
+
+def take_network(estimator: Any, network: Network) -> None:
+    """Set the attributes that follow from a network, which becomes the estimator's own."""
+    estimator.network_ = network
+    estimator.n_outputs_, estimator.n_layers_ = network.layer_sizes[-1], len(network.layer_sizes)
+    estimator.out_activation_ = network.out_activation
+    estimator.layer_rates_ = (1.0,) * len(network.coefs)
+    estimator._rng = None
+    estimator._by_partial_fit = False
+
+
+def estimator_of(cls: Any, network: Network, feature_names: Any, parameters: dict[str, Any]) -> Any:
+    """An estimator of class ``cls`` with the network, its architecture as parameters, and an empty record of training."""
+    valid = inspect.signature(cls).parameters
+    for name in parameters:
+        if name in _OF_THE_NETWORK:
+            raise ValueError(f"{name} is the network's own: leave it out.")
+        if name not in valid:
+            raise TypeError(f"from_network got an unknown parameter: {name!r}.{hint(name, valid)}")
+    if not isinstance(network, Network):
+        raise TypeError(
+            f"network must be a fastmlp.Network, got {type(network).__qualname__}.{' Take its network_.' if hasattr(network, 'network_') else ''}"
+        )
+    network.check_dense()
+    network = network.copy()
+    if not all_finite(network.parameters) or not all_finite(network.statistics):
+        raise ValueError("The network's parameters and statistics must be finite.")
+    if (np.split(network.statistics, 2)[1] < 0).any():
+        raise ValueError("The network's variances must not be negative.")
+    names = network.activations
+    shared = names[0] if len(set(names)) == 1 else list(names)
+    estimator = cls(
+        **{
+            "warm_start": True,
+            **parameters,
+            "hidden_layer_sizes": network.layer_sizes[1:-1],
+            "activation": shared if names else "relu",
+            "batch_norm": network.batch_norm,
+            "residual": network.residual,
+        }
+    )
+    estimator._validate_params()
+    if estimator._dtype_name() not in ("auto", network.dtype.name):
+        network = network.copy(estimator._dtype_name())
+        if not all_finite(network.parameters) or not all_finite(network.statistics):
+            raise ValueError(f"The network's parameters must be finite in {network.dtype.name}.")
+    take_network(estimator, network)
+    estimator.n_features_in_ = network.layer_sizes[0]
+    if feature_names is not None:
+        labels = list(feature_names)
+        if len(labels) != estimator.n_features_in_ or not all(isinstance(label, str) for label in labels):
+            raise ValueError(f"feature_names must be {estimator.n_features_in_} strings, got {feature_names!r}.")
+        estimator.feature_names_in_ = np.array(labels, dtype=object)
+    estimator.loss_, estimator.n_iter_, estimator.t_, estimator.history_ = np.nan, 0, 0, []
+    return estimator
+
+
+def classifier_of(cls: Any, network: Network, classes: Any, feature_names: Any, parameters: dict[str, Any]) -> Any:
+    """``MLPClassifier.from_network``."""
+    estimator = estimator_of(cls, network, feature_names, parameters)
+    labels, network = _checked_classes(classes), estimator.network_
+    n_outputs, output = network.layer_sizes[-1], network.out_activation
+    order = np.argsort(labels, kind="stable")
+    kind = "multiclass"
+    if output == "logistic" and n_outputs == len(labels) > 1:
+        kind = "multilabel-indicator"
+        if labels.dtype.kind not in "iu" or not np.array_equal(labels, np.arange(n_outputs)):
+            raise ValueError(
+                f"A network with {n_outputs} logistic outputs is a multi-label classifier, whose classes are the outputs' numbers: "
+                f"pass range({n_outputs}). Of exclusive classes, out_activation is 'softmax', or there is one logistic output for two."
+            )
+    elif output == "logistic" and n_outputs == 1 and len(labels) == 2:
+        kind = "binary"
+        if order[0] == 1:  # the logit of the other class
+            network = _with_output(network, -network.coefs[-1], -network.intercepts[-1], "logistic")
+    elif output == "softmax" and n_outputs == len(labels):
+        W, b = network.coefs[-1][:, order], network.intercepts[-1][order]
+        if n_outputs == 2:
+            kind, W, b, output = "binary", W[:, 1:] - W[:, :1], b[1:] - b[:1], "logistic"
+        network = _with_output(network, W, b, output)
+        if not all_finite(network.parameters):
+            raise ValueError("The difference of the two outputs' weights is not finite.")
+    else:
+        way = " For logits, make a Network of the same parameters with that out_activation; the converters of fastmlp.interop take output='softmax'."
+        raise ValueError(
+            f"{len(labels)} classes need out_activation='softmax' and {len(labels)} outputs{', or one logistic output' * (len(labels) == 2)}, "
+            f"got out_activation={output!r} and n_outputs={n_outputs}.{way * (output not in ('softmax', 'logistic'))}"
+        )
+    take_network(estimator, network)
+    estimator.classes_, estimator._target_type, estimator._sparse_target = labels[order], kind, False
+    return estimator
+
+
+def _checked_classes(classes: Any) -> np.ndarray:
+    """The labels, as an array of the type that ``fit`` would give them."""
+    labels = np.asarray(list(classes) if isinstance(classes, (range, set, frozenset, tuple)) else classes)
+    if isinstance(classes, (set, frozenset)):
+        raise TypeError("classes must have the order of the network's outputs; a set has none.")
+    if labels.ndim != 1 or len(labels) < 2:
+        raise ValueError(f"classes must be a list of at least two labels, got {classes!r}.")
+    if labels.dtype.kind == "O" and not all(isinstance(label, str) for label in labels):
+        raise TypeError("classes must be numbers, truth values or strings, all of one kind.")
+    if labels.dtype.kind == "U" and not all(
+        isinstance(label, str) for label in classes
+    ):  # NumPy makes text of numbers beside text
+        raise TypeError("classes must be numbers, truth values or strings, all of one kind.")
+    if labels.dtype.kind not in "biufUO" or type_of_target(labels) not in ("binary", "multiclass"):
+        raise ValueError(f"classes must be labels of a classifier, got {classes!r}.")
+    if len(np.unique(labels)) != len(labels):
+        raise ValueError(f"classes must be different labels, got {classes!r}.")
+    return labels
+
+
+def _with_output(network: Network, W: np.ndarray, b: np.ndarray, out_activation: str) -> Network:
+    """The network with another output layer."""
+    values = [*network.coefs[:-1], W, *network.intercepts[:-1], b, *network.scales]
+    return Network(
+        (*network.layer_sizes[:-1], W.shape[1]),
+        network.activations,
+        out_activation,
+        network.dtype,
+        np.concatenate([array.ravel() for array in values]),
+        batch_norm=network.batch_norm,
+        residual=network.residual,
+        statistics=network.statistics,
+    )
+
+
+def regressor_of(cls: Any, network: Network, feature_names: Any, parameters: dict[str, Any]) -> Any:
+    """``MLPRegressor.from_network``."""
+    if isinstance(network, Network) and network.out_activation == "exp":
+        parameters = {"loss": "poisson", **parameters}
+    estimator = estimator_of(cls, network, feature_names, parameters)
+    output = estimator.network_.out_activation
+    if output != LOSSES[estimator.loss]:
+        valid = sorted({LOSSES[loss] for loss in LOSSES if LOSSES[loss] in ("identity", "exp")})
+        raise ValueError(
+            f"loss={estimator.loss!r} needs out_activation={LOSSES[estimator.loss]!r}, the network has {output!r}."
+            if output in valid
+            else f"A regressor's network has out_activation 'identity', or 'exp' with loss='poisson', got {output!r}. "
+            "Network.forward computes this one."
+        )
+    return estimator
