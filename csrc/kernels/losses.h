@@ -116,14 +116,16 @@ static void output_log_softmax(void *a, ptrdiff_t rows, ptrdiff_t columns) {
 #include "losses.def"
 #undef OUTPUT
 
-/* Rows of panels to row-major rows without gaps. */
+/* Rows of panels to row-major rows without gaps: of wide ones eight at a time, each written from left to right. */
 static void rows_from_panels(real *M, const real *P, ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t stride) {
-    for (ptrdiff_t c = 0; c < columns; c += V) { /* half panels: a vector each */
-        const real *p = P + c / NR * stride + c % NR;
-        const ptrdiff_t width = min_of(V, columns - c);
-        for (ptrdiff_t r = 0; r < rows; r++)
-            v_store_n(M + r * columns + c, v_load(p + r * NR), width);
-    }
+    const ptrdiff_t together = columns > NR ? 8 : rows;
+    for (ptrdiff_t r0 = 0; r0 < rows; r0 += together)
+        for (ptrdiff_t c = 0; c < columns; c += V) { /* half panels: a vector each */
+            const real *p = P + c / NR * stride + c % NR;
+            const ptrdiff_t width = min_of(V, columns - c), r1 = min_of(r0 + together, rows);
+            for (ptrdiff_t r = r0; r < r1; r++)
+                v_store_n(M + r * columns + c, v_load(p + r * NR), width);
+        }
 }
 
 static inline ptrdiff_t row_of(const ptrdiff_t *order, ptrdiff_t first, ptrdiff_t r) {
