@@ -50,6 +50,8 @@ def room_of(dotted: str) -> str:
 
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.name != "__init__.py")
 
+FOLDERS = sorted({PACKAGE, *(file.parent for file in FILES)})
+
 
 def test_every_file_has_a_room():
     rooms = {file.relative_to(PACKAGE).parts[0].removesuffix(".py") for file in FILES}
@@ -74,26 +76,22 @@ def test_imports_go_down(file):
     assert room not in WITHOUT_SKLEARN or not any(dotted.split(".")[0] == "sklearn" for dotted in imports)
 
 
-@pytest.mark.parametrize(
-    "room", [path for path in [PACKAGE, *PACKAGE.iterdir()] if path.is_dir() and path.name[0] != "_"]
-)
+@pytest.mark.parametrize("room", FOLDERS, ids=lambda folder: str(folder.relative_to(PACKAGE)))
 def test_modules_of_a_room_import_no_circle(room):
-    """Inside of a room too, imports have an order."""
-    files = {path.stem: path for path in room.glob("*.py") if path.stem != "__init__"}
+    """Inside a room too, imports have an order, between its modules and the rooms within it."""
+    parts = {path.stem: {path} for path in room.glob("*.py") if path.stem != "__init__"}
+    parts |= {path.name: set(path.rglob("*.py")) for path in room.iterdir() if path.is_dir()}
     prefix = ".".join(["fastmlp", *room.relative_to(PACKAGE).parts]) + "."
-    below = {
-        name: {dotted.removeprefix(prefix).split(".")[0] for dotted in imported(path) if dotted.startswith(prefix)}
-        & set(files) - {name}
-        for name, path in files.items()
-    }
+    below = {}
+    for name, files in parts.items():
+        imports = {dotted for path in files for dotted in imported(path) if dotted.startswith(prefix)}
+        below[name] = {dotted.removeprefix(prefix).split(".")[0] for dotted in imports} & set(parts) - {name}
     while free := {name for name, needs in below.items() if not needs & set(below)}:
         below = {name: needs for name, needs in below.items() if name not in free}
     assert not below
 
 
-@pytest.mark.parametrize(
-    "room", [path for path in [PACKAGE, *PACKAGE.iterdir()] if path.is_dir() and path.name[0] != "_"]
-)
+@pytest.mark.parametrize("room", FOLDERS, ids=lambda folder: str(folder.relative_to(PACKAGE)))
 def test_a_room_can_be_overlooked(room):
     names = {
         path.name.split(".")[0] for path in room.iterdir() if path.suffix in (".py", ".pyx", ".pxd", ".so", ".pyd")

@@ -35,26 +35,25 @@ from fastmlp.estimators.fitted import attributes_if_ended, clear_stochastic, con
 from fastmlp.estimators.parameters import LOSS, Parameters
 from fastmlp.estimators.persistence import Saved
 from fastmlp.estimators.transfer import HiddenRepresentation, atomic, hidden_layer
-from fastmlp.estimators.validation import (
+from fastmlp.estimators.validation.held_out import (
     RowSplit,
     ValidationData,
-    check_input,
-    check_outputs_have_targets,
-    check_range,
-    check_rows,
-    check_weight,
-    check_weight_range,
     column_names,
     explain_eval_set,
-    explain_labels,
-    leave_out,
     one_validation_set,
-    rows_that_count,
-    score_by,
     split_off,
-    tell_labels,
     warn_if_target_unscaled,
     warn_if_unscaled,
+)
+from fastmlp.estimators.validation.messages import explain_labels
+from fastmlp.estimators.validation.rows import check_input, check_range, check_rows
+from fastmlp.estimators.validation.scoring import score_by, tell_labels
+from fastmlp.estimators.validation.weights import (
+    check_outputs_have_targets,
+    check_weight,
+    check_weight_range,
+    leave_out,
+    rows_that_count,
 )
 from fastmlp.network.callables import check_takes
 from fastmlp.network.network import Network, SelectedRows

@@ -33,19 +33,11 @@ from fastmlp.estimators._sklearn import (
 from fastmlp.estimators.base import BaseMLP, has_partial_fit, mean_output
 from fastmlp.estimators.parameters import one_of
 from fastmlp.estimators.transfer import atomic, classifier_of
-from fastmlp.estimators.validation import (
-    apply_class_weight,
-    check_form,
-    check_has_rows,
-    check_known,
-    check_labels,
-    check_target,
-    classes_of,
-    leave_out,
-    leave_out_of_score,
-    mean_metric,
-    weight_of_rows,
-)
+from fastmlp.estimators.validation.labels import apply_class_weight, check_form, check_known, check_labels, classes_of
+from fastmlp.estimators.validation.messages import check_has_rows
+from fastmlp.estimators.validation.rows import check_target
+from fastmlp.estimators.validation.scoring import leave_out_of_score, mean_metric
+from fastmlp.estimators.validation.weights import leave_out, weight_of_rows
 from fastmlp.network.network import Network
 
 # ``predict`` holds this many outputs at a time, some 16 MB in float32, but no fewer than those of _FEWEST_ROWS rows: the core packs the weights

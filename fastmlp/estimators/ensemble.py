@@ -41,15 +41,10 @@ from fastmlp.estimators.classifier import ClassifierPredictions, MLPClassifier, 
 from fastmlp.estimators.parameters import one_of, validate
 from fastmlp.estimators.regressor import MLPRegressor, RegressorScore
 from fastmlp.estimators.transfer import atomic
-from fastmlp.estimators.validation import (
-    check_outputs_have_targets,
-    check_rows,
-    check_weight,
-    column_names,
-    explain_labels,
-    leave_out,
-    rows_that_count,
-)
+from fastmlp.estimators.validation.held_out import column_names
+from fastmlp.estimators.validation.messages import explain_labels
+from fastmlp.estimators.validation.rows import check_rows
+from fastmlp.estimators.validation.weights import check_outputs_have_targets, check_weight, leave_out, rows_that_count
 from fastmlp.network.network import Network
 from fastmlp.training.run import CANCEL, Record
 from fastmlp.training.threads import choose_threads

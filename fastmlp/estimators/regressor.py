@@ -30,10 +30,7 @@ from fastmlp.estimators._sklearn import (
 from fastmlp.estimators.base import BaseMLP, has_partial_fit
 from fastmlp.estimators.parameters import one_of
 from fastmlp.estimators.transfer import atomic, regressor_of
-from fastmlp.estimators.validation import (
-    leave_out_of_score,
-    mean_metric,
-)
+from fastmlp.estimators.validation.scoring import leave_out_of_score, mean_metric
 from fastmlp.network.network import Network
 
 # Losses whose outputs are not probabilities.

@@ -25,17 +25,10 @@ from fastmlp.estimators.ensemble import _run_at_once, _warn_of_end
 from fastmlp.estimators.parameters import LOSS, one_of, validate
 from fastmlp.estimators.persistence import _check_parameters, _data_of_terms
 from fastmlp.estimators.transfer import atomic
-from fastmlp.estimators.validation import (
-    RowSplit,
-    check_outputs_have_targets,
-    check_rows,
-    check_weight,
-    explain_eval_set,
-    explain_labels,
-    leave_out,
-    one_validation_set,
-    rows_that_count,
-)
+from fastmlp.estimators.validation.held_out import RowSplit, explain_eval_set, one_validation_set
+from fastmlp.estimators.validation.messages import explain_labels
+from fastmlp.estimators.validation.rows import check_rows
+from fastmlp.estimators.validation.weights import check_outputs_have_targets, check_weight, leave_out, rows_that_count
 from fastmlp.network.network import Network, SelectedRows
 from fastmlp.network.persistence import Fields, FileFormatError, Tensors
 from fastmlp.tabular.bins import MOST_BINS

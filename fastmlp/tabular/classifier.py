@@ -10,7 +10,7 @@ from scipy.sparse import issparse
 from fastmlp.core import Codes
 from fastmlp.estimators._sklearn import ClassWeight, LayerSizes, Metric, RandomState, Rates
 from fastmlp.estimators.classifier import ClassifierScore, MLPClassifier, share_classes
-from fastmlp.estimators.validation import apply_class_weight
+from fastmlp.estimators.validation.labels import apply_class_weight
 from fastmlp.network.network import Network, SelectedRows
 from fastmlp.tabular.base import BaseTabular
 from fastmlp.tabular.recipes import AUTO

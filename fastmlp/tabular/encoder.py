@@ -16,7 +16,8 @@ from fastmlp.estimators._sklearn import (
     _fit_context,
 )
 from fastmlp.estimators.parameters import one_of, validate
-from fastmlp.estimators.validation import FLOATS, explain_columns, refuse_dates
+from fastmlp.estimators.validation.messages import explain_columns
+from fastmlp.estimators.validation.rows import FLOATS, refuse_dates
 from fastmlp.tabular.bins import MOST_BINS, fill_codes, known_numbers, median, n_components, quantile_edges
 
 

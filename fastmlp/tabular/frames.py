@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 from scipy.sparse import issparse
 
-from fastmlp.estimators.validation import check_has_rows
+from fastmlp.estimators.validation.messages import check_has_rows
 
 NUMBER, DATE, DURATION, BOOLEAN, TEXT, CATEGORY = "number", "date", "duration", "boolean", "text", "category"
 _DAY = 86_400.0

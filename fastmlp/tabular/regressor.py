@@ -12,7 +12,7 @@ from sklearn.utils.metadata_routing import UNUSED
 from fastmlp.estimators._sklearn import BaseEstimator, RegressorMixin
 from fastmlp.estimators.base import BaseMLP
 from fastmlp.estimators.regressor import MLPRegressor, RegressorScore
-from fastmlp.estimators.validation import score_weighted
+from fastmlp.estimators.validation.scoring import score_weighted
 from fastmlp.network.persistence import Fields, FileFormatError, Tensors
 from fastmlp.tabular.base import BaseTabular
 from fastmlp.training.run import masked

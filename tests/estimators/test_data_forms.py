@@ -25,8 +25,8 @@ from fastmlp import (
     TabularClassifier,
     core,
 )
-from fastmlp.estimators import validation as rows
-from fastmlp.estimators.validation import classes_of
+from fastmlp.estimators.validation import messages, rows
+from fastmlp.estimators.validation.labels import classes_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -379,7 +379,7 @@ def test_columns_are_named_wherever_x_is_read(name):
 
 def test_numbers_at_fault_are_not_looked_for_without_an_error(monkeypatch):
     """Naming columns costs nothing where nothing is wrong."""
-    monkeypatch.setattr(rows, "_columns", lambda given: pytest.fail("looked at"))
+    monkeypatch.setattr(messages, "_columns", lambda given: pytest.fail("looked at"))
     MLPClassifier(**SETTINGS).fit(frame(), Y).predict(frame())
 
 
@@ -478,7 +478,9 @@ def test_fast_path_is_fast(monkeypatch):
     fitted = MLPClassifier(**SETTINGS).fit(X, Y)
     MLPRegressor(**SETTINGS).fit(X, X[:, 0])  # the defaults of each class are checked once
     checked = []
-    monkeypatch.setattr("fastmlp.estimators.validation.validate_data", lambda *given, **how: pytest.fail("validated"))
+    monkeypatch.setattr(
+        "fastmlp.estimators.validation.rows.validate_data", lambda *given, **how: pytest.fail("validated")
+    )
     monkeypatch.setattr(
         "fastmlp.estimators.parameters.validate_parameter_constraints",
         lambda how, given, name: checked.append(set(given)),

@@ -12,7 +12,7 @@ from helpers import SANITIZED, output_of, tolerance
 from sklearn.base import clone
 
 from fastmlp import PiecewiseLinearEncoder, TabularClassifier, TabularRegressor, reference
-from fastmlp.estimators.validation import RowSplit
+from fastmlp.estimators.validation.held_out import RowSplit
 from fastmlp.network.network import SelectedRows
 from fastmlp.tabular import coding
 from fastmlp.tabular.coding import Coder
