@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fastmlp.inspection.learning_rate_range import LearningRateRange, learning_rate_range
     from fastmlp.network.network import Network
     from fastmlp.network.persistence import FileFormatError
-    from fastmlp.serving import RowPredictor, fold_scaler
+    from fastmlp.interop.serving import RowPredictor, fold_scaler
     from fastmlp.tabular.classifier import TabularClassifier
     from fastmlp.tabular.encoder import PiecewiseLinearEncoder
     from fastmlp.tabular.regressor import TabularRegressor
@@ -77,8 +77,8 @@ _HOMES = {
     "OneCycle": "fastmlp.training.schedules",
     "StepDecay": "fastmlp.training.schedules",
     "WarmupCosine": "fastmlp.training.schedules",
-    "RowPredictor": "fastmlp.serving",
-    "fold_scaler": "fastmlp.serving",
+    "RowPredictor": "fastmlp.interop.serving",
+    "fold_scaler": "fastmlp.interop.serving",
     "FileFormatError": "fastmlp.network.persistence",
     "InconsistentVersionWarning": "fastmlp.estimators.persistence",
     "PiecewiseLinearEncoder": "fastmlp.tabular.encoder",

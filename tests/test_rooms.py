@@ -21,7 +21,7 @@ ROOMS = [
     "estimators",
     "inspection",
     "tabular",
-    "serving",
+    "interop",
     "check",
     "__main__",
 ]

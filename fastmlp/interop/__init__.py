@@ -1,0 +1,1 @@
+"""fastmlp in other programs: single rows in a service."""
