@@ -373,6 +373,17 @@ typedef struct fm_kernels {
     /* update_scale: the same for panel p of norm's scale: G = d_scale */
     void (*update_scale)(const fm_layer *layer, void *G, ptrdiff_t p, int rule, const fm_hyper *hyper);
 
+    /* scaling_gradient: of a first layer whose weights are diag(s) W, rows i0 <= i < i0 + n of all panels; layer.W = W
+     *     ds[r] = sum over o of G[r, o] W[i0 + r, o];  G[r, :] *= s[r]
+     * so that G, the gradient of diag(s) W, becomes that of W, and ds is that of s. G: blocks of FM_BLOCK_ROWS rows, one
+     * for each panel; ds, s: n reals.
+     * numerics: ds in chains of multiply-adds by column (column % (64 / element_size)), which are added in pairs.
+     * oracle: gradients */
+    void (*scaling_gradient)(const fm_layer *layer, void *G, void *ds, const void *s, ptrdiff_t i0, ptrdiff_t n);
+
+    /* scale_rows: V[i, :] = s[i - i0] W[i, :] for the same rows; V in panels like layer.W. oracle: gradients */
+    void (*scale_rows)(const fm_layer *layer, void *V, const void *s, ptrdiff_t i0, ptrdiff_t n);
+
     /* sum_squared_gradient: sum[column] = sum of g^2 over a block's rows; g of update with clip = 1, from a finished G
      * n = 0: a vector without penalty. numerics: in double, in the order of the rows. oracle: clip */
     void (*sum_squared_gradient)(const fm_layer *layer, const void *G, double *sum, ptrdiff_t i0, ptrdiff_t n,

@@ -361,6 +361,17 @@ def check_embedding(K: Kernels, shape: Shape, draws: np.random.RandomState) -> O
     return Outcome(max(errors), 1.0, "n eps")
 
 
+def check_input_scaling(K: Kernels, shape: Shape, draws: np.random.RandomState) -> Outcome:
+    """The gradients of s and W from that of diag(s) W, and the product."""
+    I, O = max(shape[1], 1), max(shape[2], 1)
+    G, W, s = numbers(K, draws, I, O), numbers(K, draws, I, O), numbers(K, draws, I)
+    ds, dW, V = K.scaling_gradient(G, W, s)
+    terms = G.astype(np.float64) * W
+    error = largest(ds - terms.sum(axis=1), eps_of(K) * ((O + 1) * np.abs(terms).sum(axis=1) + 1e-30))
+    scale = s[:, np.newaxis]
+    return Outcome(max(error, exactly(dW, scale * G), exactly(V, scale * W)), 1.0, "n eps")
+
+
 def check_gradient_codes(K: Kernels, shape: Shape, draws: np.random.RandomState) -> Outcome:
     B, I, O = max(shape[0], 1), max(shape[1], 1), shape[2]
     X, order, x = coded_rows(draws, B, I, exact=False)
@@ -551,6 +562,7 @@ def cases() -> Iterator[Case]:
     yield Case("weight gradient", check_gradient)
     yield Case("forward CSR", check_forward_csr)
     yield Case("weight gradient CSR", check_gradient_csr)
+    yield Case("input scaling", check_input_scaling)
     yield Case("bin sums", check_bin_sums)
     yield Case("forward codes", check_forward_codes)
     yield Case("weight gradient codes", check_gradient_codes)

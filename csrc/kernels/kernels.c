@@ -431,6 +431,42 @@ static void update_scale(const fm_layer *l, void *G, ptrdiff_t p, int rule, cons
     update_vector(l->norm->scale, l->norm->scale_state, G, p, rule, hyper);
 }
 
+static void scaling_gradient(const fm_layer *l, void *G_, void *ds_, const void *s_, ptrdiff_t i0, ptrdiff_t n) {
+    enum { CHAINS = 64 / sizeof(real), VECTORS = CHAINS / V }; /* the same chains for every width of a vector */
+    const ptrdiff_t vectors = (l->fan_out + V - 1) / V;
+    for (ptrdiff_t r = 0; r < n; r++) {
+        const vec s = v_set(((const real *)s_)[r]);
+        real chain[CHAINS];
+        vec sum[VECTORS];
+        for (int c = 0; c < VECTORS; c++)
+            sum[c] = v_set(0);
+        for (ptrdiff_t v = 0; v < vectors; v++) {
+            const ptrdiff_t p = v * V / NR, c = v * V % NR;
+            real *g = (real *)G_ + (p * FM_BLOCK_ROWS + r) * NR + c;
+            const real *w = (const real *)l->W + (p * l->fan_in + i0 + r) * NR + c;
+            const ptrdiff_t columns = min_of(V, l->fan_out - v * V); /* what pads a panel may be any number */
+            sum[v % VECTORS] = v_fma(v_load_n(g, columns), v_load_n(w, columns), sum[v % VECTORS]);
+            v_store(g, s * v_load(g));
+        }
+        for (int c = 0; c < VECTORS; c++)
+            v_store(chain + c * V, sum[c]);
+        for (int half = CHAINS / 2; half > 0; half /= 2)
+            for (int c = 0; c < half; c++)
+                chain[c] += chain[c + half];
+        ((real *)ds_)[r] = chain[0];
+    }
+}
+
+static void scale_rows(const fm_layer *l, void *V_, const void *s_, ptrdiff_t i0, ptrdiff_t n) {
+    for (ptrdiff_t p = 0; p * NR < l->fan_out; p++)
+        for (ptrdiff_t r = 0; r < n; r++) {
+            const ptrdiff_t at = (p * l->fan_in + i0 + r) * NR;
+            const vec s = v_set(((const real *)s_)[r]);
+            for (ptrdiff_t c = 0; c < NR; c += V)
+                v_store((real *)V_ + at + c, s * v_load((const real *)l->W + at + c));
+        }
+}
+
 /* In double: the square of a large float overflows, and clipping is for large gradients. */
 static void sum_squared_gradient(const fm_layer *l, const void *G_, double *sum, ptrdiff_t i0, ptrdiff_t n, ptrdiff_t p,
                                  const fm_hyper *h) {
@@ -598,6 +634,8 @@ const fm_kernels TABLE = {
     .update = update,
     .update_bias = update_bias,
     .update_scale = update_scale,
+    .scaling_gradient = scaling_gradient,
+    .scale_rows = scale_rows,
     .forward_row = forward_row,
     .forward_unpacked = forward_unpacked,
     .loss_gradient = loss_gradient,

@@ -92,7 +92,7 @@ cdef extern from "fastmlp.h" nogil:
         double noise, mask, dropout
 
     ctypedef struct fm_hyper:
-        double learning_rate
+        double learning_rate, epsilon, weight_decay
         double l1, l2, clip, weight_sum, penalty_scale, norm_momentum
         Py_ssize_t t
 
@@ -173,6 +173,9 @@ cdef extern from "fastmlp.h" nogil:
                             int accumulate, int rule, const fm_hyper *hyper) noexcept nogil
         void (*update_scale)(const fm_layer *layer, void *G, Py_ssize_t p, int rule,
                              const fm_hyper *hyper) noexcept nogil
+        void (*scaling_gradient)(const fm_layer *layer, void *G, void *ds, const void *s, Py_ssize_t i0,
+                                 Py_ssize_t n) noexcept nogil
+        void (*scale_rows)(const fm_layer *layer, void *V, const void *s, Py_ssize_t i0, Py_ssize_t n) noexcept nogil
         void (*sum_squared_gradient)(const fm_layer *layer, const void *G, double *sum, Py_ssize_t i0, Py_ssize_t n,
                                      Py_ssize_t p, const fm_hyper *hyper) noexcept nogil
         void (*fold_batch_norm)(void *scale, void *shift, const void *gamma, const void *b, const void *mean,

@@ -524,6 +524,34 @@ cdef class Kernels:
         return (PW.get(), PB.get()[0], [panels.get() for panels in states[0]],
                 [panels.get()[0] for panels in states[1]], penalty.array[:O])
 
+    def scaling_gradient(self, G, W, s):
+        """From G, the gradient of diag(s) W: those of s and of W, and diag(s) W itself."""
+        cdef Py_ssize_t I = W.shape[0], O = W.shape[1], i, n, p, at, size = self.k.element_size
+        cdef Py_ssize_t block = FM_BLOCK_ROWS * self.panel
+        cdef Panels PW = self.packed(W), PG = self.packed(G), V = Panels(self, I, O, 0, True)
+        cdef Given s_at = Given(s, self.dtype)
+        cdef Guarded ds = Guarded(I, self.dtype)
+        cdef Guarded blocks = Guarded((I + FM_BLOCK_ROWS - 1) // FM_BLOCK_ROWS * PW.panels * block, self.dtype)
+        cdef fm_layer layer
+        memset(&layer, 0, sizeof(layer))
+        layer.fan_in, layer.fan_out, layer.W = I, O, PW.at
+        for i in range(0, I, FM_BLOCK_ROWS):
+            n = min(FM_BLOCK_ROWS, I - i)
+            for p in range(PW.panels):
+                at = (i // FM_BLOCK_ROWS * PW.panels + p) * block
+                blocks.array[at:at + n * self.panel] = PG.grid[p, i:i + n].ravel()
+            start()
+            self.k.scaling_gradient(&layer, <char *> blocks.at + i // FM_BLOCK_ROWS * PW.panels * block * size,
+                                    <char *> ds.at + i * size, <char *> s_at.at + i * size, i, n)
+            self.k.scale_rows(&layer, V.at, <char *> s_at.at + i * size, i, n)
+            stop()
+            for p in range(PW.panels):
+                at = (i // FM_BLOCK_ROWS * PW.panels + p) * block
+                PG.grid[p, i:i + n] = blocks.array[at:at + n * self.panel].reshape(n, self.panel)
+        blocks.check("scaling_gradient")
+        PW.check("scaling_gradient")
+        return ds.check("scaling_gradient"), PG.get(), V.check("scale_rows").check_padding("scale_rows").get()
+
     def batch_norm(self, z, scale, b, dy, str activation="identity"):
         """Batch normalisation of z forth and of dy, the gradient at y, back: (y, mean, variance, dz, d_scale, d_b), the
         averages after one batch from 0 and 1."""

@@ -13,6 +13,8 @@ from fastmlp.core._workspace import OptimizerPanels
 
 __all__ = ["Cancelled", "Trainer"]
 
+_Factors = tuple[float, float, float]
+
 class Cancelled(Exception): ...
 
 @disjoint_base
@@ -38,6 +40,8 @@ class Trainer:
         *,
         dropout: Sequence[float] | None = None,
         layer_rates: Sequence[float] | None = None,
+        factors: Sequence[tuple[_Factors, _Factors]] | None = None,
+        input_scaling: _Factors | None = None,
         max_grad_norm: float = 0.0,
         reserve: Reserve | None = None,
     ) -> Self: ...
@@ -57,6 +61,8 @@ class Trainer:
         input_noise: float = 0.0,
         input_mask: float = 0.0,
         mix: np.ndarray | None = None,
+        dropout_factors: np.ndarray | None = None,
+        decay_factors: np.ndarray | None = None,
         seed: int = 0,
         loss_reduction: str = "weighted_mean",
         step_losses: np.ndarray | None = None,

@@ -9,7 +9,8 @@ Batch normalisation cuts phase 1 into segments: its statistics are computed by c
 Codes begin with a phase of their own at each step: the sums of the first layer's weights before each bin.
 Several members take the rows of a micro-batch one after the other, so that they are that many times the rows in the
 layers they share; a barrier before phase 2 sums up their gradients of the embedding.
-Clipping cuts phase 2: all gradients first, then, when their norm is known, all updates.
+Clipping cuts phase 2: all gradients first, then, when their norm is known, all updates. A scaling of the input does so for
+the first layer's weights: the gradient of a row's scale is a sum over the whole row.
 A batch of more than 512 rows (128 to 512 in very large networks) is computed in micro-batches. Phase 2 carries its sums
 from one to the next, which keeps both their order and the memory small. No result depends on the number of threads:
 each sum belongs to one kernel, which adds in the order of the rows, and random numbers depend on their position only.
@@ -31,7 +32,7 @@ from fastmlp.core._csrc cimport *
 from fastmlp.core._dispatch cimport Caller, region_begins, region_ends, set_hyperparameters, usable_threads
 from fastmlp.core._openmp cimport *
 from fastmlp.core._plan cimport Plan
-from fastmlp.core._workspace cimport SCALE, OptimizerPanels, WorkItem, Workspace
+from fastmlp.core._workspace cimport INPUT_SCALE, SCALE, WEIGHTS, Factors, OptimizerPanels, WorkItem, Workspace
 
 from fastmlp.core._dispatch import LOSSES, OPTIMIZERS
 
@@ -64,6 +65,8 @@ cdef struct Epoch:
     Py_ssize_t n_rows, n_outputs, batch_size, n_steps, t
     const double *learning_rates   # of each step
     const double *mix              # of each step
+    const double *dropout_factors  # of each step; NULL: 1
+    const double *decay_factors    # of each step; NULL: 1
     const double *weight_sums      # of each step
     Py_ssize_t fetch_t             # number of the update that reads an earlier run's state; 0: none does
     double *step_losses            # NULL: not wanted
@@ -124,6 +127,15 @@ cdef const Py_ssize_t *list_partners(const Epoch *e, list kept) except NULL:
     return partners
 
 
+def are_factors(factors) -> bool:
+    """Whether these are two times three finite numbers >= 0."""
+    return len(factors) == 2 and all(len(three) == 3 and all(0 <= f < float("inf") for f in three) for three in factors)
+
+
+cdef bint same_factors(const Factors *a, const Factors *b) noexcept nogil:
+    return a.rate == b.rate and a.epsilon == b.epsilon and a.decay == b.decay
+
+
 class Cancelled(Exception):
     """The event `Trainer.cancel` was set."""
 
@@ -168,6 +180,14 @@ cdef class Trainer:
     layer_rates : sequence of float, one per layer, default=None
         Factors of the learning rate in each layer; None: 1. A layer with factor 0 does not change and pays no penalty;
         batch normalisation then uses its running averages, not the batch's.
+    factors : sequence of ((float, float, float), (float, float, float)), one per layer, default=None
+        Factors of the learning rate, of epsilon and of the weight decay for the layer's weights, and for its biases (and
+        scales), which have no decay. The rate is multiplied by the layer's in `layer_rates` too. None: 1 everywhere.
+    input_scaling : (float, float, float), default=None
+        The same factors of the scaling s of the input, which begins as ones and is trained with the first layer: x s W in
+        x W's place. `load` takes W from the parameters, and `store` makes diag(s) W of it, so that the network needs no
+        scaling; s and its optimizer state stay in the Trainer. None: no scaling. Not for an embedding or a residual first
+        layer, nor for a first layer that is frozen.
     max_grad_norm : float, default=0.0
         The gradient of all layers that learn is scaled down to this Euclidean norm; 0: never.
     reserve : Reserve, default=None
@@ -209,7 +229,8 @@ cdef class Trainer:
     cdef bint resumes              # the next epoch begins where `progress` is
 
     def __cinit__(self, Plan plan not None, str loss not None, str optimizer not None, Py_ssize_t batch_size,
-                  int n_threads=1, *, dropout=None, layer_rates=None, double max_grad_norm=0.0, Reserve reserve=None):
+                  int n_threads=1, *, dropout=None, layer_rates=None, factors=None, input_scaling=None,
+                  double max_grad_norm=0.0, Reserve reserve=None):
         if loss not in LOSSES:
             raise ValueError(f"loss must be one of {tuple(LOSSES)}, got {loss!r}")
         if optimizer not in OPTIMIZERS:
@@ -224,6 +245,13 @@ cdef class Trainer:
             raise ValueError(f"dropout must hold {plan.n_layers} rates in [0, 1), one per layer, got {dropout}")
         if len(layer_rates) != plan.n_layers or not all(0 <= rate < float("inf") for rate in layer_rates):
             raise ValueError(f"layer_rates must hold {plan.n_layers} numbers >= 0, one per layer, got {layer_rates}")
+        if factors is not None and not (len(factors) == plan.n_layers and all(map(are_factors, factors))):
+            raise ValueError(f"factors must hold 2 x 3 numbers >= 0 for each of {plan.n_layers} layers, got {factors}")
+        if input_scaling is not None:
+            if not are_factors((input_scaling, input_scaling)):
+                raise ValueError(f"input_scaling must be None or three numbers >= 0, got {input_scaling}")
+            if plan.embedding or plan.adds_input(0) or layer_rates[0] == 0:
+                raise ValueError("input_scaling needs a dense first layer, neither residual nor frozen")
         if not max_grad_norm >= 0:
             raise ValueError(f"max_grad_norm must be >= 0, got {max_grad_norm}")
         self.plan, self.loss, self.optimizer = plan, loss, optimizer
@@ -233,7 +261,7 @@ cdef class Trainer:
         self.norm_momentum = 0 if optimizer == "gradient" else NORM_MOMENTUM
         self.input_rate = dropout[0]
         self.memory = Workspace(plan, OPTIMIZERS[optimizer], batch_size, n_threads, dropout, layer_rates,
-                                max_grad_norm > 0, reserve)
+                                factors, input_scaling, max_grad_norm > 0, reserve)
         self.reserve = reserve
         if reserve is not None:
             reserve.clear()
@@ -246,7 +274,8 @@ cdef class Trainer:
 
     def epoch(self, X, y, sample_weight, order, learning_rates, Py_ssize_t t, *, double alpha=0.0, double l1_ratio=0.0,
               double loss_parameter=1.0, double label_smoothing=0.0, double input_noise=0.0, double input_mask=0.0,
-              mix=None, seed=0, str loss_reduction="weighted_mean", step_losses=None, **hyperparameters):
+              mix=None, dropout_factors=None, decay_factors=None, seed=0, str loss_reduction="weighted_mean",
+              step_losses=None, **hyperparameters):
         """One pass over the rows `order` of X, in batches of `batch_size`; the last one may be smaller.
 
         Parameters
@@ -269,6 +298,8 @@ cdef class Trainer:
             Standard deviation of the noise that is added to X; share of the numbers in X that become 0.
         mix : float64 array, one per step, or None
             Mixup: share of each row itself; the rest is the next row of its batch (the first one for the last).
+        dropout_factors, decay_factors : float64 array, one per step, or None
+            Factors in [0, 1] of all rates of dropout, and of the weight decay; None: 1.
         seed : int
             Key, of 64 bits, of dropout, noise and mask; their counters are t + step, layer, row in the batch and
             column.
@@ -326,6 +357,11 @@ cdef class Trainer:
         if mix is not None:
             e.mix = <double *> array_address(mix, e.n_steps, b'd', "mix")
             e.partners = list_partners(&e, kept)
+        self.set_dropout(&e, 1)
+        if dropout_factors is not None:
+            e.dropout_factors = <double *> array_address(dropout_factors, e.n_steps, b'd', "dropout_factors")
+        if decay_factors is not None:
+            e.decay_factors = <double *> array_address(decay_factors, e.n_steps, b'd', "decay_factors")
         if step_losses is not None:
             e.step_losses = <double *> array_address(step_losses, e.n_steps, b'd', "step_losses", True)
         cdef Buffer sums = Buffer(e.n_steps * sizeof(double))
@@ -533,6 +569,8 @@ cdef class Trainer:
                 fm_barrier_wait(&self.barrier, n_threads)
                 fm_profile_mark(profile, self.n_layers, FM_SECTION_barrier, 0)
                 hyper.learning_rate, hyper.t = e.learning_rates[step], e.t + step + 1
+                if e.decay_factors != NULL:
+                    hyper.weight_decay = e.hyper.weight_decay * e.decay_factors[step]
                 hyper.weight_sum = self.plan.n_members * e.weight_sums[step]
                 hyper.penalty_scale = rows / hyper.weight_sum
                 # In proportion to its rows: the last batch of an epoch may have one row, of variance 0. Measured with
@@ -542,14 +580,24 @@ cdef class Trainer:
                 if self.memory.squares == NULL:
                     self.gradient_update(e, &hyper, begin, end, first, count, micro_batch > 0, e.rule if last else -1,
                                          thread)
+                    if last and self.memory.unscaled != NULL:
+                        fm_barrier_wait(&self.barrier, n_threads)
+                        self.scaling_gradients(thread, n_threads)
+                        self.update_scaled(e, &hyper, thread, n_threads)
                 else:
                     self.gradient_update(e, &hyper, begin, end, first, count, micro_batch > 0, -1, thread)
                     if last:
+                        if self.memory.unscaled != NULL:
+                            fm_barrier_wait(&self.barrier, n_threads)
+                            self.scaling_gradients(thread, n_threads)
+                            fm_barrier_wait(&self.barrier, n_threads)
                         hyper.clip = 1
                         self.gradient_norms(&hyper, begin, end)
                         fm_barrier_wait(&self.barrier, n_threads)
                         hyper.clip = self.clip_factor()
                         self.gradient_update(e, &hyper, begin, end, first, 0, 1, e.rule, thread)
+                        if self.memory.unscaled != NULL:
+                            self.update_scaled(e, &hyper, thread, n_threads)
             else:
                 fm_barrier_wait(&self.barrier, n_threads)
             if thread == 0:
@@ -778,9 +826,11 @@ cdef class Trainer:
         cdef Py_ssize_t i, size = self.k.element_size, block = FM_BLOCK_ROWS * self.k.panel * size, batch
         cdef Py_ssize_t stride = self.memory.stride
         cdef int l = -1
+        cdef bint scales = self.memory.unscaled != NULL  # of the weights below it, only the gradient is made here
         cdef fm_layer member
         cdef fm_hyper hyper = common[0]
-        cdef const double *rates = self.memory.rates
+        cdef const Factors *factors
+        cdef const Factors *last = NULL
         cdef bint sorts = (e.use_sparse or e.codes != NULL) and rows > 0, by_column
         cdef bint fetches = rule >= 0 and common.t == e.fetch_t
         cdef WorkItem *item
@@ -794,13 +844,16 @@ cdef class Trainer:
             layer, batch = &self.layers[item.layer], rows
             if self.plan.n_members > 1:
                 batch = self.member_rows(item.layer, rows, &layer, &member)
+            if item.kind == INPUT_SCALE or (scales and item.layer == 0 and item.kind == WEIGHTS and rows == 0):
+                continue
             if item.layer != l:
                 if l >= 0:
                     fm_profile_mark(profile, self.n_layers, FM_SECTION_update, self.plan.layer_of(l))
-                if l < 0 or rates[item.layer] != rates[l]:
-                    hyper.learning_rate = common.learning_rate * rates[item.layer]
-                    self.k.optimizers[e.rule].prepare(&hyper)
                 l = item.layer
+            factors = &self.memory.factors[2 * item.layer + (item.kind != WEIGHTS)]
+            if last == NULL or not same_factors(factors, last):
+                self.prepare(e, &hyper, common, factors)
+                last = factors
             if self.memory.gradients != NULL:
                 G = self.memory.gradients + i * block
             if fetches:
@@ -814,15 +867,64 @@ cdef class Trainer:
                     self.k.gradient_csr(G, &self.memory.columns[thread], <char *> layer.dz + item.p * stride * size,
                                         item.i0, item.n, accumulate)
                 self.k.update(layer, G, self.memory.penalties + i * self.k.panel, item.i0, item.n, item.p,
-                              0 if by_column else batch, stride, 1 if by_column else accumulate, rule, &hyper)
+                              0 if by_column else batch, stride, 1 if by_column else accumulate,
+                              -1 if scales and l == 0 else rule, &hyper)
             elif item.kind == SCALE:
                 if rule >= 0 and hyper.norm_momentum != 0:
                     self.k.update_running_statistics(layer, item.p, &hyper)
                 self.k.update_scale(layer, G, item.p, rule, &hyper)
             else:
                 self.k.update_bias(layer, G, item.p, batch, stride, accumulate, rule, &hyper)
-        if begin < end:
+        if l >= 0:
             fm_profile_mark(profile, self.n_layers, FM_SECTION_update, self.plan.layer_of(l))
+
+    cdef void prepare(self, const Epoch *e, fm_hyper *hyper, const fm_hyper *common,
+                      const Factors *factors) noexcept nogil:
+        """A tensor's hyperparameters."""
+        hyper.learning_rate = common.learning_rate * factors.rate
+        hyper.epsilon = common.epsilon * factors.epsilon
+        hyper.weight_decay = common.weight_decay * factors.decay
+        self.k.optimizers[e.rule].prepare(hyper)
+
+    cdef void scaling_gradients(self, int thread, int n_threads) noexcept nogil:
+        """From the gradient of the first layer's weights diag(s) W to those of s and W, this thread's rows."""
+        cdef Py_ssize_t size = self.k.element_size, fan_in = self.layers[0].fan_in, block, i0
+        cdef Py_ssize_t n_blocks = (fan_in + FM_BLOCK_ROWS - 1) // FM_BLOCK_ROWS
+        cdef fm_layer layer = self.memory.unscaled_layer()
+        for block in range(n_blocks * thread // n_threads, n_blocks * (thread + 1) // n_threads):
+            i0 = block * FM_BLOCK_ROWS
+            self.k.scaling_gradient(&layer, self.scaled_block(block), <char *> self.memory.scaling_gradient + i0 * size,
+                                    <char *> self.memory.scaling.W + i0 * size, i0, min(FM_BLOCK_ROWS, fan_in - i0))
+
+    cdef char *scaled_block(self, Py_ssize_t block) noexcept nogil:
+        """The gradients of a block of rows of the first layer's weights: those of its panels follow each other."""
+        cdef Py_ssize_t panels = self.plan.padded(self.layers[0].fan_out) // self.k.panel
+        return self.memory.gradients + block * panels * FM_BLOCK_ROWS * self.k.panel * self.k.element_size
+
+    cdef void update_scaled(self, Epoch *e, const fm_hyper *common, int thread, int n_threads) noexcept nogil:
+        """The first layer's weights W and their scaling s, from their gradients, and diag(s) W, this thread's rows."""
+        cdef Py_ssize_t size = self.k.element_size, panel = self.k.panel, fan_in = self.layers[0].fan_in
+        cdef Py_ssize_t n_blocks = (fan_in + FM_BLOCK_ROWS - 1) // FM_BLOCK_ROWS, block, i0, n, p, i
+        cdef Py_ssize_t panels = self.plan.padded(self.layers[0].fan_out) // panel, stride = self.memory.stride
+        cdef fm_layer layer = self.memory.unscaled_layer()
+        cdef fm_layer *scaling = &self.memory.scaling
+        cdef fm_hyper hyper = common[0], own = common[0]
+        cdef double *penalty = self.memory.penalties  # to which the scaling adds nothing
+        own.l1 = own.l2 = 0
+        self.prepare(e, &hyper, common, &self.memory.factors[0])
+        self.prepare(e, &own, common, &self.memory.scaling_factors)
+        for block in range(n_blocks * thread // n_threads, n_blocks * (thread + 1) // n_threads):
+            i0 = block * FM_BLOCK_ROWS
+            n = min(FM_BLOCK_ROWS, fan_in - i0)
+            for p in range(panels):
+                i = block * panels + p
+                self.k.update(&layer, self.memory.gradients + i * FM_BLOCK_ROWS * panel * size,
+                              self.memory.penalties + i * panel, i0, n, p, 0, stride, 1, e.rule, &hyper)
+            for p in range(i0 // panel, (i0 + n + panel - 1) // panel):
+                self.k.update(scaling, <char *> self.memory.scaling_gradient + p * panel * size, penalty, 0, 1, p, 0,
+                              stride, 1, e.rule, &own)
+            self.k.scale_rows(&layer, self.layers[0].W, <char *> scaling.W + i0 * size, i0, n)
+        fm_profile_mark(&self.memory.profiles[thread], self.n_layers, FM_SECTION_update, 0)
 
     cdef Py_ssize_t member_rows(self, int matrix, Py_ssize_t count, fm_layer **layer, fm_layer *member) noexcept nogil:
         """Rows that a matrix of weights learns from, of micro-batches of `count` rows of the input: the embedding from
@@ -841,11 +943,21 @@ cdef class Trainer:
     cdef void gradient_norms(self, const fm_hyper *hyper, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
         """Sums of squares of this thread's gradients, by column."""
         cdef Py_ssize_t i, block = FM_BLOCK_ROWS * self.k.panel * self.k.element_size
+        cdef fm_layer first = self.layers[0]
+        cdef const fm_layer *layer
+        cdef char *G
         cdef WorkItem *item
+        if self.memory.unscaled != NULL:
+            first = self.memory.unscaled_layer()
         for i in range(begin, end):
             item = &self.memory.items[i]
-            self.k.sum_squared_gradient(&self.layers[item.layer], self.memory.gradients + i * block,
-                                        self.memory.squares + i * self.k.panel, item.i0, item.n, item.p, hyper)
+            layer, G = &self.layers[item.layer], self.memory.gradients + i * block
+            if item.layer == 0:
+                layer = &first
+            if item.kind == INPUT_SCALE:
+                G = <char *> self.memory.scaling_gradient + item.p * self.k.panel * self.k.element_size
+            self.k.sum_squared_gradient(layer, G, self.memory.squares + i * self.k.panel, item.i0, item.n, item.p,
+                                        hyper)
 
     cdef double clip_factor(self) noexcept nogil:
         """min(1, max_grad_norm / norm); NaN for a norm that is NaN or infinite, which then shows in the parameters:
@@ -881,6 +993,15 @@ cdef class Trainer:
         self.memory.rng.row *= self.plan.n_members
         if e.mix != NULL and progress.step < e.n_steps:
             e.targets.mix = e.mix[progress.step]
+        if e.dropout_factors != NULL and progress.step < e.n_steps:
+            self.set_dropout(e, e.dropout_factors[progress.step])
+
+    cdef void set_dropout(self, Epoch *e, double factor) noexcept nogil:
+        """The step's rates of dropout."""
+        cdef int l
+        e.input.dropout = factor * self.input_rate
+        for l in range(self.n_layers - 1):
+            self.layers[l].dropout_rate = factor * self.memory.dropout[l + 1]
 
     cdef void end_micro_batch(self, Epoch *e, Py_ssize_t rows, Py_ssize_t first, Py_ssize_t count,
                               Py_ssize_t n_micro_batches) noexcept nogil:

@@ -4,7 +4,12 @@ from fastmlp.core._plan cimport Plan
 
 
 cdef enum ItemKind:
-    WEIGHTS, BIAS, SCALE
+    WEIGHTS, BIAS, SCALE, INPUT_SCALE
+
+
+cdef struct Factors:
+    # A tensor's own factors of a step's hyperparameters.
+    double rate, epsilon, decay
 
 
 cdef struct WorkItem:
@@ -36,6 +41,12 @@ cdef class Workspace:
     cdef fm_rng rng
     cdef int n_layers, n_matrices, n_state, n_threads
     cdef double *rates             # of each matrix: factor of its learning rate
+    cdef double *dropout           # rate of each layer's input
+    cdef Factors *factors          # of each matrix's weights, and of its other parameters; rates are in them
+    cdef Factors scaling_factors   # of the scaling of the input
+    cdef void *unscaled            # W of the first layer, whose weights are diag(s) W; NULL without a scaling of the input
+    cdef fm_layer scaling          # s as the weights of a layer with one input
+    cdef void *scaling_gradient    # of s
     cdef char *scalings            # of each member and feature
     cdef int first_learning        # gradients are not propagated below this layer
     cdef int n_segments
@@ -65,7 +76,9 @@ cdef class Workspace:
     cdef int check_size(self) except -1
     cdef void *allocate(self, Py_ssize_t n_bytes, bint zeroed=*) except NULL
     cdef int free(self, void *memory) except -1
-    cdef int allocate_layers(self, dropout) except -1
+    cdef int allocate_layers(self) except -1
+    cdef int allocate_scaling(self) except -1
+    cdef fm_layer unscaled_layer(self) noexcept nogil
     cdef int allocate_outputs(self, const fm_layer *first) except -1
     cdef int allocate_norm(self, fm_layer *layer, Py_ssize_t n_bytes, bint learns) except -1
     cdef int allocate_profiles(self) except -1
@@ -78,6 +91,7 @@ cdef class Workspace:
     cdef int make_room_for_codes(self, InputRows rows, Py_ssize_t m, list kept) except -1
     cdef int load(self, parameters, state, statistics) except -1
     cdef bint store(self, parameters, state, statistics) except -1
+    cdef void reset_scaling(self) noexcept
     cdef int load_state(self, state) except -1
     cdef int follow(self, OptimizerPanels source) except -1
     cdef void fetch_state(self, const WorkItem *item) noexcept nogil

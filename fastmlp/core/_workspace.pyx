@@ -152,9 +152,9 @@ cdef class OptimizerPanels:
 cdef class Workspace:
     """Memory of a training run: layers in panels, optimizer state, activations of a micro-batch; and its work items."""
 
-    def __cinit__(self, Plan plan, int n_state, Py_ssize_t batch_size, int n_threads, dropout, layer_rates, bint clips,
-                  Reserve reserve):
-        cdef int l
+    def __cinit__(self, Plan plan, int n_state, Py_ssize_t batch_size, int n_threads, dropout, layer_rates, factors,
+                  input_scaling, bint clips, Reserve reserve):
+        cdef int l, kind
         self.plan, self.k, self.n_layers, self.n_matrices = plan, plan.k, plan.n_layers, plan.n_matrices
         self.n_state, self.n_threads, self.buffers, self.reserve = n_state, n_threads, [], reserve
         self.rates = <double *> self.allocate(self.n_matrices * sizeof(double))
@@ -162,6 +162,14 @@ cdef class Workspace:
         for l in range(self.n_matrices - 1, -1, -1):
             self.rates[l] = layer_rates[plan.layer_of(l)]
             self.first_learning = l if self.rates[l] > 0 else self.first_learning
+        self.dropout = <double *> self.allocate(self.n_layers * sizeof(double))
+        for l in range(self.n_layers):
+            self.dropout[l] = dropout[l]
+        self.factors = <Factors *> self.allocate(2 * self.n_matrices * sizeof(Factors))
+        for l in range(self.n_matrices):
+            for kind in range(2):
+                rate, epsilon, decay = (1.0, 1.0, 1.0) if factors is None else factors[plan.layer_of(l)][kind]
+                self.factors[2 * l + kind] = Factors(self.rates[l] * rate, epsilon, decay)
         self.micro_batch_rows = <Py_ssize_t> max(
             MIN_MICRO_BATCH_ROWS, min(MAX_MICRO_BATCH_ROWS, MICRO_BATCH_OPERATIONS / (6.0 * plan.n_parameters))
         )
@@ -172,7 +180,11 @@ cdef class Workspace:
         cdef bint carries = batch_size > self.micro_batch_rows
         self.micro_batch_rows = min(batch_size, self.micro_batch_rows)
         self.check_size()
-        self.allocate_layers(dropout)
+        self.allocate_layers()
+        if input_scaling is not None:
+            rate, epsilon, decay = input_scaling
+            self.scaling_factors = Factors(self.rates[0] * rate, epsilon, decay)
+            self.allocate_scaling()
         self.list_segments()
         self.list_items()
         # Phase 1 keeps a chunk's targets and outputs there, or a chunk of weights; phase 2 an item's gradient. In whole
@@ -184,7 +196,7 @@ cdef class Workspace:
         self.scratch = <char *> self.allocate(n_threads * self.scratch_bytes)
         self.allocate_profiles()
         self.row_losses = <double *> self.allocate(self.micro_batch_rows * plan.n_members * sizeof(double))
-        if carries or clips:
+        if carries or clips or self.unscaled != NULL:
             self.gradients = <char *> self.allocate(self.n_items * FM_BLOCK_ROWS * self.k.panel * self.k.element_size)
         if clips:
             self.squares = <double *> self.allocate(self.n_items * self.k.panel * sizeof(double))
@@ -211,7 +223,7 @@ cdef class Workspace:
         self.buffers = [buffer for buffer in self.buffers if (<Buffer> buffer).at != memory]
         return 0
 
-    cdef int allocate_layers(self, dropout) except -1:
+    cdef int allocate_layers(self) except -1:
         """Panels for weights, state, and a micro-batch's activations and gradients.
 
         An odd number of rows between panels keeps a row's pieces out of a common cache set.
@@ -240,7 +252,7 @@ cdef class Workspace:
                 if self.k.activations[layer.activation].from_input or (layer.norm != NULL and learns):
                     layer.z = self.allocate(batch)
                 layer.residual = self.plan.adds_input(l)
-                layer.dropout_rate, layer.stream, layer.rng = dropout[l + 1], l + 1, &self.rng
+                layer.dropout_rate, layer.stream, layer.rng = self.dropout[l + 1], l + 1, &self.rng
                 if layer.dropout_rate > 0:
                     layer.dropout_mask = self.allocate(batch)
                 if layer.residual:
@@ -252,6 +264,25 @@ cdef class Workspace:
         self.state.allocate(self.layers)
         self.blank = self.reserve is None
         return 0
+
+    cdef int allocate_scaling(self) except -1:
+        """The first layer's weights before their rows are scaled, the scaling, its optimizer state and its gradient."""
+        cdef Py_ssize_t size = self.k.element_size, n_bytes = self.plan.padded(self.plan.sizes[0]) * size
+        cdef fm_layer *first = &self.layers[0]
+        cdef int s
+        self.unscaled = self.allocate(first.fan_in * self.plan.padded(first.fan_out) * size)
+        self.scaling.fan_in, self.scaling.fan_out = 1, first.fan_in
+        self.scaling.x = self.scaling.dz = first.dz  # of no rows
+        self.scaling.W, self.scaling_gradient = self.allocate(n_bytes), self.allocate(n_bytes)
+        for s in range(self.n_state):
+            self.scaling.W_state[s] = self.allocate(n_bytes)
+        return 0
+
+    cdef fm_layer unscaled_layer(self) noexcept nogil:
+        """The first layer with its weights before their rows are scaled."""
+        cdef fm_layer layer = self.layers[0]
+        layer.W = self.unscaled
+        return layer
 
     cdef int allocate_outputs(self, const fm_layer *first) except -1:
         """The output layers of further members, and all members' scalings. The first one's batch has all their rows."""
@@ -321,10 +352,14 @@ cdef class Workspace:
         if self.rates[l] == 0:
             return 0
         item.layer = l
-        for item.kind in (WEIGHTS, BIAS, SCALE):
+        for item.kind in (WEIGHTS, BIAS, SCALE, INPUT_SCALE):
             if item.kind == SCALE and layer.norm == NULL:
                 continue
+            if item.kind == INPUT_SCALE and (l > 0 or self.unscaled == NULL):
+                continue
             columns = self.plan.columns(l) if item.kind == WEIGHTS else layer.fan_out
+            if item.kind == INPUT_SCALE:
+                columns = layer.fan_in
             for i in range(0, layer.fan_in if item.kind == WEIGHTS else 1, FM_BLOCK_ROWS):
                 for p in range(self.plan.padded(columns) // panel):
                     item.i0, item.p = i, p
@@ -391,6 +426,8 @@ cdef class Workspace:
         self.load_state(state)
         with nogil:
             self.plan.pack(self.layers, at, -1)
+        if self.unscaled != NULL:
+            self.reset_scaling()
         if self.scalings != NULL:
             memcpy(self.scalings, at + self.plan.scalings, self.plan.scalings_bytes())
         if self.plan.batch_norm:
@@ -403,6 +440,19 @@ cdef class Workspace:
                                        layer.norm.running_mean, layer.norm.running_variance,
                                        self.plan.padded(layer.fan_out))
         return 0
+
+    cdef void reset_scaling(self) noexcept:
+        """Begin with a scaling of ones, and without a memory of its updates."""
+        cdef Py_ssize_t columns = self.plan.padded(self.plan.sizes[0]), size = self.k.element_size, i
+        cdef int s
+        memcpy(self.unscaled, self.layers[0].W, self.plan.sizes[0] * self.plan.padded(self.plan.sizes[1]) * size)
+        for i in range(columns):
+            if size == 8:
+                (<double *> self.scaling.W)[i] = 1
+            else:
+                (<float *> self.scaling.W)[i] = 1
+        for s in range(self.n_state):
+            memset(self.scaling.W_state[s], 0, columns * size)
 
     cdef int load_state(self, state) except -1:
         """Take over an earlier state: OptimizerPanels, flat arrays, or None for zeros."""
@@ -420,6 +470,8 @@ cdef class Workspace:
                 self.state.clear()
             self.blank = True
             return 0
+        if self.unscaled != NULL:
+            raise ValueError("a run with input_scaling begins without optimizer state: it lacks that of the scaling")
         self.blank = False
         if isinstance(state, OptimizerPanels):
             self.follow(state)
@@ -527,6 +579,8 @@ cdef class Workspace:
         cdef Py_ssize_t columns = self.layers[item.layer].fan_out
         if item.kind == WEIGHTS:
             columns = self.plan.columns(item.layer)
+        elif item.kind == INPUT_SCALE:
+            columns = self.scaling.fan_out
         return min(self.k.panel, columns - item.p * self.k.panel)
 
     cdef Py_ssize_t count_columns(self) noexcept nogil:

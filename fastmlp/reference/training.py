@@ -183,9 +183,9 @@ def unbiased_variance(z: Array) -> Array:
 
 
 class Model(NamedTuple):
-    """Parameters and optimizer state: ``state[k]`` holds k arrays for each of ``coefs + intercepts + scales``.
+    """Parameters and optimizer state: ``state[k]`` holds the arrays of parameter k, in the order of ``parameters``.
 
-    ``scales``, ``means`` and ``variances`` hold one array per hidden layer with batch normalisation, else nothing; the
+    ``input_scale`` (I,), none or one, multiplies the input. ``scales``, ``means`` and ``variances`` hold one array per hidden layer with batch normalisation, else nothing; the
     layer's intercept is then its shift.
     """
 
@@ -195,16 +195,22 @@ class Model(NamedTuple):
     scales: Layers = []
     means: Layers = []
     variances: Layers = []
+    input_scale: Layers = []
 
     @property
     def parameters(self) -> Layers:
         """All learned arrays, in the order of ``state``."""
-        return self.coefs + self.intercepts + self.scales
+        return self.coefs + self.intercepts + self.scales + self.input_scale
+
+
+Factors = tuple[float, float, float]
 
 
 class Method(NamedTuple):
     """Options of a training run. Rates are one per layer; ``dropout[0]`` is the rate of the input.
 
+    ``factors`` multiply learning rate, epsilon and weight decay, of each layer's weights, and of its biases and scales;
+    ``input_scaling`` those of the input's scale.
     ``eps`` is the unit roundoff that losses clip by. ``first_row`` is the number of the batch's first row in the draws of dropout.
     """
 
@@ -222,18 +228,23 @@ class Method(NamedTuple):
     eps: float = float(np.finfo(np.float64).eps)
     loss_reduction: str = "weighted_mean"
     first_row: int = 0
+    factors: tuple[tuple[Factors, Factors], ...] = ()
+    input_scaling: Factors = (1.0, 1.0, 1.0)
 
 
 PLAIN = Method()
 
 
-def new_model(coefs: Layers, intercepts: Layers, optimizer: str, batch_norm: bool = False) -> Model:
+def new_model(
+    coefs: Layers, intercepts: Layers, optimizer: str, batch_norm: bool = False, scales_input: bool = False
+) -> Model:
     """A model before its first step: state of zeros; scales 1, running means 0 and variances 1."""
+    scale = [np.ones(len(coefs[0]))] if scales_input else []
     hidden = intercepts[:-1] if batch_norm else []
     scales, means = [np.ones_like(b) for b in hidden], [np.zeros_like(b) for b in hidden]
     n_state = OPTIMIZERS[optimizer][0]
-    state = [tuple(np.zeros_like(w) for _ in range(n_state)) for w in coefs + intercepts + scales]
-    return Model(coefs, intercepts, state, scales, means, [np.ones_like(b) for b in hidden])
+    state = [tuple(np.zeros_like(w) for _ in range(n_state)) for w in coefs + intercepts + scales + scale]
+    return Model(coefs, intercepts, state, scales, means, [np.ones_like(b) for b in hidden], scale)
 
 
 def adds_input(W: Array, layer: int, n_layers: int, residual: bool) -> bool:
@@ -242,11 +253,11 @@ def adds_input(W: Array, layer: int, n_layers: int, residual: bool) -> bool:
 
 
 def predict(model: Model, activations: Sequence[str], output: str, X: Array, residual: bool = False) -> Array:
-    """The network's output (B, O): a[0] = X; a[l+1] = f_l(a[l] W[l] + b[l]) (+ a[l]).
+    """The network's output (B, O): a[0] = X, times the input's scale; a[l+1] = f_l(a[l] W[l] + b[l]) (+ a[l]).
 
     Hidden layers with batch normalisation normalise a[l] W[l] by running averages.
     """
-    a = X
+    a = X * model.input_scale[0] if model.input_scale else X
     for layer, (W, b) in enumerate(zip(model.coefs, model.intercepts, strict=True)):
         if layer < len(model.scales):
             u = normalise_fixed(a @ W, model.scales[layer], b, model.means[layer], model.variances[layer])
@@ -339,7 +350,10 @@ def gradients(
     S = len(s) if method.loss_reduction == "mean" else s.sum() / (s.shape[1] if s.ndim == 2 else 1)
 
     # Forward. Backward needs most of it again, layer by layer.
-    x, u, y_of, xhats, slopes, keeps, means, variances = [augment(X, method, step)], [], [], {}, {}, {}, [], []
+    given = augment(X, method, step)
+    x, u, y_of, xhats, slopes, keeps, means, variances = [given], [], [], {}, {}, {}, [], []
+    if model.input_scale:
+        x = [given * model.input_scale[0]]
     for layer, (W, b) in enumerate(zip(model.coefs, model.intercepts, strict=True)):
         z = x[-1] @ W
         if layer < len(model.scales):
@@ -391,7 +405,8 @@ def gradients(
         dx = dz @ W.T
         if adds_input(W, layer, n_layers, method.residual):
             dx = dx + d_output
-    return Gradients(float(J), [g / S for g in dW + db + d_scale], means, variances)
+    d_input_scale = [(given * dx).sum(axis=0)] if model.input_scale else []
+    return Gradients(float(J), [g / S for g in dW + db + d_scale + d_input_scale], means, variances)
 
 
 # --- Training ----------------------------------------------------------------------------------------------
@@ -426,15 +441,23 @@ def step(
     found = gradients(model, activations, loss, X, y, sample_weight, method, t, mix, share)
     n_layers, update = len(model.coefs), OPTIMIZERS[optimizer][1]
     rates = method.layer_rates or (1.0,) * n_layers
-    rates = (*rates, *rates, *rates[: len(model.scales)])
+    factors = method.factors or (((1.0, 1.0, 1.0),) * 2,) * n_layers
+    own = [weights for weights, _ in factors] + [others for _, others in factors]
+    own += [others for _, others in factors[: len(model.scales)]] + [method.input_scaling] * len(model.input_scale)
+    rates = (*rates, *rates, *rates[: len(model.scales)], *rates[: len(model.input_scale)])
     g = clip(found.parameters, [rate > 0 for rate in rates], method.max_grad_norm)
     new = []
+    n_layered = 2 * n_layers + len(model.scales)
     for k, (w, state) in enumerate(zip(model.parameters, model.state, strict=True)):
-        own = hyper._replace(
-            learning_rate=hyper.learning_rate * rates[k], weight_decay=hyper.weight_decay * (k < n_layers)
+        rate, epsilon, decay = own[k]
+        decays = k < n_layers or k >= n_layered  # neither biases nor scales of batch normalisation
+        tensor = hyper._replace(
+            learning_rate=hyper.learning_rate * rates[k] * rate,
+            epsilon=hyper.epsilon * epsilon,
+            weight_decay=hyper.weight_decay * decay * decays,
         )
         if rates[k] > 0:
-            w, state = update(w, g[k], state, own, t)
+            w, state = update(w, g[k], state, tensor, t)
             if t % FLUSH_INTERVAL == 0 and optimizer in AVERAGES:
                 state = flush_subnormals(state)
         new.append((w, state))
@@ -443,9 +466,10 @@ def step(
         parameters[:n_layers],
         parameters[n_layers : 2 * n_layers],
         [state for _, state in new],
-        parameters[2 * n_layers :],
+        parameters[2 * n_layers : n_layered],
         found.means,
         found.variances,
+        parameters[n_layered:],
     )
 
 
@@ -470,11 +494,14 @@ def epoch(
     hyper: Hyper,
     method: Method = PLAIN,
     mix: Array | None = None,
+    dropout_factors: Array | None = None,
+    decay_factors: Array | None = None,
 ) -> tuple[float, Model]:
     """One pass over the rows ``order`` (all, in order, if None), one step per batch.
 
     ``t`` counts the steps before this epoch; step k of the epoch is number t + k + 1 and takes
-    ``learning_rates[k]`` and ``mix[k]``. Returns the mean of the batch losses weighted by the batches' numbers of ROWS, as
+    ``learning_rates[k]`` and ``mix[k]``, and ``dropout_factors[k]`` of the rates of dropout and ``decay_factors[k]`` of the
+    weight decay. Returns the mean of the batch losses weighted by the batches' numbers of ROWS, as
     scikit-learn reports it, and the new model.
     """
     rows = np.arange(len(X)) if order is None else order
@@ -482,10 +509,14 @@ def epoch(
     for k, batch in enumerate(batches(len(rows), batch_size)):
         i = rows[batch]
         batch_weight = None if sample_weight is None else sample_weight[i]
-        rate = hyper._replace(learning_rate=float(learning_rates[k]))
+        rate, own = hyper._replace(learning_rate=float(learning_rates[k])), method
+        if decay_factors is not None:
+            rate = rate._replace(weight_decay=hyper.weight_decay * float(decay_factors[k]))
+        if dropout_factors is not None:
+            own = method._replace(dropout=tuple(p * float(dropout_factors[k]) for p in method.dropout))
         mixed = None if mix is None else float(mix[k])
         batch_loss, model = step(
-            model, activations, loss, optimizer, X[i], y[i], batch_weight, rate, t + k + 1, method, mixed, len(i) / batch_size
+            model, activations, loss, optimizer, X[i], y[i], batch_weight, rate, t + k + 1, own, mixed, len(i) / batch_size
         )  # fmt: skip
         total += batch_loss * len(i)
     return total / len(rows), model

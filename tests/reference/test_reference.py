@@ -96,6 +96,23 @@ def test_loss_gradient(loss, sample_weight, rng):
         assert abs(slope - along) < difference_tolerance(size**1.5)
 
 
+def test_gradient_of_the_inputs_scale(rng):
+    """Along random directions of weights, biases and scale."""
+    coefs, intercepts = reference.initialise((5, 6, 3), "tanh", rng)
+    X, y, scale = rng.standard_normal((11, 5)), rng.randint(0, 3, 11), rng.uniform(0.5, 2.0, 5)
+    at = [*coefs, *intercepts, scale]
+
+    def found(parameters):
+        model = reference.Model(parameters[:2], parameters[2:4], input_scale=parameters[4:])
+        return reference.gradients(model, ["tanh"], "log_loss", X, y)
+
+    for _ in range(5):
+        directions = [rng.standard_normal(w.shape) for w in at]
+        low, high = (found([w + h * d for w, d in zip(at, directions, strict=True)]).loss for h in (-1e-5, 1e-5))
+        along = sum((g * d).sum() for g, d in zip(found(at).parameters, directions, strict=True))
+        assert abs((high - low) / 2e-5 - along) < difference_tolerance(sum((d * d).sum() for d in directions) ** 1.5)
+
+
 def test_penalty_ignores_sign_at_zero():
     """The L1 part has no slope at W = 0, the L2 part alone gives alpha W."""
     W = np.array([[0.0, 2.0]])
