@@ -375,10 +375,9 @@ typedef struct fm_kernels {
 
     /* scaling_gradient: of a first layer whose weights are diag(s) W, rows i0 <= i < i0 + n of all panels; layer.W = W
      *     ds[r] = sum over o of G[r, o] W[i0 + r, o];  G[r, :] *= s[r]
-     * so that G, the gradient of diag(s) W, becomes that of W, and ds is that of s. G: blocks of FM_BLOCK_ROWS rows, one
-     * for each panel; ds, s: n reals.
-     * numerics: ds in chains of multiply-adds by column (column % (64 / element_size)), which are added in pairs.
-     * oracle: gradients */
+     * so that G, the gradient of diag(s) W, becomes that of W, and ds is that of s. G: blocks of FM_BLOCK_ROWS rows,
+     * one for each panel; ds, s: n reals. numerics: ds in chains of multiply-adds by column (column % (64 /
+     * element_size)), which are added in pairs. oracle: gradients */
     void (*scaling_gradient)(const fm_layer *layer, void *G, void *ds, const void *s, ptrdiff_t i0, ptrdiff_t n);
 
     /* scale_rows: V[i, :] = s[i - i0] W[i, :] for the same rows; V in panels like layer.W. oracle: gradients */

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from fastmlp.tabular.classifier import TabularClassifier
     from fastmlp.tabular.encoder import PiecewiseLinearEncoder
     from fastmlp.tabular.regressor import TabularRegressor
-    from fastmlp.training.schedules import CosineDecay, ExponentialDecay, OneCycle, StepDecay, WarmupCosine
+    from fastmlp.training.schedules import CosineDecay, ExponentialDecay, LogCosine, OneCycle, StepDecay, WarmupCosine
 
 __all__ = [
     "CSVLogger",
@@ -36,6 +36,7 @@ __all__ = [
     "FileFormatError",
     "InconsistentVersionWarning",
     "LearningRateRange",
+    "LogCosine",
     "LossCurveDisplay",
     "MLPClassifier",
     "MLPEnsembleClassifier",
@@ -74,6 +75,7 @@ _HOMES = {
     "Network": "fastmlp.network.network",
     "CosineDecay": "fastmlp.training.schedules",
     "ExponentialDecay": "fastmlp.training.schedules",
+    "LogCosine": "fastmlp.training.schedules",
     "OneCycle": "fastmlp.training.schedules",
     "StepDecay": "fastmlp.training.schedules",
     "WarmupCosine": "fastmlp.training.schedules",

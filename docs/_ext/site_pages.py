@@ -106,6 +106,7 @@ API = [
             "WarmupCosine",
             "ExponentialDecay",
             "StepDecay",
+            "LogCosine",
             "learning_rate_range",
             "LearningRateRange",
         ],

@@ -9,8 +9,8 @@ Batch normalisation cuts phase 1 into segments: its statistics are computed by c
 Codes begin with a phase of their own at each step: the sums of the first layer's weights before each bin.
 Several members take the rows of a micro-batch one after the other, so that they are that many times the rows in the
 layers they share; a barrier before phase 2 sums up their gradients of the embedding.
-Clipping cuts phase 2: all gradients first, then, when their norm is known, all updates. A scaling of the input does so for
-the first layer's weights: the gradient of a row's scale is a sum over the whole row.
+Clipping cuts phase 2: all gradients first, then, when their norm is known, all updates. A scaling of the input cuts it
+for the first layer's weights: the gradient of a row's scale is a sum over the whole row.
 A batch of more than 512 rows (128 to 512 in very large networks) is computed in micro-batches. Phase 2 carries its sums
 from one to the next, which keeps both their order and the memory small. No result depends on the number of threads:
 each sum belongs to one kernel, which adds in the order of the rows, and random numbers depend on their position only.
@@ -181,13 +181,13 @@ cdef class Trainer:
         Factors of the learning rate in each layer; None: 1. A layer with factor 0 does not change and pays no penalty;
         batch normalisation then uses its running averages, not the batch's.
     factors : sequence of ((float, float, float), (float, float, float)), one per layer, default=None
-        Factors of the learning rate, of epsilon and of the weight decay for the layer's weights, and for its biases (and
-        scales), which have no decay. The rate is multiplied by the layer's in `layer_rates` too. None: 1 everywhere.
+        Factors of the learning rate, of epsilon and of the weight decay: for the layer's weights, and for its biases
+        and scales, which have no decay. Those of `layer_rates` multiply the rates too. None: 1 everywhere.
     input_scaling : (float, float, float), default=None
-        The same factors of the scaling s of the input, which begins as ones and is trained with the first layer: x s W in
-        x W's place. `load` takes W from the parameters, and `store` makes diag(s) W of it, so that the network needs no
-        scaling; s and its optimizer state stay in the Trainer. None: no scaling. Not for an embedding or a residual first
-        layer, nor for a first layer that is frozen.
+        The same factors of a scaling s of the input, which begins as ones and is trained with the first layer: (s x) W
+        in x W's place. `load` takes W from the parameters, and `store` makes diag(s) W of it, so that the network needs
+        no scaling; s and its optimizer state stay in the Trainer. None: no scaling. Not for a first layer that embeds,
+        is residual or is frozen.
     max_grad_norm : float, default=0.0
         The gradient of all layers that learn is scaled down to this Euclidean norm; 0: never.
     reserve : Reserve, default=None

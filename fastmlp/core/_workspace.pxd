@@ -44,7 +44,7 @@ cdef class Workspace:
     cdef double *dropout           # rate of each layer's input
     cdef Factors *factors          # of each matrix's weights, and of its other parameters; rates are in them
     cdef Factors scaling_factors   # of the scaling of the input
-    cdef void *unscaled            # W of the first layer, whose weights are diag(s) W; NULL without a scaling of the input
+    cdef void *unscaled            # W of a first layer whose weights are diag(s) W; NULL without a scaling of the input
     cdef fm_layer scaling          # s as the weights of a layer with one input
     cdef void *scaling_gradient    # of s
     cdef char *scalings            # of each member and feature

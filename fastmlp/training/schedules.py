@@ -340,10 +340,45 @@ class WarmupCosine(Curve):
         return np.where(steps < w, (steps + 1.0) / (w + 1.0), down)
 
 
+@dataclass(frozen=True)
+class LogCosine(Curve):
+    """Whole cosine waves from 0 up to 1 and back, each about twice as long as the one before (RealMLP, NeurIPS 2024).
+
+    ``learning_rate_init`` is the highest rate; the rate of the first step is 0.
+
+    Parameters
+    ----------
+    n_cycles : int, default=4
+        Number of waves, from 1 to 50.
+
+    Raises
+    ------
+    ValueError
+        For a value outside this range.
+
+    References
+    ----------
+    Holzmüller, Grinsztajn and Steinwart. Better by default: strong pre-tuned MLPs and boosted trees on tabular data. NeurIPS 2024.
+    """
+
+    n_cycles: int = 4
+
+    name: ClassVar[str] = "coslog4"
+
+    def __post_init__(self) -> None:
+        self._require("n_cycles", lambda value: 1 <= value <= 50 and value == int(value), "a whole number from 1 to 50")
+
+    def _factors(self, steps: np.ndarray, n_steps: float) -> np.ndarray:
+        """(1 - cos(2 pi w)) / 2 with w = log2(1 + (2^n_cycles - 1) step / n_steps), the number of waves so far."""
+        waves = _log2(1.0 + (2.0 ** int(self.n_cycles) - 1.0) * (steps / n_steps))
+        return _between(0.0, 1.0, 2.0 * np.abs(waves - np.rint(waves)))
+
+
 # Taylor series of sin(x) / x in x^2, to x^16, for |x| <= pi / 4, and of exp(x), to x^14, for |x| <= ln(2) / 2. The
 # remainder is below 1e-18 of the result.
 _SINE = [(-1) ** k / math.factorial(2 * k + 1) for k in range(9)]
 _EXP = [1 / math.factorial(k) for k in range(15)]
+_ARTANH = [1 / (2 * k + 1) for k in range(12)]
 _LN2 = 0.6931471805599453
 _DECIMAL = Context(prec=30)
 
@@ -366,6 +401,19 @@ def _between(first: float, last: float, p: np.ndarray) -> np.ndarray:
     early = p <= 0.5
     rates: np.ndarray = first * np.where(early, 1.0 - s, s) + last * np.where(early, s, 1.0 - s)
     return rates
+
+
+def _log2(x: np.ndarray) -> np.ndarray:
+    """log2(x) = n + 2 artanh(z) / ln(2), z = (m - 1) / (m + 1), for x = m 2^n and m in [sqrt(1/2), sqrt(2)), x >= 1.
+
+    The series of artanh(z) / z in z^2 goes to z^22; the remainder is below 1e-18.
+    """
+    m, n = np.frexp(x)
+    low = m < math.sqrt(0.5)
+    m, n = np.where(low, 2.0 * m, m), n - low
+    z = (m - 1.0) / (m + 1.0)
+    logs: np.ndarray = n + z * _polynomial(z * z, _ARTANH) * (2.0 / _LN2)
+    return logs
 
 
 def _power(base: float, p: np.ndarray) -> np.ndarray:
