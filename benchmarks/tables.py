@@ -411,41 +411,79 @@ def render(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+GREY, ORANGE = "#848d97", "#f28c28"
+# Where a point's label may stand: its distance in points, and which of its sides is at the point. The first free place is taken.
+PLACES = (
+    (9, 0, "left", "center"),
+    (-9, 0, "right", "center"),
+    (0, -8, "center", "top"),
+    (0, 8, "center", "bottom"),
+    (7, -7, "left", "top"),
+    (7, 7, "left", "bottom"),
+    (-7, -7, "right", "top"),
+    (-7, 7, "right", "bottom"),
+)
+
+
+def label_points(axes: Any, points: dict[str, tuple[float, float]]) -> None:
+    """Write each point's name beside it, where no other point or name stands."""
+    from matplotlib.transforms import Bbox
+
+    centres = axes.transData.transform(list(points.values()))
+    taken = [Bbox.from_extents(x - 9, y - 9, x + 9, y + 9) for x, y in centres]
+    for own, (name, place) in enumerate(points.items()):
+        for dx, dy, ha, va in PLACES:
+            label = axes.annotate(
+                name, place, (dx, dy), textcoords="offset points", ha=ha, va=va, color=colour(name), fontsize=10
+            )
+            box = label.get_window_extent()
+            free = not any(box.overlaps(other) for index, other in enumerate(taken) if index != own)
+            if free and axes.bbox.x0 <= box.x0 and box.x1 <= axes.figure.bbox.x1:
+                break
+            label.remove()
+        else:
+            label = axes.annotate(name, place, color=colour(name), fontsize=10)
+        taken.append(label.get_window_extent())
+
+
+def colour(name: str) -> str:
+    """A contender's, readable on white and on dark."""
+    return ORANGE if name.startswith(OWN) else GREY
+
+
 def draw_chart(results: dict[str, Any], path: Path) -> None:
-    """Quality against time, a panel for each table of the report's head, in colours that read well on white and on dark."""
+    """Quality against time, a panel for each summary of the report."""
     import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     panels = comparisons(results)
-    grey, orange = "#848d97", "#f28c28"
     figure = Figure(figsize=(7, 3.7 * len(panels)), layout="constrained")
-    for axes, shown in zip(figure.subplots(len(panels), squeeze=False).ravel(), panels, strict=True):
-        for name, own in summary(results, shown).items():
-            quality = np.exp(np.nanmean([np.log(own[metric]) for metric in METRICS]))
-            colour = orange if name.startswith(OWN) else grey
-            axes.plot(own["seconds"], quality, "o", color=colour, markersize=7)
-            left = own["seconds"] > 1
-            axes.annotate(
-                name,
-                (own["seconds"], quality),
-                xytext=(-8 if left else 8, 0),
-                textcoords="offset points",
-                ha="right" if left else "left",
-                va="center",
-                color=colour,
-                fontsize=10,
-            )
-        axes.axhline(1, color=grey, linewidth=0.8, linestyle=":")
+    FigureCanvasAgg(figure)
+    points = []
+    for axes, names in zip(figure.subplots(len(panels), squeeze=False).ravel(), panels, strict=True):
+        shown = {
+            name: (own["seconds"], float(np.exp(np.nanmean([np.log(own[metric]) for metric in METRICS]))))
+            for name, own in summary(results, names).items()
+        }
+        points.append((axes, shown))
+        for name, (seconds, error) in shown.items():
+            axes.plot(seconds, error, "o", color=colour(name), markersize=7)
+        axes.axhline(1, color=GREY, linewidth=0.8, linestyle=":")
         axes.set(xscale="log", xlabel="processor seconds of a fit and its predictions", ylabel=f"error, times {BASE}'s")
-        axes.set_title(f"{extent(results, shown)}; lower is better", fontsize=10, color=grey, loc="left")
+        axes.set_title(f"{extent(results, names)}; lower is better", fontsize=10, color=GREY, loc="left")
         axes.margins(0.15)
-        axes.tick_params(which="both", labelsize=9, colors=grey)
-        axes.xaxis.label.set_color(grey)
-        axes.yaxis.label.set_color(grey)
+        axes.tick_params(which="both", labelsize=9, colors=GREY)
+        axes.xaxis.label.set_color(GREY)
+        axes.yaxis.label.set_color(GREY)
         axes.xaxis.set_major_formatter("{x:g}")
         for name, spine in axes.spines.items():
-            spine.set_color(grey)
+            spine.set_color(GREY)
             spine.set_visible(name in ("left", "bottom"))
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axes, shown in points:
+        label_points(axes, shown)
     with matplotlib.rc_context({"svg.hashsalt": "tables"}):
         figure.savefig(path, transparent=True, metadata={"Date": None})
 
