@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from fastmlp.estimators.regressor import MLPRegressor
     from fastmlp.inspection.display import LossCurveDisplay, WeightsDisplay
     from fastmlp.inspection.learning_rate_range import LearningRateRange, learning_rate_range
+    from fastmlp.interop.serving import RowPredictor, fold_scaler
     from fastmlp.network.network import Network
     from fastmlp.network.persistence import FileFormatError
-    from fastmlp.interop.serving import RowPredictor, fold_scaler
     from fastmlp.tabular.classifier import TabularClassifier
     from fastmlp.tabular.encoder import PiecewiseLinearEncoder
     from fastmlp.tabular.regressor import TabularRegressor

@@ -1,9 +1,10 @@
-"""The command line, ``python -m fastmlp``: version and build, a check of every kernel, a demonstration."""
+"""The command line, ``python -m fastmlp``: version and build, a check of every kernel, a demonstration, a model as C."""
 
 from __future__ import annotations
 
 import argparse
 import math
+import re
 import sys
 import time
 from collections import defaultdict
@@ -111,13 +112,29 @@ def demo(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def c(arguments: argparse.Namespace) -> int:
+    """Print a saved model as one C file that predicts single rows."""
+    from fastmlp.interop import to_c
+
+    # A file's name becomes an identifier: letters, digits and underscores, a letter first.
+    name = arguments.name or re.sub(r"\W+", "_", arguments.file.stem, flags=re.ASCII).strip("_")
+    name = name if arguments.name or re.match(r"[A-Za-z]", name) else f"model_{name}".strip("_")
+    try:
+        text = to_c(fastmlp.load(arguments.file), name, arguments.fma, arguments.quantize)
+    except (OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(text, end="")
+    return 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m fastmlp", description="Multilayer perceptrons on CPUs.", allow_abbrev=False
     )
     parser.add_argument("--version", action="version", version=f"fastmlp {fastmlp.__version__}")
     commands = parser.add_subparsers(metavar="command")
-    for command in (info, check, demo):
+    for command in (info, check, demo, c):
         description = command.__doc__ or ""
         sub = commands.add_parser(command.__name__, help=description, description=description, allow_abbrev=False)
         sub.set_defaults(run=command)
@@ -127,6 +144,11 @@ def main() -> int:
             sub.add_argument(
                 "--plot", type=Path, metavar="FILE", help="write the loss curve to FILE (needs matplotlib)"
             )
+        elif command is c:
+            sub.add_argument("file", type=Path, help="a file that save wrote")
+            sub.add_argument("--name", metavar="NAME", help="begins every name in the C file; default: the file's name")
+            sub.add_argument("--fma", action="store_true", help="the bits of fastmlp, with fused multiply-add")
+            sub.add_argument("--quantize", choices=["int8"], help="weights of one byte")
     arguments = parser.parse_args()
     if "run" not in arguments:
         parser.print_help()
