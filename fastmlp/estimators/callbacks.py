@@ -147,11 +147,11 @@ class FitTasks:
 
 @contextmanager
 def fit_tasks(
-    estimator: Any, X: Any, y: Any, sample_weight: Any, n_tasks: int, *, in_order: bool = True, inner: Any = None
+    estimator: Any, X: Any, y: Any, sample_weight: Any, n_tasks: int | None, *, in_order: bool = True, inner: Any = None
 ) -> Iterator[FitTasks | None]:
     """Around a fit: the root of its tasks, or None if no callback is set.
 
-    At most ``n_tasks`` tasks are below the root; they run one after the other if ``in_order``. ``inner`` is the estimator that
+    At most ``n_tasks`` tasks are below the root, None: an unknown number; they run one after the other if ``in_order``. ``inner`` is the estimator that
     an ensemble clones: its callbacks see the ensemble's tasks too. This belongs within the fit's ``AtomicUpdate``: the
     tear-down reads the estimator's attributes.
     """

@@ -171,6 +171,9 @@ class Saved(BaseEstimator):
         fits: bool = member.n_features_in_ == self.n_features_in_
         return fits
 
+    def _check_members(self) -> None:
+        """An error if the members that were read do not fit these attributes."""
+
     def save(self, path: str | os.PathLike[str], *, optimizer_state: bool = False) -> None:
         """Write the fitted estimator to a safetensors file, for :func:`fastmlp.load`. Callbacks are left out.
 
@@ -745,4 +748,5 @@ def _build_members(ensemble: Any, fields: Fields, tensors: Tensors, made_by: str
     if not members:
         raise FileFormatError("members must be at least one")
     ensemble.estimators_ = members
+    ensemble._check_members()
     ensemble.n_outputs_ = members[0].n_outputs_

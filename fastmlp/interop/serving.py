@@ -497,16 +497,25 @@ class _TableRows:
     most of them. They push Python's and NumPy's own data out of the cache, so that the mean of a few numbers is computed in Python.
     """
 
-    def __init__(self, columns: Columns, scales: list[tuple[float, ...]], member: Any, networks: list[Network]) -> None:
-        self._state = columns, scales, member, networks
+    def __init__(
+        self,
+        columns: Columns,
+        scales: list[tuple[float, ...]],
+        member: Any,
+        networks: list[Network],
+        counts: list[int] | None,
+    ) -> None:
+        self._state = columns, scales, member, networks, counts
         self.coder = RowCoder(columns)
         first = networks[0]
         self._shape, self._dtype = (len(networks), first.layer_sizes[-1]), first.dtype
+        self._counts = counts
+        self._n_all = len(networks) if counts is None else sum(counts)
         self._scales = scales
         self._classes = member.classes_.tolist() if is_classifier(member) else None
         self._is_multilabel = is_classifier(member) and member._target_type.startswith("multilabel")
         self._is_binary = is_classifier(member) and member.n_outputs_ == 1
-        self._plan = first.plan_with("identity") if self._is_binary else first.plan
+        self._plans = [network.plan_with("identity") if self._is_binary else network.plan for network in networks]
         self._logistic = first.plan_with("logistic")
         self._weights = self._packed(networks)
 
@@ -516,16 +525,16 @@ class _TableRows:
         scales: list[tuple[float, ...]] = []
         if isinstance(model, TabularRegressor):
             scales = np.array([model.target_scale_, model.target_mean_, *model.target_range_]).T.tolist()
-        return cls(model.columns_, scales, member, networks)
+        return cls(model.columns_, scales, member, networks, model._counts)
 
     def _packed(self, networks: list[Network]) -> list[tuple[np.ndarray, np.ndarray]]:
         """The parameters and the sums of each network."""
         sums = [bin_sums(network.plan, network.parameters, self.coder.layout).ravel() for network in networks]
-        n_parameters, n_sums = networks[0].n_parameters, len(sums[0])
-        size = -(-(n_parameters + n_sums) // ALIGNMENT) * ALIGNMENT
-        block, packed = aligned_empty(len(networks) * size, self._dtype), []
-        for i, (network, own) in enumerate(zip(networks, sums, strict=True)):
-            part = block[i * size : i * size + n_parameters + n_sums]
+        sizes = [network.n_parameters + len(own) for network, own in zip(networks, sums, strict=True)]
+        places = np.cumsum([0, *(-(-size // ALIGNMENT) * ALIGNMENT for size in sizes)])
+        block, packed = aligned_empty(int(places[-1]), self._dtype), []
+        for network, own, place, size in zip(networks, sums, places.tolist(), sizes, strict=False):
+            part, n_parameters = block[place : place + size], network.n_parameters
             part[:n_parameters], part[n_parameters:] = network.parameters, own
             packed.append((part[:n_parameters], part[n_parameters:]))
         return packed
@@ -538,14 +547,17 @@ class _TableRows:
         if self._classes is not None and len(self._classes) == 1:
             return [1.0]
         outputs = np.empty(self._shape, dtype=self._dtype)
-        for i, (parameters, sums) in enumerate(self._weights):
-            forward(self._plan, parameters, codes, outputs[i : i + 1], 1, None, sums)
+        for i, (plan, (parameters, sums)) in enumerate(zip(self._plans, self._weights, strict=True)):
+            forward(plan, parameters, codes, outputs[i : i + 1], 1, None, sums)
         if self._is_binary:
             outputs = apply_output(self._logistic, np.concatenate([-outputs, outputs], axis=1))
-        total, *others = outputs.tolist()
+        rows = outputs.tolist()
+        if self._counts is not None:
+            rows = [[a * count for a in row] for row, count in zip(rows, self._counts, strict=True)]
+        total, *others = rows
         for other in others:
             total = [a + b for a, b in zip(total, other, strict=True)]
-        mean = [a / len(outputs) for a in total]
+        mean = [a / self._n_all for a in total]
         if self._classes is None:
             own = zip(mean, self._scales, strict=True)
             return [min(max(a * scale + shift, low), high) for a, (scale, shift, low, high) in own]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import sys
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -14,20 +16,23 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.sparse import issparse, vstack
 from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import check_scoring
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_feature_names, check_is_fitted
 
 from fastmlp.core import CodeLayout, Codes, commit
-from fastmlp.estimators._sklearn import Interval, LayerSizes, Metric, RandomState, Rates, _fit_context
+from fastmlp.estimators._sklearn import Interval, LayerSizes, Metric, RandomState, Rates, _fit_context, warn
 from fastmlp.estimators.base import BaseMLP, BaseModel
 from fastmlp.estimators.callbacks import FitTasks, callbacks_on_epochs, fit_tasks
 from fastmlp.estimators.ensemble import _run_at_once, _warn_of_end
 from fastmlp.estimators.parameters import LOSS, one_of, validate
-from fastmlp.estimators.persistence import _check_parameters, _data_of_terms
+from fastmlp.estimators.persistence import _check_parameters, _data_of_terms, _defaults
 from fastmlp.estimators.transfer import atomic
-from fastmlp.estimators.validation.held_out import RowSplit, explain_eval_set, one_validation_set
+from fastmlp.estimators.validation.held_out import RowSplit, ValidationData, explain_eval_set, one_validation_set
 from fastmlp.estimators.validation.messages import explain_labels
 from fastmlp.estimators.validation.rows import check_rows
+from fastmlp.estimators.validation.scoring import score_by, tell_labels
 from fastmlp.estimators.validation.weights import check_outputs_have_targets, check_weight, leave_out, rows_that_count
 from fastmlp.network.network import Network, SelectedRows
 from fastmlp.network.persistence import Fields, FileFormatError, Tensors
@@ -36,9 +41,10 @@ from fastmlp.tabular.coding import Coder
 from fastmlp.tabular.columns import Columns, declared_categories, learn_columns
 from fastmlp.tabular.folds import deal, take_share
 from fastmlp.tabular.frames import Table
-from fastmlp.tabular.persistence import build_columns, describe_columns
+from fastmlp.tabular.persistence import build_columns, build_search, describe_columns, describe_search
 from fastmlp.tabular.recipes import AUTO, RECIPES, EmbeddingNetwork
-from fastmlp.training.run import Record
+from fastmlp.tabular.search import MOST_WORK, SPACES, STOPPED, Clock, Configuration, Judge, Predicted, Search, select
+from fastmlp.training.run import DEADLINE, Record
 from fastmlp.training.threads import choose_threads, forward_flops
 
 _LEAST_ROWS = 2
@@ -58,13 +64,26 @@ def _batch_size(n_rows: int) -> int:
     return int(min(max(near, _LEAST_BATCH), _MOST_BATCH, n_rows))
 
 
-def mean_of(outputs: Sequence[np.ndarray]) -> np.ndarray:
-    """Mean of the networks' outputs, float64, added in their order: the same bits for one row as for many."""
+def mean_of(outputs: Sequence[np.ndarray], counts: Sequence[int] | None = None) -> np.ndarray:
+    """Mean of the networks' outputs, float64, added in their order: the same bits for one row as for many.
+
+    counts: how often each output counts; None: once.
+    """
+    if counts is not None:
+        outputs = [output.astype(np.float64) * count for output, count in zip(outputs, counts, strict=True)]
     total = outputs[0].astype(np.float64)
     for output in outputs[1:]:
         total += output
-    total /= len(outputs)
+    total /= len(outputs) if counts is None else sum(counts)
     return total
+
+
+def _spread(predictions: Sequence[np.ndarray], counts: Sequence[int] | None) -> np.ndarray:
+    """Standard deviation of predictions, each of which counts as often as ``counts`` says."""
+    if counts is None:
+        return np.asarray(np.std(predictions, axis=0))
+    mean = np.average(predictions, axis=0, weights=counts)
+    return np.asarray(np.sqrt(np.average((np.array(predictions) - mean) ** 2, axis=0, weights=counts)))
 
 
 class BaseTabular(BaseModel, ABC):
@@ -79,6 +98,8 @@ class BaseTabular(BaseModel, ABC):
         "n_bins": [Interval(Integral, 1, MOST_BINS, closed="both")],
         "max_categories": [Interval(Integral, 2, None, closed="left")],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_configurations": [one_of([AUTO]), Interval(Integral, 1, None, closed="left")],
+        "time_limit": [None, Interval(Real, 0, None, closed="neither")],
         **{
             name: _MLP[name]
             for name in (
@@ -99,6 +120,8 @@ class BaseTabular(BaseModel, ABC):
         *,
         categorical_features: Any = "from_dtype",
         n_folds: int = 5,
+        n_configurations: int | str = AUTO,
+        time_limit: float | None = None,
         n_bins: int = 48,
         max_categories: int = 256,
         embedding: int | str = AUTO,
@@ -124,6 +147,8 @@ class BaseTabular(BaseModel, ABC):
         self.method = method
         self.categorical_features = categorical_features
         self.n_folds = n_folds
+        self.n_configurations = n_configurations
+        self.time_limit = time_limit
         self.n_bins = n_bins
         self.max_categories = max_categories
         self.embedding = embedding
@@ -151,6 +176,9 @@ class BaseTabular(BaseModel, ABC):
     columns_: Columns
     n_outputs_: int
     oof_prediction_: np.ndarray
+    configurations_: list[dict[str, Any]]
+    # How often the selection took each network; only after a search.
+    _times_selected: list[int]
 
     def _validate_params(self) -> None:
         validate(type(self), self.get_params(deep=False))
@@ -167,7 +195,14 @@ class BaseTabular(BaseModel, ABC):
         parameters = {name: self._own(name) for name in names}
         if not self.early_stopping:
             parameters["n_iter_no_change"] = np.inf
+        if self._searches():
+            parameters["verbose"] = max(int(self.verbose) - 1, 0)
         return self._member_class(solver="adamw", alpha=0.0, tol=0.0, validation_metric=metric, **parameters)
+
+    def _searches(self) -> bool:
+        """Whether configurations are drawn and selected from, or the default has a time limit."""
+        n = self.n_configurations
+        return self.time_limit is not None or not (isinstance(n, str) or n == 1)
 
     def _own(self, name: str) -> Any:
         """The value of a parameter; of the method's recipe, where it is 'auto'."""
@@ -218,12 +253,26 @@ class BaseTabular(BaseModel, ABC):
         """Learn the scale of the target from these rows."""
 
     @abstractmethod
+    def _loss_part(self, outputs: np.ndarray, y: Any) -> np.ndarray:
+        """As much of networks' outputs (n_rows, n_columns) as the loss of their mean needs."""
+
+    @abstractmethod
+    def _loss(self, part: np.ndarray, y: Any, weight: np.ndarray | None) -> float:
+        """The loss of a mean of such parts."""
+
+    _predicted_class: ClassVar[type[Predicted]]
+
+    @abstractmethod
     def _network_target(self, y: Any) -> Any:
         """The target that the networks learn."""
 
     @abstractmethod
     def _own_scale(self, outputs: np.ndarray) -> np.ndarray:
         """Mean or single outputs of the networks (..., n_outputs), as predictions of the target on its scale."""
+
+    @abstractmethod
+    def _predicted(self, prediction: np.ndarray) -> np.ndarray:
+        """What ``predict`` returns for probabilities or predictions (n_rows, n_columns)."""
 
     @abstractmethod
     def _shaped(self, prediction: np.ndarray) -> np.ndarray:
@@ -272,9 +321,12 @@ class BaseTabular(BaseModel, ABC):
             For parameters or input that cannot be used. An error about a column names it and says what to do. The estimator is then
             as before the call.
         KeyboardInterrupt
-            Ctrl-C, at once. The networks' training is lost.
+            Ctrl-C, at once. The networks' training is lost. During a search, once the default configuration has been trained, Ctrl-C
+            ends the search instead, and the model is that of the configurations that have been trained.
         """
-        with fit_tasks(self, X, y, sample_weight, self.n_folds, in_order=False) as tasks:
+        n_configurations = self._n_configurations()
+        n_networks = None if n_configurations is None else n_configurations * self.n_folds
+        with fit_tasks(self, X, y, sample_weight, n_networks, in_order=False) as tasks:
             rows = one_validation_set(eval_set, X_val, y_val)
             self._fit(X, y, sample_weight, rows, sample_weight_eval, tasks)
             commit(self)
@@ -283,6 +335,7 @@ class BaseTabular(BaseModel, ABC):
     def _fit(
         self, X: Any, y: Any, sample_weight: Any, eval_set: Any, sample_weight_eval: Any, tasks: FitTasks | None
     ) -> None:
+        clock = Clock(self.time_limit)
         table, prototype = self._open(X, reset=True), self._member()
         n_rows = table.shape[0]
         y, weight = self._check_target(prototype, y, n_rows, sample_weight)
@@ -310,8 +363,13 @@ class BaseTabular(BaseModel, ABC):
 
         rng = check_random_state(self.random_state)
         folds, n_networks, split = self._splits(rows, self._strata(y[rows]), scored, rng)
-        self._train(prototype, codes, self._network_target(y), weight, n_networks, split, rng, tasks)
-        self.__dict__.pop("oof_prediction_", None)
+        for name in ("oof_prediction_", "configurations_", "_times_selected"):
+            self.__dict__.pop(name, None)
+        training = _Training(self, codes, y, weight, n_networks, split, rng, tasks, clock)
+        first = training.default()
+        self.estimators_ = first.members
+        if self._searches():
+            self._search(training, first, folds if folds and scored is None else [split(0).score])
         if len(folds) > 1:
             self.oof_prediction_ = self._shaped(self._own_scale(self._out_of_fold(codes, n_rows, folds)))
 
@@ -374,73 +432,126 @@ class BaseTabular(BaseModel, ABC):
             lambda number: RowSplit(rows[fold != number], held_out[number] if scored is None else scored),
         )
 
-    def _train(
-        self,
-        prototype: BaseMLP,
-        codes: Codes,
-        target: Any,
-        weight: np.ndarray | None,
-        n_networks: int,
-        split: Callable[[int], RowSplit],
-        rng: np.random.RandomState,
-        tasks: FitTasks | None,
-    ) -> None:
-        """Train the networks, as many at once as threads are allowed; spare threads are shared out. All read the same codes."""
-        make_network = self._embed(prototype, codes.layout)
-        members = [clone(prototype) for _ in range(n_networks)]
-        n_train = len(split(0).train)  # no other has fewer: the first folds are the largest
-        for member, seed in zip(members, rng.randint(np.iinfo(np.int32).max, size=n_networks), strict=True):
-            member.random_state = int(seed)
-            member.batch_size = _batch_size(n_train) if self.batch_size == "auto" else min(self.batch_size, n_train)
-            member.n_features_in_ = codes.shape[1]
-            self._share_target(member, self)
-            if callbacks := callbacks_on_epochs(self):
-                member.set_callbacks(*callbacks)
-        n_threads = choose_threads(self.n_jobs, sys.maxsize)
-        n_workers = min(n_threads, len(members))
-        spare = n_threads % n_workers if n_workers == len(members) else 0
+    def _n_configurations(self) -> int | None:
+        """Configurations to train; None: as many as there is time for."""
+        if isinstance(self.n_configurations, str):
+            return 1 if self.time_limit is None else None
+        return int(self.n_configurations)
 
-        def fit(number: int) -> Record:
-            member = members[number]
-            member.n_jobs = n_threads // n_workers + (number < spare)
-            with nullcontext() if tasks is None else tasks.member(number, member):
-                record: Record = member._fit_member(
-                    codes, target, weight, f"Fold {number}", split(number), make_network=make_network
+    def _search(self, training: _Training, first: Configuration, held_out: Any) -> None:
+        """Train further configurations, and select the ensemble.
+
+        held_out: the rows that each network of a configuration has not been trained on; with an ``eval_set``, its rows, for all of them.
+        """
+        n_configurations = self._n_configurations()
+        judge = None if held_out[0] is None else self._judge(training, held_out)
+        if judge is None and n_configurations != 1:
+            raise ValueError(
+                "A search needs rows that networks are not trained on: take n_folds >= 2, early_stopping=True or an eval_set, or "
+                "n_configurations=1."
+            )
+        if n_configurations != 1 and self.method not in SPACES:
+            raise ValueError(
+                f"There is no search for method={self.method!r}: take n_configurations=1, or {list(SPACES)}."
+            )
+        ended = [first]
+        if judge is not None:
+            n_workers = training.n_threads
+            if n_configurations is not None:
+                n_workers = max(min(n_workers, (n_configurations - 1) * len(first.members)), 1)
+            search = Search(
+                training.draw, training.fit, judge, training.clock, n_configurations, n_workers, self._report
+            )
+            search.take_first(first)
+            if n_configurations != 1:
+                ended = search.run()
+            if search.interrupted:
+                warn(
+                    f"The search was interrupted by user: the model is selected from {len(ended)} configuration"
+                    f"{'s' if len(ended) > 1 else ''}."
                 )
-            return record
+            kept = [configuration for configuration in ended if configuration.part is not None]
+            counts = select([c.part for c in kept if c.part is not None], judge.score)
+            for configuration, count in zip(kept, counts.tolist(), strict=True):
+                configuration.n_selected = count
+        else:
+            first.n_selected = 1
+        chosen = [configuration for configuration in ended if configuration.n_selected]
+        self.estimators_ = [member for configuration in chosen for member in configuration.members]
+        self._times_selected = [c.n_selected for c in chosen for _ in c.members]
+        total = sum(configuration.n_selected for configuration in chosen)
+        self.configurations_ = [configuration.describe(total) for configuration in ended]
 
-        records = _run_at_once([partial(fit, number) for number in range(len(members))], n_workers)
-        for record in records:
-            record.diagnosis = ""  # it speaks of scales, and codes have none
-            record.ended = "planned" if record.ended == "max_iter" and not self.early_stopping else record.ended
-        _warn_of_end(records, self.max_iter)
-        for member in members:
-            member.n_jobs = self.n_jobs
-            member.validation_metric = LOSS if self.validation_metric is None else self.validation_metric
-            member._run_terms = _data_of_terms(member._run_terms)
-            for name in ("_skl_callbacks", "_optimizer_state", "_position"):  # of no use any more, and large
-                vars(member).pop(name, None)
-        self.estimators_ = members
+    def _report(self, configuration: Configuration) -> None:
+        """Print a line about a configuration that has been trained."""
+        if self.verbose:
+            shown = ", ".join(f"{name}={value!r}" for name, value in configuration.parameters.items())
+            print(
+                f"Configuration {configuration.number}: score = {configuration.score:.6f}, {configuration.seconds:.1f} s, "
+                f"{configuration.ended} ({shown})",
+                flush=True,
+            )
+
+    def _judge(self, training: _Training, held_out: list[np.ndarray]) -> Judge:
+        """What scores a configuration: its networks' predictions for rows that they have not been trained on."""
+        rows, codes = np.concatenate(held_out), training.codes
+        y, weight = training.y[rows], None if training.weight is None else training.weight[rows]
+
+        def outputs(members: list[Any]) -> np.ndarray:
+            if len(held_out) == len(members):
+                parts = [
+                    self._run(m.network_, SelectedRows(codes, own)) for m, own in zip(members, held_out, strict=True)
+                ]
+                return np.concatenate(parts).astype(np.float64)
+            return mean_of([self._run(member.network_, SelectedRows(codes, rows)) for member in members])
+
+        if self.validation_metric is None or self.validation_metric == LOSS:
+            return Judge(
+                lambda members: self._loss_part(outputs(members), y), lambda part: -self._loss(part, y, weight)
+            )
+        metric = check_scoring(self._predicted_class(self), scoring=self.validation_metric)
+        classes = getattr(self, "classes_", None)
+        if classes is not None and np.ndim(y) == 1:
+            metric = tell_labels(metric, classes)
+        data = ValidationData(np.arange(len(rows)).reshape(-1, 1), np.empty(0), y, weight)
+        return Judge(outputs, lambda part: score_by(metric, self._predicted_class(self, self._own_scale(part)), data))
 
     def _out_of_fold(self, codes: Codes, n_rows: int, folds: list[np.ndarray]) -> np.ndarray:
-        """The outputs (n_rows, n_outputs) for each row of the network that has not seen it; of all of them for rows of weight 0."""
+        """The outputs (n_rows, n_outputs) for each row of the networks that have not seen it; of all of them for rows of weight 0."""
         outputs = np.empty((n_rows, self._n_columns()))
         unseen = np.ones(n_rows, dtype=bool)
-        for network, rows in zip(self.networks_, folds, strict=True):
-            outputs[rows] = self._run(network, SelectedRows(codes, rows))
+        for fold, rows in enumerate(folds):
+            outputs[rows] = self._mean_of_networks(SelectedRows(codes, rows), slice(fold, None, len(folds)))
             unseen[rows] = False
         if unseen.any():
-            rest = SelectedRows(codes, np.flatnonzero(unseen))
-            outputs[unseen] = mean_of([self._run(network, rest) for network in self.networks_])
+            outputs[unseen] = self._mean_of_networks(SelectedRows(codes, np.flatnonzero(unseen)))
         return outputs
+
+    def _mean_of_networks(self, rows: Codes | SelectedRows, some: slice = slice(None)) -> np.ndarray:
+        """Mean of what the networks, or some of them, say of the rows (n_rows, n_columns), float64."""
+        counts = None if self._counts is None else self._counts[some]
+        return mean_of([self._run(network, rows) for network in self.networks_[some]], counts)
+
+    @property
+    def _counts(self) -> list[int] | None:
+        """How often each network counts; None: once."""
+        return getattr(self, "_times_selected", None)
 
     # --- fitted attributes that follow from others -----------------------------------------------------------------
 
     @property
     def networks_(self) -> list[Network]:
-        """The networks, in the order of the folds."""
+        """The networks, in the order of the folds; after a search, those of one configuration after the other."""
         check_is_fitted(self)
         return [member.network_ for member in self.estimators_]
+
+    @property
+    def estimator_weights_(self) -> np.ndarray:
+        """Weight of each network in predictions. They add up to 1."""
+        check_is_fitted(self)
+        counts = np.array(self._counts or [1] * len(self.estimators_), dtype=np.float64)
+        weights: np.ndarray = counts / counts.sum()
+        return weights
 
     @property
     def n_iter_(self) -> np.ndarray:
@@ -487,20 +598,23 @@ class BaseTabular(BaseModel, ABC):
         means, spreads = [], []
         for codes in self._pieces(X):
             outputs = [self._run(network, codes).astype(np.float64) for network in self.networks_]
-            means.append(mean_of(outputs))
+            means.append(mean_of(outputs, self._counts))
             if with_std:
-                spreads.append(np.std([self._own_scale(output) for output in outputs], axis=0))
+                spreads.append(_spread([self._own_scale(output) for output in outputs], self._counts))
         return self._own_scale(np.concatenate(means)), np.concatenate(spreads) if with_std else None
 
     # --- files -----------------------------------------------------------------------------------------------------
 
-    _own_attributes: ClassVar[tuple[str, ...]] = ("columns_", "oof_prediction_")
+    _own_attributes: ClassVar[tuple[str, ...]] = ("columns_", "oof_prediction_", "configurations_", "_times_selected")
 
     def _describe_own(self, arrays: dict[str, np.ndarray], prefix: str) -> dict[str, Any]:
         has_oof = hasattr(self, "oof_prediction_")
         if has_oof:
             arrays[f"{prefix}oof_prediction"] = self.oof_prediction_.reshape(len(self.oof_prediction_), -1)
-        return {"columns": describe_columns(self.columns_, arrays, prefix), "oof_prediction": has_oof}
+        described = {"columns": describe_columns(self.columns_, arrays, prefix), "oof_prediction": has_oof}
+        if hasattr(self, "configurations_"):
+            described["search"] = describe_search(self.configurations_, self._times_selected)
+        return described
 
     def _build_own(self, fields: Fields, tensors: Tensors, prefix: str) -> None:
         _check_parameters(self._member())
@@ -511,12 +625,18 @@ class BaseTabular(BaseModel, ABC):
             name = f"{prefix}oof_prediction"
             tensors.require(name, ("float64",), (None, None))
             self.oof_prediction_ = np.array(tensors.read(name))
+        if "search" in fields:
+            self.configurations_, self._times_selected = build_search(fields.inner("search"))
 
     def _takes_member(self, member: Any) -> bool:
         layout, network = Coder(self.columns_).layout, member.network_
         n_features = len(layout.bin_counts) + len(layout.category_counts)
         embeds: bool = network.layer_sizes[1] == n_features * network.embedding
         return network.layer_sizes[0] == layout.width and (embeds or not network.embedding)
+
+    def _check_members(self) -> None:
+        if self._counts is not None and len(self._counts) != len(self.estimators_):
+            raise FileFormatError("search.times_selected must have a number for each of the members")
 
     # --- for scikit-learn ----------------------------------------------------------------------------------------
 
@@ -530,3 +650,156 @@ class BaseTabular(BaseModel, ABC):
         tags.input_tags.string = True
         tags.target_tags.multi_output = True
         return tags
+
+
+class _Training:
+    """Trains the networks of one fit. All read the same codes.
+
+    Parameters
+    ----------
+    model : BaseTabular
+    codes : Codes
+    y : array-like
+        As the user gave it.
+    weight : ndarray or None
+    n_networks : int
+        Of each configuration.
+    split : function (number) -> RowSplit
+        The rows of each of them.
+    rng : RandomState
+        Draws configurations, and each network's seed.
+    tasks : FitTasks or None
+    clock : Clock
+    """
+
+    def __init__(
+        self,
+        model: BaseTabular,
+        codes: Codes,
+        y: Any,
+        weight: np.ndarray | None,
+        n_networks: int,
+        split: Callable[[int], RowSplit],
+        rng: np.random.RandomState,
+        tasks: FitTasks | None,
+        clock: Clock,
+    ) -> None:
+        self.model, self.codes, self.y, self.weight, self.clock = model, codes, y, weight, clock
+        self._n_networks, self._split, self._rng, self._tasks = n_networks, split, rng, tasks
+        self._target = model._network_target(y)
+        self._n_train = len(split(0).train)  # no other has fewer: the first folds are the largest
+        self._n_begun, self._work = 0, np.inf
+        self.n_threads = choose_threads(model.n_jobs, sys.maxsize)
+
+    def draw(self) -> Configuration:
+        """The next configuration of the search, whose networks are not much larger than the default's."""
+        searched = self._searched()
+        while True:
+            drawn = SPACES[self.model.method](self._rng)
+            configuration = self._configuration({name: drawn[name] for name in drawn if name in searched})
+            if configuration.work <= MOST_WORK * self._work or "hidden_layer_sizes" not in searched:
+                self._n_begun += 1
+                return configuration
+
+    def _searched(self) -> list[str]:
+        """The parameters that the search may change: those that have their defaults."""
+        model, defaults = self.model, _defaults(type(self.model))
+        names = []
+        for name, value in model.get_params(deep=False).items():
+            if type(value) is type(defaults[name]) and not np.ndim(value) and value == defaults[name]:
+                names.append(name)
+        if np.ndim(model.activation) or np.ndim(model.dropout):  # of as many layers
+            names = [name for name in names if name != "hidden_layer_sizes"]
+        return names
+
+    def _configuration(self, parameters: dict[str, Any]) -> Configuration:
+        """A configuration whose networks have not been trained."""
+        model = self.model
+        if parameters:
+            model = copy.copy(model)
+            model.__dict__.update(parameters)
+        prototype, layout = model._member(), self.codes.layout
+        make_network = model._embed(prototype, layout)
+        members = [clone(prototype) for _ in range(self._n_networks)]
+        for member, seed in zip(members, self._rng.randint(np.iinfo(np.int32).max, size=len(members)), strict=True):
+            member.random_state = int(seed)
+            member.batch_size = (
+                _batch_size(self._n_train) if model.batch_size == "auto" else min(model.batch_size, self._n_train)
+            )
+            member.n_features_in_ = self.codes.shape[1]
+            model._share_target(member, model)
+            if callbacks := callbacks_on_epochs(model):
+                member.set_callbacks(*callbacks)
+        space = SPACES.get(model.method)
+        shown = {} if space is None else {name: model._own(name) for name in space(np.random.RandomState(0))}
+        configuration = Configuration(
+            self._n_begun, shown, members, make_network, _work(members[0], layout, make_network)
+        )
+        return configuration
+
+    def default(self) -> Configuration:
+        """The model's own configuration, trained: as many networks at once as threads are allowed; spare threads are shared out."""
+        configuration = self._configuration({})
+        self._n_begun, self._work = 1, configuration.work
+        n_networks = len(configuration.members)
+        n_workers = min(self.n_threads, n_networks)
+        spare = self.n_threads % n_workers if n_workers == n_networks else 0
+        seconds = np.zeros(n_networks)
+
+        def fit(number: int) -> Record:
+            began, n_threads = time.perf_counter(), self.n_threads // n_workers + (number < spare)
+            deadline = self.clock.share(-(-(n_networks - number) // n_workers))
+            record = self.fit(configuration, number, deadline, n_threads)
+            seconds[number] = (time.perf_counter() - began) * n_threads
+            return record
+
+        records = _run_at_once([partial(fit, number) for number in range(n_networks)], n_workers)
+        for record in records:
+            record.diagnosis = ""  # it speaks of scales, and codes have none
+            early_stopping = self.model.early_stopping
+            record.ended = "planned" if record.ended == "max_iter" and not early_stopping else record.ended
+        _warn_of_end(records, self.model.max_iter)
+        if any(record.ended == "stopped" for record in records):
+            configuration.ended = STOPPED
+            if self.clock.left() <= 0:
+                warn(
+                    f"time_limit={self.model.time_limit} was up before the default configuration's networks had converged: they were "
+                    f"trained for {[record.n_epochs for record in records]} epochs.",
+                    ConvergenceWarning,
+                )
+        configuration.records, configuration.seconds = list(records), float(seconds.sum())
+        return configuration
+
+    def fit(self, configuration: Configuration, number: int, deadline: float, n_threads: int = 1) -> Record:
+        """Train a network."""
+        member, tasks = configuration.members[number], self._tasks
+        member.n_jobs = n_threads
+        of_all = configuration.number * len(configuration.members) + number
+        name = f"Fold {number}"
+        if self.model._searches():
+            name = f"Configuration {configuration.number}, fold {number}"
+        DEADLINE.set(deadline)
+        with nullcontext() if tasks is None else tasks.member(of_all, member):
+            record: Record = member._fit_member(
+                self.codes,
+                self._target,
+                self.weight,
+                name,
+                self._split(number),
+                make_network=configuration.make_network,
+            )
+        member.n_jobs = self.model.n_jobs
+        member.validation_metric = LOSS if self.model.validation_metric is None else self.model.validation_metric
+        member._run_terms = _data_of_terms(member._run_terms)
+        for attribute in ("_skl_callbacks", "_optimizer_state", "_position"):  # of no use any more, and large
+            vars(member).pop(attribute, None)
+        return record
+
+
+def _work(member: BaseMLP, layout: CodeLayout, make_network: EmbeddingNetwork | None) -> float:
+    """How long a network's training takes for a row, in a unit of its own."""
+    hidden, n_features = member._hidden_layer_sizes(), len(layout.bin_counts) + len(layout.category_counts)
+    n_members = 1 if make_network is None else make_network.n_members
+    dense = forward_flops((*hidden, member.n_outputs_), 1) if hidden else 0
+    first = hidden[0] if hidden else member.n_outputs_
+    return float(dense * n_members + 2 * n_features * first + 2000)

@@ -14,6 +14,7 @@ from fastmlp.estimators.validation.labels import apply_class_weight
 from fastmlp.network.network import Network, SelectedRows
 from fastmlp.tabular.base import BaseTabular
 from fastmlp.tabular.recipes import AUTO
+from fastmlp.tabular.search import PredictedClasses, weighted_mean
 
 
 class TabularClassifier(ClassifierScore, BaseTabular):
@@ -36,6 +37,15 @@ class TabularClassifier(ClassifierScore, BaseTabular):
     n_folds : int, default=5
         Networks, each trained without one fold of the rows, whose predictions are averaged. The rows of its fold tell when a network is
         best. There are at most as many as rows. 1: a single network, without ``validation_fraction`` of the rows.
+    n_configurations : int or 'auto', default='auto'
+        Configurations to train: the first is the estimator's own, the others draw the parameters that have their defaults from the space
+        in which the method's authors tune it (see Notes). Each is a network for each fold, on the same folds. The predictions are those
+        of an ensemble that is selected on the rows that each network has not been trained on. 'auto': 1 or, with a ``time_limit``, as many
+        as there is time for.
+    time_limit : float or None, default=None
+        Seconds that ``fit`` may take. No configuration is begun that is not expected to end in time, and a network that trains when its
+        share of the time is up ends with that epoch, its best one kept. Every network of the first configuration is trained for one
+        epoch at least.
     n_bins : int, default=48
         Most bins of a column of numbers, at most 65,535: see :class:`PiecewiseLinearEncoder`.
     max_categories : int, default=256
@@ -95,9 +105,16 @@ class TabularClassifier(ClassifierScore, BaseTabular):
     categories_ : dict of list
         The categories of each column that has such.
     estimators_ : list of MLPClassifier
-        The networks' estimators, in the order of the folds. Their input is the columns' codes. ``history_`` of each has its epochs.
+        The networks' estimators, in the order of the folds, and of configurations after a search. Their input is the columns' codes. ``history_`` of each has its epochs.
     networks_ : list of Network
         Their networks.
+    estimator_weights_ : ndarray of shape (n_networks,)
+        Their weights in predictions, which add up to 1.
+    configurations_ : list of dict
+        Only after a search, or a fit with a time limit: of each configuration its ``parameters``, its ``score`` (more is better:
+        ``validation_metric`` or minus the loss, on the rows that its networks have not been trained on), its ``weight`` in the ensemble,
+        the ``seconds`` that its networks took, added up, and how it ``ended``: 'complete', 'stopped' (time was up) or 'failed' (it
+        diverged, or needed too much memory).
     n_iter_ : ndarray of shape (n_networks,)
         Epochs that each was trained for.
     oof_prediction_ : ndarray of shape (n_samples, n_classes)
@@ -118,11 +135,21 @@ class TabularClassifier(ClassifierScore, BaseTabular):
     ``fit`` holds the codes of all rows once, for all networks: 6 bytes for each number, 2 for each category (4 in columns of 65,536
     categories and more). A number's position in its bin is float32, whatever ``dtype``.
 
+    A search draws the parameters that have their defaults, at random and independently: with 'tabm', up to four hidden layers of one
+    width, dropout, learning rate, weight decay, embedding and members, from the space in which TabM's authors tune it, as far as a CPU has
+    the time (4 to 16 members, widths from 64 to 256, no networks that need eight times the default's arithmetic or more); with 'plain',
+    layers up to 512 wide, dropout, learning rate and weight decay. The ensemble is selected greedily with replacement, in 50 steps; an error
+    that the selection minimises is a little optimistic, and so is ``oof_prediction_`` then. Weights of 0 are left out of
+    ``estimators_``. The same seed and number of configurations give the same bits on any number of threads. With a ``time_limit``
+    the number depends on the machine, and so does the epoch at which a 'stopped' configuration ended; without such, the same fit with
+    ``n_configurations=len(model.configurations_)`` and no limit gives the same model.
+
     References
     ----------
     Gorishniy, Rubachev and Babenko. On embeddings for numerical features in tabular deep learning. NeurIPS 2022.
     Gorishniy, Kotelnikov and Babenko. TabM: advancing tabular deep learning with parameter-efficient ensembling. ICLR 2025.
     Breiman. Bagging predictors. Machine Learning 24, 1996.
+    Caruana, Niculescu-Mizil, Crew and Ksikes. Ensemble selection from libraries of models. ICML 2004.
 
     Examples
     --------
@@ -143,6 +170,7 @@ class TabularClassifier(ClassifierScore, BaseTabular):
         "class_weight": MLPClassifier._parameter_constraints["class_weight"],
     }
     _member_class = MLPClassifier
+    _predicted_class = PredictedClasses
 
     _target_type: str
     _sparse_target: bool
@@ -153,6 +181,8 @@ class TabularClassifier(ClassifierScore, BaseTabular):
         *,
         categorical_features: Any = "from_dtype",
         n_folds: int = 5,
+        n_configurations: int | str = AUTO,
+        time_limit: float | None = None,
         n_bins: int = 48,
         max_categories: int = 256,
         embedding: int | str = AUTO,
@@ -180,6 +210,8 @@ class TabularClassifier(ClassifierScore, BaseTabular):
             method,
             categorical_features=categorical_features,
             n_folds=n_folds,
+            n_configurations=n_configurations,
+            time_limit=time_limit,
             n_bins=n_bins,
             max_categories=max_categories,
             embedding=embedding,
@@ -221,6 +253,21 @@ class TabularClassifier(ClassifierScore, BaseTabular):
     def _network_target(self, y: Any) -> Any:
         return y
 
+    def _loss_part(self, outputs: np.ndarray, y: Any) -> np.ndarray:
+        """The probability of each row's class, or of each label as it is."""
+        if self._target_type.startswith("multilabel"):
+            return np.where(y.toarray() if issparse(y) else y, outputs, 1.0 - outputs)
+        probability: np.ndarray = outputs[np.arange(len(outputs)), self._strata(y)]
+        return probability
+
+    def _loss(self, part: np.ndarray, y: Any, weight: np.ndarray | None) -> float:
+        """The log-loss."""
+        return -weighted_mean(np.log(np.maximum(part, np.finfo(np.float32).tiny)), weight)
+
+    def _predicted(self, prediction: np.ndarray) -> np.ndarray:
+        labels: np.ndarray = self.estimators_[0]._labels(prediction[:, -self.n_outputs_ :])
+        return labels
+
     def _n_columns(self) -> int:
         return self.n_outputs_ if self._target_type.startswith("multilabel") else len(self.classes_)
 
@@ -250,8 +297,7 @@ class TabularClassifier(ClassifierScore, BaseTabular):
         ndarray of shape (n_samples,) or, in multi-label, (n_samples, n_outputs)
         """
         probabilities, _ = self._predict(X)
-        labels: np.ndarray = self.estimators_[0]._labels(probabilities[:, -self.n_outputs_ :])
-        return labels
+        return self._predicted(probabilities)
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Mean of the networks' probabilities of each class.
@@ -287,11 +333,15 @@ class TabularClassifier(ClassifierScore, BaseTabular):
         """The logarithm of the mean of the networks' probabilities."""
         if len(self.classes_) == 1:
             return np.zeros((len(codes), 1))
-        log = self.estimators_[0]._log_probabilities
+        log_probabilities = self.estimators_[0]._log_probabilities
         logarithms = [
-            log(network, codes, self._threads(network, codes)).astype(np.float64) for network in self.networks_
+            log_probabilities(network, codes, self._threads(network, codes)).astype(np.float64)
+            for network in self.networks_
         ]
-        mean: np.ndarray = np.logaddexp.reduce(logarithms) - np.log(len(logarithms))
+        if self._counts is not None:
+            logarithms = [log + np.log(count) for log, count in zip(logarithms, self._counts, strict=True)]
+        n_all = len(logarithms) if self._counts is None else sum(self._counts)
+        mean: np.ndarray = np.logaddexp.reduce(logarithms) - np.log(n_all)
         return mean
 
     def __sklearn_tags__(self) -> Any:

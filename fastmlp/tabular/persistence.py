@@ -11,6 +11,7 @@ from fastmlp.network.persistence import Fields, FileFormatError, Tensors, is_num
 from fastmlp.tabular.bins import MOST_BINS
 from fastmlp.tabular.columns import DROPPED, KINDS, TREATMENTS, Column, Columns, sort_key
 from fastmlp.tabular.frames import NUMBER
+from fastmlp.tabular.search import ENDS
 
 
 def describe_columns(columns: Columns, arrays: dict[str, np.ndarray], prefix: str) -> list[dict[str, Any]]:
@@ -91,3 +92,49 @@ def _labels(fields: Fields, name: str) -> tuple[Any, ...]:
     if any(first >= second for first, second in pairwise(keys)):
         raise FileFormatError(f"{name} must be different and rise")
     return tuple(labels)
+
+
+# Fields of an entry of ``configurations_`` that are numbers.
+_NUMBERS_OF_ENTRY = ("score", "weight", "seconds")
+
+
+def describe_search(configurations: list[dict[str, Any]], times_selected: list[int]) -> dict[str, Any]:
+    """A search as JSON."""
+    entries = []
+    for configuration in configurations:
+        numbers = {name: configuration[name] for name in _NUMBERS_OF_ENTRY}
+        entry = {name: value if np.isfinite(value) else str(value) for name, value in numbers.items()}
+        entries.append({**configuration, **entry})
+    return {"configurations": entries, "times_selected": times_selected}
+
+
+def build_search(fields: Fields) -> tuple[list[dict[str, Any]], list[int]]:
+    """The configurations of a search, and how often each network was selected."""
+    configurations = []
+    for number, content in enumerate(fields.items("configurations")):
+        entry = Fields(content, f"configurations.{number}")
+        parameters = entry.take("parameters", _are_parameters, "an object of numbers, strings and lists of integers")
+        built: dict[str, Any] = {
+            "parameters": {name: tuple(v) if isinstance(v, list) else v for name, v in parameters.items()}
+        }
+        for name in _NUMBERS_OF_ENTRY:
+            built[name] = float(entry.take(name, lambda v: is_number(v) or v in ("nan", "-inf", "inf"), "a number"))
+        built["ended"] = entry.choice("ended", ENDS)
+        entry.end()
+        configurations.append(built)
+    counts = fields.items("times_selected")
+    if not all(type(count) is int and 0 < count < 2**31 for count in counts):
+        raise FileFormatError("search.times_selected must be integers from 1")
+    fields.end()
+    return configurations, list(counts)
+
+
+def _are_parameters(content: Any) -> bool:
+    """Whether this is an object of numbers, strings and lists of integers."""
+    return isinstance(content, dict) and all(
+        value is None or isinstance(value, (str, bool, int, float)) or _is_sizes(value) for value in content.values()
+    )
+
+
+def _is_sizes(value: Any) -> bool:
+    return isinstance(value, list) and all(type(size) is int for size in value)

@@ -15,6 +15,7 @@ from fastmlp.estimators.regressor import MLPRegressor, RegressorScore
 from fastmlp.estimators.validation.scoring import score_weighted
 from fastmlp.network.persistence import Fields, FileFormatError, Tensors
 from fastmlp.tabular.base import BaseTabular
+from fastmlp.tabular.search import PredictedNumbers, weighted_mean
 from fastmlp.training.run import masked
 
 # The target's scale: arrays with a number for each output, and the rows of those that have several.
@@ -41,6 +42,15 @@ class TabularRegressor(RegressorScore, BaseTabular):
     n_folds : int, default=5
         Networks, each trained without one fold of the rows, whose predictions are averaged. The rows of its fold tell when a network is
         best. There are at most as many as rows. 1: a single network, without ``validation_fraction`` of the rows.
+    n_configurations : int or 'auto', default='auto'
+        Configurations to train: the first is the estimator's own, the others draw the parameters that have their defaults from the space
+        in which the method's authors tune it (see Notes). Each is a network for each fold, on the same folds. The predictions are those
+        of an ensemble that is selected on the rows that each network has not been trained on. 'auto': 1 or, with a ``time_limit``, as many
+        as there is time for.
+    time_limit : float or None, default=None
+        Seconds that ``fit`` may take. No configuration is begun that is not expected to end in time, and a network that trains when its
+        share of the time is up ends with that epoch, its best one kept. Every network of the first configuration is trained for one
+        epoch at least.
     n_bins : int, default=48
         Most bins of a column of numbers, at most 65,535: see :class:`PiecewiseLinearEncoder`.
     max_categories : int, default=256
@@ -98,9 +108,16 @@ class TabularRegressor(RegressorScore, BaseTabular):
     categories_ : dict of list
         The categories of each column that has such.
     estimators_ : list of MLPRegressor
-        The networks' estimators, in the order of the folds. Their input is the columns' codes. ``history_`` of each has its epochs.
+        The networks' estimators, in the order of the folds, and of configurations after a search. Their input is the columns' codes. ``history_`` of each has its epochs.
     networks_ : list of Network
         Their networks.
+    estimator_weights_ : ndarray of shape (n_networks,)
+        Their weights in predictions, which add up to 1.
+    configurations_ : list of dict
+        Only after a search, or a fit with a time limit: of each configuration its ``parameters``, its ``score`` (more is better:
+        ``validation_metric`` or minus the loss, on the rows that its networks have not been trained on), its ``weight`` in the ensemble,
+        the ``seconds`` that its networks took, added up, and how it ``ended``: 'complete', 'stopped' (time was up) or 'failed' (it
+        diverged, or needed too much memory).
     n_iter_ : ndarray of shape (n_networks,)
         Epochs that each was trained for.
     oof_prediction_ : ndarray of shape (n_samples,) or (n_samples, n_outputs)
@@ -124,11 +141,21 @@ class TabularRegressor(RegressorScore, BaseTabular):
     ``fit`` holds the codes of all rows once, for all networks: 6 bytes for each number, 2 for each category (4 in columns of 65,536
     categories and more). A number's position in its bin is float32, whatever ``dtype``.
 
+    A search draws the parameters that have their defaults, at random and independently: with 'tabm', up to four hidden layers of one
+    width, dropout, learning rate, weight decay, embedding and members, from the space in which TabM's authors tune it, as far as a CPU has
+    the time (4 to 16 members, widths from 64 to 256, no networks that need eight times the default's arithmetic or more); with 'plain',
+    layers up to 512 wide, dropout, learning rate and weight decay. The ensemble is selected greedily with replacement, in 50 steps; an error
+    that the selection minimises is a little optimistic, and so is ``oof_prediction_`` then. Weights of 0 are left out of
+    ``estimators_``. The same seed and number of configurations give the same bits on any number of threads. With a ``time_limit``
+    the number depends on the machine, and so does the epoch at which a 'stopped' configuration ended; without such, the same fit with
+    ``n_configurations=len(model.configurations_)`` and no limit gives the same model.
+
     References
     ----------
     Gorishniy, Rubachev and Babenko. On embeddings for numerical features in tabular deep learning. NeurIPS 2022.
     Gorishniy, Kotelnikov and Babenko. TabM: advancing tabular deep learning with parameter-efficient ensembling. ICLR 2025.
     Breiman. Bagging predictors. Machine Learning 24, 1996.
+    Caruana, Niculescu-Mizil, Crew and Ksikes. Ensemble selection from libraries of models. ICML 2004.
 
     Examples
     --------
@@ -142,6 +169,7 @@ class TabularRegressor(RegressorScore, BaseTabular):
     """
 
     _member_class = MLPRegressor
+    _predicted_class = PredictedNumbers
     # An argument of predict that is not data, and so not for scikit-learn to route.
     __metadata_request__predict = {"return_std": UNUSED}
 
@@ -182,6 +210,17 @@ class TabularRegressor(RegressorScore, BaseTabular):
         target: np.ndarray = np.asarray(y, dtype=np.float64)
         target = (target.reshape(len(target), -1) - self.target_mean_) / self.target_scale_
         return target[:, 0] if np.ndim(y) == 1 else target
+
+    def _loss_part(self, outputs: np.ndarray, y: Any) -> np.ndarray:
+        return outputs
+
+    def _loss(self, part: np.ndarray, y: Any, weight: np.ndarray | None) -> float:
+        """Mean squared error of the standardised targets."""
+        target = self._network_target(y).reshape(part.shape)
+        return weighted_mean((part - target) ** 2, weight)
+
+    def _predicted(self, prediction: np.ndarray) -> np.ndarray:
+        return self._shaped(prediction)
 
     def _own_scale(self, outputs: np.ndarray) -> np.ndarray:
         low, high = self.target_range_

@@ -12,6 +12,7 @@ from fastmlp.core import Reserve
 from fastmlp.core._shuffle import shuffle
 from fastmlp.core.memory import aligned_copy
 from fastmlp.training.run import (
+    DEADLINE,
     DivergenceError,
     Position,
     StochasticRun,
@@ -244,9 +245,9 @@ class _EpochLoop:
             record.no_improvement = 0
         if settings.single_epoch:
             return "single_epoch"
-        if record.n_epochs < settings.max_epochs:
-            return ""
-        return "planned" if schedule.planned else "max_iter"
+        if record.n_epochs >= settings.max_epochs:
+            return "planned" if schedule.planned else "max_iter"
+        return "stopped" if time.perf_counter() >= DEADLINE.get() else ""
 
     def save_best(self) -> None:
         """Copy the parameters, which are about to be overwritten, if they are the best ones. The copy is made no earlier."""

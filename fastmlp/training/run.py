@@ -19,6 +19,8 @@ from fastmlp.training.schedules import Schedule
 
 #: An ensemble gives each of its members an event, in the member's own context. Once set, it ends the fit with ``Cancelled``.
 CANCEL: ContextVar[threading.Event | None] = ContextVar("CANCEL", default=None)
+#: By ``time.perf_counter()``: a run ends with the epoch in which this passes.
+DEADLINE: ContextVar[float] = ContextVar("DEADLINE", default=np.inf)
 
 # --- what a run needs ----------------------------------------------------------------------------------------
 
@@ -250,7 +252,7 @@ class Record:
     samples_seen: int = 0
     n_epochs: int = 0
     #: Why the run ended: 'plateau', 'max_iter', 'planned' (max_iter, as the schedule has it), 'single_epoch', 'stopped' (by its
-    #: observer), 'interrupted', 'diverged'.
+    #: observer, or at its deadline), 'interrupted', 'diverged'.
     ended: str = ""
     #: Learning rate and layers of a run that diverged.
     divergence: str = ""
