@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 from scipy.sparse import issparse, vstack
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.inspection import permutation_importance
 from sklearn.metrics import check_scoring
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_feature_names, check_is_fitted
@@ -48,6 +49,10 @@ from fastmlp.training.run import DEADLINE, Record
 from fastmlp.training.threads import choose_threads, forward_flops
 
 _LEAST_ROWS = 2
+# Held-out rows among which values are permuted, at most.
+_MOST_PERMUTED = 10_000
+# Fitted arrays that not every model has.
+_OPTIONAL = ("oof_prediction_", "feature_importances_", "feature_importances_std_")
 _MLP = BaseMLP._parameter_constraints
 
 # Rows per step of ``batch_size='auto'``: from the least to the most, and larger ones above so many rows.
@@ -99,6 +104,7 @@ class BaseTabular(BaseModel, ABC):
         "max_categories": [Interval(Integral, 2, None, closed="left")],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "n_configurations": [one_of([AUTO]), Interval(Integral, 1, None, closed="left")],
+        "n_permutations": [Interval(Integral, 0, None, closed="left")],
         "time_limit": [None, Interval(Real, 0, None, closed="neither")],
         **{
             name: _MLP[name]
@@ -139,6 +145,7 @@ class BaseTabular(BaseModel, ABC):
         validation_fraction: float = 0.2,
         n_iter_no_change: float = 16,
         validation_metric: Metric = None,
+        n_permutations: int = 0,
         dtype: str = "float32",
         n_jobs: int | None = None,
         random_state: RandomState = None,
@@ -166,6 +173,7 @@ class BaseTabular(BaseModel, ABC):
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.validation_metric = validation_metric
+        self.n_permutations = n_permutations
         self.dtype = dtype
         self.n_jobs = n_jobs
         self.random_state = random_state
@@ -176,6 +184,8 @@ class BaseTabular(BaseModel, ABC):
     columns_: Columns
     n_outputs_: int
     oof_prediction_: np.ndarray
+    feature_importances_: np.ndarray
+    feature_importances_std_: np.ndarray
     configurations_: list[dict[str, Any]]
     # How often the selection took each network; only after a search.
     _times_selected: list[int]
@@ -363,13 +373,16 @@ class BaseTabular(BaseModel, ABC):
 
         rng = check_random_state(self.random_state)
         folds, n_networks, split = self._splits(rows, self._strata(y[rows]), scored, rng)
-        for name in ("oof_prediction_", "configurations_", "_times_selected"):
+        for name in (*_OPTIONAL, "configurations_", "_times_selected"):
             self.__dict__.pop(name, None)
         training = _Training(self, codes, y, weight, n_networks, split, rng, tasks, clock)
+        held_out: Any = folds if folds and scored is None else [split(0).score]
         first = training.default()
         self.estimators_ = first.members
         if self._searches():
-            self._search(training, first, folds if folds and scored is None else [split(0).score])
+            self._search(training, first, held_out)
+        if self.n_permutations:
+            self._permute(training, held_out)
         if len(folds) > 1:
             self.oof_prediction_ = self._shaped(self._own_scale(self._out_of_fold(codes, n_rows, folds)))
 
@@ -444,7 +457,7 @@ class BaseTabular(BaseModel, ABC):
         held_out: the rows that each network of a configuration has not been trained on; with an ``eval_set``, its rows, for all of them.
         """
         n_configurations = self._n_configurations()
-        judge = None if held_out[0] is None else self._judge(training, held_out)
+        judge = None if held_out[0] is None else self._judge(training.codes, training.y, training.weight, held_out)
         if judge is None and n_configurations != 1:
             raise ValueError(
                 "A search needs rows that networks are not trained on: take n_folds >= 2, early_stopping=True or an eval_set, or "
@@ -492,10 +505,10 @@ class BaseTabular(BaseModel, ABC):
                 flush=True,
             )
 
-    def _judge(self, training: _Training, held_out: list[np.ndarray]) -> Judge:
+    def _judge(self, codes: Codes, y: Any, weight: np.ndarray | None, held_out: list[np.ndarray]) -> Judge:
         """What scores a configuration: its networks' predictions for rows that they have not been trained on."""
-        rows, codes = np.concatenate(held_out), training.codes
-        y, weight = training.y[rows], None if training.weight is None else training.weight[rows]
+        rows = np.concatenate(held_out)
+        y, weight = y[rows], None if weight is None else weight[rows]
 
         def outputs(members: list[Any]) -> np.ndarray:
             if len(held_out) == len(members):
@@ -515,6 +528,42 @@ class BaseTabular(BaseModel, ABC):
             metric = tell_labels(metric, classes)
         data = ValidationData(np.arange(len(rows)).reshape(-1, 1), np.empty(0), y, weight)
         return Judge(outputs, lambda part: score_by(metric, self._predicted_class(self, self._own_scale(part)), data))
+
+    def _permute(self, training: _Training, held_out: list[np.ndarray]) -> None:
+        """Set the columns' importances: the fall of the score on held-out rows where a column's values are permuted among them."""
+        if held_out[0] is None:
+            raise ValueError(
+                "n_permutations > 0 needs rows that networks are not trained on: take n_folds >= 2, early_stopping=True or an eval_set."
+            )
+        rows, fold = np.concatenate(held_out), np.repeat(np.arange(len(held_out)), [len(part) for part in held_out])
+        if len(rows) > _MOST_PERMUTED:
+            some = np.sort(training.rng.choice(len(rows), _MOST_PERMUTED, replace=False))
+            rows, fold = rows[some], fold[some]
+        own = [np.flatnonzero(fold == number) for number in range(len(held_out))]
+        y, weight = training.y[rows], None if training.weight is None else training.weight[rows]
+        n_networks = training.n_networks
+        groups = [self.estimators_[first : first + n_networks] for first in range(0, len(self.estimators_), n_networks)]
+        counts = None if self._counts is None else self._counts[::n_networks]
+
+        def score(estimator: Any, places: np.ndarray, ignored: Any) -> float:
+            judge = self._judge(_rows_by_column(training.codes, rows[places]), y, weight, own)
+            return judge.score(mean_of([judge.part(group) for group in groups], counts))
+
+        coder = Coder(self.columns_)
+        used = [i for i, _ in (*coder.numbers, *coder.categories)]
+        self.feature_importances_, self.feature_importances_std_ = np.zeros((2, len(self.columns_)))
+        if used:
+            places = np.repeat(np.arange(len(rows))[:, np.newaxis], len(used), axis=1)
+            found = permutation_importance(
+                self,
+                places,
+                np.zeros(len(rows)),
+                scoring=score,
+                n_repeats=self.n_permutations,
+                random_state=training.rng,
+            )
+            self.feature_importances_[used] = found.importances_mean
+            self.feature_importances_std_[used] = found.importances_std
 
     def _out_of_fold(self, codes: Codes, n_rows: int, folds: list[np.ndarray]) -> np.ndarray:
         """The outputs (n_rows, n_outputs) for each row of the networks that have not seen it; of all of them for rows of weight 0."""
@@ -595,6 +644,8 @@ class BaseTabular(BaseModel, ABC):
 
     def _predict(self, X: Any, with_std: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
         """Mean and, if asked for, standard deviation of the networks' predictions (n_rows, n_columns), float64."""
+        if with_std and len(self.networks_) == 1:
+            raise ValueError("return_std=True needs several networks: fit with n_folds >= 2.")
         means, spreads = [], []
         for codes in self._pieces(X):
             outputs = [self._run(network, codes).astype(np.float64) for network in self.networks_]
@@ -605,13 +656,15 @@ class BaseTabular(BaseModel, ABC):
 
     # --- files -----------------------------------------------------------------------------------------------------
 
-    _own_attributes: ClassVar[tuple[str, ...]] = ("columns_", "oof_prediction_", "configurations_", "_times_selected")
+    _own_attributes: ClassVar[tuple[str, ...]] = ("columns_", *_OPTIONAL, "configurations_", "_times_selected")
 
     def _describe_own(self, arrays: dict[str, np.ndarray], prefix: str) -> dict[str, Any]:
-        has_oof = hasattr(self, "oof_prediction_")
-        if has_oof:
-            arrays[f"{prefix}oof_prediction"] = self.oof_prediction_.reshape(len(self.oof_prediction_), -1)
-        described = {"columns": describe_columns(self.columns_, arrays, prefix), "oof_prediction": has_oof}
+        described: dict[str, Any] = {"columns": describe_columns(self.columns_, arrays, prefix)}
+        for name in _OPTIONAL:
+            described[name.rstrip("_")] = hasattr(self, name)
+            if hasattr(self, name):
+                array = getattr(self, name)
+                arrays[f"{prefix}{name.rstrip('_')}"] = array.reshape(len(array), -1)
         if hasattr(self, "configurations_"):
             described["search"] = describe_search(self.configurations_, self._times_selected)
         return described
@@ -621,10 +674,16 @@ class BaseTabular(BaseModel, ABC):
         self.columns_ = build_columns(fields.items("columns"), tensors, prefix)
         if len(self.columns_) != self.n_features_in_:
             raise FileFormatError(f"columns must be {self.n_features_in_} objects")
-        if fields.flag("oof_prediction"):
-            name = f"{prefix}oof_prediction"
-            tensors.require(name, ("float64",), (None, None))
-            self.oof_prediction_ = np.array(tensors.read(name))
+        for name in _OPTIONAL:
+            field = name.rstrip("_")
+            if field in fields and fields.flag(field):
+                tensors.require(f"{prefix}{field}", ("float64",), (None, None))
+                setattr(self, name, np.array(tensors.read(f"{prefix}{field}")))
+        for name in _OPTIONAL[1:]:
+            if hasattr(self, name):
+                setattr(self, name, getattr(self, name)[:, 0])
+                if len(getattr(self, name)) != self.n_features_in_:
+                    raise FileFormatError(f"{name} must have a number for each of the features")
         if "search" in fields:
             self.configurations_, self._times_selected = build_search(fields.inner("search"))
 
@@ -685,7 +744,7 @@ class _Training:
         clock: Clock,
     ) -> None:
         self.model, self.codes, self.y, self.weight, self.clock = model, codes, y, weight, clock
-        self._n_networks, self._split, self._rng, self._tasks = n_networks, split, rng, tasks
+        self.n_networks, self._split, self.rng, self._tasks = n_networks, split, rng, tasks
         self._target = model._network_target(y)
         self._n_train = len(split(0).train)  # no other has fewer: the first folds are the largest
         self._n_begun, self._work = 0, np.inf
@@ -695,7 +754,7 @@ class _Training:
         """The next configuration of the search, whose networks are not much larger than the default's."""
         searched = self._searched()
         while True:
-            drawn = SPACES[self.model.method](self._rng)
+            drawn = SPACES[self.model.method](self.rng)
             configuration = self._configuration({name: drawn[name] for name in drawn if name in searched})
             if configuration.work <= MOST_WORK * self._work or "hidden_layer_sizes" not in searched:
                 self._n_begun += 1
@@ -720,8 +779,8 @@ class _Training:
             model.__dict__.update(parameters)
         prototype, layout = model._member(), self.codes.layout
         make_network = model._embed(prototype, layout)
-        members = [clone(prototype) for _ in range(self._n_networks)]
-        for member, seed in zip(members, self._rng.randint(np.iinfo(np.int32).max, size=len(members)), strict=True):
+        members = [clone(prototype) for _ in range(self.n_networks)]
+        for member, seed in zip(members, self.rng.randint(np.iinfo(np.int32).max, size=len(members)), strict=True):
             member.random_state = int(seed)
             member.batch_size = (
                 _batch_size(self._n_train) if model.batch_size == "auto" else min(model.batch_size, self._n_train)
@@ -794,6 +853,22 @@ class _Training:
         for attribute in ("_skl_callbacks", "_optimizer_state", "_position"):  # of no use any more, and large
             vars(member).pop(attribute, None)
         return record
+
+
+def _rows_by_column(codes: Codes, rows: np.ndarray) -> Codes:
+    """Codes whose columns come from rows of their own: ``rows`` (n_rows, n_columns), numbers before categories."""
+    n_numbers = 0 if codes.bins is None else codes.bins.shape[1]
+
+    def taken(values: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
+        return None if values is None else np.ascontiguousarray(np.take_along_axis(values, rows, axis=0))
+
+    of_numbers, of_categories = rows[:, :n_numbers], rows[:, n_numbers:]
+    return Codes(
+        codes.layout,
+        taken(codes.bins, of_numbers),
+        taken(codes.fractions, of_numbers),
+        taken(codes.categories, of_categories),
+    )
 
 
 def _work(member: BaseMLP, layout: CodeLayout, make_network: EmbeddingNetwork | None) -> float:

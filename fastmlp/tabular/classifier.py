@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 from scipy.sparse import issparse
+from sklearn.utils.metadata_routing import UNUSED
 
 from fastmlp.core import Codes
 from fastmlp.estimators._sklearn import ClassWeight, LayerSizes, Metric, RandomState, Rates
@@ -86,6 +87,9 @@ class TabularClassifier(ClassifierScore, BaseTabular):
         Epochs without improvement that are tolerated.
     validation_metric : str, callable or None, default=None
         The score that chooses the epoch: a scikit-learn scorer, by name or (estimator, X, y) -> float, more being better. None: minus the log-loss.
+    n_permutations : int, default=0
+        Permutations of each column for ``feature_importances_``; 0: there is no such attribute. Each takes the time of predictions for
+        the held-out rows, of which at most 10,000 are taken.
     class_weight : 'balanced', dict, list of dict or None, default=None
         As in :class:`MLPClassifier`.
     dtype : {'float32', 'float64', 'auto'}, default='float32'
@@ -119,6 +123,10 @@ class TabularClassifier(ClassifierScore, BaseTabular):
         Epochs that each was trained for.
     oof_prediction_ : ndarray of shape (n_samples, n_classes)
         Probabilities of each row of ``fit`` by the network that did not train on it. Only with several networks.
+    feature_importances_, feature_importances_std_ : ndarray of shape (n_features_in_,)
+        Only with ``n_permutations``: by how much the score, ``validation_metric`` or minus the loss, falls on the rows that networks have
+        not been trained on if a column's values are permuted among them: mean and standard deviation over the permutations
+        (scikit-learn's ``permutation_importance``). Columns that say the same thing share what they are worth.
     classes_ : ndarray of shape (n_classes,)
         Class labels; the columns' indices in multi-label.
     n_outputs_, n_features_in_, feature_names_in_
@@ -171,6 +179,8 @@ class TabularClassifier(ClassifierScore, BaseTabular):
     }
     _member_class = MLPClassifier
     _predicted_class = PredictedClasses
+    # An argument that is not data, and so not for scikit-learn to route.
+    __metadata_request__predict_proba = {"return_std": UNUSED}
 
     _target_type: str
     _sparse_target: bool
@@ -200,6 +210,7 @@ class TabularClassifier(ClassifierScore, BaseTabular):
         validation_fraction: float = 0.2,
         n_iter_no_change: float = 16,
         validation_metric: Metric = None,
+        n_permutations: int = 0,
         class_weight: ClassWeight = None,
         dtype: str = "float32",
         n_jobs: int | None = None,
@@ -229,6 +240,7 @@ class TabularClassifier(ClassifierScore, BaseTabular):
             validation_fraction=validation_fraction,
             n_iter_no_change=n_iter_no_change,
             validation_metric=validation_metric,
+            n_permutations=n_permutations,
             dtype=dtype,
             n_jobs=n_jobs,
             random_state=random_state,
@@ -299,21 +311,34 @@ class TabularClassifier(ClassifierScore, BaseTabular):
         probabilities, _ = self._predict(X)
         return self._predicted(probabilities)
 
-    def predict_proba(self, X: Any) -> np.ndarray:
-        """Mean of the networks' probabilities of each class.
+    @overload
+    def predict_proba(self, X: Any, return_std: Literal[False] = False) -> np.ndarray: ...
+    @overload
+    def predict_proba(self, X: Any, return_std: Literal[True]) -> tuple[np.ndarray, np.ndarray]: ...
+    def predict_proba(self, X: Any, return_std: bool = False) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+        """Mean of the networks' probabilities of each class and, if asked for, their spread.
 
         Parameters
         ----------
         X : data frame, array-like or list of rows, of shape (n_samples, n_features)
             With the columns of ``fit``.
+        return_std : bool, default=False
+            Return the standard deviation of the networks' probabilities too. It tells how far they disagree, not how sure they are.
 
         Returns
         -------
-        ndarray of shape (n_samples, n_classes)
+        mean : ndarray of shape (n_samples, n_classes)
             Columns in the order of ``classes_``; rows add up to 1, except in multi-label.
+        std : ndarray of the same shape
+            Only with ``return_std``.
+
+        Raises
+        ------
+        ValueError
+            For ``return_std`` with a single network; and as ``fit``, for columns that are not those of ``fit``.
         """
-        probabilities, _ = self._predict(X)
-        return probabilities
+        mean, spread = self._predict(X, with_std=return_std)
+        return mean if spread is None else (mean, spread)
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
         """The logarithm of ``predict_proba``, from the networks' logits: finite also where a probability rounds to 0.

@@ -91,6 +91,9 @@ class TabularRegressor(RegressorScore, BaseTabular):
         Epochs without improvement that are tolerated.
     validation_metric : str, callable or None, default=None
         The score that chooses the epoch: a scikit-learn scorer, by name or (estimator, X, y) -> float, more being better. None: minus the squared error.
+    n_permutations : int, default=0
+        Permutations of each column for ``feature_importances_``; 0: there is no such attribute. Each takes the time of predictions for
+        the held-out rows, of which at most 10,000 are taken.
     dtype : {'float32', 'float64', 'auto'}, default='float32'
         Element type of the networks; 'auto' is 'float32'.
     n_jobs : int or None, default=None
@@ -122,6 +125,10 @@ class TabularRegressor(RegressorScore, BaseTabular):
         Epochs that each was trained for.
     oof_prediction_ : ndarray of shape (n_samples,) or (n_samples, n_outputs)
         The prediction for each row of ``fit`` by the network that did not train on it. Only with several networks.
+    feature_importances_, feature_importances_std_ : ndarray of shape (n_features_in_,)
+        Only with ``n_permutations``: by how much the score, ``validation_metric`` or minus the loss, falls on the rows that networks have
+        not been trained on if a column's values are permuted among them: mean and standard deviation over the permutations
+        (scikit-learn's ``permutation_importance``). Columns that say the same thing share what they are worth.
     target_mean_, target_scale_ : ndarray of shape (n_outputs,)
         Mean and standard deviation of the training rows' targets, weighted; the networks learn
         ``(y - target_mean_) / target_scale_``.
@@ -278,8 +285,6 @@ class TabularRegressor(RegressorScore, BaseTabular):
         ValueError
             For ``return_std`` with a single network; and as ``fit``, for columns that are not those of ``fit``.
         """
-        if return_std and len(self.networks_) == 1:
-            raise ValueError("return_std=True needs several networks: fit with n_folds >= 2.")
         mean, spread = self._predict(X, with_std=return_std)
         if spread is None:
             return self._shaped(mean)

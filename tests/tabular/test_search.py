@@ -16,7 +16,7 @@ from sklearn.metrics import log_loss, mean_absolute_error, roc_auc_score
 from test_tabular import SIGNAL, TARGETS, X, model, predictions
 
 from fastmlp import RowPredictor, TabularRegressor, load
-from fastmlp.tabular import search
+from fastmlp.tabular import base, search
 from fastmlp.tabular.recipes import RECIPES
 from fastmlp.tabular.search import Clock, select
 
@@ -294,3 +294,49 @@ def test_files_and_pickles(tmp_path):
 def test_wrong_limits(parameters, words):
     with pytest.raises(ValueError, match=words):
         model("regression", **parameters).fit(X, SIGNAL)
+
+
+# --- importances -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", rest_slow(TARGETS, "binary", "regression"))
+def test_importances(kind, tmp_path, monkeypatch):
+    """Columns that matter have them, others hardly; a column that was dropped has 0. On a sample of many rows too."""
+    frame = X.assign(constant=1, noise=np.random.RandomState(1).normal(size=len(X)))
+    parameters = {"n_permutations": 3, "max_iter": 30, "learning_rate_init": 0.01}
+    fitted = model(kind, **parameters).fit(frame, TARGETS[kind])
+    columns = dict(zip(frame, fitted.feature_importances_, strict=True))
+    assert columns["constant"] == 0
+    assert columns["number"] > 5 * abs(columns["noise"])
+    assert columns["text"] > 5 * abs(columns["noise"])
+    assert fitted.feature_importances_std_.shape == (6,)
+    np.testing.assert_array_equal(
+        predictions(fitted, frame), predictions(model(kind, **parameters, n_jobs=1).fit(frame, TARGETS[kind]), frame)
+    )
+    fitted.save(tmp_path / "m.safetensors")
+    np.testing.assert_array_equal(load(tmp_path / "m.safetensors").feature_importances_, fitted.feature_importances_)
+    monkeypatch.setattr(base, "_MOST_PERMUTED", 60)
+    some = model(kind, **parameters).fit(frame, TARGETS[kind])
+    assert some.feature_importances_[0] > some.feature_importances_[5]
+
+
+def test_importances_of_a_search():
+    """By the metric, of the weighted ensemble, on the rows of an eval_set."""
+    y = TARGETS["binary"]
+    fitted = searched("binary", n_permutations=2, validation_metric="roc_auc", n_configurations=3, max_iter=15)
+    fitted.fit(X, y, eval_set=(X, y))
+    assert fitted.feature_importances_.argmax() in (0, 2)
+    assert (np.abs(fitted.feature_importances_) <= 1).all()
+    with pytest.raises(ValueError, match="n_permutations > 0 needs rows"):
+        model("binary", n_permutations=1, n_folds=1, early_stopping=False).fit(X, y)
+
+
+def test_spread_of_probabilities():
+    """The standard deviation over the networks."""
+    fitted = model("multiclass").fit(X, TARGETS["multiclass"])
+    mean, spread = fitted.predict_proba(X, return_std=True)
+    np.testing.assert_array_equal(mean, fitted.predict_proba(X))
+    assert spread.shape == mean.shape
+    assert 0 < spread.max() <= 0.5
+    with pytest.raises(ValueError, match="n_folds >= 2"):
+        model("multiclass", n_folds=1).fit(X, TARGETS["multiclass"]).predict_proba(X, return_std=True)
