@@ -6,7 +6,6 @@ from typing import Any, Literal, overload
 
 import numpy as np
 from scipy.sparse import issparse
-from sklearn.utils.metadata_routing import UNUSED
 
 from fastmlp.core import Codes
 from fastmlp.estimators._sklearn import ClassWeight, LayerSizes, Metric, RandomState, Rates
@@ -179,8 +178,6 @@ class TabularClassifier(ClassifierScore, BaseTabular):
     }
     _member_class = MLPClassifier
     _predicted_class = PredictedClasses
-    # An argument that is not data, and so not for scikit-learn to route.
-    __metadata_request__predict_proba = {"return_std": UNUSED}
 
     _target_type: str
     _sparse_target: bool
