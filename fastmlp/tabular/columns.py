@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from datetime import datetime
 from numbers import Integral
 from typing import Any
 
 import numpy as np
 
 from fastmlp.estimators._sklearn import warn
+from fastmlp.estimators.validation.messages import kind_of_text
 from fastmlp.tabular.bins import known_numbers, median, n_components, quantile_edges
 from fastmlp.tabular.frames import BOOLEAN, CATEGORY, DATE, DURATION, NUMBER, TEXT, Table, Values
 
@@ -19,6 +19,8 @@ TREATMENTS = (NUMBER, CATEGORY, DROPPED)
 KINDS = (NUMBER, DATE, DURATION, BOOLEAN, TEXT, CATEGORY)
 #: Most different values of a column of text that nobody has declared a category.
 MOST_TEXTS = 1000
+# A column of text with fewer values is one of categories, whatever they look like; with more, it is not if most look like something else.
+_FEW_TEXTS, _MOST = 20, 0.9
 # Columns that an error lists.
 _NAMED = 5
 _UNITS = {DATE: "days since 1970", DURATION: "days"}
@@ -155,6 +157,12 @@ def _learn_number(values: Values, name: Any, rows: np.ndarray | None, n_bins: in
     if len(edges) == 0:
         return Column(name, values.dtype, DROPPED, "no values", kind=values.kind)
     if len(edges) == 1 and not missing:
+        if values.exact is not None and values.has_rounded() and len(set(values.exact())) > 1:
+            warn(
+                f"Column {name!r} was dropped: it holds integers that are the same number in float64. Subtract the smallest from them, or "
+                "name it in categorical_features if they are categories."
+            )
+            return Column(name, values.dtype, DROPPED, "the same in float64", kind=values.kind)
         return Column(name, values.dtype, DROPPED, "always the same", kind=values.kind)
     remark = _UNITS.get(values.kind, "")
     return Column(
@@ -170,6 +178,8 @@ def _learn_category(values: Values, name: Any, rows: np.ndarray | None, max_cate
     seen = sorted(np.flatnonzero(counts).tolist(), key=lambda code: sort_key(values.labels[code]))
     if values.kind == TEXT and not declared and len(seen) > MOST_TEXTS:
         raise _too_much_text([values.labels[code] for code in seen], name)
+    if values.kind == TEXT and not declared:
+        _warn_of_text([values.labels[code] for code in seen], int(counts.sum()), name)
     if not seen:
         return Column(name, values.dtype, DROPPED, "no values", kind=values.kind)
     if len(seen) == 1 and not missing:
@@ -196,23 +206,44 @@ def sort_key(label: Any) -> tuple[int, Any]:
 
 def _too_much_text(labels: list[Any], name: Any) -> ValueError:
     """The error for a column of free text, of keys, or of numbers that were read as text."""
-    some = ", ".join(repr(str(label)[:30]) for label in labels[:3])
     advice = "drop it, make columns of it (the page on text shows how), or name it in categorical_features to keep its most frequent values."
-    if sum(_reads_as(lambda text: float(text.replace(",", "")), label) for label in labels) > len(labels) / 2:
+    kinds = [kind_of_text(str(label)) for label in labels]
+    if kinds.count("number") > len(labels) / 2:
         advice = "its values look like numbers: convert it to numbers first. pandas.to_numeric(column, errors='coerce') makes missing values of those that it cannot read, so take out commas and units before."
-    elif sum(_reads_as(datetime.fromisoformat, label) for label in labels) > len(labels) / 2:
+    elif kinds.count("date") > len(labels) / 2:
         advice = "its values look like dates: convert it to dates first (pandas.to_datetime, say)."
     return ValueError(
-        f"Column {name!r} is text with {len(labels)} different values, more than {MOST_TEXTS} ({some} ...): {advice}"
+        f"Column {name!r} is text with {len(labels)} different values, more than {MOST_TEXTS} ({_some(labels)}): {advice}"
     )
 
 
-def _reads_as(read: Callable[[str], Any], label: Any) -> bool:
-    try:
-        read(str(label))
-    except ValueError:
-        return False
-    return True
+def _some(labels: list[Any]) -> str:
+    return ", ".join(repr(str(label)[:30]) for label in labels[:3]) + (" ..." if len(labels) > 3 else "")
+
+
+def _warn_of_text(labels: list[Any], n_rows: int, name: Any) -> None:
+    """Warn of text that is probably something else than categories: dates, numbers, or a key of the rows."""
+    n = len(labels)
+    if n < _FEW_TEXTS:
+        return
+    texts = [str(label) for label in labels]
+    kinds = [kind_of_text(text) for text in texts]
+    are_codes = all(text.isdigit() for text in texts) and len(set(map(len, texts))) == 1  # postal codes, say
+    if kinds.count("date") > _MOST * n:
+        found = "text whose values look like dates"
+        advice = "Convert it to dates (pandas.to_datetime, say)"
+    elif kinds.count("number") > _MOST * n and not are_codes:
+        found = "text whose values look like numbers"
+        advice = "Convert it to numbers (pandas.to_numeric(column, errors='coerce') makes missing values of those that it cannot read)"
+    elif 2 * n > n_rows:
+        found = f"text with {n} different values in {n_rows} rows"
+        advice = "Drop it if it is a key or free text"
+    else:
+        return
+    warn(
+        f"Column {name!r} is {found} ({_some(labels)}), and each value was taken for a category. {advice}, or name it in "
+        "categorical_features to keep it as it is."
+    )
 
 
 def check_finite(numbers: np.ndarray, name: Any) -> None:

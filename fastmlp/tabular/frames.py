@@ -122,7 +122,8 @@ class Table:
         elif hasattr(X, "get_columns") and hasattr(X, "schema"):
             self._open(list(X.columns), X, _POLARS)
         elif hasattr(X, "column_names") and hasattr(X, "num_rows"):
-            self._open(list(X.column_names), X, _ARROW)
+            table = X if hasattr(X, "combine_chunks") else _to_arrow(X)  # of a record batch
+            self._open(list(table.column_names), table, _ARROW)
         elif hasattr(X, "__dataframe__") or hasattr(X, "__arrow_c_stream__"):
             arrow = _to_arrow(X)
             self._open(list(arrow.column_names), arrow, _ARROW)
@@ -410,6 +411,9 @@ def read_objects(values: np.ndarray, dtype: str, missing: np.ndarray | None = No
     if all_are(*_NUMBERS) and not any(issubclass(kind, _BOOLS) for kind in types):
         numbers = _spread(np.array([_float(value) for value in known]), missing)
         return Values(NUMBER, dtype, numbers=numbers, exact=values.tolist)
+    if types and all(kind.__name__ == "Period" for kind in types):
+        known = [value.to_timestamp() for value in known]
+        types = tuple(set(map(type, known)))
     if all_are(datetime.date, np.datetime64):
         return Values(DATE, dtype, numbers=_spread(_days(_moments(known)), missing))
     if all_are(datetime.timedelta, np.timedelta64):

@@ -14,6 +14,8 @@ from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning
 
 from fastmlp import TabularClassifier, TabularRegressor, load
+from fastmlp.tabular.columns import learn_columns
+from fastmlp.tabular.frames import Table
 
 N = 60
 RNG = np.random.RandomState(0)
@@ -546,3 +548,53 @@ def test_categories_of_lone_surrogates_are_saved(tmp_path):
     assert loaded.columns_[0].categories == ("b", "\ud800")
     np.testing.assert_array_equal(loaded.predict_proba(frame), model.predict_proba(frame))
     assert "2 categories" in repr(model.columns_)
+
+
+# --- what is probably something else --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("values", "words"), [
+    ([f"2020-01-{i % 28 + 1:02}" for i in range(60)], "look like dates .*pandas.to_datetime"),
+    ([f"{i % 28 + 1}.3.2024" for i in range(60)], "look like dates"),
+    ([f"1,{i:03}" for i in range(60)], "look like numbers .*pandas.to_numeric"),
+    ([*(f"${i / 2}" for i in range(58)), "?", None], "look like numbers"),
+    ([f"Miss Jones {i}" for i in range(60)], "60 different values in 60 rows .*Drop it if it is a key"),
+])  # fmt: skip
+def test_text_that_is_no_category_is_said(values, words):
+    """Once for the column; not if it is named as one of categories."""
+    frame = pd.DataFrame({"a": np.arange(60.0), "d": values})
+    with pytest.warns(UserWarning, match=f"Column 'd' is text .*{words}"):
+        columns = learn_columns(Table(frame), np.array([False, False]), None, 48, 256)
+    assert columns[1].treatment == "category"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        learn_columns(Table(frame), np.array([False, True]), None, 48, 256)
+
+
+@pytest.mark.parametrize("values", [
+    [f"{80331 + i % 25}" for i in range(60)],  # postal codes
+    [f"2024-0{i % 9 + 1}" for i in range(60)],  # few
+    [f"town {i % 25}" for i in range(60)],
+])  # fmt: skip
+def test_text_of_categories_is_not(values):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        learn_columns(Table(pd.DataFrame({"d": values})), np.array([False]), None, 48, 256)
+
+
+@pytest.mark.parametrize("values", [2**60 + np.arange(9), np.array([2**70 + i for i in range(9)], dtype=object)])
+def test_integers_that_are_one_float(values):
+    """Are not called constant."""
+    with pytest.warns(UserWarning, match="Column 'd' was dropped: .* Subtract the smallest"):
+        (column,) = learn_columns(Table(pd.DataFrame({"d": values})), np.array([False]), None, 48, 256)
+    assert (column.treatment, column.remark) == ("dropped", "the same in float64")
+
+
+def test_record_batches_and_periods():
+    """A batch of Arrow, and pandas' periods as objects: a row of a frame holds such."""
+    pa = pytest.importorskip("pyarrow")
+    batch = pa.record_batch({"s": ["a", "b", None], "x": [1.0, 2.0, None]})
+    assert Table(batch).column(0).labels == ["a", "b"]
+    np.testing.assert_array_equal(Table(batch).column(1).numbers, [1, 2, np.nan])
+    periods = pd.DataFrame({"p": pd.period_range("2024-01", periods=3, freq="M")})
+    np.testing.assert_array_equal(Table(periods.astype(object)).column(0).numbers, Table(periods).column(0).numbers)

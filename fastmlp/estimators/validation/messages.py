@@ -226,6 +226,13 @@ def _is_number(value: Any) -> bool:
         return False
 
 
+def kind_of_text(text: str) -> str:
+    """What a text holds: 'date', 'number' (perhaps with a unit, or commas), or '' for anything else."""
+    if _is_number(text):
+        return "number"
+    return {"date word": "date", "number word": "number"}.get(_kind_of(text), "")
+
+
 def _kind_of(value: Any) -> str:
     """The kind of a value that is not a finite number; one of _REMEDIES."""
     if isinstance(value, (str, bytes)):
