@@ -4,6 +4,7 @@ from fastmlp.core._csrc cimport fm_codes, fm_pace, fm_rows
 
 cdef Py_ssize_t first_outside(const Py_ssize_t *numbers, Py_ssize_t n, Py_ssize_t limit) noexcept nogil
 cdef bint are_finite(const void *numbers, Py_ssize_t n, int size) noexcept nogil
+cdef int format_of(Py_buffer *view) except -1
 cdef void *array_address(object array, Py_ssize_t n, int kind, str name, bint writable=*) except? NULL
 
 

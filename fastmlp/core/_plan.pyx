@@ -169,6 +169,10 @@ cdef class Plan:
         l = self.n_layers - 1
         self.activation_rows[l] = FM_ACTIVATION_identity if self.output_row >= 0 else ACTIVATIONS.index(output)
 
+    def __reduce__(self):
+        return Plan, (self.layer_sizes, self.activations, self.output, self.dtype, self.batch_norm, self.residual,
+                      self.embedding, self.n_members)
+
     cdef Py_ssize_t padded(self, Py_ssize_t columns) noexcept nogil:
         return (columns + self.k.panel - 1) // self.k.panel * self.k.panel
 

@@ -1,5 +1,6 @@
 """Stub of _predict.pyx."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,13 @@ import numpy as np
 from fastmlp.core._arrays import CodeLayout
 from fastmlp.core._plan import Plan
 
-__all__ = ["apply_output", "bin_sums", "forward", "row_losses"]
+__all__ = ["RowForward", "apply_output", "bin_sums", "forward", "row_losses"]
+
+class RowForward:
+    networks: tuple[tuple[np.ndarray, np.ndarray], ...]
+    def __init__(self, plan: Plan, networks: Sequence[tuple[np.ndarray, np.ndarray]]) -> None: ...
+    def __call__(self, row: Any, out: np.ndarray | None = None) -> np.ndarray: ...
+    def values(self, row: Any) -> list[float] | None: ...
 
 def bin_sums(plan: Plan, parameters: np.ndarray, layout: CodeLayout) -> np.ndarray: ...
 def forward(

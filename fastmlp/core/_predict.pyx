@@ -8,12 +8,17 @@ they are. Beyond that threads share out the rows, and small weights are packed f
 import numpy
 
 cdef object numpy_empty = numpy.empty
+cdef type ndarray = numpy.ndarray
 
+cimport cython
+from cpython.buffer cimport PyBUF_FORMAT, PyBUF_STRIDES, PyBuffer_Release, PyObject_GetBuffer
 from cpython.exc cimport PyErr_CheckSignals
+from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_AsDouble, PyFloat_Check
 from cython.parallel cimport parallel, threadid
-from libc.string cimport memcpy
+from libc.stdint cimport uintptr_t
+from libc.string cimport memcpy, memset
 
-from fastmlp.core._arrays cimport Buffer, CodeLayout, InputRows, array_address
+from fastmlp.core._arrays cimport Buffer, CodeLayout, InputRows, are_finite, array_address, format_of
 from fastmlp.core._csrc cimport *
 from fastmlp.core._dispatch cimport Caller, region_begins, region_ends, usable_threads
 from fastmlp.core._openmp cimport *
@@ -25,10 +30,15 @@ ctypedef fused real:
     float
     double
 
-__all__ = ["apply_output", "bin_sums", "forward", "row_losses"]
+__all__ = ["RowForward", "apply_output", "bin_sums", "forward", "row_losses"]
 
 cdef Py_ssize_t SINGLE_ROWS = 4
 cdef Py_ssize_t FEW_ROWS = 1024
+# Multiply-adds below which a prediction holds the interpreter's lock: some 10 us. Beside a busy Python thread, whoever
+# lets go of the lock waits for milliseconds until it is free again.
+cdef Py_ssize_t HELD_OPERATIONS = 200_000
+cdef enum:
+    ROW_BYTES = 16384  # of a row's layers, on the stack; larger rows take a buffer
 # At least this number of coded rows: the sums of weights before all bins are made first; fewer rows sum up what they
 # need.
 cdef Py_ssize_t SUMMED_ROWS = 24
@@ -157,33 +167,48 @@ cdef int forward_row_by_row(Plan plan, char *weights, char *statistics, InputRow
     cdef Py_ssize_t odd = widest(plan, 1, coded) * size, both = odd + widest(plan, 0, coded) * size
     cdef Buffer memory = Buffer(both + affine + plan.n_layers * sizeof(fm_layer), False)
     cdef fm_layer *layers = <fm_layer *> (<char *> memory.at + both + affine)
+    plan.describe(layers, weights, statistics, <char *> memory.at + both)
+    if rows.n * plan.n_weights < HELD_OPERATIONS:
+        rows_through_layers(plan, layers, rows, result, sums, <char *> memory.at, odd)
+    else:
+        with nogil:
+            rows_through_layers(plan, layers, rows, result, sums, <char *> memory.at, odd)
+    return 0
+
+
+cdef void rows_through_layers(Plan plan, fm_layer *layers, InputRows rows, char *result, char *sums, char *memory,
+                              Py_ssize_t odd) noexcept nogil:
+    """All rows, one after the other. The layers' outputs are in two buffers in turn, at `memory` and `odd` bytes on."""
+    cdef bint coded = rows.codes is not None
+    cdef Py_ssize_t size = plan.k.element_size, O = plan.sizes[plan.n_layers], row
     cdef char *x
+    for row in range(rows.n):
+        if coded:  # the first layer, in whole panels: of one row, they make a plain row
+            x = memory
+            layers[0].y = x
+            plan.k.forward_codes_unpacked(&layers[0], sums, &rows.codes.c, row, 0,
+                                          plan.padded(plan.sizes[1]) // plan.k.panel, 1, plan.k.panel)
+            if plan.n_layers == 1:
+                memcpy(result + row * O * size, x, O * size)
+        else:
+            x = <char *> rows.rows.data + row * rows.rows.row_stride * (8 if rows.rows.is_double else 4)
+            if rows.rows.is_sparse or rows.rows.column_stride != 1 or rows.rows.is_double != (size == 8):
+                x = memory + odd
+                plan.k.gather(x, &rows.rows, NULL, row, 1, plan.k.panel)  # a plain row, too
+        row_through_layers(plan, layers, coded, x, result + row * O * size, memory, odd)
+    if plan.output_row >= 0:
+        plan.k.outputs[plan.output_row].apply(result, rows.n, O)
+
+
+cdef inline void row_through_layers(Plan plan, const fm_layer *layers, int first, const char *x, char *result,
+                                    char *memory, Py_ssize_t odd) noexcept nogil:
+    """A row's way from layer `first` to the last, whose output is `result`."""
     cdef char *y
     cdef int l
-    with nogil:
-        plan.describe(layers, weights, statistics, <char *> memory.at + both)
-        for row in range(rows.n):
-            if coded:  # the first layer, in whole panels: of one row, they make a plain row
-                x = <char *> memory.at
-                layers[0].y = x
-                plan.k.forward_codes_unpacked(&layers[0], sums, &rows.codes.c, row, 0,
-                                              plan.padded(plan.sizes[1]) // plan.k.panel, 1, plan.k.panel)
-                if plan.n_layers == 1:
-                    memcpy(result + row * plan.sizes[1] * size, x, plan.sizes[1] * size)
-            else:
-                x = <char *> rows.rows.data + row * rows.rows.row_stride * (8 if rows.rows.is_double else 4)
-                if rows.rows.is_sparse or rows.rows.column_stride != 1 or rows.rows.is_double != (size == 8):
-                    x = <char *> memory.at + odd
-                    plan.k.gather(x, &rows.rows, NULL, row, 1, plan.k.panel)  # a plain row, too
-            for l in range(1 if coded else 0, plan.n_layers):
-                y = <char *> memory.at + (l % 2) * odd
-                if l == plan.n_layers - 1:
-                    y = result + row * plan.sizes[plan.n_layers] * size
-                plan.k.forward_row(&layers[l], y, x)
-                x = y
-        if plan.output_row >= 0:
-            plan.k.outputs[plan.output_row].apply(result, rows.n, plan.sizes[plan.n_layers])
-    return 0
+    for l in range(first, plan.n_layers):
+        y = result if l == plan.n_layers - 1 else memory + (l % 2) * odd
+        plan.k.forward_row(&layers[l], y, x)
+        x = y
 
 
 cdef Py_ssize_t widest(Plan plan, int parity, bint skips_input) noexcept nogil:
@@ -194,6 +219,205 @@ cdef Py_ssize_t widest(Plan plan, int parity, bint skips_input) noexcept nogil:
     for l in range(parity + 2 * (skips_input and parity == 0), plan.n_layers + 1, 2):
         width = max(width, plan.padded(plan.sizes[l]))
     return width
+
+
+@cython.final
+cdef class RowForward:
+    """Output for one dense row at a time: the mean of several networks' outputs. The layers are described once.
+
+    Threads may share it. It reads the arrays where they are, but for batch normalisation, which it folds at the start.
+
+    Parameters
+    ----------
+    plan : Plan
+        Without an embedding.
+    networks : sequence of (parameters, statistics)
+        Arrays (n_parameters,) and (n_statistics,) in the plan's dtype, of each network; at least one.
+
+    Raises
+    ------
+    ValueError
+    """
+
+    cdef Plan plan
+    cdef readonly tuple networks
+    cdef Buffer memory          # the layers of each network, and their scales and shifts
+    cdef fm_layer *layers
+    cdef Py_ssize_t width, n_outputs
+    # Bytes from the start of a row's memory to the outputs of the layers with odd numbers, the row, a network's output
+    # and the mean; all of it.
+    cdef Py_ssize_t odd, input, own, result, n_bytes
+
+    def __cinit__(self, Plan plan not None, networks):
+        cdef Py_ssize_t n, i, layers
+        if plan.embedding:
+            raise ValueError("a network that embeds coded rows takes no dense row")
+        self.plan, self.networks = plan, tuple(networks)
+        n, layers = len(self.networks), plan.n_layers * sizeof(fm_layer)
+        if n == 0:
+            raise ValueError("there must be at least one network")
+        self.memory = Buffer(n * (layers + plan.affine_bytes()))
+        self.layers = <fm_layer *> (<char *> self.memory.at + n * plan.affine_bytes())
+        for i, (parameters, statistics) in enumerate(self.networks):
+            plan.describe(
+                self.layers + i * plan.n_layers,
+                <char *> array_address(parameters, plan.n_parameters, plan.kind, "parameters"),
+                <char *> array_address(statistics, plan.n_statistics, plan.kind, "statistics")
+                if plan.batch_norm else NULL,
+                <char *> self.memory.at + i * plan.affine_bytes(),
+            )
+        self.width, self.n_outputs = plan.sizes[0], plan.sizes[plan.n_layers]
+        self.odd = self.room(widest(plan, 1, False))
+        self.input = self.odd + self.room(widest(plan, 0, True))
+        self.own = self.input + self.room(self.width)
+        self.result = self.own + self.room(self.n_outputs)
+        self.n_bytes = self.result + self.room(self.n_outputs)
+
+    cdef Py_ssize_t room(self, Py_ssize_t columns):
+        """Bytes of a row of panels, to a multiple of 64."""
+        return (self.plan.padded(columns) * self.plan.k.element_size + 63) // 64 * 64
+
+    def __reduce__(self):
+        return RowForward, (self.plan, self.networks)
+
+    def __call__(self, row, out=None):
+        """The output for a row. Its shape and type are checked, its values are not.
+
+        Parameters
+        ----------
+        row : float32 or float64 array (n_features,) or (1, n_features), or a list or tuple of n_features numbers
+        out : array (n_outputs,) in the plan's dtype, default=None
+            Receives the result; None: a new array.
+
+        Returns
+        -------
+        ndarray of shape (n_outputs,)
+
+        Raises
+        ------
+        ValueError, TypeError
+        """
+        cdef char local[ROW_BYTES]
+        cdef char *memory = local + (-<uintptr_t> local) % 64
+        cdef Buffer own
+        cdef char *result
+        if self.n_bytes > ROW_BYTES - 64:
+            own = Buffer(self.n_bytes, False)
+            memory = <char *> own.at
+        if out is None:
+            out = numpy_empty(self.n_outputs, self.plan.numpy_dtype)
+        if not self.read(row, memory + self.input, False):
+            raise ValueError(
+                f"a row must be an array or list of {self.width} numbers, float32 or float64, got {self.described(row)}"
+            )
+        result = <char *> array_address(out, self.n_outputs, self.plan.kind, "out", True)
+        self.predict(result, memory)
+        return out
+
+    def values(self, row):
+        """The output for a row as a list of floats, or None if that needs a closer look: if the row is neither an array
+        nor a list or tuple of floats and integers, has another length, or if it or the output is not finite."""
+        cdef char local[ROW_BYTES]
+        cdef char *memory = local + (-<uintptr_t> local) % 64
+        cdef Buffer own
+        cdef char *result
+        cdef Py_ssize_t i, size = self.plan.k.element_size
+        if self.n_bytes > ROW_BYTES - 64:
+            own = Buffer(self.n_bytes, False)
+            memory = <char *> own.at
+        result = memory + self.result
+        if not self.read(row, memory + self.input, True) or not are_finite(memory + self.input, self.width, size):
+            return None
+        self.predict(result, memory)
+        if not are_finite(result, self.n_outputs, size):
+            return None
+        if size == 8:
+            return [(<double *> result)[i] for i in range(self.n_outputs)]
+        return [(<float *> result)[i] for i in range(self.n_outputs)]
+
+    cdef str described(self, row):
+        return f"{type(row).__name__} of shape {numpy.shape(row)} and type {numpy.asarray(row).dtype}"
+
+    cdef bint read(self, row, char *to, bint strict) except -1:
+        """Copy a row into the plan's type; returns False for what is no such row. strict: no other numbers in a list
+        than floats and integers."""
+        cdef Py_ssize_t i = 0
+        cdef double value
+        if type(row) is not list and type(row) is not tuple:
+            return self.read_array(row, to)
+        for item in row:
+            if i == self.width:
+                return False
+            if PyFloat_Check(item):
+                value = PyFloat_AS_DOUBLE(item)
+            elif strict and type(item) is not int:
+                return False
+            else:
+                value = PyFloat_AsDouble(item)
+            if self.plan.k.element_size == 8:
+                (<double *> to)[i] = value
+            else:
+                (<float *> to)[i] = <float> value
+            i += 1
+        return i == self.width
+
+    cdef bint read_array(self, row, char *to) except -1:
+        """The same for an array of any strides."""
+        cdef Py_buffer view
+        cdef fm_rows source
+        cdef int kind
+        cdef Py_ssize_t last
+        if not isinstance(row, ndarray):
+            return False
+        memset(&source, 0, sizeof(source))
+        PyObject_GetBuffer(row, &view, PyBUF_FORMAT | PyBUF_STRIDES)
+        try:
+            kind, last = format_of(&view), view.ndim - 1
+            if kind not in (b'f', b'd') or not 0 <= last <= 1 or view.shape[last] != self.width:
+                return False
+            if (last == 1 and view.shape[0] != 1) or <uintptr_t> view.buf % view.itemsize:
+                return False
+            if view.strides[last] % view.itemsize and self.width > 1:
+                return False
+            source.data, source.columns, source.is_double = view.buf, self.width, kind == b'd'
+            source.column_stride = view.strides[last] // view.itemsize
+            self.plan.k.gather(to, &source, NULL, 0, 1, self.plan.k.panel)  # of one row, panels make a plain row
+        finally:
+            PyBuffer_Release(&view)
+        return True
+
+    cdef int predict(self, char *result, char *memory) except -1:
+        """Output for the row at memory + input."""
+        cdef Py_ssize_t n = len(self.networks)
+        if self.plan.n_weights * n < HELD_OPERATIONS:
+            self.mean(self.plan, result, memory, n)
+        else:
+            with nogil:
+                self.mean(self.plan, result, memory, n)
+        return 0
+
+    cdef void mean(self, Plan plan, char *result, char *memory, Py_ssize_t n_networks) noexcept nogil:
+        """The mean of the networks' outputs, summed up in their order."""
+        cdef Py_ssize_t size = plan.k.element_size, i, o
+        cdef char *own = memory + self.own
+        cdef char *to = result
+        for i in range(n_networks):
+            row_through_layers(plan, self.layers + i * plan.n_layers, 0, memory + self.input, to, memory, self.odd)
+            if plan.output_row >= 0:
+                plan.k.outputs[plan.output_row].apply(to, 1, self.n_outputs)
+            if i > 0:
+                for o in range(self.n_outputs):
+                    if size == 8:
+                        (<double *> result)[o] += (<double *> own)[o]
+                    else:
+                        (<float *> result)[o] += (<float *> own)[o]
+            to = own
+        if n_networks > 1:
+            for o in range(self.n_outputs):
+                if size == 8:
+                    (<double *> result)[o] /= <double> n_networks
+                else:
+                    (<float *> result)[o] /= <float> n_networks
 
 
 cdef Py_ssize_t chunk_rows(Plan plan, Py_ssize_t n, int n_threads, bint skips_input) noexcept:

@@ -18,7 +18,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
 from sklearn.utils.validation import check_is_fitted
 
-from fastmlp.core import Codes, apply_output, bin_sums, forward
+from fastmlp.core import Codes, RowForward, apply_output, bin_sums, forward
 from fastmlp.core.memory import ALIGNMENT, aligned_empty, all_finite
 from fastmlp.estimators._sklearn import warn
 from fastmlp.estimators.base import BaseMLP, BaseModel, mean_output
@@ -337,12 +337,21 @@ class RowPredictor:
             self._model.__dict__.pop(name, None)
         self._model.network_ = self._networks[0]
         self._table = _TableRows.of(model, self._model, self._networks) if isinstance(model, BaseTabular) else None
-        self._largest = float(np.finfo(self._networks[0].dtype).max)
+        first = self._networks[0]
+        self._largest = float(np.finfo(first.dtype).max)
         self._n_features = int(model.n_features_in_)
         names = getattr(model, "feature_names_in_", None)
         self.feature_names_in_: list[str] | None = None if names is None else names.tolist()
         if is_classifier(model):
             self.classes_ = model.classes_.tolist()
+        self._is_multilabel = is_classifier(model) and self._model._target_type.startswith("multilabel")
+        self._forward: RowForward | None = None
+        self._logits: RowForward | None = None  # of one network for two classes, which share an output
+        if self._table is None and not (is_classifier(model) and len(self.classes_) == 1):
+            arrays = [(network.parameters, network.statistics) for network in self._networks]
+            self._forward = RowForward(first.plan, arrays)
+            if is_classifier(model) and model.n_outputs_ == 1 and len(arrays) == 1:
+                self._logits = RowForward(first.plan_with("identity"), arrays)
 
     def predict(self, row: Any) -> Any:
         """The model's prediction of one row.
@@ -368,7 +377,13 @@ class RowPredictor:
         """
         if self._table is not None:
             return self._table.predict(self._codes(row))
-        output = mean_output(self._networks, self._checked(self._values(row)))
+        values = self._values(row)
+        numbers = None if self._forward is None or self._is_multilabel else self._forward.values(values)
+        if numbers is not None and not hasattr(self, "classes_"):
+            return numbers[0] if len(numbers) == 1 else np.array(numbers, self._networks[0].dtype)
+        if numbers is not None:
+            return self.classes_[numbers[0] > 0.5 if len(numbers) == 1 else numbers.index(max(numbers))]
+        output = mean_output(self._networks, self._checked(values))
         if hasattr(self, "classes_"):
             prediction = self._model._labels(output)
             prediction = prediction.toarray() if hasattr(prediction, "toarray") else prediction
@@ -401,7 +416,17 @@ class RowPredictor:
             raise AttributeError("A regressor has no predict_proba.")
         if self._table is not None:
             return np.array(self._table.mean(self._codes(row)))
-        probabilities: np.ndarray = self._model._probabilities(self._networks, self._checked(self._values(row)))[0]
+        values = self._values(row)
+        numbers = None if self._forward is None or self._model.n_outputs_ == 1 else self._forward.values(values)
+        if numbers is not None:
+            return np.array(numbers, self._networks[0].dtype)
+        if self._logits is not None and (logit := self._logits.values(values)) is not None:
+            first = self._networks[0]
+            both: np.ndarray = apply_output(
+                first.plan_with("logistic"), np.array([[-logit[0], logit[0]]], first.dtype)
+            )[0]
+            return both
+        probabilities: np.ndarray = self._model._probabilities(self._networks, self._checked(values))[0]
         return probabilities
 
     def _codes(self, row: Any) -> Codes:
