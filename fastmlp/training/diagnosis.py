@@ -55,7 +55,8 @@ def diagnose(run: Run, names: Any = None) -> str:
     rows = _sample(run, run.network.layer_sizes[-1])
     best = _best_constant(run, rows)
     constant = _loss_of_constant(run, best, rows)
-    if not constant > np.finfo(np.float32).eps * float(np.abs(run.data.y[rows]).max()):  # y is constant
+    scale = 1.0 if _predicts_labels(run) else float(np.abs(run.data.y[rows]).max())
+    if not constant > np.finfo(np.float32).eps * scale:  # y is constant
         return ""
     grew = first <= min(losses) and not last <= first + _GROWTH * constant
     if last <= (_SLOW if record.ended == "max_iter" else _SUSPECT) * constant and not grew:
@@ -87,6 +88,11 @@ def diagnose(run: Run, names: Any = None) -> str:
     if flat:
         finding += " The network predicts the same for all rows."
     return f"{finding} {causes or 'Try a smaller learning_rate_init.' if grew else causes or _OTHERWISE}"
+
+
+def _predicts_labels(run: Run) -> bool:
+    """Whether the targets are classes or labels, rather than numbers on a scale."""
+    return run.network.out_activation in ("softmax", "logistic")
 
 
 def _sample(run: Run, width: int) -> np.ndarray:
@@ -156,7 +162,7 @@ def describe_scale(run: Run, names: Any = None) -> str:
         columns = [(f"column {i if names is None else repr(str(names[i]))} of X", *rest) for i, *rest in found[:_NAMED]]
         scaler = "MaxAbsScaler" if issparse(X) else "StandardScaler"
         causes.append(f"{_sentence(columns, len(found))} Put a {scaler} before the network.")
-    if run.network.out_activation not in ("softmax", "logistic") and (found := _far(target, *_FAR_Y)):
+    if not _predicts_labels(run) and (found := _far(target, *_FAR_Y)):
         target_names = [(_target_name(run, i), *rest) for i, *rest in found[:_NAMED]]
         remedy = (
             "Divide it by its mean." if run.loss == "poisson" else

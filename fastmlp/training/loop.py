@@ -241,7 +241,7 @@ class _EpochLoop:
                     f"consecutive epochs. {consequence}"
                 )
             if stop:
-                return "plateau"
+                return "single_epoch" if settings.single_epoch else "plateau"
             record.no_improvement = 0
         if settings.single_epoch:
             return "single_epoch"

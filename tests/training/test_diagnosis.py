@@ -163,6 +163,24 @@ def test_all_that_partial_fit_sees_is_one_step(rng):
         MLPRegressor(random_state=0).partial_fit(X, y)
 
 
+def test_labels_that_are_all_0_are_a_constant(rng):
+    """A network cannot do better than to predict them, and need not."""
+    X, Y = rng.standard_normal((200, 3)), np.zeros((200, 3), int)
+    assert messages(MLPClassifier(random_state=0, tol=1e-2), X, Y) == []
+
+
+def test_rows_that_come_one_by_one_are_not_judged(rng):
+    """After n_iter_no_change calls without a lower loss, too: of one row, a constant prediction is always right."""
+    X = rng.standard_normal((40, 3))
+    classifier, regressor = MLPClassifier(random_state=0), MLPRegressor(random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for row in range(len(X)):
+            one = slice(row, row + 1)
+            classifier.partial_fit(X[one], X[one, 0] > 0, classes=[False, True])
+            regressor.partial_fit(X[one], X[one, 0])
+
+
 WELL = {
     "default": {},
     "short": {"max_iter": 2},
