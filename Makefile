@@ -84,6 +84,17 @@ OLDEST_TESTS := tests/estimators tests/network/test_network.py tests/robustness/
 test-oldest: .venv-oldest/installed ## the estimators' tests with the oldest NumPy, SciPy and scikit-learn that are supported
 	.venv-oldest/bin/pytest $(ALL) $(OLDEST_TESTS)
 
+# The other frameworks: PyTorch without CUDA, and Keras on it. Nothing but these tests needs them.
+.venv-interop/installed: $(SOURCES)
+	$(PYTHON) -m venv .venv-interop
+	.venv-interop/bin/python -m pip install --quiet --extra-index-url https://download.pytorch.org/whl/cpu "torch==2.13.0+cpu" || \
+	  .venv-interop/bin/python -m pip install --quiet "torch==2.13.0"
+	.venv-interop/bin/python -m pip install --quiet ".[test,interop]"
+	touch $@
+
+test-interop: .venv-interop/installed ## the converters beside PyTorch, Keras and ONNX Runtime, which are installed for it
+	KERAS_BACKEND=torch .venv-interop/bin/pytest $(ALL) tests/interop tests/docs/test_docs.py tests/docs/test_docstrings.py
+
 check: $(VENV)/installed   ## every kernel of this machine against the reference
 	cd $(VENV) && bin/python -m fastmlp check
 

@@ -24,6 +24,7 @@ from sphinx.environment import BuildEnvironment
 from sphinx.transforms import SphinxTransform
 
 import fastmlp
+import fastmlp.interop
 
 DOCS = Path(__file__).resolve().parents[1]
 ROOT = DOCS.parent
@@ -48,6 +49,7 @@ SECTIONS: list[tuple[str, str, list[str]]] = [
             "saving",
             "resuming",
             "serving",
+            "interop",
             "reproducibility",
             "methods",
         ],
@@ -116,6 +118,11 @@ API = [
         "Displays in the manner of scikit-learn's. They need matplotlib.",
         ["LossCurveDisplay", "WeightsDisplay"],
     ),
+    (
+        "Other frameworks",
+        "Networks from and to other programs, of the module `fastmlp.interop`: see In and out.",
+        [f"interop.{name}" for name in fastmlp.interop.__all__],
+    ),
     ("The installation", "What was built, and what this machine uses.", ["show_config"]),
 ]
 # README's table of whole fits, which the landing page shows too.
@@ -145,7 +152,7 @@ def write_pages(app: Sphinx, config: Any) -> None:
             "   :toctree: api",
             "   :nosignatures:",
             "",
-            *(f"   {name}" for name in names if name in public),
+            *(f"   {name}" for name in names if name in public or name.startswith("interop.")),
         ]
         lines += [*(f"   ~{name.removeprefix('fastmlp.')}" for name in returned(names)), ""]
     write(GENERATED / "api.rst", "\n".join(lines))

@@ -1,4 +1,4 @@
-"""fastmlp in other programs: single rows in a service, models as C.
+"""fastmlp in other programs: networks from and to other frameworks, single rows in a service, models as C.
 
 Names are imported when they are first asked for: each conversion brings in what it needs, and nothing else.
 """
@@ -11,12 +11,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fastmlp.interop.c_code import to_c
     from fastmlp.interop.errors import ConversionError
+    from fastmlp.interop.layers import Converted
+    from fastmlp.interop.state_dict import from_state_dict, to_state_dict
+    from fastmlp.interop.torch import from_torch, to_torch
 
-__all__ = ["ConversionError", "to_c"]
+__all__ = ["ConversionError", "Converted", "from_state_dict", "from_torch", "to_c", "to_state_dict", "to_torch"]
 
 _HOMES = {
     "ConversionError": "fastmlp.interop.errors",
+    "Converted": "fastmlp.interop.layers",
+    "from_state_dict": "fastmlp.interop.state_dict",
+    "from_torch": "fastmlp.interop.torch",
     "to_c": "fastmlp.interop.c_code",
+    "to_state_dict": "fastmlp.interop.state_dict",
+    "to_torch": "fastmlp.interop.torch",
 }
 
 

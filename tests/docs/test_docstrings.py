@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import inspect
 from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import Any
 
 import matplotlib
@@ -12,6 +13,7 @@ import pytest
 from numpydoc.validate import ERROR_MSGS, validate
 
 import fastmlp
+import fastmlp.interop
 
 # All of numpydoc's checks but these.
 NOT_ASKED = {
@@ -36,6 +38,7 @@ def ours(member: Any) -> bool:
 def public() -> Iterator[str]:
     """Dotted names of all that users are told of, methods and properties included."""
     names = [f"fastmlp.{name}" for name in fastmlp.__all__ if not name.startswith("_")]
+    names += [f"fastmlp.interop.{name}" for name in fastmlp.interop.__all__]
     for name in names:
         yield name
         thing: Any = fastmlp
@@ -65,6 +68,12 @@ def test_docstring_is_valid(name: str):
     assert not errors
 
 
+def runs(test: doctest.DocTest) -> bool:
+    """Whether what the examples import is installed."""
+    lines = [example.source.split() for example in test.examples]
+    return all(find_spec(words[1]) for words in lines if words[:1] == ["import"] and "." not in words[1])
+
+
 def with_examples() -> Iterator[Any]:
     finder = doctest.DocTestFinder(recurse=False)
     for name in NAMES:
@@ -72,7 +81,7 @@ def with_examples() -> Iterator[Any]:
         for part in name.split(".")[1:]:
             thing = getattr(thing, part)
         for test in finder.find(thing, name, globs={}):
-            if test.examples:
+            if test.examples and runs(test):
                 yield pytest.param(test, id=name)
 
 
