@@ -748,27 +748,30 @@ class _Training:
         self._target = model._network_target(y)
         self._n_train = len(split(0).train)  # no other has fewer: the first folds are the largest
         self._n_begun, self._work = 0, np.inf
+        self._first = list(SPACES[model.method].first) if model.method in SPACES else []
         self.n_threads = choose_threads(model.n_jobs, sys.maxsize)
 
     def draw(self) -> Configuration:
         """The next configuration of the search, whose networks are not much larger than the default's."""
-        searched = self._searched()
+        method, searched = self.model.method, self._searched()
         while True:
-            drawn = SPACES[self.model.method](self.rng)
+            drawn = self._first.pop(0) if self._first else SPACES[method].draw(self.rng)
+            if drawn.get("method", method) != method and not searched >= {"embedding", "n_members"}:
+                continue  # the other method has no place for what the user has set
             configuration = self._configuration({name: drawn[name] for name in drawn if name in searched})
             if configuration.work <= MOST_WORK * self._work or "hidden_layer_sizes" not in searched:
                 self._n_begun += 1
                 return configuration
 
-    def _searched(self) -> list[str]:
+    def _searched(self) -> set[str]:
         """The parameters that the search may change: those that have their defaults."""
         model, defaults = self.model, _defaults(type(self.model))
-        names = []
+        names = set()
         for name, value in model.get_params(deep=False).items():
             if type(value) is type(defaults[name]) and not np.ndim(value) and value == defaults[name]:
-                names.append(name)
+                names.add(name)
         if np.ndim(model.activation) or np.ndim(model.dropout):  # of as many layers
-            names = [name for name in names if name != "hidden_layer_sizes"]
+            names.discard("hidden_layer_sizes")
         return names
 
     def _configuration(self, parameters: dict[str, Any]) -> Configuration:
@@ -789,8 +792,8 @@ class _Training:
             model._share_target(member, model)
             if callbacks := callbacks_on_epochs(model):
                 member.set_callbacks(*callbacks)
-        space = SPACES.get(model.method)
-        shown = {} if space is None else {name: model._own(name) for name in space(np.random.RandomState(0))}
+        names = SPACES[self.model.method].names if self.model.method in SPACES else ()
+        shown = {name: model._own(name) for name in names}
         configuration = Configuration(
             self._n_begun, shown, members, make_network, _work(members[0], layout, make_network)
         )

@@ -38,8 +38,7 @@ class TabularClassifier(ClassifierScore, BaseTabular):
         Networks, each trained without one fold of the rows, whose predictions are averaged. The rows of its fold tell when a network is
         best. There are at most as many as rows. 1: a single network, without ``validation_fraction`` of the rows.
     n_configurations : int or 'auto', default='auto'
-        Configurations to train: the first is the estimator's own, the others draw the parameters that have their defaults from the space
-        in which the method's authors tune it (see Notes). Each is a network for each fold, on the same folds. The predictions are those
+        Configurations to train: the first is the estimator's own, the others change parameters that have their defaults (see Notes). Each is a network for each fold, on the same folds. The predictions are those
         of an ensemble that is selected on the rows that each network has not been trained on. 'auto': 1 or, with a ``time_limit``, as many
         as there is time for.
     time_limit : float or None, default=None
@@ -142,11 +141,13 @@ class TabularClassifier(ClassifierScore, BaseTabular):
     ``fit`` holds the codes of all rows once, for all networks: 6 bytes for each number, 2 for each category (4 in columns of 65,536
     categories and more). A number's position in its bin is float32, whatever ``dtype``.
 
-    A search draws the parameters that have their defaults, at random and independently: with 'tabm', up to four hidden layers of one
-    width, dropout, learning rate, weight decay, embedding and members, from the space in which TabM's authors tune it, as far as a CPU has
-    the time (4 to 16 members, widths from 64 to 256, no networks that need eight times the default's arithmetic or more); with 'plain',
-    layers up to 512 wide, dropout, learning rate and weight decay. The ensemble is selected greedily with replacement, in 50 steps; an error
-    that the selection minimises is a little optimistic, and so is ``oof_prediction_`` then. Weights of 0 are left out of
+    A search changes parameters that have their defaults. With 'tabm', it begins with the method 'plain' and with eight members; then it
+    draws, at random and independently, up to four hidden layers of one width, dropout, learning rate, weight decay, embedding and
+    members, from the space in which TabM's authors tune it, as far as a CPU has
+    the time (4 to 16 members, widths from 64 to 256, no networks that need eight times the default's arithmetic or more); every fourth
+    is one of 'plain': up to three layers up to 512 wide, dropout, learning rate and weight decay, as all are with ``method="plain"``. The
+    ensemble is selected greedily with replacement, in 50 steps. It minimises the error of ``oof_prediction_``, which is a little too
+    small then. Weights of 0 are left out of
     ``estimators_``. The same seed and number of configurations give the same bits on any number of threads. With a ``time_limit``
     the number depends on the machine, and so does the epoch at which a 'stopped' configuration ended; without such, the same fit with
     ``n_configurations=len(model.configurations_)`` and no limit gives the same model.

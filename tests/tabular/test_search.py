@@ -57,7 +57,9 @@ def test_every_method_has_a_space():
     """Whose parameters the estimator has."""
     assert set(search.SPACES) == set(RECIPES)
     for space in search.SPACES.values():
-        assert set(space(np.random.RandomState(0))) <= set(TabularRegressor().get_params())
+        assert set(space.names) <= set(TabularRegressor().get_params())
+        for drawn in (*space.first, *(space.draw(np.random.RandomState(seed)) for seed in range(20))):
+            assert set(drawn) <= set(space.names)
 
 
 # --- configurations ------------------------------------------------------------------------------------------------
@@ -102,6 +104,10 @@ def test_parameters_that_are_given_stay():
     assert {c["parameters"]["learning_rate_init"] for c in fitted.configurations_} == {0.01}
     assert {c["parameters"]["n_members"] for c in fitted.configurations_} == {2}
     assert len({c["parameters"]["dropout"] for c in fitted.configurations_}) > 1
+    assert {c["parameters"]["method"] for c in fitted.configurations_} == {"tabm"}  # 'plain' has one member
+    both = searched("regression", n_members="auto", hidden_layer_sizes=(9,), n_configurations=3).fit(X, SIGNAL)
+    assert [c["parameters"]["method"] for c in both.configurations_] == ["tabm", "plain", "tabm"]
+    assert [c["parameters"]["n_members"] for c in both.configurations_] == [2, 1, 8]
     lists = searched("regression", hidden_layer_sizes="auto", activation=["relu", "tanh"]).fit(X, SIGNAL)
     assert {c["parameters"]["hidden_layer_sizes"] for c in lists.configurations_} == {(128, 128)}
 
@@ -166,7 +172,8 @@ def test_rows_that_score():
 
 def test_a_configuration_that_diverges_has_no_weight(monkeypatch):
     """The others are trained on."""
-    monkeypatch.setitem(search.SPACES, "tabm", lambda rng: {"learning_rate_init": 1e38})
+    space = search.Space(("learning_rate_init",), (), lambda rng: {"learning_rate_init": 1e38})
+    monkeypatch.setitem(search.SPACES, "tabm", space)
     fitted = searched("regression", n_configurations=3, max_grad_norm=None, early_stopping=False).fit(X, SIGNAL)
     assert [c["ended"] for c in fitted.configurations_] == ["complete", "failed", "failed"]
     assert fitted.configurations_[1]["weight"] == 0
