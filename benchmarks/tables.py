@@ -11,8 +11,8 @@ hold equally many rows. Seconds are the processor's, of fit and prediction, over
 package is not installed is left out.
 
 Writes results/tables.json and tables.md. A run adds to tables.json, contender by contender, so that tables and contenders can be run one
-by one: `--tables concrete,ames --only CatBoost`. `--chart` also draws tables.svg, for which matplotlib is needed; `--redraw` measures
-nothing, and makes these from tables.json.
+by one: `--tables concrete,ames --only CatBoost`. `--chart` also draws tables.svg, for which matplotlib is needed, and `--pages` writes the
+summaries into README and docs/tables.md; `--redraw` measures nothing, and makes these from tables.json.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import resource
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -35,7 +36,10 @@ from benchmarks import tables_authors
 from benchmarks.machine import describe_machine
 from benchmarks.report import markdown_table
 
-RESULTS = Path(__file__).parent / "results"
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+# Pages that show summaries, between <!-- written by make bench-tables: NAME --> and <!-- end -->.
+PAGES = (HERE.parent / "README.md", HERE.parent / "docs" / "tables.md")
 BASE = "CatBoost"
 METRICS = ("error rate", "1 - AUC", "log-loss", "RMSE")
 CALIBRATION = "calibration error"
@@ -355,12 +359,13 @@ def comparisons(results: dict[str, Any]) -> list[list[str]]:
 
 def summary_table(results: dict[str, Any], names: list[str]) -> str:
     """A line per contender."""
+    found = summary(results, names)
+    shown = [metric for metric in (*METRICS, CALIBRATION) if not all(np.isnan(own[metric]) for own in found.values())]
     lines = []
-    for name, own in summary(results, names).items():
-        ratios = ["" if np.isnan(own[metric]) else f"{own[metric]:.3f}" for metric in METRICS]
-        gap = "" if np.isnan(own[CALIBRATION]) else f"{own[CALIBRATION]:.4f}"
-        lines.append([name, *ratios, gap, f"{own['seconds']:.2f}"])
-    return markdown_table(["", *METRICS, CALIBRATION, "seconds"], lines)
+    for name, own in found.items():
+        cells = [f"{own[metric]:.{4 if metric == CALIBRATION else 3}f}" for metric in shown]
+        lines.append([name, *("" if cell == "nan" else cell for cell in cells), f"{own['seconds']:.2f}"])
+    return markdown_table(["", *shown, "seconds"], lines)
 
 
 def extent(results: dict[str, Any], names: list[str]) -> str:
@@ -409,6 +414,23 @@ def render(results: dict[str, Any]) -> str:
     facts = {**results["machine"], **results.get("versions", {})}
     lines += ["## Machine", "", *(f"- {name}: {value}" for name, value in facts.items()), ""]
     return "\n".join(lines)
+
+
+def write_pages(results: dict[str, Any]) -> None:
+    """Put the summaries between the pages' marks: 'usual', and 'authors' if these ran."""
+    for names in comparisons(results):
+        mark = "authors" if set(names) & set(AUTHORS) else "usual"
+        begin = f"<!-- written by make bench-tables: {mark} -->\n"
+        for page in PAGES:
+            text = page.read_text()
+            page.write_text(
+                re.sub(
+                    f"{begin}.*?<!-- end -->",
+                    f"{begin}{summary_table(results, names)}\n\n{extent(results, names)}.\n<!-- end -->",
+                    text,
+                    flags=re.DOTALL,
+                )
+            )
 
 
 GREY, ORANGE = "#848d97", "#f28c28"
@@ -500,6 +522,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--only", action="append", metavar="CONTENDER", help=f"run this one: {'; '.join(EVERY)}")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the results")
     parser.add_argument("--chart", action="store_true", help="draw tables.svg, too")
+    parser.add_argument("--pages", action="store_true", help="write the tables of README and docs/tables.md, too")
     parser.add_argument("--redraw", action="store_true", help="measure nothing: take tables.json")
     options = parser.parse_args()
     for name in options.tables.split(","):
@@ -550,6 +573,8 @@ def main() -> None:
     if not comparisons(results):
         raise SystemExit(f"No page: its figures are ratios to {BASE}, which has not run beside the others.")
     (options.output / "tables.md").write_text(render(results))
+    if options.pages:
+        write_pages(results)
     if options.chart:
         draw_chart(results, options.output / "tables.svg")
     print(render(results).split("## Each table")[0])
