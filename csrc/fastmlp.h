@@ -20,6 +20,7 @@
 
 #define FM_BLOCK_ROWS 32     /* rows of a block of weights: one call of update */
 #define FM_CHUNK_ROWS 128    /* rows that a thread takes through the network together: their activations stay in L2 */
+#define FM_MEMBER_ROWS 24    /* rows whose products with all patterns of members are made together */
 #define FM_MAX_STATE 3       /* arrays of optimizer state */
 #define FM_CONSTANTS 8       /* constants that an update rule computes once per step */
 #define FM_NORM_EPSILON 1e-5 /* added to the variance in batch normalisation */
@@ -108,6 +109,17 @@ typedef struct fm_layer {
     const fm_rng *rng;
     uint32_t stream;
 } fm_layer;
+
+/* Several members on an embedding: each multiplies the units of feature f by its scaling of f. Features with the same
+ * scalings have one pattern. In the layer behind the embedding, x has `rows` rows, which all members share; member m's
+ * rows of z and y are m rows <= r < (m + 1) rows. */
+typedef struct fm_members {
+    ptrdiff_t n, n_features, n_patterns, rows;
+    ptrdiff_t width;    /* units of each feature */
+    ptrdiff_t x_stride; /* of that layer's x, and of the embedding's matrices */
+    ptrdiff_t *pattern; /* of each feature */
+    void *scalings;     /* (n, n_features), of which the first n_patterns columns: of each member and pattern */
+} fm_members;
 
 /* The caller's data X: dense (any strides, in elements) or CSR. */
 typedef struct fm_rows {
@@ -281,11 +293,23 @@ typedef struct fm_kernels {
     void (*forward_codes_unpacked)(const fm_layer *layer, const void *C, const fm_codes *X, ptrdiff_t first_row,
                                    ptrdiff_t p0, ptrdiff_t p1, ptrdiff_t rows, ptrdiff_t stride);
 
-    /* scale_features: to[r, o] = (accumulate ? to[r, o] : 0) + from[r, o] s[o / embedding], for the layer's units o
-     * to, from (rows, O) in panels, perhaps the same; s one real per feature. With accumulate, a multiply-add.
-     * oracle: scale_features */
-    void (*scale_features)(const fm_layer *layer, void *to, const void *from, const void *s, ptrdiff_t rows,
-                           ptrdiff_t stride, int accumulate);
+    /* group_features: the patterns of features: pattern (n_features,) and the columns of `grouped`, like scalings
+     * (n_members, n_features), as in fm_members; returns n_patterns. oracle: patterns */
+    ptrdiff_t (*group_features)(ptrdiff_t *pattern, void *grouped, const void *scalings, ptrdiff_t n_members,
+                                ptrdiff_t n_features);
+
+    /* forward_members: forward of the layer that members share, all panels:
+     *     z[m rows + r] = b + sum over patterns g of S[m, g] (sum over the features f of g of x[r, f] W[f])
+     * for first <= r < first + rows and every member m; scratch: FM_MEMBER_ROWS rows of a panel for each feature.
+     * numerics: the inner sum is a chain of multiply-adds from 0, the outer one from b, both in their order.
+     * oracle: member_products */
+    void (*forward_members)(const fm_layer *layer, const fm_members *members, void *scratch, ptrdiff_t first,
+                            ptrdiff_t rows, ptrdiff_t stride);
+
+    /* forward_row_members: forward_members of one row x; member m's y is m O behind y, O padded to whole panels; W and
+     * b row-major without gaps. scratch: as much for each pattern. numerics: the same bits as forward_members */
+    void (*forward_row_members)(const fm_layer *layer, const fm_members *members, void *scratch, void *y,
+                                const void *x);
 
     /* batch_norm_forward: panel p, all `batch` rows: xhat in z's place, y = f(scale xhat + b), out, batch statistics
      * numerics: sums over rows in four chains (row % 4), (0 + 1) + (2 + 3). oracle: normalise */
@@ -334,6 +358,22 @@ typedef struct fm_kernels {
      * the rest. scratch: scratch_size reals, aligned. numerics: one chain in the order of O. oracle: gradients */
     void (*backward)(const fm_layer *layer, const fm_layer *below, void *scratch, ptrdiff_t p0, ptrdiff_t p1,
                      ptrdiff_t first, ptrdiff_t rows, ptrdiff_t stride);
+
+    /* sum_members: sums[g rows + r] = sum over the members m of S[m, g] dz[m rows + r] for every pattern g, first <= r
+     * < first + rows; sums (n_patterns rows, O) in panels sums_stride apart numerics: one chain of multiply-adds in the
+     * order of the members. oracle: sum_members */
+    void (*sum_members)(const fm_layer *layer, const fm_members *members, void *sums, ptrdiff_t sums_stride,
+                        ptrdiff_t first, ptrdiff_t rows, ptrdiff_t stride);
+
+    /* backward_members: backward of the layer that members share, all panels, with the sums of feature f's pattern in
+     * place of dz. oracle: gradients */
+    void (*backward_members)(const fm_layer *layer, const fm_layer *below, const fm_members *members, const void *sums,
+                             ptrdiff_t sums_stride, void *scratch, ptrdiff_t first, ptrdiff_t rows);
+
+    /* gradient_members: G (n, panel) = (accumulate ? G : 0) + x[:, i0 .. i0 + n]^T sums, panel p, over all rows of x;
+     * update with batch = 0 and accumulate = 1 then applies the rule. numerics: as update. oracle: gradients */
+    void (*gradient_members)(const fm_layer *layer, const fm_members *members, void *G, const void *sums,
+                             ptrdiff_t sums_stride, ptrdiff_t i0, ptrdiff_t n, ptrdiff_t p, int accumulate);
 
     /* batch_norm_backward: dz, panel p, from the gradient of y to that of z, in place; d_scale and d_b
      * oracle: normalise_gradient */

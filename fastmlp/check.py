@@ -330,7 +330,7 @@ def check_forward_codes(K: Kernels, shape: Shape, draws: np.random.RandomState) 
 
 
 def check_embedding(K: Kernels, shape: Shape, draws: np.random.RandomState) -> Outcome:
-    """The embedding of codes, packed and not; its gradient; and features times scalings."""
+    """The embedding of codes, packed and not, and its gradient."""
     B, I, d = max(shape[0], 1), max(shape[1], 1), 16 * (1 + shape[2] % 3)
     X, order, x = coded_rows(draws, B, I, exact=False)
     counts = X.layout.bin_counts, X.layout.category_counts
@@ -347,17 +347,36 @@ def check_embedding(K: Kernels, shape: Shape, draws: np.random.RandomState) -> O
     want = reference.embedding_gradient(x.T @ dz.astype(np.float64), d, *counts)
     size = np.abs(x.T) @ np.max(np.abs(blocks), axis=0)
     errors.append(largest(K.gradient_codes(X, order, dz, d) - want, eps_of(K) * ((B + 2) * size + 1e-30)))
-    s = numbers(K, draws, len(blocks))
-    for accumulate in (False, True):
-        got, want = (
-            K.scale_features(dz, some, s, accumulate),
-            reference.scale_features(some, s) + accumulate * dz.astype(np.float64),
-        )
-        errors.append(
-            largest(
-                got - want, eps_of(K) * (np.abs(want) + np.abs(dz) + np.abs(reference.scale_features(some, s)) + 1e-30)
-            )
-        )
+    return Outcome(max(errors), 1.0, "n eps")
+
+
+def check_members(K: Kernels, shape: Shape, draws: np.random.RandomState) -> Outcome:
+    """The product that members share, of many rows and of one; the sums of their dz, and the gradients from these."""
+    B, d, O = max(shape[0], 1), 16 * (1 + shape[1] % 3), max(shape[2], 1)
+    F, k = 1 + shape[1] % 7, 1 + shape[0] % 7
+    x, W, b = numbers(K, draws, B, F * d), numbers(K, draws, F * d, O), numbers(K, draws, O)
+    s = numbers(K, draws, k, F)[:, draws.randint(F, size=F)]
+    wide, size = s.astype(np.float64), np.abs(s).astype(np.float64)
+    pattern, grouped = K.group_features(s)
+    errors = [exactly(pattern, reference.patterns(s)), exactly(grouped[:, pattern], s)]
+    y = K.forward_members(x, W, b, s, "relu")
+    terms, unit = F * d + k + F + 3, eps_of(K)
+    want = reference.member_products(x.astype(np.float64), W.astype(np.float64), b, wide)
+    sizes = reference.member_products(np.abs(x).astype(np.float64), np.abs(W).astype(np.float64), np.abs(b), size)
+    errors.append(largest(y - np.maximum(want, 0), terms * unit * (sizes + 1e-30)))
+    errors.append(exactly(K.forward_row_members(x[-1], W, b, s, "relu"), y[:, -1]))
+    dz = numbers(K, draws, k, B, O)
+    sums, dW, dx = K.backward_members(dz, W, x, s, "relu")
+    wanted, bounds = reference.sum_members(dz.astype(np.float64), wide), reference.sum_members(np.abs(dz), size)
+    errors.append(largest(sums[pattern] - wanted, terms * unit * (bounds + 1e-30)))
+    for f in range(F):
+        own = slice(f * d, (f + 1) * d)
+        relu, slope = np.maximum(x[:, own], 0).astype(np.float64), (x[:, own] > 0).astype(np.float64)
+        weights = W[own].T.astype(np.float64)
+        bound = (B + terms) * unit * (relu.T @ bounds[f] + 1e-30)
+        errors.append(largest(dW[own] - relu.T @ wanted[f], bound))
+        bound = (O + terms) * unit * (bounds[f] @ np.abs(weights) + 1e-30)
+        errors.append(largest(dx[:, own] - slope * (wanted[f] @ weights), bound))
     return Outcome(max(errors), 1.0, "n eps")
 
 
@@ -567,6 +586,7 @@ def cases() -> Iterator[Case]:
     yield Case("forward codes", check_forward_codes)
     yield Case("weight gradient codes", check_gradient_codes)
     yield Case("embedding", check_embedding)
+    yield Case("members", check_members)
     yield Case("augment", check_augment)
 
 

@@ -121,18 +121,4 @@ static void gradient_codes(const fm_layer *l, void *G, const fm_csc *C, const fm
     else
         gradient_codes_of(l, G, C, X, i0, n, p, stride, accumulate, 2);
 }
-
-/* The same units of all features, vector by vector: to[r, o] (accumulate ? +) = from[r, o] s[o / embedding]. */
-static void scale_features(const fm_layer *l, void *to_, const void *from_, const void *s_, ptrdiff_t rows,
-                           ptrdiff_t stride, int accumulate) {
-    for (ptrdiff_t column = 0; column < l->fan_out; column += V) {
-        const ptrdiff_t at = column / NR * stride + column % NR;
-        const real *from = (const real *)from_ + at;
-        const vec s = v_set(((const real *)s_)[column / l->embedding]);
-        real *to = (real *)to_ + at;
-        for (ptrdiff_t r = 0; r < rows; r++)
-            v_store(to + r * NR,
-                    accumulate ? v_fma(v_load(from + r * NR), s, v_load(to + r * NR)) : v_load(from + r * NR) * s);
-    }
-}
 #endif

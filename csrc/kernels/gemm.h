@@ -175,11 +175,11 @@ static void gemm_tn_wide(real *G, const real *A, const real *B, int accumulate, 
 /* chunk[o, i] = W[i, o] for `width` <= NR rows i and kc columns o, both from the first of a panel, NR x NR at a time; 0
  * in the lanes that pad the last vector. */
 static void transpose_chunk(real *chunk, const real *W, ptrdiff_t fan_in, ptrdiff_t width, ptrdiff_t kc) {
-    real rest[NR * NR]; /* the rows of the last, incomplete NR x NR */
+    real rest[NR * NR]; /* the rows of the last NR x NR, if they are not whole vectors */
     for (ptrdiff_t o = 0; o < kc; o += NR, W += fan_in * NR, chunk += NR * NR) {
         const ptrdiff_t columns = min_of(NR, kc - o); /* the last vector may reach into the padding of W and chunk */
         const real *from = W;
-        if (width < NR) {
+        if (width % V) {
             from = rest;
             for (ptrdiff_t i = 0; i < NR; i++)
                 for (ptrdiff_t c = 0; c < columns; c += V)

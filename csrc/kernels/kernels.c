@@ -5,6 +5,7 @@
 #include "fastmlp.h"
 #include "gemm.h"
 #include "losses.h"
+#include "members.h"
 #include "random.h"
 #include "sparse.h"
 #include "update.h"
@@ -227,6 +228,15 @@ static void forward_unpacked(const fm_layer *l, void *scratch, ptrdiff_t p0, ptr
     }
 }
 
+static void forward_members(const fm_layer *l, const fm_members *M, void *scratch, ptrdiff_t first, ptrdiff_t rows,
+                            ptrdiff_t stride) {
+    for (ptrdiff_t p = 0; p * NR < l->fan_out; p++) {
+        member_products(l, M, scratch, p, first, rows, stride);
+        for (ptrdiff_t m = 0; m < M->n; m++)
+            activate(l, p, m * M->rows + first, rows, stride);
+    }
+}
+
 /* P[i] *= by[i], or by[i % NR] if one_row. */
 static void multiply(real *P, const real *by, ptrdiff_t rows, int one_row) {
     for (ptrdiff_t i = 0; i < rows * NR; i += V)
@@ -275,6 +285,14 @@ static void backward(const fm_layer *l, const fm_layer *below, void *chunk, ptrd
             }
         for (ptrdiff_t p = q; p < end; p++)
             backward_activation(l, below, p, first, rows, stride);
+    }
+}
+
+static void backward_members(const fm_layer *l, const fm_layer *below, const fm_members *M, const void *sums,
+                             ptrdiff_t sums_stride, void *chunk, ptrdiff_t first, ptrdiff_t rows) {
+    for (ptrdiff_t p = 0; p * NR < l->fan_in; p++) {
+        backward_product(l, below, M, sums, sums_stride, chunk, p, first, rows);
+        backward_activation(l, below, p, first, rows, M->x_stride);
     }
 }
 
@@ -558,6 +576,31 @@ static void gemv(real *y, const real *x, const real *W, const real *b, ptrdiff_t
     }
 }
 
+static void forward_row_members(const fm_layer *l, const fm_members *M, void *products_, void *y_, const void *x) {
+    real *products = products_;
+    const ptrdiff_t O = l->fan_out, apart = (O + NR - 1) / NR * NR;
+    ptrdiff_t begun = 0; /* patterns */
+    for (ptrdiff_t f = 0; f < M->n_features; f++) {
+        const ptrdiff_t g = M->pattern[f], c = f * M->width;
+        real *product = products + g * apart;
+        gemv(product, (const real *)x + c, (const real *)l->W + c * O, g < begun ? product : NULL, M->width, O);
+        begun += g == begun;
+    }
+    for (ptrdiff_t m = 0; m < M->n; m++) {
+        const real *S = (const real *)M->scalings + m * M->n_features;
+        real *y = (real *)y_ + m * apart;
+        for (ptrdiff_t o = 0; o < O; o += V) {
+            const ptrdiff_t n = min_of(V, O - o);
+            vec sum = v_load_n((const real *)l->b + o, n);
+            for (ptrdiff_t g = 0; g < M->n_patterns; g++)
+                sum = v_fma(v_set(S[g]), v_load_n(products + g * apart + o, n), sum);
+            v_store_n(y + o, sum, n);
+        }
+        if (l->activation != FM_ACTIVATION_identity)
+            TABLE.activations[l->activation].forward(y, y, O);
+    }
+}
+
 static void forward_row(const fm_layer *l, void *y_, const void *x_) {
     real *y = y_;
     const real *x = x_;
@@ -624,7 +667,12 @@ const fm_kernels TABLE = {
     .forward_codes_unpacked = forward_codes_unpacked,
     .codes_to_csc = codes_to_csc,
     .gradient_codes = gradient_codes,
-    .scale_features = scale_features,
+    .group_features = group_features,
+    .forward_members = forward_members,
+    .forward_row_members = forward_row_members,
+    .sum_members = sum_members,
+    .backward_members = backward_members,
+    .gradient_members = gradient_members,
     .batch_norm_forward = batch_norm_forward,
     .update_running_statistics = update_running_statistics,
     .backward = backward,

@@ -6,6 +6,7 @@ cdef extern from "fastmlp.h" nogil:
     enum:
         FM_BLOCK_ROWS
         FM_CHUNK_ROWS
+        FM_MEMBER_ROWS
         FM_MAX_STATE
         FM_N_ACTIVATIONS
         FM_N_OUTPUTS
@@ -56,6 +57,11 @@ cdef extern from "fastmlp.h" nogil:
         double dropout_rate
         const fm_rng *rng
         uint32_t stream
+
+    ctypedef struct fm_members:
+        Py_ssize_t n, n_features, n_patterns, rows, width, x_stride
+        Py_ssize_t *pattern
+        void *scalings
 
     ctypedef struct fm_rows:
         const void *data
@@ -152,8 +158,20 @@ cdef extern from "fastmlp.h" nogil:
                              Py_ssize_t rows, Py_ssize_t c0, Py_ssize_t c1) noexcept nogil
         void (*gradient_codes)(const fm_layer *layer, void *G, const fm_csc *C, const fm_codes *X, Py_ssize_t i0,
                                Py_ssize_t n, Py_ssize_t p, Py_ssize_t stride, int accumulate) noexcept nogil
-        void (*scale_features)(const fm_layer *layer, void *to, const void *source, const void *s, Py_ssize_t rows,
-                               Py_ssize_t stride, int accumulate) noexcept nogil
+        Py_ssize_t (*group_features)(Py_ssize_t *pattern, void *grouped, const void *scalings, Py_ssize_t n_members,
+                                     Py_ssize_t n_features) noexcept nogil
+        void (*forward_members)(const fm_layer *layer, const fm_members *members, void *scratch, Py_ssize_t first,
+                                Py_ssize_t rows, Py_ssize_t stride) noexcept nogil
+        void (*forward_row_members)(const fm_layer *layer, const fm_members *members, void *scratch, void *y,
+                                    const void *x) noexcept nogil
+        void (*sum_members)(const fm_layer *layer, const fm_members *members, void *sums, Py_ssize_t sums_stride,
+                            Py_ssize_t first, Py_ssize_t rows, Py_ssize_t stride) noexcept nogil
+        void (*backward_members)(const fm_layer *layer, const fm_layer *below, const fm_members *members,
+                                 const void *sums, Py_ssize_t sums_stride, void *scratch, Py_ssize_t first,
+                                 Py_ssize_t rows) noexcept nogil
+        void (*gradient_members)(const fm_layer *layer, const fm_members *members, void *G, const void *sums,
+                                 Py_ssize_t sums_stride, Py_ssize_t i0, Py_ssize_t n, Py_ssize_t p,
+                                 int accumulate) noexcept nogil
         void (*batch_norm_forward)(const fm_layer *layer, Py_ssize_t p, Py_ssize_t batch,
                                    Py_ssize_t stride) noexcept nogil
         void (*update_running_statistics)(const fm_layer *layer, Py_ssize_t p, const fm_hyper *hyper) noexcept nogil

@@ -1,5 +1,5 @@
 from fastmlp.core._arrays cimport Buffer, InputRows
-from fastmlp.core._csrc cimport fm_kernels, fm_layer, fm_targets
+from fastmlp.core._csrc cimport fm_kernels, fm_layer, fm_members, fm_targets
 
 cdef struct Offsets:
     # Bytes from the start of the flat parameters (W, b, scale) or statistics (mean, variance) to a layer's arrays.
@@ -32,6 +32,8 @@ cdef class Plan:
     cdef Py_ssize_t padded(self, Py_ssize_t columns) noexcept nogil
     cdef Py_ssize_t n_features(self) noexcept nogil
     cdef Py_ssize_t scalings_bytes(self) noexcept nogil
+    cdef Py_ssize_t members_bytes(self) noexcept nogil
+    cdef void describe_members(self, fm_members *members, const void *scalings, char *room) noexcept nogil
     cdef int layer_of(self, int matrix) noexcept nogil
     cdef void shape(self, fm_layer *layer, int matrix) noexcept nogil
     cdef Py_ssize_t columns(self, int matrix) noexcept nogil

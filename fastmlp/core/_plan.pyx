@@ -90,7 +90,8 @@ cdef class Plan:
         Networks that share all layers but the last: each member multiplies the embedding of feature f by a number of
         its own, its scaling, and has an output layer of its own (Gorishniy, Kotelnikov and Babenko, ICLR 2025). They
         are trained on the same rows; the loss is the mean of theirs, and the output activation is applied to the mean
-        of theirs. Several need an embedding. Training does not change the scalings.
+        of theirs. Several need an embedding and a hidden layer, to whose output `residual` does not add its input.
+        Training does not change the scalings.
 
     Raises
     ------
@@ -131,6 +132,8 @@ cdef class Plan:
             raise ValueError(
                 f"n_members must lie in [1, {MOST_MEMBERS}], and be 1 without an embedding, got {n_members}"
             )
+        if n_members > 1 and self.n_layers < 3:
+            raise ValueError(f"several members need a hidden layer to share, got layer_sizes {self.layer_sizes}")
         self.n_members = <int> n_members
         self.n_matrices = self.n_layers - 1 + n_members
         layout = parameter_layout(  # Python numbers, which cannot overflow
@@ -183,6 +186,17 @@ cdef class Plan:
     cdef Py_ssize_t scalings_bytes(self) noexcept nogil:
         return self.n_members * self.n_features() * self.k.element_size
 
+    cdef Py_ssize_t members_bytes(self) noexcept nogil:
+        """Room for what describe_members keeps."""
+        return self.n_features() * sizeof(Py_ssize_t) + self.scalings_bytes()
+
+    cdef void describe_members(self, fm_members *members, const void *scalings, char *room) noexcept nogil:
+        """The patterns of the features' scalings; `room` is kept."""
+        members.n, members.n_features, members.width = self.n_members, self.n_features(), self.embedding
+        members.pattern, members.scalings = <Py_ssize_t *> room, room + members.n_features * sizeof(Py_ssize_t)
+        members.n_patterns = self.k.group_features(members.pattern, members.scalings, scalings, members.n,
+                                                   members.n_features)
+
     cdef int layer_of(self, int matrix) noexcept nogil:
         return min(matrix, self.n_layers - 1)
 
@@ -201,7 +215,7 @@ cdef class Plan:
 
     cdef bint adds_input(self, int l) noexcept nogil:
         return (self.residual and l < self.n_layers - 1 and self.sizes[l] == self.sizes[l + 1]
-                and not (l == 0 and self.embedding))
+                and not (l == 0 and self.embedding) and not (l == 1 and self.n_members > 1))
 
     cdef Py_ssize_t affine_bytes(self) noexcept nogil:
         """Room for the scale and shift of each normalised layer."""

@@ -593,22 +593,33 @@ cdef int forward_by_rows(Plan plan, char *weights, char *statistics, InputRows r
 
 cdef int forward_members(Plan plan, char *weights, InputRows rows, char *result, int n_threads,
                          char *sums) except -1:
-    """The output for the mean of the members' logits. Threads take chunks of rows as they become free; a chunk's rows
-    are in each shared layer once for each member. Signals are handled between slices."""
-    cdef Py_ssize_t size = plan.k.element_size, panel = plan.k.panel, O = plan.sizes[plan.n_layers]
-    cdef Py_ssize_t chunk = max(1, min(FM_CHUNK_ROWS // plan.n_members, (rows.n + n_threads - 1) // n_threads))
-    cdef Py_ssize_t stride = (chunk * plan.n_members | 1) * panel, width = widest(plan, 1, True) // panel * stride
-    cdef Py_ssize_t other = widest(plan, 0, True) // panel * stride  # of the layers with odd numbers, from 0
-    cdef Py_ssize_t scratch = (plan.k.scratch_size + 15) // 16 * 16, n_chunks = (rows.n + chunk - 1) // chunk, begin
-    cdef Py_ssize_t own = (width + other + scratch + (chunk * plan.n_members * O + 15) // 16 * 16) * size, end
-    cdef Py_ssize_t slice
-    cdef Buffer layers = Buffer(plan.n_matrices * sizeof(fm_layer)), memory, own_sums
+    """The output for the mean of the members' logits. Threads take chunks of rows as they become free; behind the
+    embedding, a chunk has each row once for each member. Signals are handled between slices."""
+    cdef Py_ssize_t size = plan.k.element_size, k = plan.n_members, begin, end
+    cdef Py_ssize_t chunk = max(FM_CHUNK_ROWS // k, min(FM_MEMBER_ROWS, 8 * FM_CHUNK_ROWS // k))
+    cdef MemberRoom room
+    cdef Buffer layers = Buffer(plan.n_matrices * sizeof(fm_layer)), patterns = Buffer(plan.members_bytes(), False)
+    cdef Buffer memory, own_sums, _packed  # _packed: until this call ends
+    cdef Py_ssize_t n_chunks, slice
     cdef fm_counter counter
     cdef int usable
-    n_threads = min(n_threads, n_chunks)
-    memory = Buffer(own * n_threads, False)
-    slice = n_threads * <Py_ssize_t> max(1, SLICE_OPERATIONS / (<double> plan.n_weights * chunk * plan.n_members))
     plan.describe(<fm_layer *> layers.at, weights, NULL, NULL)
+    memset(&room, 0, sizeof(room))
+    plan.describe_members(&room.members, weights + plan.scalings, <char *> patterns.at)
+    if rows.n <= SINGLE_ROWS:
+        place_members(plan, &room, 1)
+        memory = Buffer(room.total * size, False)
+        with nogil:
+            for begin in range(rows.n):
+                forward_row_members(plan, <fm_layer *> layers.at, &room, rows, sums, begin, result, <char *> memory.at)
+        return 0
+    chunk = max(1, min(chunk, (rows.n + n_threads - 1) // n_threads))
+    place_members(plan, &room, chunk)
+    n_chunks = (rows.n + chunk - 1) // chunk
+    n_threads = min(n_threads, n_chunks)
+    memory = Buffer(room.total * size * n_threads, False)
+    _packed = pack_shared(plan, <fm_layer *> layers.at)
+    slice = n_threads * <Py_ssize_t> max(1, SLICE_OPERATIONS / (<double> plan.n_weights * chunk * k))
     if sums == NULL and rows.n >= SUMMED_ROWS:
         own_sums = Buffer(sums_size(plan, rows.codes.layout) * size, False)
         sums = <char *> own_sums.at
@@ -618,59 +629,133 @@ cdef int forward_members(Plan plan, char *weights, InputRows rows, char *result,
         fm_counter_set(&counter, begin)
         if n_threads == 1:
             with nogil:
-                forward_members_thread(plan, <fm_layer *> layers.at, weights, rows, sums, result, <char *> memory.at,
-                                       width, other, scratch, chunk, stride, &counter, end)
+                forward_members_thread(plan, <fm_layer *> layers.at, &room, rows, sums, result, <char *> memory.at,
+                                       &counter, end)
         else:
             usable = region_begins(n_threads)
             with nogil, parallel(num_threads=usable):
-                forward_members_thread(plan, <fm_layer *> layers.at, weights, rows, sums, result,
-                                       <char *> memory.at + threadid() * own, width, other, scratch, chunk, stride,
-                                       &counter, end)
+                forward_members_thread(plan, <fm_layer *> layers.at, &room, rows, sums, result,
+                                       <char *> memory.at + threadid() * room.total * size, &counter, end)
             region_ends()
         PyErr_CheckSignals()
     return 0
 
 
-cdef void forward_members_thread(Plan plan, const fm_layer *layers, char *weights, InputRows rows, const void *sums,
-                                 char *result, char *memory, Py_ssize_t width, Py_ssize_t other, Py_ssize_t scratch,
-                                 Py_ssize_t chunk, Py_ssize_t stride, fm_counter *counter,
-                                 Py_ssize_t end) noexcept nogil:
-    """One thread's chunks before `end`; `memory` has two layers' outputs, scratch, and the members' outputs."""
-    cdef Py_ssize_t c = fm_claim(counter, end), size = plan.k.element_size, panel = plan.k.panel, first, n, at, i
-    cdef Py_ssize_t O = plan.sizes[plan.n_layers], features = plan.n_features(), m
-    cdef char *scratch_at = memory + (width + other) * size
-    cdef char *outputs = scratch_at + scratch * size
-    cdef fm_layer layer
+cdef struct MemberRoom:
+    # A thread's memory for a chunk of rows, in elements: the embedding, two layers' outputs, scratch, the logits.
+    fm_members members
+    Py_ssize_t chunk, width, stride, scratch, logits, total
+    Py_ssize_t[2] outputs
+
+
+cdef void place_members(Plan plan, MemberRoom *room, Py_ssize_t chunk) noexcept:
+    """Lay out the memory for chunks of this number of rows."""
+    cdef Py_ssize_t panel = plan.k.panel, products
     cdef int l
+    room.chunk, room.width = chunk, 0
+    room.members.x_stride = (chunk | 1) * panel
+    room.stride = (chunk * plan.n_members | 1) * panel
+    for l in range(2, plan.n_layers + 1):
+        room.width = max(room.width, plan.padded(plan.sizes[l]))
+    products = room.members.n_patterns * max(FM_MEMBER_ROWS * panel, plan.padded(plan.sizes[2]))
+    room.outputs[0] = plan.padded(plan.sizes[1]) // panel * room.members.x_stride
+    room.outputs[1] = room.outputs[0] + room.width // panel * room.stride
+    room.scratch = room.outputs[1] + room.width // panel * room.stride
+    room.logits = room.scratch + max(products, plan.k.scratch_size)
+    room.total = (room.logits + chunk * plan.n_members * plan.sizes[plan.n_layers] + 15) // 16 * 16
+
+
+cdef Buffer pack_shared(Plan plan, fm_layer *layers):
+    """Pack the weights of all layers but the embedding into panels; the buffer that holds them."""
+    cdef Py_ssize_t size = plan.k.element_size, total = 0
+    cdef Buffer packed
+    cdef fm_layer *layer
+    cdef char *at
+    cdef int l
+    for l in range(1, plan.n_matrices):
+        total += (layers[l].fan_in + 1) * plan.padded(layers[l].fan_out)
+    packed = Buffer(total * size, False)
+    at = <char *> packed.at
+    with nogil:
+        for l in range(1, plan.n_matrices):
+            layer = &layers[l]
+            plan.pack_matrix(at, <char *> layer.W, layer.fan_in, layer.fan_out)
+            layer.W, at = at, at + layer.fan_in * plan.padded(layer.fan_out) * size
+            plan.pack_vector(at, <char *> layer.b, layer.fan_out)
+            layer.b, at = at, at + plan.padded(layer.fan_out) * size
+    return packed
+
+
+cdef void forward_members_thread(Plan plan, const fm_layer *layers, const MemberRoom *room, InputRows rows,
+                                 const void *sums, char *result, char *memory, fm_counter *counter,
+                                 Py_ssize_t end) noexcept nogil:
+    """One thread's chunks before `end`."""
+    cdef Py_ssize_t c = fm_claim(counter, end), size = plan.k.element_size, panel = plan.k.panel, first, n, at
+    cdef Py_ssize_t O = plan.sizes[plan.n_layers], m
+    cdef char *logits = memory + room.logits * size
+    cdef fm_members members = room.members
+    cdef fm_layer layer
+    cdef int l, last = plan.n_layers - 1
     while c >= 0:
-        first = c * chunk
-        n = min(chunk, rows.n - first)
+        first = c * room.chunk
+        n = members.rows = min(room.chunk, rows.n - first)
         layer = layers[0]
         layer.y = memory
         plan.k.forward_codes_unpacked(&layer, sums, &rows.codes.c, first, 0, plan.padded(layer.fan_out) // panel, n,
-                                      stride)
-        for m in range(plan.n_members - 1, -1, -1):  # the first member's rows are scaled in place, last
-            plan.k.scale_features(&layer, memory + m * n * panel * size, memory,
-                                  weights + plan.scalings + m * features * size, n, stride, False)
-        for l in range(1, plan.n_layers - 1):
+                                      members.x_stride)
+        layer = layers[1]
+        layer.x, layer.y = memory, memory + room.outputs[1] * size
+        plan.k.forward_members(&layer, &members, memory + room.scratch * size, 0, n, room.stride)
+        for l in range(2, last):
             layer = layers[l]
-            layer.x, layer.y = memory + (l - 1) % 2 * width * size, memory + l % 2 * width * size
-            plan.k.forward_unpacked(&layer, scratch_at, 0, plan.padded(layer.fan_out) // panel, n * plan.n_members,
-                                    stride)
-        l = plan.n_layers - 1
+            layer.x, layer.y = memory + room.outputs[(l - 1) % 2] * size, memory + room.outputs[l % 2] * size
+            plan.k.forward(&layer, 0, layer.fan_out, 0, n * plan.n_members, room.stride)
         for m in range(plan.n_members):
-            layer, at = layers[l + m], m * n * panel * size
-            layer.x, layer.y = memory + (l - 1) % 2 * width * size + at, memory + l % 2 * width * size + at
-            plan.k.forward_unpacked(&layer, scratch_at, 0, plan.padded(O) // panel, n, stride)
-        plan.k.scatter(outputs, memory + l % 2 * width * size, n * plan.n_members, O, stride)
-        for i in range(n * O):
-            if size == 8:
-                (<double *> result)[first * O + i] = mean_of[double](<double *> outputs + i, plan.n_members, n * O)
-            else:
-                (<float *> result)[first * O + i] = mean_of[float](<float *> outputs + i, plan.n_members, n * O)
-        if plan.output_row >= 0:
-            plan.k.outputs[plan.output_row].apply(result + first * O * size, n, O)
+            layer, at = layers[last + m], m * n * panel
+            layer.x = memory + (room.outputs[(last - 1) % 2] + at) * size
+            layer.y = memory + (room.outputs[last % 2] + at) * size
+            plan.k.forward(&layer, 0, O, 0, n, room.stride)
+        plan.k.scatter(logits, memory + room.outputs[last % 2] * size, n * plan.n_members, O, room.stride)
+        finish_members(plan, result + first * O * size, logits, n)
         c = fm_claim(counter, end)
+
+
+cdef void forward_row_members(Plan plan, const fm_layer *layers, const MemberRoom *room, InputRows rows,
+                              const void *sums, Py_ssize_t row, char *result, char *memory) noexcept nogil:
+    """One row; weights are read where they are."""
+    cdef Py_ssize_t size = plan.k.element_size, panel = plan.k.panel, O = plan.sizes[plan.n_layers], m
+    cdef Py_ssize_t apart = plan.padded(plan.sizes[2]) * size
+    cdef char *scratch = memory + room.scratch * size
+    cdef char *logits = memory + room.logits * size
+    cdef char *own = memory + room.outputs[1] * size
+    cdef fm_layer layer = layers[0]
+    cdef char *x
+    cdef char *y
+    cdef int l
+    layer.y = memory
+    plan.k.forward_codes_unpacked(&layer, sums, &rows.codes.c, row, 0, plan.padded(layer.fan_out) // panel, 1, panel)
+    plan.k.forward_row_members(&layers[1], &room.members, scratch, own, memory)
+    for m in range(plan.n_members):
+        x = own + m * apart
+        for l in range(2, plan.n_layers):
+            y = memory + (room.outputs[0] + l % 2 * room.width) * size
+            if l == plan.n_layers - 1:
+                y = logits + m * O * size
+            plan.k.forward_row(&layers[l + m if l == plan.n_layers - 1 else l], y, x)
+            x = y
+    finish_members(plan, result + row * O * size, logits, 1)
+
+
+cdef void finish_members(Plan plan, char *result, const char *logits, Py_ssize_t n) noexcept nogil:
+    """The output activation of the mean of the members' logits (members, n, O)."""
+    cdef Py_ssize_t O = plan.sizes[plan.n_layers], i
+    for i in range(n * O):
+        if plan.k.element_size == 8:
+            (<double *> result)[i] = mean_of[double](<const double *> logits + i, plan.n_members, n * O)
+        else:
+            (<float *> result)[i] = mean_of[float](<const float *> logits + i, plan.n_members, n * O)
+    if plan.output_row >= 0:
+        plan.k.outputs[plan.output_row].apply(result, n, O)
 
 
 cdef real mean_of(const real *numbers, Py_ssize_t n, Py_ssize_t apart) noexcept nogil:

@@ -161,6 +161,24 @@ cdef class Layer:
             self.c.dropout_mask, self.c.dropout_rate, self.c.rng, self.c.stream = self.mask.at, rate, &self.rng, stream
 
 
+cdef class MembersGiven:
+    """Members with these scalings (members, features), and the memory of their patterns."""
+
+    cdef fm_members c
+    cdef tuple arrays
+
+    def __init__(self, Kernels owner, scalings, Py_ssize_t rows, Py_ssize_t columns):
+        cdef Given pattern, grouped = Given(numpy.zeros(scalings.shape), owner.dtype)
+        cdef Py_ssize_t n_features = scalings.shape[1]
+        numbers, found = owner.group_features(scalings)
+        grouped.array[:, :found.shape[1]] = found
+        pattern = Given(numbers, numpy.intp)
+        self.arrays = pattern, grouped
+        self.c.n, self.c.n_features, self.c.n_patterns = scalings.shape[0], n_features, found.shape[1]
+        self.c.rows, self.c.width = rows, columns // n_features
+        self.c.pattern, self.c.scalings = <Py_ssize_t *> pattern.at, grouped.at
+
+
 cdef class Kernels:
     """The kernels of one instruction set and element type.
 
@@ -437,17 +455,82 @@ cdef class Kernels:
         stop()
         return G.check("gradient_codes").get()
 
-    def scale_features(self, to, source, s, bint accumulate):
-        """to + source * s, or source * s alone, with one of s for as many neighbouring columns each."""
-        cdef Panels P = self.batch(source), T = self.batch(to)
-        cdef Given s_at = Given(s, self.dtype)
+    def group_features(self, scalings):
+        """The pattern of each feature, and the scalings (members, patterns) of the patterns."""
+        cdef Given given = Given(scalings, self.dtype), pattern = Guarded(scalings.shape[1], numpy.intp)
+        cdef Guarded grouped = Guarded(scalings.size, self.dtype)
+        start()
+        cdef Py_ssize_t n = self.k.group_features(<Py_ssize_t *> pattern.at, grouped.at, given.at, scalings.shape[0],
+                                                  scalings.shape[1])
+        stop()
+        return pattern.array, grouped.check("group_features").reshape(scalings.shape)[:, :n].copy()
+
+    def forward_members(self, x, W, b, scalings, str activation="identity"):
+        """y (members, rows, O) of the layer that members share, in two shares of the rows."""
+        cdef MembersGiven members = MembersGiven(self, scalings, x.shape[0], x.shape[1])
+        cdef Panels X = self.batch(x), P = self.packed(W), B = self.packed(b)
+        cdef Panels Y = Panels(self, members.c.n * X.rows, W.shape[1])
+        cdef Guarded scratch = Guarded(FM_MEMBER_ROWS * self.panel * members.c.n_features, self.dtype)
+        cdef Py_ssize_t half = X.rows // 3
         cdef fm_layer layer
         memset(&layer, 0, sizeof(layer))
-        layer.fan_out, layer.embedding = P.columns, P.columns // len(s)
+        layer.fan_in, layer.fan_out, layer.activation = W.shape[0], W.shape[1], ACTIVATIONS.index(activation)
+        layer.x, layer.y, layer.W, layer.b, members.c.x_stride = X.at, Y.at, P.at, B.at, X.stride
         start()
-        self.k.scale_features(&layer, T.at, P.at, s_at.at, P.rows, P.stride, accumulate)
+        self.k.forward_members(&layer, &members.c, scratch.at, 0, half, Y.stride)
+        self.k.forward_members(&layer, &members.c, scratch.at, half, X.rows - half, Y.stride)
         stop()
-        return T.check("scale_features").get()
+        scratch.check("forward_members")
+        return Y.check("forward_members").get().reshape(members.c.n, X.rows, W.shape[1])
+
+    def forward_row_members(self, x, W, b, scalings, str activation="identity"):
+        """y (members, O) of one row x."""
+        cdef MembersGiven members = MembersGiven(self, scalings, 1, len(x))
+        cdef Given row = Given(x, self.dtype), weights = Given(W, self.dtype), bias = Given(b, self.dtype)
+        cdef Py_ssize_t O = W.shape[1], apart = (O + self.panel - 1) // self.panel * self.panel
+        cdef Guarded scratch = Guarded(members.c.n_patterns * apart, self.dtype)
+        cdef Guarded y = Guarded(members.c.n * apart, self.dtype)
+        cdef fm_layer layer
+        memset(&layer, 0, sizeof(layer))
+        layer.fan_in, layer.fan_out, layer.activation = W.shape[0], O, ACTIVATIONS.index(activation)
+        layer.W, layer.b = weights.at, bias.at
+        start()
+        self.k.forward_row_members(&layer, &members.c, scratch.at, y.at, row.at)
+        stop()
+        scratch.check("forward_row_members")
+        return y.check("forward_row_members").reshape(members.c.n, apart)[:, :O].copy()
+
+    def backward_members(self, dz, W, x, scalings, str activation="identity"):
+        """The sums (patterns, rows, O) of the members' dz (members, rows, O), and from them the gradients by W
+        and at the input of the activation below, whose input was x."""
+        cdef Py_ssize_t rows = x.shape[0], I = W.shape[0], O = W.shape[1], half = rows // 3, i, p
+        cdef Py_ssize_t size = self.k.element_size
+        cdef MembersGiven members = MembersGiven(self, scalings, rows, I)
+        cdef Panels D = self.batch(dz.reshape(-1, O)), P = self.packed(W), Z = self.batch(x)
+        cdef Panels Y = self.batch(self.activation(activation, x.ravel()).reshape(x.shape))
+        cdef Panels sums = Panels(self, members.c.n_patterns * rows, O), out = Panels(self, rows, I)
+        cdef Panels G = Panels(self, I, O, 0, True)
+        cdef Guarded chunk = Guarded(self.k.scratch_size, self.dtype)
+        cdef fm_layer layer, below
+        memset(&layer, 0, sizeof(layer))
+        memset(&below, 0, sizeof(below))
+        layer.fan_in, layer.fan_out, layer.dz, layer.W, layer.x = I, O, D.at, P.at, Y.at
+        below.activation, below.fan_out, below.dz, below.y = ACTIVATIONS.index(activation), I, out.at, Y.at
+        if self.k.activations[below.activation].from_input:
+            below.z = Z.at
+        members.c.x_stride = Y.stride
+        start()
+        for i, p in ((0, half), (half, rows - half)):
+            self.k.sum_members(&layer, &members.c, sums.at, sums.stride, i, p, D.stride)
+            self.k.backward_members(&layer, &below, &members.c, sums.at, sums.stride, chunk.at, i, p)
+        for i in range(0, I, FM_BLOCK_ROWS):
+            for p in range(G.panels):
+                self.k.gradient_members(&layer, &members.c, <char *> G.at + (p * G.stride + i * self.panel) * size,
+                                        sums.at, sums.stride, i, min(FM_BLOCK_ROWS, I - i), p, False)
+        stop()
+        chunk.check("backward_members")
+        return (sums.check("sum_members").get().reshape(-1, rows, O), G.check("gradient_members").get(),
+                out.check("backward_members").get())
 
     def backward(self, dz, W, x, str activation="identity", Py_ssize_t first=0):
         """Gradient at the input of the activation below, whose input was x: (dz W^T) * f'(x); panels in two pieces."""

@@ -7,8 +7,8 @@ A step has two phases, with a barrier after each:
     2. gradient and update: each thread takes some blocks of weights, over all rows of the batch
 Batch normalisation cuts phase 1 into segments: its statistics are computed by columns, with a barrier before and after.
 Codes begin with a phase of their own at each step: the sums of the first layer's weights before each bin.
-Several members take the rows of a micro-batch one after the other, so that they are that many times the rows in the
-layers they share; a barrier before phase 2 sums up their gradients of the embedding.
+Several members share the product of the first hidden layer, and have their own rows from there on: barriers follow and
+precede it, since its rows are shared out by themselves.
 Clipping cuts phase 2: all gradients first, then, when their norm is known, all updates. A scaling of the input cuts it
 for the first layer's weights: the gradient of a row's scale is a sum over the whole row.
 A batch of more than 512 rows (128 to 512 in very large networks) is computed in micro-batches. Phase 2 carries its sums
@@ -689,7 +689,7 @@ cdef class Trainer:
         if e.order != NULL:
             order = e.order + first_row
         self.k.forward_codes(&self.layers[0], self.memory.bin_sums, e.codes, order, first_row, row, n,
-                             self.memory.stride)
+                             self.memory.stride_of(0))
         fm_profile_mark(&self.memory.profiles[thread], self.n_layers, FM_SECTION_forward, 0)
 
     cdef void gather_inputs(self, Epoch *e, const Py_ssize_t *order, const Py_ssize_t *partner, Py_ssize_t first_row,
@@ -719,47 +719,48 @@ cdef class Trainer:
 
     cdef void forward_backward_members(self, Epoch *e, Py_ssize_t first, Py_ssize_t count, int thread,
                                        int n_threads) noexcept nogil:
-        """This thread's part of all members' rows through the network and back. Member m has the rows m count + r."""
-        cdef Py_ssize_t total = count * self.plan.n_members, begin = total * thread // n_threads
-        cdef Py_ssize_t end = total * (thread + 1) // n_threads, row = begin, n
-        cdef Py_ssize_t n_chunks = (end - begin + FM_CHUNK_ROWS - 1) // FM_CHUNK_ROWS
+        """This thread's part of a micro-batch through the network and back: rows of the input in the embedding and the
+        layer that multiplies it, rows of all members, m count + r, in the layers behind it."""
+        cdef fm_profile *profile = &self.memory.profiles[thread]
+        cdef fm_layer *shared = &self.layers[1]
+        cdef Py_ssize_t row = count * thread // n_threads, n = count * (thread + 1) // n_threads - row
+        cdef fm_members members = self.memory.members
+        members.rows = count
+        self.forward_codes(e, first + row, row, n, thread)
+        self.k.forward_members(shared, &members, self.thread_scratch(thread), row, n, self.memory.stride)
+        fm_profile_mark(profile, self.n_layers, FM_SECTION_forward, 1)
+        fm_barrier_wait(&self.barrier, n_threads)
+        fm_profile_mark(profile, self.n_layers, FM_SECTION_barrier, 0)
+        self.member_rows(e, first, count, thread, n_threads)
+        if self.memory.first_learning <= 1:
+            fm_barrier_wait(&self.barrier, n_threads)
+            fm_profile_mark(profile, self.n_layers, FM_SECTION_barrier, 0)
+            self.k.sum_members(shared, &members, self.memory.member_sums, self.memory.sums_stride, row, n,
+                               self.memory.stride)
+            if self.memory.first_learning == 0:
+                self.k.backward_members(shared, &self.layers[0], &members, self.memory.member_sums,
+                                        self.memory.sums_stride, self.thread_scratch(thread), row, n)
+            fm_profile_mark(profile, self.n_layers, FM_SECTION_backward, 1)
+
+    cdef void member_rows(self, Epoch *e, Py_ssize_t first, Py_ssize_t count, int thread,
+                          int n_threads) noexcept nogil:
+        """This thread's part of all members' rows, from the output of the layer behind the embedding to its delta."""
+        cdef Py_ssize_t total = count * self.plan.n_members, row = total * thread // n_threads
+        cdef Py_ssize_t end = total * (thread + 1) // n_threads, n
+        cdef Py_ssize_t n_chunks = (end - row + FM_CHUNK_ROWS - 1) // FM_CHUNK_ROWS
         cdef fm_profile *profile = &self.memory.profiles[thread]
         cdef int l, last = self.n_layers - 1
-        while row < end:
-            n = min(end, (row // count + 1) * count) - row
-            self.embed_member(e, row // count, first + row % count, row, n)
-            row += n
-        fm_profile_mark(profile, self.n_layers, FM_SECTION_forward, 0)
-        row = begin
         for n_chunks in range(n_chunks, 0, -1):
             n = (end - row) // n_chunks
-            for l in range(1, last):
+            for l in range(2, last):
                 self.k.forward(&self.layers[l], 0, self.layers[l].fan_out, row, n, self.memory.stride)
                 fm_profile_mark(profile, self.n_layers, FM_SECTION_forward, l)
             self.member_outputs(e, first, count, row, row + n, thread)
-            for l in range(last - 1, self.memory.first_learning, -1):
+            for l in range(last - 1, max(self.memory.first_learning, 1), -1):
                 self.k.backward(&self.layers[l], &self.layers[l - 1], self.thread_scratch(thread), 0,
                                 self.layers[l].fan_in, row, n, self.memory.stride)
                 fm_profile_mark(profile, self.n_layers, FM_SECTION_backward, l)
             row += n
-        if self.memory.first_learning == 0:
-            fm_barrier_wait(&self.barrier, n_threads)
-            fm_profile_mark(profile, self.n_layers, FM_SECTION_barrier, 0)
-            self.sum_members(count, thread, n_threads)
-            fm_profile_mark(profile, self.n_layers, FM_SECTION_backward, 0)
-
-    cdef void embed_member(self, Epoch *e, Py_ssize_t member, Py_ssize_t first_row, Py_ssize_t row,
-                           Py_ssize_t n) noexcept nogil:
-        """The embedding of n rows of the epoch's order, and a member's multiple of it."""
-        cdef fm_layer *layer = &self.layers[0]
-        cdef Py_ssize_t at = row * self.k.panel * self.k.element_size
-        cdef const Py_ssize_t *order = NULL
-        if e.order != NULL:
-            order = e.order + first_row
-        self.k.forward_codes(layer, self.memory.bin_sums, e.codes, order, first_row, row, n, self.memory.stride)
-        self.k.scale_features(layer, <char *> layer.out + at,
-                              <char *> (layer.out if layer.dropout_mask != NULL else layer.y) + at,
-                              self.member_scalings(member), n, self.memory.stride, False)
 
     cdef void member_outputs(self, Epoch *e, Py_ssize_t first, Py_ssize_t count, Py_ssize_t row, Py_ssize_t end,
                              int thread) noexcept nogil:
@@ -784,20 +785,6 @@ cdef class Trainer:
                                 self.memory.stride)
                 fm_profile_mark(profile, self.n_layers, FM_SECTION_backward, l)
             row += n
-
-    cdef void sum_members(self, Py_ssize_t count, int thread, int n_threads) noexcept nogil:
-        """The gradient of the embedding for this thread's rows: that of the first member's rows becomes the sum over
-        the members, in their order, times their scalings."""
-        cdef Py_ssize_t row = count * thread // n_threads, n = count * (thread + 1) // n_threads - row, m
-        cdef Py_ssize_t bytes = self.k.panel * self.k.element_size
-        cdef fm_layer *layer = &self.layers[0]
-        cdef char *dz = <char *> layer.dz + row * bytes
-        for m in range(self.plan.n_members):
-            self.k.scale_features(layer, dz, dz + m * count * bytes, self.member_scalings(m), n, self.memory.stride,
-                                  m > 0)
-
-    cdef char *member_scalings(self, Py_ssize_t member) noexcept nogil:
-        return self.memory.scalings + member * self.plan.n_features() * self.k.element_size
 
     cdef void batch_norm_barrier(self, int l, Py_ssize_t count, int thread, int n_threads,
                                  bint backward) noexcept nogil:
@@ -824,14 +811,15 @@ cdef class Trainer:
                               Py_ssize_t first, Py_ssize_t rows, int accumulate, int rule, int thread) noexcept nogil:
         """This thread's items: gradient, and update unless rule < 0. With rows = 0 the gradients are there already."""
         cdef Py_ssize_t i, size = self.k.element_size, block = FM_BLOCK_ROWS * self.k.panel * size, batch
-        cdef Py_ssize_t stride = self.memory.stride
+        cdef Py_ssize_t stride
         cdef int l = -1
         cdef bint scales = self.memory.unscaled != NULL  # of the weights below it, only the gradient is made here
         cdef fm_layer member
+        cdef fm_members members = self.memory.members
         cdef fm_hyper hyper = common[0]
         cdef const Factors *factors
         cdef const Factors *last = NULL
-        cdef bint sorts = (e.use_sparse or e.codes != NULL) and rows > 0, by_column
+        cdef bint sorts = (e.use_sparse or e.codes != NULL) and rows > 0, has_gradient
         cdef bint fetches = rule >= 0 and common.t == e.fetch_t
         cdef WorkItem *item
         cdef fm_layer *layer
@@ -841,9 +829,13 @@ cdef class Trainer:
             self.sort_columns(e, begin, end, first, rows, thread)
         for i in range(begin, end):
             item = &self.memory.items[i]
-            layer, batch = &self.layers[item.layer], rows
-            if self.plan.n_members > 1:
-                batch = self.member_rows(item.layer, rows, &layer, &member)
+            layer, batch, stride = &self.layers[item.layer], rows, self.memory.stride_of(item.layer)
+            if self.plan.n_members > 1 and item.layer > 0:
+                batch = self.memory.learning_rows(item.layer, rows)
+                if item.layer >= self.n_layers:
+                    layer = self.member_of(item.layer, rows, &member)
+                elif item.layer == 1 and not item.n:
+                    batch = rows * self.plan.n_members
             if item.kind == INPUT_SCALE or (scales and item.layer == 0 and item.kind == WEIGHTS and rows == 0):
                 continue
             if item.layer != l:
@@ -859,15 +851,21 @@ cdef class Trainer:
             if fetches:
                 self.memory.fetch_state(item)
             if item.n:
-                by_column = l == 0 and sorts
-                if by_column and e.codes != NULL:
+                has_gradient = True
+                if l == 0 and sorts and e.codes != NULL:
                     self.k.gradient_codes(layer, G, &self.memory.columns[thread], e.codes, item.i0, item.n, item.p,
                                           stride, accumulate)
-                elif by_column:
+                elif l == 0 and sorts:
                     self.k.gradient_csr(G, &self.memory.columns[thread], <char *> layer.dz + item.p * stride * size,
                                         item.i0, item.n, accumulate)
+                elif l == 1 and members.n > 1 and rows > 0:
+                    members.rows = rows
+                    self.k.gradient_members(layer, &members, G, self.memory.member_sums, self.memory.sums_stride,
+                                            item.i0, item.n, item.p, accumulate)
+                else:
+                    has_gradient = False
                 self.k.update(layer, G, self.memory.penalties + i * self.k.panel, item.i0, item.n, item.p,
-                              0 if by_column else batch, stride, 1 if by_column else accumulate,
+                              0 if has_gradient else batch, stride, 1 if has_gradient else accumulate,
                               -1 if scales and l == 0 else rule, &hyper)
             elif item.kind == SCALE:
                 if rule >= 0 and hyper.norm_momentum != 0:
@@ -926,19 +924,12 @@ cdef class Trainer:
             self.k.scale_rows(&layer, self.layers[0].W, <char *> scaling.W + i0 * size, i0, n)
         fm_profile_mark(&self.memory.profiles[thread], self.n_layers, FM_SECTION_update, 0)
 
-    cdef Py_ssize_t member_rows(self, int matrix, Py_ssize_t count, fm_layer **layer, fm_layer *member) noexcept nogil:
-        """Rows that a matrix of weights learns from, of micro-batches of `count` rows of the input: the embedding from
-        the sums over the members, the shared layers from all members' rows, and a member's output layer from its own,
-        where `member`, in place of `layer`, begins."""
+    cdef fm_layer *member_of(self, int matrix, Py_ssize_t count, fm_layer *member) noexcept nogil:
+        """A further member's output layer, where its rows begin in a micro-batch of `count` rows of the input."""
         cdef Py_ssize_t first = (matrix - self.n_layers + 1) * count * self.k.panel * self.k.element_size
-        if matrix == 0:
-            return count
-        if matrix < self.n_layers - 1:
-            return count * self.plan.n_members
-        member[0] = layer[0][0]
+        member[0] = self.layers[matrix]
         member.x, member.dz = <char *> member.x + first, <char *> member.dz + first
-        layer[0] = member
-        return count
+        return member
 
     cdef void gradient_norms(self, const fm_hyper *hyper, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
         """Sums of squares of this thread's gradients, by column."""

@@ -1,5 +1,5 @@
 from fastmlp.core._arrays cimport InputRows, Reserve
-from fastmlp.core._csrc cimport FM_MAX_STATE, fm_csc, fm_kernels, fm_layer, fm_profile, fm_rng
+from fastmlp.core._csrc cimport FM_MAX_STATE, fm_csc, fm_kernels, fm_layer, fm_members, fm_profile, fm_rng
 from fastmlp.core._plan cimport Plan
 
 
@@ -47,7 +47,11 @@ cdef class Workspace:
     cdef void *unscaled            # W of a first layer whose weights are diag(s) W; NULL without a scaling of the input
     cdef fm_layer scaling          # s as the weights of a layer with one input
     cdef void *scaling_gradient    # of s
-    cdef char *scalings            # of each member and feature
+    cdef char *scalings            # of each member and feature; NULL with one member
+    cdef fm_members members        # their patterns; rows is that of a micro-batch
+    cdef char *patterns            # room for these
+    cdef char *member_sums         # of each pattern: the members' dz behind the embedding, added up
+    cdef Py_ssize_t sums_stride, most_patterns  # of that array
     cdef int first_learning        # gradients are not propagated below this layer
     cdef int n_segments
     cdef int *segment_ends         # last layer of each segment
@@ -73,6 +77,8 @@ cdef class Workspace:
     cdef Py_ssize_t[FM_MAX_STATE] distance  # in bytes, from a number of the state to the source's
     cdef bint blank                # the state is zero
     cdef bint finished             # the state belongs to somebody else, and the weights' memory is freed
+    cdef Py_ssize_t stride_of(self, int l) noexcept nogil
+    cdef Py_ssize_t learning_rows(self, int matrix, Py_ssize_t count) noexcept nogil
     cdef int check_size(self) except -1
     cdef void *allocate(self, Py_ssize_t n_bytes, bint zeroed=*) except NULL
     cdef int free(self, void *memory) except -1
@@ -90,6 +96,7 @@ cdef class Workspace:
     cdef int make_room_for_columns(self, InputRows rows, Py_ssize_t m, list kept) except -1
     cdef int make_room_for_codes(self, InputRows rows, Py_ssize_t m, list kept) except -1
     cdef int load(self, parameters, state, statistics) except -1
+    cdef int load_members(self, const char *scalings) except -1
     cdef bint store(self, parameters, state, statistics) except -1
     cdef void reset_scaling(self) noexcept
     cdef int load_state(self, state) except -1

@@ -190,7 +190,8 @@ cdef class Workspace:
         # Phase 1 keeps a chunk's targets and outputs there, or a chunk of weights; phase 2 an item's gradient. In whole
         # cache lines.
         self.scratch_bytes = max(
-            2 * FM_CHUNK_ROWS * (plan.sizes[self.n_layers] + 1), FM_BLOCK_ROWS * self.k.panel, self.k.scratch_size
+            2 * FM_CHUNK_ROWS * (plan.sizes[self.n_layers] + 1), FM_BLOCK_ROWS * self.k.panel, self.k.scratch_size,
+            FM_MEMBER_ROWS * self.k.panel * plan.n_features() if plan.n_members > 1 else 0
         )
         self.scratch_bytes = (self.scratch_bytes * self.k.element_size + 127) // 64 * 64
         self.scratch = <char *> self.allocate(n_threads * self.scratch_bytes)
@@ -200,6 +201,15 @@ cdef class Workspace:
             self.gradients = <char *> self.allocate(self.n_items * FM_BLOCK_ROWS * self.k.panel * self.k.element_size)
         if clips:
             self.squares = <double *> self.allocate(self.n_items * self.k.panel * sizeof(double))
+
+    cdef Py_ssize_t stride_of(self, int l) noexcept nogil:
+        """Stride of the panels over the batch of layer l; members share those of their embedding."""
+        return self.members.x_stride if l == 0 else self.stride
+
+    cdef Py_ssize_t learning_rows(self, int matrix, Py_ssize_t count) noexcept nogil:
+        """Rows that a matrix of weights learns from, of `count` rows of the input: behind the layer that multiplies the
+        embedding, shared layers learn from each member's."""
+        return count * self.plan.n_members if 1 < matrix < self.n_layers - 1 else count
 
     cdef int check_size(self) except -1:
         """MemoryError where sizes in bytes, of a batch or of threads, could overflow later; a Plan's own cannot."""
@@ -228,18 +238,19 @@ cdef class Workspace:
 
         An odd number of rows between panels keeps a row's pieces out of a common cache set.
         """
-        cdef Py_ssize_t size = self.k.element_size, rows = self.micro_batch_rows * self.plan.n_members | 1, O, batch
+        cdef Py_ssize_t size = self.k.element_size, O, batch
         cdef fm_layer *layer
-        cdef bint learns, hidden, scales
+        cdef bint learns, hidden
         cdef int l
-        self.stride = rows * self.k.panel
+        self.stride = (self.micro_batch_rows * self.plan.n_members | 1) * self.k.panel
+        self.members.x_stride = (self.micro_batch_rows | 1) * self.k.panel
         self.layers = <fm_layer *> self.allocate(self.n_matrices * sizeof(fm_layer))
         for l in range(self.n_layers):
             layer = &self.layers[l]
             self.plan.shape(layer, l)
             learns, hidden = self.rates[l] > 0, l < self.n_layers - 1
             O = self.plan.padded(layer.fan_out)
-            batch = O // self.k.panel * self.stride * size
+            batch = O // self.k.panel * self.stride_of(l) * size
             layer.W = self.allocate(layer.fan_in * self.plan.padded(self.plan.columns(l)) * size, self.reserve is None)
             layer.b = self.allocate(O * size)
             layer.x = self.layers[l - 1].out if l > 0 else NULL  # of the first layer: see make_room_for_input
@@ -257,8 +268,7 @@ cdef class Workspace:
                     layer.dropout_mask = self.allocate(batch)
                 if layer.residual:
                     layer.dout = self.allocate(batch)
-            scales = l == 0 and self.plan.n_members > 1
-            layer.out = self.allocate(batch) if layer.residual or layer.dropout_rate > 0 or scales else layer.y
+            layer.out = self.allocate(batch) if layer.residual or layer.dropout_rate > 0 else layer.y
         self.allocate_outputs(&self.layers[self.n_layers - 1])
         self.state = OptimizerPanels(self.plan, self.n_state, self.reserve)
         self.state.allocate(self.layers)
@@ -290,6 +300,7 @@ cdef class Workspace:
         cdef int l
         if self.plan.n_members > 1:
             self.scalings = <char *> self.allocate(self.plan.scalings_bytes())
+            self.patterns = <char *> self.allocate(self.plan.members_bytes())
         for l in range(self.n_layers, self.n_matrices):
             self.layers[l] = first[0]
             self.layers[l].W = self.allocate(first.fan_in * O * size, self.reserve is None)
@@ -348,6 +359,8 @@ cdef class Workspace:
         """Append the items of layer l; with items = NULL, only count them."""
         cdef fm_layer *layer = &self.layers[l]
         cdef Py_ssize_t panel = self.k.panel, columns, i, p, cost
+        # A row of weights costs two multiply-adds for each row that it learns from, and as much as 60 for its update.
+        cdef double share = (60 + 2 * self.learning_rows(l, self.micro_batch_rows)) / (60.0 + 2 * self.micro_batch_rows)
         cdef WorkItem item
         if self.rates[l] == 0:
             return 0
@@ -365,6 +378,7 @@ cdef class Workspace:
                     item.i0, item.p = i, p
                     item.n = min(FM_BLOCK_ROWS, layer.fan_in - i) if item.kind == WEIGHTS else 0
                     cost = item.n * self.row_cost(columns - p * panel) if item.kind == WEIGHTS else VECTOR_COST
+                    cost = <Py_ssize_t> (cost * share)
                     item.cost = self.total_cost + cost // 2
                     self.total_cost += cost
                     if l == 0 and item.kind == WEIGHTS:
@@ -429,7 +443,7 @@ cdef class Workspace:
         if self.unscaled != NULL:
             self.reset_scaling()
         if self.scalings != NULL:
-            memcpy(self.scalings, at + self.plan.scalings, self.plan.scalings_bytes())
+            self.load_members(at + self.plan.scalings)
         if self.plan.batch_norm:
             at = <char *> array_address(statistics, self.plan.n_statistics, self.plan.kind, "statistics")
             self.plan.pack_statistics(self.layers, at)
@@ -453,6 +467,21 @@ cdef class Workspace:
                 (<float *> self.scaling.W)[i] = 1
         for s in range(self.n_state):
             memset(self.scaling.W_state[s], 0, columns * size)
+
+    cdef int load_members(self, const char *scalings) except -1:
+        """Copy scalings in, and take memory for the sums over the members of each of their patterns."""
+        cdef fm_members *members = &self.members
+        memcpy(self.scalings, scalings, self.plan.scalings_bytes())
+        self.plan.describe_members(members, self.scalings, self.patterns)
+        if members.n_patterns > self.most_patterns and self.rates[1] + self.rates[0] > 0:
+            if self.member_sums != NULL:
+                self.free(self.member_sums)
+            self.most_patterns = members.n_patterns
+            self.sums_stride = (self.most_patterns * self.micro_batch_rows | 1) * self.k.panel
+            self.member_sums = <char *> self.allocate(
+                self.plan.padded(self.plan.sizes[2]) // self.k.panel * self.sums_stride * self.k.element_size
+            )
+        return 0
 
     cdef int load_state(self, state) except -1:
         """Take over an earlier state: OptimizerPanels, flat arrays, or None for zeros."""

@@ -106,10 +106,11 @@ class Network:
         ``f * embedding`` to ``(f + 1) * embedding`` are connected to feature f only, and ``layer_sizes[1]`` is the number of features
         times ``embedding`` (Gorishniy, Rubachev and Babenko, NeurIPS 2022). 0: a dense layer.
     n_members : int, default=1
-        Networks that share all layers but the last. Each multiplies the embeddings of the features by scalings of its own, which
-        are drawn as 1 or -1 and stay as they are, and has an output layer of its own. The loss is the mean of theirs; the output
-        activation is applied to the mean of what their output layers give (Gorishniy, Kotelnikov and Babenko, ICLR 2025, who learn
-        the scalings and average probabilities). Several need an embedding.
+        Networks that share all layers but the last. Each multiplies the embeddings of the features by scalings of its own, and has
+        an output layer of its own. The first member's scalings are 1, the others' are drawn as 1 or -1; they stay as they are. The
+        loss is the mean of the members'; the output activation is applied to the mean of their logits (Gorishniy, Kotelnikov and
+        Babenko, ICLR 2025, who learn the scalings and average probabilities). Several need an embedding and a hidden layer behind
+        it, which multiplies features of equal scalings together: 2 or 4 members cost little more than one there.
 
     Attributes
     ----------
@@ -282,7 +283,9 @@ class Network:
         W, b = self.coefs[-1], self.intercepts[-1]
         arrays += [(names[-1], W, b)] if self.n_members == 1 else [(names[-1], *own) for own in zip(W, b, strict=True)]
         for scalings in self.scalings:
-            scalings[...] = np.where(rng.uniform(size=scalings.shape) < 0.5, -1, 1)
+            # The first member's are 1: only where members differ counts, and features on which all agree share work.
+            scalings[0] = 1
+            scalings[1:] = np.where(rng.uniform(size=scalings[1:].shape) < 0.5, -1, 1)
         for name, W, b in arrays:
             fan_in, fan_out = W.shape
             layer = Layer(fan_in, fan_out, name)

@@ -43,6 +43,22 @@ class Members(NamedTuple):
         return [W, *self.coefs[1:-1], self.coefs[-1][m]], [b, *self.intercepts[1:-1], self.intercepts[-1][m]]
 
 
+def patterns(scalings: Array) -> Array:
+    """Of each feature, the number of its column of scalings (k, F) among the different ones, in the order of their first features."""
+    _, first, of = np.unique(scalings, axis=1, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[of.ravel()]
+
+
+def member_products(x: Array, W: Array, b: Array, scalings: Array) -> Array:
+    """(k, B, O): each member's scalings times the embedding x (B, F d), times W, plus b."""
+    return np.stack([scale_features(x, s) @ W + b for s in scalings])
+
+
+def sum_members(dz: Array, scalings: Array) -> Array:
+    """(F, B, O): for each feature, the sum of the members' dz (k, B, O) times their scalings of it."""
+    return np.einsum("mf,mbo->fbo", scalings, dz)
+
+
 def predict_members(members: Members, activations: Sequence[str], output: str, X: Array) -> Array:
     """The output activation (B, O) of the mean of the members' logits, for encoded rows X (B, I). The first of the activations is the
     embedding's, identity."""
@@ -64,7 +80,7 @@ def member_gradients(
     step: int = 1,
 ) -> tuple[float, Layers]:
     """J = the mean over the members of sum_i s_i loss_i / S, plus the penalty of all weights / S; and the gradient by ``coefs`` and
-    ``intercepts``. Member m's rows are numbers m B .. (m + 1) B in the draws of dropout.
+    ``intercepts``. Member m's rows are numbers m B .. (m + 1) B in the draws of dropout; that of the embedding is the same for all.
     """
     assert ACTIVATIONS[activations[0]] is ACTIVATIONS["identity"]
     k, n_layers, d = len(members.scalings), len(members.coefs), members.coefs[0].shape[1]

@@ -211,7 +211,8 @@ class Method(NamedTuple):
 
     ``factors`` multiply learning rate, epsilon and weight decay, of each layer's weights, and of its biases and scales;
     ``input_scaling`` those of the input's scale.
-    ``eps`` is the unit roundoff that losses clip by. ``first_row`` is the number of the batch's first row in the draws of dropout.
+    ``eps`` is the unit roundoff that losses clip by. ``first_row`` is the number of the batch's first row in the draws of dropout behind
+    the first layer.
     """
 
     residual: bool = False
@@ -373,8 +374,8 @@ def gradients(
         y_of.append(ACTIVATIONS[activations[layer]][0](z))
         layer_output = y_of[-1] + x[-1] if adds_input(W, layer, n_layers, method.residual) else y_of[-1]
         if method.dropout and method.dropout[layer + 1]:
-            rows, rate = method.first_row + len(z), method.dropout[layer + 1]
-            keeps[layer] = keep(method.seed, layer + 1, step, rows, W.shape[1], rate)[method.first_row :]
+            first, rate = method.first_row if layer else 0, method.dropout[layer + 1]
+            keeps[layer] = keep(method.seed, layer + 1, step, first + len(z), W.shape[1], rate)[first:]
             layer_output = layer_output * keeps[layer]
         x.append(layer_output)
     a = output_function(output)(u[-1])

@@ -223,6 +223,8 @@ class BaseTabular(BaseModel, ABC):
         """What makes the member's network, if it embeds the columns; the member gets a layer more, without activation or dropout."""
         embedding, n_members = self._own("embedding"), self._own("n_members")
         hidden = member._hidden_layer_sizes()
+        if not hidden and self.n_members == AUTO:
+            n_members = 1  # without a layer to share, the mean of several is one additive model
         rates = member._dropout_rates(len(hidden) + 1)
         if rates[0]:
             raise ValueError(
@@ -234,6 +236,11 @@ class BaseTabular(BaseModel, ABC):
                     f"n_members={n_members} needs an embedding, got embedding=0: set n_members=1, or take method='plain'."
                 )
             return None
+        if n_members > 1 and not hidden:
+            raise ValueError(
+                f"n_members={n_members} needs a hidden layer that the members share, got hidden_layer_sizes={self.hidden_layer_sizes!r}: "
+                "set n_members=1 or 'auto'."
+            )
         if embedding % 16:
             raise ValueError(f"embedding must be a multiple of 16, or 0, got {embedding}.")
         n_features = len(layout.bin_counts) + len(layout.category_counts)
@@ -625,11 +632,14 @@ class BaseTabular(BaseModel, ABC):
         return network.forward(rows, n_threads=self._threads(network, rows))
 
     def _threads(self, network: Network, rows: Codes | SelectedRows) -> int:
-        """Threads that pay for the prediction of these rows. Of a number, the first layer multiplies two columns."""
+        """Threads that pay for the prediction of these rows. Of a number, the first layer multiplies two columns; members share the
+        product of the next."""
         layout = rows.X.layout if isinstance(rows, SelectedRows) else rows.layout
         n_columns = 2 * len(layout.bin_counts) + len(layout.category_counts)
         first = (n_columns, network.embedding or network.layer_sizes[1])
-        work = forward_flops(first, len(rows)) + network.n_members * forward_flops(network.layer_sizes[1:], len(rows))
+        shared, own = network.layer_sizes[1:3], network.layer_sizes[2:]
+        work = forward_flops(first, len(rows)) + forward_flops(shared, len(rows))
+        work += network.n_members * forward_flops(own, len(rows))
         return choose_threads(self.n_jobs, work)
 
     def _pieces(self, X: Any) -> Iterator[Codes]:

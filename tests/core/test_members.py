@@ -16,11 +16,11 @@ import fastmlp
 from fastmlp import MLPClassifier, Network, TabularClassifier, core, reference
 
 FMA_ISAS = [name for name in core.info()["available"] if name != "base"]
-# Hidden layers, units per feature, members: heads on the embedding itself; more members than rows of a chunk; and one.
+# Hidden layers, units per feature, members: one and two; more members than rows of a chunk.
 SHAPES = {
     "one": ((37,), 16, 1),
     "several": ((37, 20), 16, 5),
-    "no hidden layer": ((), 32, 3),
+    "two": ((40,), 32, 2),
     "many": ((33,), 48, 150),
 }
 
@@ -33,8 +33,10 @@ def network_of(
     sizes = (core.CodeLayout(bins, categories).width, (len(bins) + len(categories)) * d, *hidden, n_outputs)
     activations = ("identity", *("relu", "tanh")[: len(hidden)])
     network = Network(sizes, activations, out_activation, dtype, random_state=rng, embedding=d, n_members=k)
-    for scalings in network.scalings:
-        scalings[...] = rng.uniform(-1.5, 1.5, scalings.shape)
+    for scalings in network.scalings:  # some features have the same
+        scalings[...] = rng.uniform(-1.5, 1.5, scalings.shape)[
+            :, rng.randint(scalings.shape[1], size=scalings.shape[1])
+        ]
     return network
 
 
@@ -156,7 +158,7 @@ def digest_of(shape: str, layout: str, method: str, dtype: str, n_threads: int) 
 
 
 BITS = [
-    ("one", "mixed", "plain"), ("several", "mixed", "dropout"), ("no hidden layer", "categories", "plain"), ("many", "numbers", "plain"),
+    ("one", "mixed", "plain"), ("several", "mixed", "dropout"), ("two", "categories", "plain"), ("many", "numbers", "plain"),
     ("several", "mixed", "clipping"),
 ]  # fmt: skip
 
@@ -241,6 +243,7 @@ def test_scalings_are_drawn_as_signs():
     signs = network.scalings[0]
     assert signs.shape == (40, 3)
     assert set(signs.ravel()) == {-1, 1}
+    assert (signs[0] == 1).all()
     assert 30 < (signs > 0).sum() < 90
     assert [W.shape for W in network.coefs] == [(60, 16), (48, 5), (40, 5, 2)]
     assert [b.shape for b in network.intercepts] == [(48,), (5,), (40, 2)]
@@ -255,6 +258,7 @@ def test_scalings_are_drawn_as_signs():
     ((9, 32, 2), {"embedding": 16, "batch_norm": True}, "no batch normalisation"),
     ((9, 32, 2), {"n_members": 3}, "n_members must lie in .1, 65536., and be 1 without an embedding, got 3"),
     ((9, 32, 2), {"embedding": 16, "n_members": 0}, "n_members must lie in .1, 65536."),
+    ((9, 32, 2), {"embedding": 16, "n_members": 2}, "several members need a hidden layer to share"),
     ((9, 32, 2), {"embedding": 16, "n_members": 2**40}, "n_members must lie in .1, 65536."),
     ((9, 32, 2), {"embedding": 16, "n_members": 2**80}, "n_members must be below 2..62"),
 ])  # fmt: skip

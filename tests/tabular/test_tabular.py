@@ -239,6 +239,7 @@ def test_embeddings_begin_as_lines():
     ({"method": "plain", "dropout": [0.3, 0.1]}, "dropout of the input must be 0, .* got 0.3"),
     ({"activation": ["relu", "relu"]}, "one activation for each of 1 hidden layers, got .'relu', 'relu'."),
     ({"n_members": 2**40}, "n_members.*65536"),
+    ({"n_members": 2, "hidden_layer_sizes": ()}, "needs a hidden layer that the members share"),
     ({"embedding": 20}, "embedding must be a multiple of 16, or 0, got 20"),
     ({"method": "tabm", "n_members": 0}, "n_members"),
     ({"hidden_layer_sizes": "none"}, "hidden_layer_sizes"),
@@ -519,6 +520,13 @@ def test_networks_that_memory_cannot_train_are_refused(monkeypatch):
     for method in ("plain", "tabm"):
         with pytest.raises(MemoryError, match=r"hidden_layer_sizes=.*2500.* needs at least .* and there are 40 MiB"):
             model("regression", method=method, hidden_layer_sizes=(2500, 2500)).fit(X, SIGNAL)
+
+
+def test_networks_without_hidden_layers_have_one_member():
+    """The mean of several would be one additive model, too."""
+    fitted = model("regression", n_folds=1, hidden_layer_sizes=()).fit(X, SIGNAL)
+    assert [network.n_members for network in fitted.networks_] == [1]
+    assert fitted.score(X, SIGNAL) > 0.5
 
 
 def test_file_of_another_embedding_is_refused(tmp_path):
