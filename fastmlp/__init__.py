@@ -26,7 +26,15 @@ if TYPE_CHECKING:
     from fastmlp.tabular.classifier import TabularClassifier
     from fastmlp.tabular.encoder import PiecewiseLinearEncoder
     from fastmlp.tabular.regressor import TabularRegressor
-    from fastmlp.training.schedules import CosineDecay, ExponentialDecay, LogCosine, OneCycle, StepDecay, WarmupCosine
+    from fastmlp.training.schedules import (
+        CosineDecay,
+        ExponentialDecay,
+        FlatCosine,
+        LogCosine,
+        OneCycle,
+        StepDecay,
+        WarmupCosine,
+    )
 
 __all__ = [
     "CSVLogger",
@@ -34,6 +42,7 @@ __all__ = [
     "CosineDecay",
     "ExponentialDecay",
     "FileFormatError",
+    "FlatCosine",
     "InconsistentVersionWarning",
     "LearningRateRange",
     "LogCosine",
@@ -75,6 +84,7 @@ _HOMES = {
     "Network": "fastmlp.network.network",
     "CosineDecay": "fastmlp.training.schedules",
     "ExponentialDecay": "fastmlp.training.schedules",
+    "FlatCosine": "fastmlp.training.schedules",
     "LogCosine": "fastmlp.training.schedules",
     "OneCycle": "fastmlp.training.schedules",
     "StepDecay": "fastmlp.training.schedules",

@@ -108,6 +108,7 @@ API = [
             "WarmupCosine",
             "ExponentialDecay",
             "StepDecay",
+            "FlatCosine",
             "LogCosine",
             "learning_rate_range",
             "LearningRateRange",

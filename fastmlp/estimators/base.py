@@ -349,13 +349,16 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
         """``fit`` of a member of an ensemble, which has checked the rows and set the target's attributes (``classes_`` ...).
 
         name: of the member, in printed lines; split: its rows, None for all; target_names: of y's columns; make_network: called
-        in Network's place, with the attributes ``embedding`` and ``n_members`` of its networks. The record says how the run ended; there is no warning.
+        in Network's place, with the attributes ``embedding`` and ``n_members`` of its networks, and a method ``adapt`` that makes
+        changes to the run. The record says how the run ended; there is no warning.
         """
         self._check_combination(None)
         with fit_tasks(self, X, y, sample_weight, self.max_iter) as tasks:
             run = self._prepare_checked(
                 X, y, sample_weight, name=name, split=split, target_names=target_names, make_network=make_network
             )
+            if make_network is not None:
+                run = make_network.adapt(run)
             self._train(run, tasks)
             publish(self, run)
         return run.record

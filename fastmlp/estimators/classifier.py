@@ -225,11 +225,11 @@ default='adam'
     batch_size : int or 'auto', default='auto'
         Rows per step; 'auto' is min(200, n_samples).
     learning_rate : {'constant', 'invscaling', 'adaptive', 'step', 'exponential', 'cosine', 'one_cycle', 'warmup_cosine', \
-'coslog4'} or callable, default='constant'
+'flat_cosine', 'coslog4'} or callable, default='constant'
         The first three are scikit-learn's and act on 'sgd' only: unchanged; ``learning_rate_init / (t_ + 1)^power_t``, set
         after each epoch; a fifth whenever training stalls. The others plan the rate of each step over ``max_iter`` epochs,
         for every solver but 'lbfgs': a name, a :class:`StepDecay`, :class:`ExponentialDecay`, :class:`CosineDecay`,
-        :class:`OneCycle`, :class:`WarmupCosine` or :class:`LogCosine`, or any function (step, n_steps) -> factor on
+        :class:`OneCycle`, :class:`WarmupCosine`, :class:`FlatCosine` or :class:`LogCosine`, or any function (step, n_steps) -> factor on
         learning_rate_init. A run that reaches the end of its plan gives no ConvergenceWarning.
     learning_rate_init : float, default=0.001
         Learning rate to start from.

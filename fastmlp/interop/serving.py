@@ -18,7 +18,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
 from sklearn.utils.validation import check_is_fitted
 
-from fastmlp.core import Codes, RowForward, apply_output, bin_sums, forward
+from fastmlp.core import RowForward, apply_output, bin_sums, forward
 from fastmlp.core.memory import ALIGNMENT, aligned_empty, all_finite
 from fastmlp.estimators._sklearn import warn
 from fastmlp.estimators.base import BaseMLP, BaseModel, mean_output
@@ -26,7 +26,7 @@ from fastmlp.estimators.ensemble import BaseMLPEnsemble
 from fastmlp.estimators.fitted import CONTINUATION, RECORD, STOCHASTIC_CONTINUATION, STOCHASTIC_RECORD, forget_run
 from fastmlp.network.network import Network
 from fastmlp.tabular.base import BaseTabular
-from fastmlp.tabular.coding import RowCoder
+from fastmlp.tabular.coding import Inputs, RowCoder, RowScaler
 from fastmlp.tabular.columns import Columns
 from fastmlp.tabular.frames import Table
 from fastmlp.tabular.regressor import TabularRegressor
@@ -429,7 +429,7 @@ class RowPredictor:
         probabilities: np.ndarray = self._model._probabilities(self._networks, self._checked(values))[0]
         return probabilities
 
-    def _codes(self, row: Any) -> Codes:
+    def _codes(self, row: Any) -> Inputs:
         """The codes of a table's row."""
         assert self._table is not None
         names = self.feature_names_in_
@@ -531,8 +531,9 @@ class _TableRows:
         counts: list[int] | None,
     ) -> None:
         self._state = columns, scales, member, networks, counts
-        self.coder = RowCoder(columns)
         first = networks[0]
+        scaled = columns.are_scaled
+        self.coder: RowCoder | RowScaler = RowScaler(columns, first.dtype.name) if scaled else RowCoder(columns)
         self._shape, self._dtype = (len(networks), first.layer_sizes[-1]), first.dtype
         self._counts = counts
         self._n_all = len(networks) if counts is None else sum(counts)
@@ -552,12 +553,14 @@ class _TableRows:
             scales = np.array([model.target_scale_, model.target_mean_, *model.target_range_]).T.tolist()
         return cls(model.columns_, scales, member, networks, model._counts)
 
-    def _packed(self, networks: list[Network]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """The parameters and the sums of each network."""
+    def _packed(self, networks: list[Network]) -> list[tuple[np.ndarray, np.ndarray | None]]:
+        """The parameters and the sums of each network; scaled numbers have no sums."""
+        if isinstance(self.coder, RowScaler):
+            return [(network.parameters, None) for network in networks]
         sums = [bin_sums(network.plan, network.parameters, self.coder.layout).ravel() for network in networks]
         sizes = [network.n_parameters + len(own) for network, own in zip(networks, sums, strict=True)]
         places = np.cumsum([0, *(-(-size // ALIGNMENT) * ALIGNMENT for size in sizes)])
-        block, packed = aligned_empty(int(places[-1]), self._dtype), []
+        block, packed = aligned_empty(int(places[-1]), self._dtype), list[tuple[np.ndarray, np.ndarray | None]]()
         for network, own, place, size in zip(networks, sums, places.tolist(), sizes, strict=False):
             part, n_parameters = block[place : place + size], network.n_parameters
             part[:n_parameters], part[n_parameters:] = network.parameters, own
@@ -567,7 +570,7 @@ class _TableRows:
     def __reduce__(self) -> tuple[Any, ...]:
         return _TableRows, self._state
 
-    def mean(self, codes: Codes) -> list[float]:
+    def mean(self, codes: Inputs) -> list[float]:
         """The model's prediction of a row: probabilities, or numbers on the target's scale. Sums are in the model's order."""
         if self._classes is not None and len(self._classes) == 1:
             return [1.0]
@@ -591,7 +594,7 @@ class _TableRows:
         whole = mean[0] + mean[1] if self._is_binary else float(np.add.reduce(mean))
         return [a / whole for a in mean]
 
-    def predict(self, codes: Codes) -> Any:
+    def predict(self, codes: Inputs) -> Any:
         """The model's prediction of a row: a label, a number, or an array of several."""
         mean = self.mean(codes)
         if self._classes is None:

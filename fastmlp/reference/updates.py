@@ -204,6 +204,12 @@ def warmup_cosine(step: int, n_steps: int, warmup: float = 0.1, final: float = 0
     return (step + 1) / (w + 1) if step < w else half_wave(1.0, final, (step - w) / (n_steps - w))
 
 
+def flat_cosine(step: int, n_steps: int, flat: float = 0.5, final: float = 0.0) -> float:
+    """1 for step < w = flat n_steps, then half a cosine down to ``final``."""
+    w = flat * n_steps
+    return 1.0 if step < w else half_wave(1.0, final, (step - w) / (n_steps - w))
+
+
 def log_cosine(step: int, n_steps: int, n_cycles: int = 4) -> float:
     """(1 - cos(2 pi log2(1 + (2^n_cycles - 1) step / n_steps))) / 2 (Holzmüller, Grinsztajn and Steinwart 2024)."""
     return 0.5 - 0.5 * float(np.cos(2.0 * np.pi * np.log2(1.0 + (2.0**n_cycles - 1.0) * step / n_steps)))
@@ -215,5 +221,6 @@ SCHEDULES: dict[str, Callable[..., float]] = {
     "cosine": cosine_decay,
     "one_cycle": one_cycle,
     "warmup_cosine": warmup_cosine,
+    "flat_cosine": flat_cosine,
     "coslog4": log_cosine,
 }

@@ -22,7 +22,7 @@ from sklearn.metrics import check_scoring
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_feature_names, check_is_fitted
 
-from fastmlp.core import CodeLayout, Codes, commit
+from fastmlp.core import Codes, commit
 from fastmlp.estimators._sklearn import Interval, LayerSizes, Metric, RandomState, Rates, _fit_context, warn
 from fastmlp.estimators.base import BaseMLP, BaseModel
 from fastmlp.estimators.callbacks import FitTasks, callbacks_on_epochs, fit_tasks
@@ -38,12 +38,12 @@ from fastmlp.estimators.validation.weights import check_outputs_have_targets, ch
 from fastmlp.network.network import Network, SelectedRows
 from fastmlp.network.persistence import Fields, FileFormatError, Tensors
 from fastmlp.tabular.bins import MOST_BINS
-from fastmlp.tabular.coding import Coder
+from fastmlp.tabular.coding import Coder, Inputs, Scaler
 from fastmlp.tabular.columns import Columns, declared_categories, learn_columns
 from fastmlp.tabular.folds import deal, take_share
 from fastmlp.tabular.frames import Table
 from fastmlp.tabular.persistence import build_columns, build_search, describe_columns, describe_search
-from fastmlp.tabular.recipes import AUTO, RECIPES, EmbeddingNetwork
+from fastmlp.tabular.recipes import AUTO, RECIPES, EmbeddingNetwork, RealMLPNetwork, Recipe
 from fastmlp.tabular.search import MOST_WORK, SPACES, STOPPED, Clock, Configuration, Judge, Predicted, Search, select
 from fastmlp.training.run import DEADLINE, Record
 from fastmlp.training.threads import choose_threads, forward_flops
@@ -109,16 +109,20 @@ class BaseTabular(BaseModel, ABC):
         **{
             name: _MLP[name]
             for name in (
-                "activation", "dropout", "learning_rate", "batch_size", "max_iter", "early_stopping", "n_iter_no_change",
-                "validation_metric", "dtype", "n_jobs", "random_state", "verbose",
+                "batch_size", "early_stopping", "validation_metric", "dtype", "n_jobs", "random_state", "verbose",
             )
         },
         **{
             name: [one_of([AUTO]), *_MLP[name]]
-            for name in ("hidden_layer_sizes", "weight_decay", "learning_rate_init", "max_grad_norm")
+            for name in (
+                "hidden_layer_sizes", "activation", "dropout", "weight_decay", "max_grad_norm", "learning_rate", "learning_rate_init",
+                "beta_2", "max_iter", "n_iter_no_change",
+            )
         },
+        "scaling_rate": [one_of([AUTO]), Interval(Real, 0, None, closed="left")],
     }  # fmt: skip
     _member_class: ClassVar[type[BaseMLP]]
+    _recipes: ClassVar[dict[str, Recipe]] = RECIPES
 
     def __init__(
         self,
@@ -133,17 +137,19 @@ class BaseTabular(BaseModel, ABC):
         embedding: int | str = AUTO,
         n_members: int | str = AUTO,
         hidden_layer_sizes: LayerSizes | str = AUTO,
-        activation: Any = "relu",
-        dropout: Rates = 0.1,
+        activation: Any = AUTO,
+        dropout: Rates | str = AUTO,
         weight_decay: float | str = AUTO,
         max_grad_norm: float | str | None = AUTO,
-        learning_rate: Any = "constant",
+        learning_rate: Any = AUTO,
         learning_rate_init: float | str = AUTO,
+        beta_2: float | str = AUTO,
+        scaling_rate: float | str = AUTO,
         batch_size: int | str = "auto",
-        max_iter: int = 200,
+        max_iter: int | str = AUTO,
         early_stopping: bool = True,
         validation_fraction: float = 0.2,
-        n_iter_no_change: float = 16,
+        n_iter_no_change: float | str = AUTO,
         validation_metric: Metric = None,
         n_permutations: int = 0,
         dtype: str = "float32",
@@ -167,6 +173,8 @@ class BaseTabular(BaseModel, ABC):
         self.max_grad_norm = max_grad_norm
         self.learning_rate = learning_rate
         self.learning_rate_init = learning_rate_init
+        self.beta_2 = beta_2
+        self.scaling_rate = scaling_rate
         self.batch_size = batch_size
         self.max_iter = max_iter
         self.early_stopping = early_stopping
@@ -199,9 +207,9 @@ class BaseTabular(BaseModel, ABC):
         """A network's estimator, with these parameters."""
         names = (
             "hidden_layer_sizes", "activation", "dropout", "weight_decay", "max_grad_norm", "learning_rate", "learning_rate_init",
-            "batch_size", "max_iter", "early_stopping", "n_iter_no_change", "dtype", "verbose",
+            "beta_2", "batch_size", "max_iter", "early_stopping", "n_iter_no_change", "dtype", "verbose",
         )  # fmt: skip
-        metric = LOSS if self.validation_metric is None else self.validation_metric
+        metric = self._metric()
         parameters = {name: self._own(name) for name in names}
         if not self.early_stopping:
             parameters["n_iter_no_change"] = np.inf
@@ -214,14 +222,32 @@ class BaseTabular(BaseModel, ABC):
         n = self.n_configurations
         return self.time_limit is not None or not (isinstance(n, str) or n == 1)
 
+    def _metric(self) -> Metric:
+        """The score that chooses the epoch."""
+        return LOSS if self.validation_metric is None else self.validation_metric
+
     def _own(self, name: str) -> Any:
         """The value of a parameter; of the method's recipe, where it is 'auto'."""
         value = getattr(self, name)
-        return getattr(RECIPES[self.method], name, value) if isinstance(value, str) and value == AUTO else value
+        is_auto = isinstance(value, str) and value == AUTO
+        return getattr(self._recipes[self.method], name, value) if is_auto else value
 
-    def _embed(self, member: BaseMLP, layout: CodeLayout) -> EmbeddingNetwork | None:
-        """What makes the member's network, if it embeds the columns; the member gets a layer more, without activation or dropout."""
-        embedding, n_members = self._own("embedding"), self._own("n_members")
+    def _scaling_network(self, member: BaseMLP) -> RealMLPNetwork:
+        """What makes the networks of 'realmlp'."""
+        member._dropout_rates(len(member._hidden_layer_sizes()) + 1)  # raises for rates that cannot be
+        for name, only in (("embedding", 0), ("n_members", 1)):
+            if self._own(name) != only:
+                raise ValueError(f"{name} must be {only} or 'auto' for method='realmlp', got {getattr(self, name)!r}.")
+        return RealMLPNetwork(float(self._own("scaling_rate")))
+
+    def _embed(self, member: BaseMLP, codes: Any) -> EmbeddingNetwork | RealMLPNetwork | None:
+        """What makes the member's network, if it is not Network. With an embedding, the member gets a layer more, without
+        activation or dropout."""
+        if self.method == "realmlp":
+            return self._scaling_network(member)
+        if self._own("scaling_rate"):
+            raise ValueError(f"scaling_rate must be 0 or 'auto' for method={self.method!r}, got {self.scaling_rate!r}.")
+        layout, embedding, n_members = codes.layout, self._own("embedding"), self._own("n_members")
         hidden = member._hidden_layer_sizes()
         if not hidden and self.n_members == AUTO:
             n_members = 1  # without a layer to share, the mean of several is one additive model
@@ -252,6 +278,12 @@ class BaseTabular(BaseModel, ABC):
         member.dropout = (0.0, *rates)
         member.hidden_layer_sizes, member.activation = (n_features * embedding, *hidden), ["identity", *names]
         return EmbeddingNetwork(layout, embedding, n_members)
+
+    def _rows_per_step(self, n_train: int) -> int:
+        """The size of a batch, for as many training rows."""
+        if isinstance(self.batch_size, str):  # 'auto', the only string that is valid
+            return _MOST_BATCH if self.method == "realmlp" else _batch_size(n_train)
+        return self.batch_size
 
     @abstractmethod
     def _share_target(self, member: Any, source: Any) -> None:
@@ -367,7 +399,8 @@ class BaseTabular(BaseModel, ABC):
 
         declared = declared_categories(self.categorical_features, table.names)
         learn_from = None if len(rows) == n_rows else rows
-        self.columns_ = learn_columns(table, declared, learn_from, self.n_bins, self.max_categories)
+        scaled = self.method == "realmlp"
+        self.columns_ = learn_columns(table, declared, learn_from, self.n_bins, self.max_categories, scaled)
         self._learn_scale(y, rows, weight)
         scored = None
         if eval_set is not None:
@@ -376,7 +409,7 @@ class BaseTabular(BaseModel, ABC):
         elif sample_weight_eval is not None:
             raise ValueError("sample_weight_eval needs an eval_set.")
         else:
-            codes = Coder(self.columns_).codes(table)
+            codes = self._coder().codes(table)
 
         rng = check_random_state(self.random_state)
         folds, n_networks, split = self._splits(rows, self._strata(y[rows]), scored, rng)
@@ -417,13 +450,13 @@ class BaseTabular(BaseModel, ABC):
 
     def _with_eval_set(
         self, prototype: BaseMLP, table: Table, y: Any, weight: np.ndarray | None, eval_set: Any, weight_eval: Any
-    ) -> tuple[Codes, Any, np.ndarray | None]:
+    ) -> tuple[Inputs, Any, np.ndarray | None]:
         """The codes, targets and weights of the rows to train on, and below them of those of ``eval_set``."""
         with explain_eval_set(eval_set):
             below = self._open(eval_set[0], reset=False)
             y_eval, weight_eval = self._check_target(prototype, eval_set[1], below.shape[0], weight_eval)
             prototype._check_target(y_eval)
-            codes = Coder(self.columns_).codes(table, below)
+            codes = self._coder().codes(table, below)
         if weight is not None or weight_eval is not None:
             parts = [(weight, table.shape[0]), (weight_eval, below.shape[0])]
             parts = [(np.ones(n) if part is None else part, n) for part, n in parts]
@@ -512,7 +545,7 @@ class BaseTabular(BaseModel, ABC):
                 flush=True,
             )
 
-    def _judge(self, codes: Codes, y: Any, weight: np.ndarray | None, held_out: list[np.ndarray]) -> Judge:
+    def _judge(self, codes: Inputs, y: Any, weight: np.ndarray | None, held_out: list[np.ndarray]) -> Judge:
         """What scores a configuration: its networks' predictions for rows that they have not been trained on."""
         rows = np.concatenate(held_out)
         y, weight = y[rows], None if weight is None else weight[rows]
@@ -553,10 +586,10 @@ class BaseTabular(BaseModel, ABC):
         counts = None if self._counts is None else self._counts[::n_networks]
 
         def score(estimator: Any, places: np.ndarray, ignored: Any) -> float:
-            judge = self._judge(_rows_by_column(training.codes, rows[places]), y, weight, own)
+            judge = self._judge(_rows_by_column(training.codes, rows[places], coder), y, weight, own)
             return judge.score(mean_of([judge.part(group) for group in groups], counts))
 
-        coder = Coder(self.columns_)
+        coder = self._coder()
         used = [i for i, _ in (*coder.numbers, *coder.categories)]
         self.feature_importances_, self.feature_importances_std_ = np.zeros((2, len(self.columns_)))
         if used:
@@ -572,7 +605,7 @@ class BaseTabular(BaseModel, ABC):
             self.feature_importances_[used] = found.importances_mean
             self.feature_importances_std_[used] = found.importances_std
 
-    def _out_of_fold(self, codes: Codes, n_rows: int, folds: list[np.ndarray]) -> np.ndarray:
+    def _out_of_fold(self, codes: Inputs, n_rows: int, folds: list[np.ndarray]) -> np.ndarray:
         """The outputs (n_rows, n_outputs) for each row of the networks that have not seen it; of all of them for rows of weight 0."""
         outputs = np.empty((n_rows, self._n_columns()))
         unseen = np.ones(n_rows, dtype=bool)
@@ -583,7 +616,7 @@ class BaseTabular(BaseModel, ABC):
             outputs[unseen] = self._mean_of_networks(SelectedRows(codes, np.flatnonzero(unseen)))
         return outputs
 
-    def _mean_of_networks(self, rows: Codes | SelectedRows, some: slice = slice(None)) -> np.ndarray:
+    def _mean_of_networks(self, rows: Inputs | SelectedRows, some: slice = slice(None)) -> np.ndarray:
         """Mean of what the networks, or some of them, say of the rows (n_rows, n_columns), float64."""
         counts = None if self._counts is None else self._counts[some]
         return mean_of([self._run(network, rows) for network in self.networks_[some]], counts)
@@ -627,14 +660,23 @@ class BaseTabular(BaseModel, ABC):
         """Columns of what a network says of a row."""
         return self.n_outputs_
 
-    def _run(self, network: Network, rows: Codes | SelectedRows) -> np.ndarray:
+    def _coder(self) -> Coder | Scaler:
+        """Makes the networks' input of tables."""
+        if self.columns_.are_scaled:
+            return Scaler(self.columns_, "float64" if self.dtype == "float64" else "float32")
+        return Coder(self.columns_)
+
+    def _run(self, network: Network, rows: Inputs | SelectedRows) -> np.ndarray:
         """What a network says of the rows, (n_rows, n_columns): its output, but for classes."""
         return network.forward(rows, n_threads=self._threads(network, rows))
 
-    def _threads(self, network: Network, rows: Codes | SelectedRows) -> int:
+    def _threads(self, network: Network, rows: Inputs | SelectedRows) -> int:
         """Threads that pay for the prediction of these rows. Of a number, the first layer multiplies two columns; members share the
         product of the next."""
-        layout = rows.X.layout if isinstance(rows, SelectedRows) else rows.layout
+        codes = rows.X if isinstance(rows, SelectedRows) else rows
+        if not isinstance(codes, Codes):
+            return choose_threads(self.n_jobs, forward_flops(network.layer_sizes, len(rows)))
+        layout = codes.layout
         n_columns = 2 * len(layout.bin_counts) + len(layout.category_counts)
         first = (n_columns, network.embedding or network.layer_sizes[1])
         shared, own = network.layer_sizes[1:3], network.layer_sizes[2:]
@@ -642,13 +684,13 @@ class BaseTabular(BaseModel, ABC):
         work += network.n_members * forward_flops(own, len(rows))
         return choose_threads(self.n_jobs, work)
 
-    def _pieces(self, X: Any) -> Iterator[Codes]:
+    def _pieces(self, X: Any) -> Iterator[Inputs]:
         """The codes of the rows of X, some rows at a time."""
         check_is_fitted(self)
         table = self._open(X, reset=False)
         for network in self.networks_:
             network.adopt()
-        coder, n_rows = Coder(self.columns_), table.shape[0]
+        coder, n_rows = self._coder(), table.shape[0]
         for first in range(0, n_rows, coder.n_rows):
             yield coder.codes(table.rows(first, min(first + coder.n_rows, n_rows)))
 
@@ -698,7 +740,10 @@ class BaseTabular(BaseModel, ABC):
             self.configurations_, self._times_selected = build_search(fields.inner("search"))
 
     def _takes_member(self, member: Any) -> bool:
-        layout, network = Coder(self.columns_).layout, member.network_
+        coder, network = self._coder(), member.network_
+        if isinstance(coder, Scaler):
+            return network.layer_sizes[0] == coder.width and not network.embedding
+        layout = coder.layout
         n_features = len(layout.bin_counts) + len(layout.category_counts)
         embeds: bool = network.layer_sizes[1] == n_features * network.embedding
         return network.layer_sizes[0] == layout.width and (embeds or not network.embedding)
@@ -727,7 +772,8 @@ class _Training:
     Parameters
     ----------
     model : BaseTabular
-    codes : Codes
+    codes : Codes or ndarray
+        The networks' input.
     y : array-like
         As the user gave it.
     weight : ndarray or None
@@ -744,7 +790,7 @@ class _Training:
     def __init__(
         self,
         model: BaseTabular,
-        codes: Codes,
+        codes: Inputs,
         y: Any,
         weight: np.ndarray | None,
         n_networks: int,
@@ -790,14 +836,12 @@ class _Training:
         if parameters:
             model = copy.copy(model)
             model.__dict__.update(parameters)
-        prototype, layout = model._member(), self.codes.layout
-        make_network = model._embed(prototype, layout)
+        prototype = model._member()
+        make_network = model._embed(prototype, self.codes)
         members = [clone(prototype) for _ in range(self.n_networks)]
         for member, seed in zip(members, self.rng.randint(np.iinfo(np.int32).max, size=len(members)), strict=True):
             member.random_state = int(seed)
-            member.batch_size = (
-                _batch_size(self._n_train) if model.batch_size == "auto" else min(model.batch_size, self._n_train)
-            )
+            member.batch_size = min(model._rows_per_step(self._n_train), self._n_train)
             member.n_features_in_ = self.codes.shape[1]
             model._share_target(member, model)
             if callbacks := callbacks_on_epochs(model):
@@ -805,7 +849,7 @@ class _Training:
         names = SPACES[self.model.method].names if self.model.method in SPACES else ()
         shown = {name: model._own(name) for name in names}
         configuration = Configuration(
-            self._n_begun, shown, members, make_network, _work(members[0], layout, make_network)
+            self._n_begun, shown, members, make_network, _work(members[0], self.codes, make_network)
         )
         return configuration
 
@@ -830,7 +874,7 @@ class _Training:
             record.diagnosis = ""  # it speaks of scales, and codes have none
             early_stopping = self.model.early_stopping
             record.ended = "planned" if record.ended == "max_iter" and not early_stopping else record.ended
-        _warn_of_end(records, self.model.max_iter)
+        _warn_of_end(records, self.model._own("max_iter"))
         if any(record.ended == "stopped" for record in records):
             configuration.ended = STOPPED
             if self.clock.left() <= 0:
@@ -861,15 +905,17 @@ class _Training:
                 make_network=configuration.make_network,
             )
         member.n_jobs = self.model.n_jobs
-        member.validation_metric = LOSS if self.model.validation_metric is None else self.model.validation_metric
+        member.validation_metric = self.model._metric()
         member._run_terms = _data_of_terms(member._run_terms)
         for attribute in ("_skl_callbacks", "_optimizer_state", "_position"):  # of no use any more, and large
             vars(member).pop(attribute, None)
         return record
 
 
-def _rows_by_column(codes: Codes, rows: np.ndarray) -> Codes:
-    """Codes whose columns come from rows of their own: ``rows`` (n_rows, n_columns), numbers before categories."""
+def _rows_by_column(codes: Any, rows: np.ndarray, coder: Coder | Scaler) -> Any:
+    """Codes, or scaled numbers, whose columns come from rows of their own: ``rows`` (n_rows, n_columns), numbers before categories."""
+    if isinstance(coder, Scaler):
+        return np.take_along_axis(codes, rows[:, coder.owners], axis=0)
     n_numbers = 0 if codes.bins is None else codes.bins.shape[1]
 
     def taken(values: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
@@ -884,9 +930,11 @@ def _rows_by_column(codes: Codes, rows: np.ndarray) -> Codes:
     )
 
 
-def _work(member: BaseMLP, layout: CodeLayout, make_network: EmbeddingNetwork | None) -> float:
+def _work(member: BaseMLP, codes: Any, make_network: Any) -> float:
     """How long a network's training takes for a row, in a unit of its own."""
-    hidden, n_features = member._hidden_layer_sizes(), len(layout.bin_counts) + len(layout.category_counts)
+    hidden, n_features = member._hidden_layer_sizes(), codes.shape[1] / 2
+    if isinstance(codes, Codes):
+        n_features = len(codes.layout.bin_counts) + len(codes.layout.category_counts)
     n_members = 1 if make_network is None else make_network.n_members
     dense = forward_flops((*hidden, member.n_outputs_), 1) if hidden else 0
     first = hidden[0] if hidden else member.n_outputs_

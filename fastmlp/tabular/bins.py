@@ -55,6 +55,37 @@ def median(known: np.ndarray) -> float:
     return float(known[(n - 1) // 2] / 2.0 + known[n // 2] / 2.0) if n else np.nan
 
 
+def quartile_scaling(values: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
+    """Center and scale of numbers: their median, and the difference of their quartiles.
+
+    Where the quartiles are equal, the scale is half of the range, which is 0 for numbers that are all equal. Quantiles are NumPy's
+    linear ones.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_values,), float64
+        Finite and in rising order.
+    counts : ndarray of shape (n_values,), int
+        How often each of them occurs.
+    """
+    last = np.cumsum(counts)
+    position = (last[-1] - 1) * np.array([0.25, 0.5, 0.75])
+    below = position.astype(np.intp)
+    # Halves, whose differences are finite for every finite number.
+    first, second = (
+        values[np.searchsorted(last, i, side="right")] / 2.0 for i in (below, np.minimum(below + 1, last[-1] - 1))
+    )
+    low, center, high = first + (second - first) * (position - below)
+    scale = high - low or (values[-1] / 2.0 - values[0] / 2.0) / 2.0
+    return 2.0 * float(center), float(min(scale, np.finfo(np.float64).max / 2.0)) * 2.0
+
+
+def mean(known: np.ndarray) -> float:
+    """Mean of numbers, whose sum may be beyond float64."""
+    size = float(np.abs(known).max()) or 1.0
+    return float(np.mean(known / size) * size)
+
+
 def n_components(edges: np.ndarray) -> int:
     """Components of a number's dense code: one per bin."""
     return max(len(edges) - 1, 0)

@@ -1,4 +1,4 @@
-"""From the rows of a table to the codes that networks are trained on: bins and fractions of numbers, numbers of categories."""
+"""From the rows of a table to what networks are trained on: codes of numbers and categories, or scaled numbers."""
 
 from __future__ import annotations
 
@@ -24,6 +24,9 @@ from fastmlp.tabular.frames import (
     read_objects,
 )
 
+#: What networks take: codes, or scaled numbers (n_rows, n_inputs).
+Inputs = Codes | np.ndarray
+
 # Types of values that NumPy takes for the numbers that they are, and that a dict finds among labels.
 _PLAIN_NUMBERS = {float, int, bool, type(None), np.float64, np.float32}
 _PLAIN_LABELS = {str, float, int, bool, type(None)}
@@ -42,7 +45,26 @@ _PLURAL = {
 }
 
 
-class Coder:
+class Reader:
+    """Reads the columns of numbers, and those of categories, which come after them in the networks' input.
+
+    Parameters
+    ----------
+    columns : Columns
+        What to do to each column.
+
+    Attributes
+    ----------
+    numbers, categories : list of (int, Column)
+        These columns, with their places in the table.
+    """
+
+    def __init__(self, columns: Columns) -> None:
+        self.numbers = [(i, column) for i, column in enumerate(columns) if column.treatment == NUMBER]
+        self.categories = [(i, column) for i, column in enumerate(columns) if column.treatment == CATEGORY]
+
+
+class Coder(Reader):
     """Makes codes of the rows of tables.
 
     Parameters
@@ -55,15 +77,12 @@ class Coder:
     layout : CodeLayout
         Of the codes: the columns of numbers, then those of categories, in the order of the table. If every column was dropped, a
         category that no row has.
-    numbers, categories : list of (int, Column)
-        These columns, with their places in the table.
     bins : Bins
         Of the numbers.
     """
 
     def __init__(self, columns: Columns) -> None:
-        self.numbers = [(i, column) for i, column in enumerate(columns) if column.treatment == NUMBER]
-        self.categories = [(i, column) for i, column in enumerate(columns) if column.treatment == CATEGORY]
+        super().__init__(columns)
         counts = [column.n_inputs for _, column in self.categories]
         self.layout = CodeLayout(
             [column.n_inputs - 1 for _, column in self.numbers], counts if counts or self.numbers else [1]
@@ -123,11 +142,100 @@ class Coder:
             self.bins.encode(some.T, codes.bins[rows], codes.fractions[rows])
 
 
+class Scaler(Reader):
+    """Makes scaled numbers of the rows of tables, for ``method='realmlp'``.
+
+    Each input, of a number, of its flag for missing values, or of a category, becomes y = (x - center) / scale, 0 where the scale
+    is 0, and then y / sqrt(1 + (y / 3)^2), so that no input is beyond 3.
+
+    Parameters
+    ----------
+    columns : Columns
+        What to do to each column; all are scaled or dropped.
+    dtype : {'float32', 'float64'}
+        Of the result.
+
+    Attributes
+    ----------
+    width : int
+        Inputs: the numbers, the flags of those that had missing values in ``fit``, and those of the categories.
+    owners : ndarray of shape (width,), intp
+        The column of each input: of the numbers, then of the categories.
+    """
+
+    def __init__(self, columns: Columns, dtype: str) -> None:
+        super().__init__(columns)
+        self.dtype = np.dtype(dtype)
+        self._flagged = [j for j, (_, column) in enumerate(self.numbers) if column.missing]
+        self._fill = np.array([column.fill for _, column in self.numbers])
+        self._scaling = np.array([column.scaling[0] for _, column in self.numbers]).reshape(-1, 2)
+        flags = [self.numbers[j][1].scaling[1] for j in self._flagged]
+        self._flags = [_scaled(np.array([0.0, 1.0]), center, scale).astype(self.dtype) for center, scale in flags]
+        self._one_hot = [
+            _scaled(column.one_hot(), *column.scaling.T).astype(self.dtype) for _, column in self.categories
+        ]
+        widths = [table.shape[1] for table in self._one_hot]
+        n_numbers = len(self.numbers)
+        self.owners = np.concatenate(
+            [np.arange(n_numbers), self._flagged, np.repeat(np.arange(n_numbers, n_numbers + len(widths)), widths)]
+        ).astype(np.intp)
+        self.width = len(self.owners)
+        #: Rows that are read at a time.
+        self.n_rows = max(_PIECE // max(self.width, 1), _LEAST_ROWS)
+
+    def codes(self, *tables: Table) -> np.ndarray:
+        """The inputs (n_rows, width) of all rows of the tables, one table after the other.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a column of numbers holds anything else, or infinity.
+        """
+        inputs = np.empty((sum(table.shape[0] for table in tables), self.width), self.dtype)
+        first = 0
+        for table in tables:
+            for begin in range(0, table.shape[0], self.n_rows):
+                part = table.rows(begin, min(begin + self.n_rows, table.shape[0]))
+                numbers = np.empty((part.shape[0], len(self.numbers)))
+                for own, (i, column) in zip(numbers.T, self.numbers, strict=True):
+                    own[...] = numbers_of(part.column(i), column)
+                codes = [category_codes(part.column(i), column) for i, column in self.categories]
+                self._write(inputs[first : first + part.shape[0]], numbers, codes)
+                first += part.shape[0]
+        return inputs
+
+    def _write(self, out: np.ndarray, numbers: np.ndarray, codes: Sequence[Any]) -> None:
+        """The inputs of rows, from their numbers (n_rows, n_numbers), which it overwrites, and the codes of each category."""
+        n_numbers = len(self.numbers)
+        missing = np.isnan(numbers)
+        for at, (j, flag) in enumerate(zip(self._flagged, self._flags, strict=True), start=n_numbers):
+            out[:, at] = flag[missing[:, j].view(np.uint8)]
+        np.copyto(numbers, self._fill, where=missing)
+        out[:, :n_numbers] = _scaled(numbers, *self._scaling.T)
+        at = n_numbers + len(self._flags)
+        for own, one_hot in zip(codes, self._one_hot, strict=True):
+            out[:, at : at + one_hot.shape[1]] = one_hot[own]
+            at += one_hot.shape[1]
+
+
+# Numbers at this distance from the center are at the limit, to the last bit of float64; their squares are finite.
+_FAR = 1e100
+
+
+def _scaled(x: np.ndarray, center: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """(x - center) / scale, smoothly limited to 3; 0 where the scale is 0. Halves: differences of finite numbers are finite."""
+    with np.errstate(over="ignore"):
+        y = (x / 2.0 - center / 2.0) / np.where(scale == 0, np.inf, scale / 2.0)
+    y = np.clip(y, -_FAR, _FAR)
+    limited: np.ndarray = y / np.sqrt(1.0 + (y / 3.0) ** 2)
+    return limited
+
+
 def label_codes(column: Column) -> tuple[dict[Any, int], int]:
     """The code of each label of a column of categories, and that of missing and other ones."""
     codes = {label: code for code, label in enumerate(column.categories)}
     codes |= dict.fromkeys(column.grouped, len(column.categories))
-    return codes, column.n_inputs - column.missing
+    return codes, len(column.categories) + bool(column.grouped)
 
 
 def category_codes(values: Values, column: Column) -> np.ndarray:
@@ -183,43 +291,21 @@ def numbers_of(values: Values, column: Column) -> np.ndarray:
     return numbers
 
 
-class RowCoder(Coder):
-    """Makes codes of single rows, in a few microseconds."""
+class _RowReader(Reader):
+    """Reads single rows, in a few microseconds."""
 
-    def __init__(self, columns: Columns) -> None:
-        super().__init__(columns)
+    def _prepare(self) -> None:
+        """Note what depends on the columns alone."""
         self._number_places = [i for i, _ in self.numbers]
         self._category_places = [i for i, _ in self.categories]
         found = [label_codes(column) for _, column in self.categories]
         self._code_of = [(codes.get, other) for codes, other in found]
         self._dates = [j for j, (_, column) in enumerate(self.numbers) if column.kind in (DATE, DURATION)]
 
-    def row(self, values: Sequence[Any]) -> Codes:
-        """The codes of a row: those of a table of it alone.
-
-        Parameters
-        ----------
-        values : sequence
-            Of each column of the table, those that were dropped included.
-
-        Raises
-        ------
-        TypeError, ValueError
-            As ``codes``.
-        """
-        bins, fractions, categories = None, None, None
-        if self.numbers:
-            x = self._row_of_numbers([values[i] for i in self._number_places])
-            bins, fractions = np.empty(x.shape, np.uint16), np.empty(x.shape, np.float32)
-            if not self.bins.encode(x, bins, fractions):
-                for number, (_, column) in zip(x[0], self.numbers, strict=True):
-                    check_finite(np.array([number]), column.name)
-        if self.categories:
-            labels = [values[i] for i in self._category_places]
-            categories = np.array([self._row_of_codes(labels)], self.category_type)
-        elif not self.numbers:
-            categories = np.array([[1]], self.category_type)
-        return Codes(self.layout, bins, fractions, categories)
+    def _check_finite(self, numbers: np.ndarray) -> None:
+        """Refuse infinity among the numbers (1, n_numbers) of a row."""
+        for number, (_, column) in zip(numbers[0], self.numbers, strict=True):
+            check_finite(np.array([number]), column.name)
 
     def _row_of_numbers(self, values: list[Any]) -> np.ndarray:
         """The numbers (1, n_numbers) of a row, NaN for missing ones."""
@@ -243,6 +329,57 @@ class RowCoder(Coder):
                 code = int(category_codes(_read(label, column), column)[0])
             found.append(code)
         return found
+
+
+class RowCoder(_RowReader, Coder):
+    """Makes codes of single rows."""
+
+    def __init__(self, columns: Columns) -> None:
+        super().__init__(columns)
+        self._prepare()
+
+    def row(self, values: Sequence[Any]) -> Codes:
+        """The codes of a row: those of a table of it alone.
+
+        Parameters
+        ----------
+        values : sequence
+            Of each column of the table, those that were dropped included.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As ``codes``.
+        """
+        bins, fractions, categories = None, None, None
+        if self.numbers:
+            x = self._row_of_numbers([values[i] for i in self._number_places])
+            bins, fractions = np.empty(x.shape, np.uint16), np.empty(x.shape, np.float32)
+            if not self.bins.encode(x, bins, fractions):
+                self._check_finite(x)
+        if self.categories:
+            labels = [values[i] for i in self._category_places]
+            categories = np.array([self._row_of_codes(labels)], self.category_type)
+        elif not self.numbers:
+            categories = np.array([[1]], self.category_type)
+        return Codes(self.layout, bins, fractions, categories)
+
+
+class RowScaler(_RowReader, Scaler):
+    """Makes scaled numbers of single rows."""
+
+    def __init__(self, columns: Columns, dtype: str) -> None:
+        super().__init__(columns, dtype)
+        self._prepare()
+
+    def row(self, values: Sequence[Any]) -> np.ndarray:
+        """The inputs (1, width) of a row; values and errors as for a ``RowCoder``."""
+        inputs = np.empty((1, self.width), self.dtype)
+        numbers = self._row_of_numbers([values[i] for i in self._number_places])
+        if np.isinf(numbers).any():
+            self._check_finite(numbers)
+        self._write(inputs, numbers, self._row_of_codes([values[i] for i in self._category_places]))
+        return inputs
 
 
 def _read(value: Any, column: Column) -> Values:

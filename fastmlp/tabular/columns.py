@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from numbers import Integral
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from fastmlp.estimators._sklearn import warn
 from fastmlp.estimators.validation.messages import kind_of_text
-from fastmlp.tabular.bins import known_numbers, median, n_components, quantile_edges
+from fastmlp.tabular.bins import known_numbers, mean, median, n_components, quantile_edges, quartile_scaling
 from fastmlp.tabular.frames import BOOLEAN, CATEGORY, DATE, DURATION, NUMBER, TEXT, Table, Values
 
 DROPPED = "dropped"
@@ -49,7 +49,13 @@ class Column:
     missing : bool
         Whether it had missing values in ``fit``, which are then told from others.
     fill : float
-        Of a number: its median, which stands in for missing values if there were none in ``fit``.
+        Of a number: its median, which stands in for missing values if there were none in ``fit``. Of one that is scaled: its mean,
+        which always does.
+    kind : {'number', 'date', 'duration', 'boolean', 'text', 'category'}
+        What its values are.
+    scaling : ndarray of shape (n_inputs, 2)
+        Center and scale of each input, with ``method='realmlp'``: the number, and a flag for missing ones; of a category, 1 in one
+        input and 0 in the others, or 1 and -1 in a single input for two categories. Empty for codes.
     """
 
     name: Any
@@ -62,28 +68,47 @@ class Column:
     missing: bool = False
     fill: float = np.nan
     kind: str = NUMBER
+    scaling: np.ndarray = field(default_factory=lambda: np.empty((0, 2)))
 
     @property
     def n_inputs(self) -> int:
         """Inputs of the network that the column becomes: of a number, its bins and one for missing values."""
         if self.treatment == DROPPED:
             return 0
+        if self.is_scaled:
+            return len(self.scaling)
         if self.treatment == NUMBER:
             return max(n_components(self.edges), 1) + 1
         return len(self.categories) + bool(self.grouped) + self.missing
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether its inputs are scaled numbers, not codes."""
+        return len(self.scaling) > 0
+
+    def one_hot(self) -> np.ndarray:
+        """The inputs (n_codes, n_inputs) of each category, before they are scaled; the last row is that of missing and other ones."""
+        n_categories = len(self.categories) + bool(self.grouped)
+        if n_categories > 2:
+            return np.eye(n_categories + 1, n_categories)
+        # With a single category, the missing ones are the second of two.
+        return np.array([[1.0], [-1.0], [0.0]] if n_categories == 2 else [[1.0], [-1.0]])
 
     def describe(self) -> str:
         """What is done to it, in words."""
         if self.treatment == DROPPED:
             return f"dropped: {self.remark}"
-        if self.treatment == NUMBER:
+        if self.treatment == NUMBER and self.is_scaled:
+            words = f"{self.remark or NUMBER}, scaled by its quartiles"
+        elif self.treatment == NUMBER:
             n_bins = n_components(self.edges)
             words = f"{self.remark or NUMBER}, {n_bins} bin{'s' * (n_bins != 1)}"
         else:
             n_categories = len(self.categories)
             words = f"{n_categories} categories" if n_categories != 1 else "1 category"
             words += f", {len(self.grouped)} rarer ones as one" if self.grouped else ""
-        return words + (", missing values marked" if self.missing else "")
+        marks = self.missing and (self.treatment == NUMBER or not self.is_scaled)
+        return words + (", missing values marked" if marks else "")
 
 
 class Columns(list[Column]):
@@ -103,12 +128,17 @@ class Columns(list[Column]):
         """Inputs of the network: at least one, which is always 0 if every column was dropped."""
         return max(sum(column.n_inputs for column in self), 1)
 
+    @property
+    def are_scaled(self) -> bool:
+        """Whether the networks take scaled numbers, not codes."""
+        return any(column.is_scaled for column in self)
+
 
 # --- learning ------------------------------------------------------------------------------------------------------
 
 
 def learn_columns(
-    table: Table, declared: np.ndarray, rows: np.ndarray | None, n_bins: int, max_categories: int
+    table: Table, declared: np.ndarray, rows: np.ndarray | None, n_bins: int, max_categories: int, scaled: bool = False
 ) -> Columns:
     """What to do to each column. They are read one after the other.
 
@@ -121,21 +151,23 @@ def learn_columns(
         Rows to learn from; None for all.
     n_bins, max_categories : int
         As in the estimators.
+    scaled : bool, default=False
+        Whether the columns become scaled numbers, instead of codes.
     """
     return Columns(
-        _learn_column(table.column(i), name, rows, n_bins, max_categories, bool(is_category))
+        _learn_column(table.column(i), name, rows, n_bins, max_categories, bool(is_category), scaled)
         for i, (name, is_category) in enumerate(zip(table.names, declared, strict=True))
     )
 
 
 def _learn_column(
-    values: Values, name: Any, rows: np.ndarray | None, n_bins: int, max_categories: int, declared: bool
+    values: Values, name: Any, rows: np.ndarray | None, n_bins: int, max_categories: int, declared: bool, scaled: bool
 ) -> Column:
     name = name if isinstance(name, str) or type(name) is int else str(name)
     values = as_categories(values, name) if declared else values
     if values.numbers is not None:
-        return _learn_number(values, name, rows, n_bins)
-    return _learn_category(values, name, rows, max_categories, declared)
+        return _learn_number(values, name, rows, n_bins, scaled)
+    return _learn_category(values, name, rows, max_categories, declared, scaled)
 
 
 def as_categories(values: Values, name: Any) -> Values:
@@ -148,12 +180,12 @@ def as_categories(values: Values, name: Any) -> Values:
     return values.as_categories()
 
 
-def _learn_number(values: Values, name: Any, rows: np.ndarray | None, n_bins: int) -> Column:
+def _learn_number(values: Values, name: Any, rows: np.ndarray | None, n_bins: int, scaled: bool) -> Column:
     assert values.numbers is not None
     check_finite(values.numbers, name)
     x = values.numbers if rows is None else values.numbers[rows]
     known = known_numbers(x)
-    edges, missing = quantile_edges(known, n_bins), len(known) < len(x)
+    edges, missing = quantile_edges(known, 1 if scaled else n_bins), len(known) < len(x)
     if len(edges) == 0:
         return Column(name, values.dtype, DROPPED, "no values", kind=values.kind)
     if len(edges) == 1 and not missing:
@@ -165,12 +197,25 @@ def _learn_number(values: Values, name: Any, rows: np.ndarray | None, n_bins: in
             return Column(name, values.dtype, DROPPED, "the same in float64", kind=values.kind)
         return Column(name, values.dtype, DROPPED, "always the same", kind=values.kind)
     remark = _UNITS.get(values.kind, "")
+    if scaled:
+        fill = mean(known)
+        n_missing = len(x) - len(known)
+        at = np.searchsorted(known, fill)
+        filled = np.concatenate([known[:at], np.full(n_missing, fill), known[at:]])
+        scaling = [quartile_scaling(filled, np.ones(len(filled), dtype=np.intp))]
+        if missing:
+            scaling.append(quartile_scaling(np.array([0.0, 1.0]), np.array([len(known), n_missing])))
+        return Column(
+            name, values.dtype, NUMBER, remark, missing=missing, fill=fill, kind=values.kind, scaling=np.array(scaling)
+        )
     return Column(
         name, values.dtype, NUMBER, remark, edges=edges, missing=missing, fill=median(known), kind=values.kind
     )
 
 
-def _learn_category(values: Values, name: Any, rows: np.ndarray | None, max_categories: int, declared: bool) -> Column:
+def _learn_category(
+    values: Values, name: Any, rows: np.ndarray | None, max_categories: int, declared: bool, scaled: bool
+) -> Column:
     assert values.codes is not None
     codes = values.codes if rows is None else values.codes[rows]
     missing = bool((codes < 0).any())
@@ -188,7 +233,7 @@ def _learn_category(values: Values, name: Any, rows: np.ndarray | None, max_cate
     if len(seen) > max_categories:
         kept = sorted(seen, key=lambda code: -counts[code])[: max_categories - 1]
     own = set(kept)
-    return Column(
+    column = Column(
         name,
         values.dtype,
         CATEGORY,
@@ -197,6 +242,23 @@ def _learn_category(values: Values, name: Any, rows: np.ndarray | None, max_cate
         missing=missing,
         kind=values.kind,
     )
+    if not scaled:
+        return column
+    rows_of = [counts[code] for code in seen if code in own]
+    rows_of += [sum(counts[code] for code in seen if code not in own)] if column.grouped else []
+    return replace(
+        column, scaling=_scaling_of_inputs(column.one_hot(), np.array([*rows_of, len(codes) - sum(rows_of)]))
+    )
+
+
+def _scaling_of_inputs(one_hot: np.ndarray, n_rows: np.ndarray) -> np.ndarray:
+    """Center and scale of each input of a category, from the number of rows of each code."""
+    scaling = []
+    for own in one_hot.T:
+        values, place = np.unique(own, return_inverse=True)
+        counts = np.bincount(place, weights=n_rows).astype(np.intp)
+        scaling.append(quartile_scaling(values[counts > 0], counts[counts > 0]))
+    return np.array(scaling)
 
 
 def sort_key(label: Any) -> tuple[int, Any]:

@@ -10,16 +10,18 @@ import numpy as np
 from fastmlp.network.persistence import Fields, FileFormatError, Tensors, is_number
 from fastmlp.tabular.bins import MOST_BINS
 from fastmlp.tabular.columns import DROPPED, KINDS, TREATMENTS, Column, Columns, sort_key
-from fastmlp.tabular.frames import NUMBER
+from fastmlp.tabular.frames import CATEGORY, NUMBER
 from fastmlp.tabular.search import ENDS
 
 
 def describe_columns(columns: Columns, arrays: dict[str, np.ndarray], prefix: str) -> list[dict[str, Any]]:
-    """The columns as JSON; their edges go to ``arrays``, as ``<prefix>columns.<number>.edges``."""
+    """The columns as JSON; their edges and scalings go to ``arrays``, as ``<prefix>columns.<number>.edges`` and ``.scaling``."""
     described = []
     for number, column in enumerate(columns):
         if len(column.edges):
             arrays[f"{prefix}columns.{number}.edges"] = column.edges
+        if column.is_scaled:
+            arrays[f"{prefix}columns.{number}.scaling"] = column.scaling
         described.append(
             {
                 "name": column.name,
@@ -30,6 +32,7 @@ def describe_columns(columns: Columns, arrays: dict[str, np.ndarray], prefix: st
                 "categories": [_label_to_json(label) for label in column.categories],
                 "grouped": [_label_to_json(label) for label in column.grouped],
                 "missing": column.missing,
+                **({"scaled": True} if column.is_scaled else {}),
                 "fill": column.fill if np.isfinite(column.fill) else None,
             }
         )
@@ -39,16 +42,20 @@ def describe_columns(columns: Columns, arrays: dict[str, np.ndarray], prefix: st
 def build_columns(contents: list[Any], tensors: Tensors, prefix: str) -> Columns:
     """The columns that a file describes; every field is checked."""
     return Columns(
-        _build_column(Fields(content, f"columns.{number}"), tensors, f"{prefix}columns.{number}.edges")
+        _build_column(Fields(content, f"columns.{number}"), tensors, f"{prefix}columns.{number}")
         for number, content in enumerate(contents)
     )
 
 
-def _build_column(fields: Fields, tensors: Tensors, edges_name: str) -> Column:
+def _build_column(fields: Fields, tensors: Tensors, name: str) -> Column:
     treatment = fields.choice("treatment", TREATMENTS)
     fill = fields.take("fill", lambda value: value is None or is_number(value), "a finite number or null")
-    edges = np.empty(0)
-    if treatment == NUMBER:
+    scaled = "scaled" in fields and fields.flag("scaled")
+    edges, scaling, edges_name = np.empty(0), np.empty((0, 2)), f"{name}.edges"
+    if scaled:
+        tensors.require(f"{name}.scaling", ("float64",), (None, 2))
+        scaling = np.array(tensors.read(f"{name}.scaling"))
+    elif treatment == NUMBER:
         tensors.require(edges_name, ("float64",), (None,))
         edges = np.array(tensors.read(edges_name))
         if not 0 < len(edges) <= MOST_BINS + 1 or not (np.diff(edges / 2.0) > 0).all() or fill is None:
@@ -66,12 +73,30 @@ def _build_column(fields: Fields, tensors: Tensors, edges_name: str) -> Column:
         missing=fields.flag("missing"),
         fill=np.nan if fill is None else float(fill),
         kind=fields.choice("kind", KINDS),
+        scaling=scaling,
     )
     fields.end()
+    if scaled:
+        _check_scaling(column, name)
     is_category = bool(column.categories)
     if is_category != (treatment not in (NUMBER, DROPPED)) or (column.grouped and not is_category):
         raise FileFormatError(f"a column with the treatment {treatment} has the wrong categories")
     return column
+
+
+def _check_scaling(column: Column, name: str) -> None:
+    """Refuse the scaling of a column with other inputs, or none, and numbers that are no scaling."""
+    n_inputs = column.one_hot().shape[1] if column.treatment == CATEGORY else 1 + column.missing
+    needs_fill = column.treatment == NUMBER and np.isnan(column.fill)
+    if (
+        column.treatment == DROPPED
+        or len(column.scaling) != n_inputs
+        or needs_fill
+        or not (column.scaling[:, 1] >= 0).all()
+    ):
+        raise FileFormatError(f"{name}.scaling must be {n_inputs} centers and scales >= 0 of a column that is used")
+    if not np.isfinite(column.scaling).all():
+        raise FileFormatError(f"{name}.scaling must be finite")
 
 
 def _label_to_json(label: Any) -> Any:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from fastmlp.core import CodeLayout
 from fastmlp.network.network import Network
+from fastmlp.training.run import StochasticRun
+from fastmlp.training.schedules import FlatCosine, Planned
 
 AUTO = "auto"
 
@@ -27,6 +29,10 @@ class Recipe:
     hidden_layer_sizes : tuple of int
     learning_rate_init, weight_decay : float
     max_grad_norm : float or None
+    activation, dropout, learning_rate, max_iter, n_iter_no_change, beta_2, label_smoothing
+        As of the estimators.
+    scaling_rate : float
+        Factor of the learning rate for a scaling of the columns; 0: none.
     """
 
     embedding: int
@@ -35,11 +41,41 @@ class Recipe:
     learning_rate_init: float
     weight_decay: float
     max_grad_norm: float | None
+    activation: str = "relu"
+    dropout: float = 0.1
+    learning_rate: str = "constant"
+    max_iter: int = 200
+    n_iter_no_change: float = 16
+    beta_2: float = 0.999
+    label_smoothing: float = 0.0
+    scaling_rate: float = 0.0
 
 
+#: For classes.
 RECIPES = {
     "plain": Recipe(0, 1, (256, 256), 0.001, 0.3, None),
     "tabm": Recipe(16, 2, (128, 128), 0.002, 3e-4, 1.0),
+    "realmlp": Recipe(
+        0,
+        1,
+        (256, 256, 256),
+        0.04,
+        0.0,
+        None,
+        "selu",
+        0.0,
+        "coslog4",
+        256,
+        np.inf,
+        0.95,
+        label_smoothing=0.1,
+        scaling_rate=6.0,
+    ),
+}
+#: For numbers.
+REGRESSION_RECIPES = {
+    **RECIPES,
+    "realmlp": replace(RECIPES["realmlp"], activation="mish", learning_rate_init=0.07, label_smoothing=0.0),
 }
 
 
@@ -86,6 +122,71 @@ class EmbeddingNetwork:
             W[first + n_bins] = direction * np.sqrt(3)
         b[: len(bin_counts)] -= directions * np.sqrt(3)
         return network
+
+    def adapt(self, run: StochasticRun) -> StochasticRun:
+        """The run as it is."""
+        return run
+
+
+# Of the learning rate.
+_BIAS_RATE = 0.1
+
+
+@dataclass(frozen=True)
+class RealMLPNetwork:
+    """Makes the networks of RealMLP-S, in Network's place, and trains them as its authors do.
+
+    A layer of the authors is z = x W / sqrt(fan_in) + b, with W and b from N(0, 1), and zeros in the output layer. Here it is
+    z = x w + b, w = W / sqrt(fan_in). Adam's steps do not depend on the scale of a gradient, but for epsilon: so w learns as W does, at
+    the rate / sqrt(fan_in) and with epsilon sqrt(fan_in). In the same way, the difference of the outputs for two classes, which
+    begin as zeros, learns as a single output at twice the rate; and the squared error learns as half of it, with half of epsilon.
+
+    Parameters
+    ----------
+    scaling_rate : float
+        Factor of the learning rate for a scaling of the inputs; 0: none.
+    """
+
+    scaling_rate: float
+    embedding: int = 0
+    n_members: int = 1
+
+    def __call__(
+        self,
+        layer_sizes: Sequence[int],
+        activation: str | Sequence[str],
+        out_activation: str,
+        dtype: Any,
+        *,
+        random_state: Any,
+        **options: Any,
+    ) -> Network:
+        """A network with its first parameters; the arguments are Network's."""
+        options |= {"weight_init": "lecun_normal", "bias_init": ("normal", 1.0)}
+        network = Network(layer_sizes, activation, out_activation, dtype, random_state=random_state, **options)
+        network.coefs[-1][...] = network.intercepts[-1][...] = 0
+        return network
+
+    def adapt(self, run: StochasticRun) -> StochasticRun:
+        """The run with the factors of each tensor, and RealMLP's schedule of dropout and weight decay, if it has any. The last batch of
+        an epoch is left out unless it is full, and of equal epochs the last one is the best."""
+        network, last = run.network, len(run.network.coefs) - 1
+        of_output = 2.0 if network.out_activation == "logistic" else 1.0
+        epsilon = 0.5 if network.out_activation == "identity" else 1.0
+        factors = []
+        for layer, fan_in in enumerate(network.layer_sizes[:-1]):
+            rate, root = of_output if layer == last else 1.0, float(np.sqrt(fan_in))
+            factors.append(((rate / root, epsilon * root, root / rate), (_BIAS_RATE * rate, epsilon, 1.0)))
+        scaling = (self.scaling_rate, epsilon, self.scaling_rate) if self.scaling_rate else ()
+        settings = replace(run.settings, drops_last=True, prefers_last=True)
+        total_steps = max(settings.max_epochs * settings.n_steps(run.data.n_rows), 1)
+        schedule = run.schedule
+        if isinstance(schedule, Planned):
+            schedule = replace(schedule, total_steps=total_steps)
+        method = replace(run.method, factors=tuple(factors), input_scaling=scaling)
+        if any(method.dropout) or run.hyperparameters["weight_decay"]:
+            method = replace(method, regularisation=FlatCosine(), total_steps=total_steps)
+        return replace(run, settings=settings, schedule=schedule, method=method)
 
 
 def _uniform(fan_in: int, fan_out: int, rng: Any) -> np.ndarray:

@@ -15,6 +15,7 @@ from fastmlp.estimators.regressor import MLPRegressor, RegressorScore
 from fastmlp.estimators.validation.scoring import score_weighted
 from fastmlp.network.persistence import Fields, FileFormatError, Tensors
 from fastmlp.tabular.base import BaseTabular
+from fastmlp.tabular.recipes import REGRESSION_RECIPES
 from fastmlp.tabular.search import PredictedNumbers, weighted_mean
 from fastmlp.training.run import masked
 
@@ -31,10 +32,12 @@ class TabularRegressor(RegressorScore, BaseTabular):
 
     Parameters
     ----------
-    method : {'tabm', 'plain'}, default='tabm'
+    method : {'tabm', 'plain', 'realmlp'}, default='tabm'
         The kind of networks, and the values of the parameters that are 'auto'. 'tabm': each embeds the columns, and has members on
         shared weights, whose outputs are averaged (after TabM-mini, Gorishniy et al. 2025). 'plain': each is an
         :class:`MLPRegressor` on the codes of the columns, which takes a little less time where there are few of them.
+        'realmlp': each is a network of RealMLP-S on scaled columns, trained as its authors do (Holzmüller et al. 2024, "TD-S" in their
+        code). Their larger RealMLP ("TD") is another network: it embeds the columns and learns its activations.
     categorical_features : 'from_dtype' or array-like of bool, int or str, default='from_dtype'
         Columns to take as categories: a mask, indices, or names, as in scikit-learn's HistGradientBoosting estimators. Columns of text,
         truth values and types for categories are categories in any case; naming a column of text lifts the limit on its different
@@ -51,43 +54,53 @@ class TabularRegressor(RegressorScore, BaseTabular):
         share of the time is up ends with that epoch, its best one kept. Every network of the first configuration is trained for one
         epoch at least.
     n_bins : int, default=48
-        Most bins of a column of numbers, at most 65,535: see :class:`PiecewiseLinearEncoder`.
+        Most bins of a column of numbers, at most 65,535: see :class:`PiecewiseLinearEncoder`. Not for 'realmlp'.
     max_categories : int, default=256
         Most inputs for the categories of a column. If it has more, all but the ``max_categories - 1`` most frequent share an input.
     embedding : int or 'auto', default='auto'
         Units, a multiple of 16, of an embedding of each column, the first layer: a column's units are piecewise-linear functions of
-        its numbers, or are learnt for each of its categories. 0: none. 'auto': 16 for 'tabm', 0 for 'plain'.
+        its numbers, or are learnt for each of its categories. 0: none. 'auto': 16 for 'tabm', 0 for
+        'plain' and 'realmlp', the only value for the latter.
     n_members : int or 'auto', default='auto'
         Members of each network, which multiply the columns' embeddings by random signs of their own, share the other layers, and have
-        output layers of their own. More than one needs an embedding. 'auto': 2 for 'tabm', 1 for 'plain'. 8 to 16 are better, most
+        output layers of their own. More than one needs an embedding. 'auto': 2 for 'tabm', 1 for the others. 8 to 16 are better, most
         where columns act together; the time grows with them.
     hidden_layer_sizes : int, sequence of int or 'auto', default='auto'
-        Units of each hidden layer. 'auto': (128, 128) for 'tabm', (256, 256) for 'plain'.
-    activation : str or list of str, default='relu'
-        As in :class:`MLPClassifier`.
-    dropout : float or sequence of float, default=0.1
+        Units of each hidden layer. 'auto': (128, 128) for 'tabm', (256, 256) for 'plain', (256, 256, 256) for 'realmlp'.
+    activation : str or list of str, default='auto'
+        As in :class:`MLPClassifier`. 'auto': 'mish' for 'realmlp', 'relu' for the others.
+    dropout : float, sequence of float or 'auto', default='auto'
         Rate of dropout after each hidden layer, one for all, or a sequence that begins with 0, for the input: as in
-        :class:`MLPClassifier`. An embedding has none.
+        :class:`MLPClassifier`. An embedding has none. 'auto': 0 for 'realmlp', 0.1 for
+        the others. With 'realmlp', rates and weight decay are constant in the first half of ``max_iter`` epochs, then fall to 0 along a cosine.
     weight_decay : float or 'auto', default='auto'
-        Of the solver, 'adamw': in each step, weights shrink by the learning rate times this. 'auto': 0.0003 for 'tabm', 0.3 for 'plain'.
+        Of the solver, 'adamw': in each step, weights shrink by the learning rate times this. 'auto': 0.0003 for 'tabm', 0.3 for
+        'plain', 0 for 'realmlp'.
     max_grad_norm : float, None or 'auto', default='auto'
-        Each step's gradient is scaled down to this Euclidean norm; None: never. 'auto': 1 for 'tabm', None for 'plain'.
-    learning_rate : str or callable, default='constant'
-        A plan of the learning rate over ``max_iter`` epochs, as in :class:`MLPClassifier`.
+        Each step's gradient is scaled down to this Euclidean norm; None: never. 'auto': 1 for 'tabm', None for the others.
+    learning_rate : str or callable, default='auto'
+        A plan of the learning rate over ``max_iter`` epochs, as in :class:`MLPClassifier`. 'auto': 'coslog4' for 'realmlp', 'constant' for
+        the others.
     learning_rate_init : float or 'auto', default='auto'
-        Learning rate to start from. 'auto': 0.002 for 'tabm', 0.001 for 'plain'.
+        Learning rate to start from, with 'realmlp' the highest one, of a weight that is multiplied by 1 / sqrt(fan_in) of its layer. 'auto':
+        0.002 for 'tabm', 0.001 for 'plain', 0.07 for 'realmlp'.
+    beta_2 : float or 'auto', default='auto'
+        Decay of the second moment in 'adamw', in [0, 1). 'auto': 0.95 for 'realmlp', 0.999 for the others.
+    scaling_rate : float or 'auto', default='auto'
+        For 'realmlp': factor of the learning rate for a scaling layer, a number for each input that begins as 1 and is then learnt. 0: none.
+        'auto': 6 for 'realmlp', 0 for the others, the only value for them.
     batch_size : int or 'auto', default='auto'
         Rows per step. 'auto': a power of two near a sixteenth of the rows that a network trains on, from 16 to 256; 512 above 32,000
-        of them, 1024 above 108,000.
-    max_iter : int, default=200
-        Most epochs.
+        of them, 1024 above 108,000. For 'realmlp' 256; the last rows of an epoch are left out where they are fewer.
+    max_iter : int or 'auto', default='auto'
+        Most epochs. 'auto': 256 for 'realmlp', 200 for the others.
     early_stopping : bool, default=True
         Stop when the score on the rows that a network does not train on has stalled for ``n_iter_no_change`` epochs, and keep the
         parameters of the best epoch. False: train for ``max_iter`` epochs, a single network on all rows, and keep the last parameters.
     validation_fraction : float, default=0.2
         Share of the rows, in (0, 1), that a single network does not train on.
-    n_iter_no_change : int, default=16
-        Epochs without improvement that are tolerated.
+    n_iter_no_change : int or 'auto', default='auto'
+        Epochs without improvement that are tolerated. 'auto': all for 'realmlp', 16 for the others.
     validation_metric : str, callable or None, default=None
         The score that chooses the epoch: a scikit-learn scorer, by name or (estimator, X, y) -> float, more being better. None: minus the squared error.
     n_permutations : int, default=0
@@ -144,6 +157,10 @@ class TabularRegressor(RegressorScore, BaseTabular):
     none, are dropped. Infinity, nested values and text with more than 1,000 different values that is not named in
     ``categorical_features`` are errors that name the column. The page on tables has the details.
 
+    With 'realmlp', a number becomes (x - median) / (difference of its quartiles), smoothly limited to 3, missing ones being the mean,
+    with a flag of their own; categories have an input each, missing and unknown ones none, and two categories share one, as 1 and -1.
+    These inputs are scaled too. ``fit`` then holds each input of all rows, 4 bytes in float32: many categories take much memory.
+
     ``fit`` holds the codes of all rows once, for all networks: 6 bytes for each number, 2 for each category (4 in columns of 65,536
     categories and more). A number's position in its bin is float32, whatever ``dtype``.
 
@@ -161,6 +178,7 @@ class TabularRegressor(RegressorScore, BaseTabular):
     ----------
     Gorishniy, Rubachev and Babenko. On embeddings for numerical features in tabular deep learning. NeurIPS 2022.
     Gorishniy, Kotelnikov and Babenko. TabM: advancing tabular deep learning with parameter-efficient ensembling. ICLR 2025.
+    Holzmüller, Grinsztajn and Steinwart. Better by default: strong pre-tuned MLPs and boosted trees on tabular data. NeurIPS 2024.
     Breiman. Bagging predictors. Machine Learning 24, 1996.
     Caruana, Niculescu-Mizil, Crew and Ksikes. Ensemble selection from libraries of models. ICML 2004.
 
@@ -177,6 +195,7 @@ class TabularRegressor(RegressorScore, BaseTabular):
 
     _member_class = MLPRegressor
     _predicted_class = PredictedNumbers
+    _recipes = REGRESSION_RECIPES
     # An argument of predict that is not data, and so not for scikit-learn to route.
     __metadata_request__predict = {"return_std": UNUSED}
 

@@ -63,6 +63,18 @@ def _of_plain(rng: np.random.RandomState) -> dict[str, Any]:
     }
 
 
+def _of_realmlp(rng: np.random.RandomState) -> dict[str, Any]:
+    """The space of RealMLP's authors, without what is not built here and without label smoothing, which a classifier keeps."""
+    return {
+        "scaling_rate": 6.0 * float(rng.uniform() < 0.6),
+        "learning_rate_init": _log_uniform(rng, 2e-2, 3e-1),
+        "dropout": float(rng.choice([0.0, 0.15, 0.3], p=[0.3, 0.5, 0.2])),
+        "weight_decay": float(rng.choice([0.0, 2e-2])),
+        "activation": str(rng.choice(["relu", "selu", "mish"])),
+        "hidden_layer_sizes": ((256,) * 3, (64,) * 5, (512,))[rng.choice(3, p=[0.6, 0.2, 0.2])],
+    }
+
+
 class Space(NamedTuple):
     """What a search tries.
 
@@ -86,6 +98,7 @@ _OF_LAYERS = ("hidden_layer_sizes", "dropout", "learning_rate_init", "weight_dec
 SPACES = {
     "plain": Space(_OF_LAYERS, (), _of_plain),
     "tabm": Space(("method", *_OF_LAYERS, "embedding", "n_members"), ({"method": "plain"}, {"n_members": 8}), _of_tabm),
+    "realmlp": Space((*_OF_LAYERS, "activation", "scaling_rate"), (), _of_realmlp),
 }
 
 

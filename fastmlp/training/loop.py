@@ -45,8 +45,8 @@ class _EpochLoop:
     def __init__(self, run: StochasticRun) -> None:
         self.run = run
         network, data, settings = run.network, run.data, run.settings
-        self.n_rows = data.n_rows
-        self.n_steps = -(-self.n_rows // settings.batch_size)
+        self.n_steps = settings.n_steps(data.n_rows)
+        self.n_rows = min(self.n_steps * settings.batch_size, data.n_rows)
         self.constants = {**run.hyperparameters, **run.method.constants()}
         reserve = run.optimizer.reserve or Reserve() if settings.keeps_memory else None
         self.trainer = run.method.trainer(
@@ -55,7 +55,9 @@ class _EpochLoop:
         self.trainer.load(network.parameters, run.optimizer.arrays, network.statistics)
         self.order = data.rows
         if settings.shuffle:
-            self.order = np.arange(self.n_rows, dtype=np.intp) if data.rows is None else data.rows.copy()
+            self.order = np.arange(data.n_rows, dtype=np.intp) if data.rows is None else data.rows.copy()
+        elif self.order is None and self.n_rows < data.n_rows:
+            self.order = np.arange(self.n_rows, dtype=np.intp)
         self.rates = np.array([run.schedule.rate])
         self.controls_stopping = run.validation is not None and run.validation.controls_stopping
         self.current = network.parameters, network.statistics
@@ -171,11 +173,11 @@ class _EpochLoop:
             run.data.X,
             run.data.y,
             run.data.sample_weight,
-            self.order,
+            None if self.order is None else self.order[: self.n_rows],
             self.rates,
             optimizer.n_updates,
             mix=run.method.mix(optimizer.n_updates, self.n_steps),
-            **self.constants,
+            **{**run.method.schedules(optimizer.n_updates, self.n_steps), **self.constants},
         )
         optimizer.n_updates += self.n_steps
         self.save_best()
@@ -219,7 +221,8 @@ class _EpochLoop:
         if self.controls_stopping:
             stalled = score < record.best_score + self.run.settings.tol
             record.no_improvement = record.no_improvement + 1 if stalled else 0
-        if score > record.best_score:
+        prefers = self.run.settings.prefers_last and score == record.best_score
+        if score > record.best_score or prefers:
             record.best_score, record.best_epoch = score, record.n_epochs
 
     def judge_loss(self) -> None:

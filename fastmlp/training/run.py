@@ -15,7 +15,7 @@ import fastmlp.core as core
 from fastmlp.core.memory import all_finite
 from fastmlp.network.network import Network
 from fastmlp.training.progress import Progress
-from fastmlp.training.schedules import Schedule
+from fastmlp.training.schedules import Curve, Schedule
 
 #: An ensemble gives each of its members an event, in the member's own context. Once set, it ends the fit with ``Cancelled``.
 CANCEL: ContextVar[threading.Event | None] = ContextVar("CANCEL", default=None)
@@ -78,6 +78,10 @@ class Settings:
         Nothing else draws from the run's random generator meanwhile.
     keeps_memory : bool, default=False
         A further run may follow soon: large blocks of memory are kept.
+    drops_last : bool, default=False
+        The last batch of an epoch is left out unless it is full.
+    prefers_last : bool, default=False
+        Of epochs with the same best score, the last one is the best.
     """
 
     max_epochs: int
@@ -91,12 +95,21 @@ class Settings:
     name: str = ""
     owns_generator: bool = False
     keeps_memory: bool = False
+    drops_last: bool = False
+    prefers_last: bool = False
+
+    def n_steps(self, n_rows: int) -> int:
+        """Steps of an epoch over as many rows."""
+        return n_rows // self.batch_size if self.drops_last else -(-n_rows // self.batch_size)
 
     def progress(self, done: int = 0) -> Progress | None:
         """The reporter of the run's progress, of which ``done`` epochs are done; None if it is silent."""
         if not self.verbose:
             return None
         return Progress(self.verbose, 1 if self.single_epoch else self.max_epochs, self.name, done)
+
+
+Factors = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -109,6 +122,12 @@ class Method:
         A rate for the input of each layer; () for none.
     layer_rates : tuple of float
         Factors on the learning rate of each layer, 0 for a frozen one; () for 1 everywhere.
+    factors, input_scaling : tuple
+        Of learning rate, epsilon and weight decay for the tensors of each layer, and for a scaling of the input: see
+        ``core.Trainer``. () for neither.
+    regularisation : Curve or None
+        Schedule of dropout and weight decay, over ``total_steps`` steps; None: constant.
+    total_steps : int
     max_grad_norm : float
         0 for no clipping.
     loss_parameter : float
@@ -124,6 +143,10 @@ class Method:
 
     dropout: tuple[float, ...] = ()
     layer_rates: tuple[float, ...] = ()
+    factors: tuple[tuple[Factors, Factors], ...] = ()
+    input_scaling: Factors | tuple[()] = ()
+    regularisation: Curve | None = None
+    total_steps: int = 1
     max_grad_norm: float = 0.0
     loss_parameter: float = 1.0
     label_smoothing: float = 0.0
@@ -151,6 +174,8 @@ class Method:
             n_threads,
             dropout=self.dropout or None,
             layer_rates=self.layer_rates or None,
+            factors=self.factors or None,
+            input_scaling=self.input_scaling or None,
             max_grad_norm=self.max_grad_norm,
             reserve=reserve,
         )
@@ -161,6 +186,13 @@ class Method:
         """Arguments of ``Trainer.epoch`` that stay the same in all epochs."""
         names = ("loss_parameter", "label_smoothing", "input_noise", "input_mask", "seed", "loss_reduction")
         return {name: getattr(self, name) for name in names}
+
+    def schedules(self, t: int, n_steps: int) -> dict[str, np.ndarray]:
+        """Factors (n_steps,) of dropout and of weight decay in the steps after update ``t``, where they have a schedule."""
+        if self.regularisation is None:
+            return {}
+        factors = self.regularisation.factors(np.arange(t, t + n_steps), self.total_steps)
+        return {"dropout_factors": factors, "decay_factors": factors}
 
     def mix(self, t: int, n_steps: int) -> np.ndarray | None:
         """Mixup's weights (n_steps,) of the steps after update ``t``; None without mixup."""

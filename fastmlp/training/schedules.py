@@ -341,6 +341,38 @@ class WarmupCosine(Curve):
 
 
 @dataclass(frozen=True)
+class FlatCosine(Curve):
+    """1, then half a cosine wave down to ``final``.
+
+    Parameters
+    ----------
+    flat : float, default=0.5
+        In [0, 1): the fraction of the run in which the factor is 1.
+    final : float, default=0.0
+        In [0, 1]; the factor of the step after the last one.
+
+    Raises
+    ------
+    ValueError
+        For values outside these ranges.
+    """
+
+    flat: float = 0.5
+    final: float = 0.0
+
+    name: ClassVar[str] = "flat_cosine"
+
+    def __post_init__(self) -> None:
+        self._require("flat", lambda value: 0 <= value < 1, "in [0, 1)")
+        self._require("final", lambda value: 0 <= value <= 1, "in [0, 1]")
+
+    def _factors(self, steps: np.ndarray, n_steps: float) -> np.ndarray:
+        """With w = flat n_steps: 1, from w on a cosine over (step - w) / (n_steps - w)."""
+        w = self.flat * n_steps
+        return _between(1.0, self.final, np.maximum(steps - w, 0.0) / (n_steps - w))
+
+
+@dataclass(frozen=True)
 class LogCosine(Curve):
     """Whole cosine waves from 0 up to 1 and back, each about twice as long as the one before (RealMLP, NeurIPS 2024).
 

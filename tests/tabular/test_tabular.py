@@ -34,6 +34,7 @@ METHODS = {
     "plain": {"method": "plain"},
     "tabm": {"method": "tabm", "n_members": 3},
     "embedding": {"method": "plain", "embedding": 16},
+    "realmlp": {"method": "realmlp"},
 }
 N = 203
 
@@ -157,7 +158,7 @@ def test_element_type_of_the_networks(dtype):
 
 @pytest.mark.parametrize(
     ("parameters", "words"),
-    [({"method": "realmlp"}, "plain"), ({"n_folds": 0}, "n_folds"), ({"categorical_features": "dtype"}, "from_dtype")],
+    [({"method": "mlp"}, "plain"), ({"n_folds": 0}, "n_folds"), ({"categorical_features": "dtype"}, "from_dtype")],
 )
 def test_wrong_parameter_is_named(parameters, words):
     """With what is possible."""

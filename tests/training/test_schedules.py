@@ -18,6 +18,7 @@ import fastmlp
 from fastmlp import (
     CosineDecay,
     ExponentialDecay,
+    FlatCosine,
     LogCosine,
     MLPClassifier,
     Network,
@@ -42,6 +43,8 @@ OTHERS = [
     OneCycle(0.9, start=0, final=0),
     WarmupCosine(0.0, 0.5),
     WarmupCosine(0.35),
+    FlatCosine(0.0, 0.2),
+    FlatCosine(0.8),
     LogCosine(1),
     LogCosine(7),
 ]
@@ -96,6 +99,7 @@ DIGESTS = {
     "cosine": "3263c60e1e456c05",
     "one_cycle": "73b6e87a496efedc",
     "warmup_cosine": "2ab2fbe9ee2dac93",
+    "flat_cosine": "004626af78476659",
     "coslog4": "c8a958e9e54f2f64",
 }
 
@@ -149,6 +153,8 @@ def test_subclass_without_name_replaces_none():
         (lambda: OneCycle(1.0), r"warmup of OneCycle must be in \[0, 1\), got 1.0"),
         (lambda: OneCycle(start=2), "start of OneCycle must be"),
         (lambda: OneCycle(final=None), "final of OneCycle must be"),
+        (lambda: FlatCosine(1), "flat of FlatCosine must be"),
+        (lambda: FlatCosine(final=-1), "final of FlatCosine must be"),
         (lambda: LogCosine(0), "n_cycles of LogCosine must be"),
         (lambda: LogCosine(2.5), "n_cycles of LogCosine must be"),
         (lambda: WarmupCosine(1), "warmup of WarmupCosine must be"),
