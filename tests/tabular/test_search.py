@@ -53,20 +53,23 @@ def test_selection_with_scores_that_are_no_numbers():
     assert select([np.ones(2), np.zeros(2), np.zeros(2)], lambda mean: np.nan if mean[0] else 1.0).tolist() == [0, 1, 0]
 
 
-def test_every_method_has_a_space():
-    """Whose parameters the estimator has."""
-    assert set(search.SPACES) == set(RECIPES)
+def test_spaces(monkeypatch):
+    """The estimator has their parameters; a method without one cannot be searched."""
+    assert set(search.SPACES) <= set(RECIPES)
     for space in search.SPACES.values():
         assert set(space.names) <= set(TabularRegressor().get_params())
         for drawn in (*space.first, *(space.draw(np.random.RandomState(seed)) for seed in range(20))):
             assert set(drawn) <= set(space.names)
+    monkeypatch.delitem(search.SPACES, "plain")
+    with pytest.raises(ValueError, match="no search for method='plain': take n_configurations=1, or .'tabm'"):
+        searched("regression", method="plain", n_members="auto").fit(X, SIGNAL)
 
 
 # --- configurations ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", rest_slow(TARGETS, "binary"))
-@pytest.mark.parametrize("method", rest_slow(RECIPES, "tabm"))
+@pytest.mark.parametrize("method", rest_slow(search.SPACES, "tabm"))
 def test_search(kind, method):
     """The default comes first, the ensemble is no worse than the best configuration, and threads change no bit."""
     parameters = {"method": method, "n_members": "auto", "hidden_layer_sizes": "auto"}
