@@ -7,7 +7,7 @@ classes), the log-loss, and the root mean squared error; all are better the smal
 error: how far the probabilities of the predicted classes are from the shares of rows where these are right, as a mean over 15 bins that
 hold equally many rows. Seconds are the processor's, of fit and prediction, over all threads and child processes.
 
-`--peers all` adds the networks of RealMLP's and TabM's authors (tables_authors.py), which need PyTorch and take minutes. A contender whose
+`--peers all` adds the networks of RealMLP's and TabM's authors (tables_authors.py), which need PyTorch; all tables then take hours. A contender whose
 package is not installed is left out.
 
 Writes results/tables.json and tables.md. A run adds to tables.json, contender by contender, so that tables and contenders can be run one
@@ -183,6 +183,12 @@ def fastmlp_tabm_mini(frame: Any, classes: bool, seed: int) -> tuple[Any, Any]:
     return fastmlp_tabular(frame, classes, seed, n_folds=1, hidden_layer_sizes=(256, 256), n_members=16)
 
 
+def fastmlp_real_mlp(frame: Any, classes: bool, seed: int) -> tuple[Any, Any]:
+    """One network of RealMLP-S, trained as the one beside it."""
+    advised = {"label_smoothing": 0.0, "validation_metric": "loss"} if classes else {}
+    return fastmlp_tabular(frame, classes, seed, method="realmlp", n_folds=1, **advised)
+
+
 def real_mlp(frame: Any, classes: bool, seed: int, kind: str) -> tuple[Any, Any]:
     return tables_authors.real_mlp(classes, seed, kind), with_categories(frame, "category")
 
@@ -218,6 +224,7 @@ AUTHORS = {
     "TabM-mini, 16 members of width 256": Contender("tabm", partial(tabm_mini, k=16, width=256)),
     "TabM-mini": Contender("tabm", tabm_mini),
     "TabM": Contender("pytabkit", tabm),
+    "fastmlp, RealMLP-S": Contender("fastmlp", fastmlp_real_mlp),
     "RealMLP-TD-S": Contender("pytabkit", partial(real_mlp, kind="TD_S")),
     "RealMLP-TD": Contender("pytabkit", partial(real_mlp, kind="TD")),
 }
@@ -384,8 +391,8 @@ def render(results: dict[str, Any]) -> str:
                 "## RealMLP and TabM",
                 "",
                 f'From `make bench-tables TABLES="--peers all"`: {extent(results, names)}, the same rows for all. RealMLP and TabM are their authors\' code, in '
-                "PyTorch: one network each, whose epoch is chosen on a fifth of the rows. TabM-mini has piecewise-linear embeddings; the fastmlp model of its "
-                "sizes is one network too.",
+                "PyTorch: one network each, whose epoch is chosen on a fifth of the rows. TabM-mini has piecewise-linear embeddings; the fastmlp models of its "
+                "sizes and of RealMLP-S are one network too.",
             ]
         else:
             lines += [
@@ -480,7 +487,7 @@ def draw_chart(results: dict[str, Any], path: Path) -> None:
     from matplotlib.figure import Figure
 
     panels = comparisons(results)
-    figure = Figure(figsize=(7, 3.7 * len(panels)), layout="constrained")
+    figure = Figure(figsize=(5.6, 3.4 * len(panels)), layout="constrained")
     FigureCanvasAgg(figure)
     points = []
     for axes, names in zip(figure.subplots(len(panels), squeeze=False).ravel(), panels, strict=True):
@@ -493,7 +500,7 @@ def draw_chart(results: dict[str, Any], path: Path) -> None:
             axes.plot(seconds, error, "o", color=colour(name), markersize=7)
         axes.axhline(1, color=GREY, linewidth=0.8, linestyle=":")
         axes.set(xscale="log", xlabel="processor seconds of a fit and its predictions", ylabel=f"error, times {BASE}'s")
-        axes.set_title(f"{extent(results, names)}; lower is better", fontsize=10, color=GREY, loc="left")
+        axes.set_title(f"{extent(results, names)}; lower is better", fontsize=9, color=GREY, loc="left")
         axes.margins(0.15)
         axes.tick_params(which="both", labelsize=9, colors=GREY)
         axes.xaxis.label.set_color(GREY)
