@@ -417,6 +417,7 @@ class BaseTabular(BaseModel, ABC):
             self.__dict__.pop(name, None)
         training = _Training(self, codes, y, weight, n_networks, split, rng, tasks, clock)
         held_out: Any = folds if folds and scored is None else [split(0).score]
+        self._check_search(has_held_out=held_out[0] is not None)
         first = training.default()
         self.estimators_ = first.members
         if self._searches():
@@ -491,6 +492,19 @@ class BaseTabular(BaseModel, ABC):
             return 1 if self.time_limit is None else None
         return int(self.n_configurations)
 
+    def _check_search(self, has_held_out: bool) -> None:
+        """Refuse a search, or permutations, that cannot be."""
+        searches = self._n_configurations() != 1
+        if searches and self.method not in SPACES:
+            raise ValueError(
+                f"There is no search for method={self.method!r}: take n_configurations=1, or {list(SPACES)}."
+            )
+        if (searches or self.n_permutations) and not has_held_out:
+            raise ValueError(
+                f"{'A search' if searches else 'n_permutations > 0'} needs rows that networks are not trained on: take n_folds >= 2, "
+                f"early_stopping=True or an eval_set{', or n_configurations=1' if searches else ''}."
+            )
+
     def _search(self, training: _Training, first: Configuration, held_out: Any) -> None:
         """Train further configurations, and select the ensemble.
 
@@ -498,15 +512,6 @@ class BaseTabular(BaseModel, ABC):
         """
         n_configurations = self._n_configurations()
         judge = None if held_out[0] is None else self._judge(training.codes, training.y, training.weight, held_out)
-        if judge is None and n_configurations != 1:
-            raise ValueError(
-                "A search needs rows that networks are not trained on: take n_folds >= 2, early_stopping=True or an eval_set, or "
-                "n_configurations=1."
-            )
-        if n_configurations != 1 and self.method not in SPACES:
-            raise ValueError(
-                f"There is no search for method={self.method!r}: take n_configurations=1, or {list(SPACES)}."
-            )
         ended = [first]
         if judge is not None:
             n_workers = training.n_threads
@@ -571,10 +576,6 @@ class BaseTabular(BaseModel, ABC):
 
     def _permute(self, training: _Training, held_out: list[np.ndarray]) -> None:
         """Set the columns' importances: the fall of the score on held-out rows where a column's values are permuted among them."""
-        if held_out[0] is None:
-            raise ValueError(
-                "n_permutations > 0 needs rows that networks are not trained on: take n_folds >= 2, early_stopping=True or an eval_set."
-            )
         rows, fold = np.concatenate(held_out), np.repeat(np.arange(len(held_out)), [len(part) for part in held_out])
         if len(rows) > _MOST_PERMUTED:
             some = np.sort(training.rng.choice(len(rows), _MOST_PERMUTED, replace=False))
