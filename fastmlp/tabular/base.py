@@ -44,7 +44,18 @@ from fastmlp.tabular.folds import deal, take_share
 from fastmlp.tabular.frames import Table
 from fastmlp.tabular.persistence import build_columns, build_search, describe_columns, describe_search
 from fastmlp.tabular.recipes import AUTO, RECIPES, EmbeddingNetwork, RealMLPNetwork, Recipe
-from fastmlp.tabular.search import MOST_WORK, SPACES, STOPPED, Clock, Configuration, Judge, Predicted, Search, select
+from fastmlp.tabular.search import (
+    BLOCK,
+    MOST_WORK,
+    SPACES,
+    STOPPED,
+    Clock,
+    Configuration,
+    Judge,
+    Predicted,
+    Search,
+    select,
+)
 from fastmlp.training.run import DEADLINE, Record
 from fastmlp.training.threads import choose_threads, forward_flops
 
@@ -804,21 +815,34 @@ class _Training:
         self.n_networks, self._split, self.rng, self._tasks = n_networks, split, rng, tasks
         self._target = model._network_target(y)
         self._n_train = len(split(0).train)  # no other has fewer: the first folds are the largest
-        self._n_begun, self._work = 0, np.inf
-        self._first = list(SPACES[model.method].first) if model.method in SPACES else []
+        self._n_begun = 0
+        first = SPACES[model.method].first if model.method in SPACES else ()
+        self._waiting = [allowed for drawn in first if (allowed := self._allowed(drawn)) is not None]
         self.n_threads = choose_threads(model.n_jobs, sys.maxsize)
 
     def draw(self) -> Configuration:
-        """The next configuration of the search, whose networks are not much larger than the default's."""
-        method, searched = self.model.method, self._searched()
+        """The next configuration of the search."""
+        if not self._waiting:
+            self._waiting = sorted((self._drawn() for _ in range(BLOCK)), key=self._work_of)
+        configuration = self._configuration(self._waiting.pop(0))
+        self._n_begun += 1
+        return configuration
+
+    def _drawn(self) -> dict[str, Any]:
+        """Parameters from the space, of networks that are not much larger than the default's."""
         while True:
-            drawn = self._first.pop(0) if self._first else SPACES[method].draw(self.rng)
-            if drawn.get("method", method) != method and not searched >= {"embedding", "n_members"}:
-                continue  # the other method has no place for what the user has set
-            configuration = self._configuration({name: drawn[name] for name in drawn if name in searched})
-            if configuration.work <= MOST_WORK * self._work or "hidden_layer_sizes" not in searched:
-                self._n_begun += 1
-                return configuration
+            parameters = self._allowed(SPACES[self.model.method].draw(self.rng))
+            if parameters is None:
+                continue
+            if self._work_of(parameters) <= MOST_WORK * self._work_of({}) or "hidden_layer_sizes" not in parameters:
+                return parameters
+
+    def _allowed(self, drawn: dict[str, Any]) -> dict[str, Any] | None:
+        """What the search may change of these parameters; None if they are another method's, which has no place for what the user has set."""
+        method, searched = self.model.method, self._searched()
+        if drawn.get("method", method) != method and not searched >= {"embedding", "n_members"}:
+            return None
+        return {name: value for name, value in drawn.items() if name in searched}
 
     def _searched(self) -> set[str]:
         """The parameters that the search may change: those that have their defaults."""
@@ -831,14 +855,24 @@ class _Training:
             names.discard("hidden_layer_sizes")
         return names
 
-    def _configuration(self, parameters: dict[str, Any]) -> Configuration:
-        """A configuration whose networks have not been trained."""
+    def _variant(
+        self, parameters: dict[str, Any]
+    ) -> tuple[BaseTabular, BaseMLP, EmbeddingNetwork | RealMLPNetwork | None]:
+        """The model with other parameters, a network's estimator, and what makes its network."""
         model = self.model
         if parameters:
             model = copy.copy(model)
             model.__dict__.update(parameters)
         prototype = model._member()
-        make_network = model._embed(prototype, self.codes)
+        return model, prototype, model._embed(prototype, self.codes)
+
+    def _work_of(self, parameters: dict[str, Any]) -> float:
+        model, prototype, make_network = self._variant(parameters)
+        return _work(prototype, model.n_outputs_, self.codes, make_network)
+
+    def _configuration(self, parameters: dict[str, Any]) -> Configuration:
+        """A configuration whose networks have not been trained."""
+        model, prototype, make_network = self._variant(parameters)
         members = [clone(prototype) for _ in range(self.n_networks)]
         for member, seed in zip(members, self.rng.randint(np.iinfo(np.int32).max, size=len(members)), strict=True):
             member.random_state = int(seed)
@@ -848,16 +882,14 @@ class _Training:
             if callbacks := callbacks_on_epochs(model):
                 member.set_callbacks(*callbacks)
         names = SPACES[self.model.method].names if self.model.method in SPACES else ()
-        shown = {name: model._own(name) for name in names}
-        configuration = Configuration(
-            self._n_begun, shown, members, make_network, _work(members[0], self.codes, make_network)
-        )
-        return configuration
+        shown = {name: model._own(name) for name in names if hasattr(model, name)}
+        work = _work(prototype, model.n_outputs_, self.codes, make_network)
+        return Configuration(self._n_begun, shown, members, make_network, work)
 
     def default(self) -> Configuration:
         """The model's own configuration, trained: as many networks at once as threads are allowed; spare threads are shared out."""
         configuration = self._configuration({})
-        self._n_begun, self._work = 1, configuration.work
+        self._n_begun = 1
         n_networks = len(configuration.members)
         n_workers = min(self.n_threads, n_networks)
         spare = self.n_threads % n_workers if n_workers == n_networks else 0
@@ -931,12 +963,12 @@ def _rows_by_column(codes: Any, rows: np.ndarray, coder: Coder | Scaler) -> Any:
     )
 
 
-def _work(member: BaseMLP, codes: Any, make_network: Any) -> float:
+def _work(member: BaseMLP, n_outputs: int, codes: Any, make_network: Any) -> float:
     """How long a network's training takes for a row, in a unit of its own."""
     hidden, n_features = member._hidden_layer_sizes(), codes.shape[1] / 2
     if isinstance(codes, Codes):
         n_features = len(codes.layout.bin_counts) + len(codes.layout.category_counts)
     n_members = 1 if make_network is None else make_network.n_members
-    dense = forward_flops((*hidden, member.n_outputs_), 1) if hidden else 0
-    first = hidden[0] if hidden else member.n_outputs_
+    dense = forward_flops((*hidden, n_outputs), 1) if hidden else 0
+    first = hidden[0] if hidden else n_outputs
     return float(dense * n_members + 2 * n_features * first + 2000)

@@ -165,12 +165,13 @@ class TabularClassifier(ClassifierScore, BaseTabular):
 
     A search changes parameters that have their defaults. With 'tabm', it begins with the method 'plain' and with eight members; then it
     draws, at random and independently, up to four hidden layers of one width, dropout, learning rate, weight decay, embedding and
-    members, from the space in which TabM's authors tune it, as far as a CPU has the time (4 to 16 members, widths from 64 to 256, no
-    networks that need eight times the default's arithmetic or more); every fourth is one of 'plain': up to three layers up to 512 wide,
-    dropout, learning rate and weight decay, as all are with ``method="plain"``. The ensemble is selected greedily with replacement, in 50
-    steps. It minimises the error of ``oof_prediction_``, which is a little too small then. Weights of 0 are left out of ``estimators_``.
-    The same seed and number of configurations give the same bits on any number of threads. With a ``time_limit`` the number depends on
-    the machine, and so does the epoch at which a 'stopped' configuration ended; without such, the same fit with
+    members, eight configurations at a time and the smaller ones first, from the space in which TabM's authors tune it, as far as a CPU
+    has the time (4 to 16 members, widths from 64 to 256, no networks that need eight times the default's arithmetic or more); every
+    fourth is one of 'plain': up to three layers up to 512 wide, dropout, learning rate and weight decay, as all are with
+    ``method="plain"``. With 'realmlp' the space is that of its authors, but for embeddings of numbers. The ensemble is selected greedily
+    with replacement, in 50 steps. It minimises the error of ``oof_prediction_``, which is a little too small then. Weights of 0 are left
+    out of ``estimators_``. The same seed and number of configurations give the same bits on any number of threads. With a ``time_limit``
+    the number depends on the machine, and so does the epoch at which a 'stopped' configuration ended; without such, the same fit with
     ``n_configurations=len(model.configurations_)`` and no limit gives the same model.
 
     References
