@@ -11,18 +11,31 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fastmlp.interop.c_code import to_c
     from fastmlp.interop.errors import ConversionError
+    from fastmlp.interop.keras import from_keras, to_keras
     from fastmlp.interop.layers import Converted
     from fastmlp.interop.state_dict import from_state_dict, to_state_dict
     from fastmlp.interop.torch import from_torch, to_torch
 
-__all__ = ["ConversionError", "Converted", "from_state_dict", "from_torch", "to_c", "to_state_dict", "to_torch"]
+__all__ = [
+    "ConversionError",
+    "Converted",
+    "from_keras",
+    "from_state_dict",
+    "from_torch",
+    "to_c",
+    "to_keras",
+    "to_state_dict",
+    "to_torch",
+]
 
 _HOMES = {
     "ConversionError": "fastmlp.interop.errors",
     "Converted": "fastmlp.interop.layers",
+    "from_keras": "fastmlp.interop.keras",
     "from_state_dict": "fastmlp.interop.state_dict",
     "from_torch": "fastmlp.interop.torch",
     "to_c": "fastmlp.interop.c_code",
+    "to_keras": "fastmlp.interop.keras",
     "to_state_dict": "fastmlp.interop.state_dict",
     "to_torch": "fastmlp.interop.torch",
 }
