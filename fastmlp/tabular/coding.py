@@ -35,6 +35,12 @@ _PIECE = 2**20
 _LEAST_ROWS = 1024
 # Labels that an error lists.
 _NAMED = 3
+# Functions that make numbers, dates and durations of text.
+_BY = {
+    NUMBER: " (pandas.to_numeric, say)",
+    DATE: " (pandas.to_datetime, say)",
+    DURATION: " (pandas.to_timedelta, say)",
+}
 _PLURAL = {
     NUMBER: "numbers",
     DATE: "dates",
@@ -285,7 +291,8 @@ def numbers_of(values: Values, column: Column) -> np.ndarray:
     empty = numbers is not None and np.isnan(numbers).all()
     if numbers is None or (values.kind != column.kind and not empty and {values.kind, column.kind} & {DATE, DURATION}):
         raise TypeError(
-            f"Column {column.name!r} held {_PLURAL[column.kind]} in fit, and holds {_PLURAL[values.kind]} now."
+            f"Column {column.name!r} held {_PLURAL[column.kind]} in fit, and holds {_PLURAL[values.kind]} now: convert it to "
+            f"{_PLURAL[column.kind]} first{_BY.get(column.kind, '')}."
         )
     check_finite(numbers, column.name)
     return numbers

@@ -9,7 +9,7 @@ import copy
 import datetime
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any, NamedTuple, NoReturn
@@ -194,6 +194,10 @@ def _to_array(X: Any) -> np.ndarray:
         array[np.ma.getmaskarray(X)] = None
     else:
         array = np.asarray(X) if hasattr(X, "__array__") else _of_rows(X)
+    if array.dtype.names is not None:
+        raise TypeError(
+            "X must be a data frame, an array or a list of rows, got records. pandas.DataFrame(X) makes a frame of them."
+        )
     if array.ndim != 2:
         raise ValueError(_NOT_2D.format(f"{array.ndim}D array"))
     if array.dtype.kind == "c":
@@ -205,8 +209,9 @@ def _to_array(X: Any) -> np.ndarray:
 
 def _of_rows(X: Any) -> np.ndarray:
     """A list of rows as an array; of objects, unless all are numbers, since NumPy would turn numbers beside text into text."""
-    if not hasattr(X, "__len__") or any(isinstance(row, dict) for row in X):
-        kind = "a list of dicts" if hasattr(X, "__len__") else type(X).__name__
+    odd = {type(row) for row in X if isinstance(row, dict) or is_dataclass(row)} if hasattr(X, "__len__") else set()
+    if not hasattr(X, "__len__") or odd:
+        kind = f"a list of {'dicts' if dict in odd else 'dataclasses'}" if odd else type(X).__name__
         raise TypeError(
             f"X must be a data frame, an array or a list of rows, got {kind}. pandas.DataFrame(X) may make a frame of it."
         )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import decimal
+import enum
 import warnings
 
 import numpy as np
@@ -598,3 +600,32 @@ def test_record_batches_and_periods():
     np.testing.assert_array_equal(Table(batch).column(1).numbers, [1, 2, np.nan])
     periods = pd.DataFrame({"p": pd.period_range("2024-01", periods=3, freq="M")})
     np.testing.assert_array_equal(Table(periods.astype(object)).column(0).numbers, Table(periods).column(0).numbers)
+
+
+def test_records_become_a_frame_first():
+    """Of NumPy and of Python."""
+    record = dataclasses.make_dataclass("Record", ["a", "b"])
+    for X, kind in (
+        (np.zeros(N, dtype=[("a", float), ("b", int)]), "records"),
+        ([record(1, 2)] * N, "a list of dataclasses"),
+    ):
+        with pytest.raises(TypeError, match=f"got {kind}. pandas.DataFrame"):
+            fitted(X)
+
+
+@pytest.mark.parametrize(("before", "now", "words"), [
+    (np.arange(N), ["1"] * N, "held numbers in fit, and holds text now: convert it to numbers first .pandas.to_numeric"),
+    (pd.date_range("2024", periods=N), ["2024-01-01"] * N, "held dates in fit, and holds text now: .* .pandas.to_datetime"),
+])  # fmt: skip
+def test_another_kind_of_value_later(before, now, words):
+    """With what to do."""
+    model = fitted(pd.DataFrame({"x": before}))
+    with pytest.raises(TypeError, match=f"Column 'x' {words}"):
+        model.predict(pd.DataFrame({"x": now}))
+
+
+def test_labels_without_an_order():
+    """Members of an enumeration are named, with what to do."""
+    colour = enum.Enum("Colour", ["RED", "BLUE"])
+    with pytest.raises(TypeError, match="labels of type Colour. Convert them to strings or numbers"):
+        TabularClassifier(**SMALL).fit(np.zeros((4, 1)), [colour.RED, colour.BLUE] * 2)

@@ -303,9 +303,11 @@ def explain_labels(y: Any, caller: Any = None) -> Iterator[None]:
 
 
 def _describe_types(y: Any) -> str:
-    """The types of labels that y mixes: missing ones do not compare with others. '' if there is one."""
+    """The types of labels that y mixes: missing ones do not compare with others; or the one that has no order. '' if all is well."""
     labels = np.asarray(y, dtype=object).ravel().tolist()
     kinds = sorted({"number" if isinstance(label, Number) else type(label).__name__ for label in labels})
+    if len(kinds) == 1 and not isinstance(labels[0], (Number, str, bytes)):
+        return f"Input y holds labels of type {kinds[0]}. Convert them to strings or numbers: [str(label) for label in y], for example."
     if len(kinds) < 2:
         return ""
     remedy = _first_gap(y) or "Convert them to one type: [str(label) for label in y], for example."
