@@ -1,8 +1,9 @@
 """A training step of each workload beside reference.py's: agreement and time in one case.
 
-Each workload with Adam, the four in float64 too; and, on the first of them, each activation, loss and update rule of the
-tables, and each method of benchmarks/methods.py (with tanh, which has no kink that rounding might cross). A step on coded rows, and on their
-dense encoding. The reference computes in float64 and with all the threads that NumPy's BLAS takes.
+Each workload with Adam, the four in float64 too; and, on the first of them, each activation, loss and update rule of
+the tables, and each method of benchmarks/methods.py (with tanh, which has no kink that rounding might cross). A step on
+coded rows, and on their dense encoding. The reference computes in float64 and with all the threads that NumPy's BLAS
+takes.
 """
 
 from __future__ import annotations
@@ -133,8 +134,8 @@ class Run:
     def agreement(self) -> Outcome:
         """Loss, parameters and the optimizer's arrays after one step: the largest relative error, in n eps.
 
-        Each array's is |got - want| / |want| in the Euclidean norm: a single element may differ by more, where Adam divides
-        a gradient of nothing by its own size. n is the number of terms along the longest path of sums.
+        Each array's is |got - want| / |want| in the Euclidean norm: a single element may differ by more, where Adam
+        divides a gradient of nothing by its own size. n is the number of terms along the longest path of sums.
         """
         w, model = self.workload, self.reference_model()
         loss = self.steps(1)

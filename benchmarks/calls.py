@@ -1,8 +1,9 @@
-"""The kernel call inside a case of fastmlp.check, on its own: to be timed, and to be set beside NumPy's way to the result.
+"""The kernel call inside a case of fastmlp.check, on its own: to be timed, and to be set beside NumPy's way to the
+result.
 
-A case computes an operation both ways and compares; Recorder stands in for its Kernels and keeps the first call that the
-case makes. That call is what a benchmark repeats, so no kernel is called here by hand and a new row of a .def file is
-timed without a word. NumPy's side is reference.py, on the call's own arrays and in their element type.
+A case computes an operation both ways and compares; Recorder stands in for its Kernels and keeps the first call that
+the case makes. That call is what a benchmark repeats, so no kernel is called here by hand and a new row of a .def file
+is timed without a word. NumPy's side is reference.py, on the call's own arrays and in their element type.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class Recorder:
         return recorded
 
 
-# ---- NumPy's side: method of Kernels -> closure over prepared arguments ---------------------------------------------------
+# ---- NumPy's side: method of Kernels -> closure over prepared arguments ----------------------------------------------
 
 
 def math(dtype: str, name: str, x: Array, **_: Any) -> Callable[[], Any]:

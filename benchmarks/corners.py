@@ -1,7 +1,8 @@
 """Shapes and forms where scikit-learn might be faster: python -m benchmarks.corners [--only WORD] [--turns N]
 
-fastmlp and scikit-learn run each case in turn in one process, on all of its threads, with the same parameters; the figure is
-the ratio of their least times. `make bench-corners` writes benchmarks/results/corners.md. No ratio should be above 1.
+fastmlp and scikit-learn run each case in turn in one process, on all of its threads, with the same parameters; the
+figure is the ratio of their least times. `make bench-corners` writes benchmarks/results/corners.md. No ratio should be
+above 1.
 """
 
 from __future__ import annotations
@@ -195,8 +196,8 @@ def cases() -> Iterator[Case]:
 def least_seconds(calls: list[Callable[[], object]], turns: int) -> list[float]:
     """The least time of each call, taken in turn after a warm-up.
 
-    OpenBLAS's threads go on spinning for about 0.1 s after a product, so a turn begins with a pause: else they take a core
-    from whoever comes next.
+    OpenBLAS's threads go on spinning for about 0.1 s after a product, so a turn begins with a pause: else they take a
+    core from whoever comes next.
     """
     least = [float("inf")] * len(calls)
     for call in calls:

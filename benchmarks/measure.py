@@ -1,4 +1,5 @@
-"""How a benchmark measures: NumPy's time, the FMA peak, and what a case leaves in pytest-benchmark's record for `table`."""
+"""How a benchmark measures: NumPy's time, the FMA peak, and what a case leaves in pytest-benchmark's record for
+`table`."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""What each activation, solver and training method adds to a step: each in turn with the plain step, which is relu and adam.
+"""What each activation, solver and training method adds to a step: each in turn with the plain step, which is relu and
+adam.
 
-`make bench-methods`. Cases come from the C tables and from METHODS; the first workload, on one thread and on as many as pay. A
-turn runs each case once and the plain step before and after it, so that a slow moment of the machine meets both; the figure is
-the median of the turns' ratios. Writes benchmarks/results/methods.md.
+`make bench-methods`. Cases come from the C tables and from METHODS; the first workload, on one thread and on as many as
+pay. A turn runs each case once and the plain step before and after it, so that a slow moment of the machine meets both;
+the figure is the median of the turns' ratios. Writes benchmarks/results/methods.md.
 """
 
 from __future__ import annotations
@@ -130,7 +131,8 @@ def main() -> None:
     print(text)
     machine = "\n".join(f"- {name}: {value}" for name, value in describe_machine().items())
     arguments.results.write_text(
-        "# What each method adds to a training step\n\nWritten by `make bench-methods`; the plain step is relu and adam, before and after "
+        "# What each method adds to a training step\n\nWritten by `make bench-methods`; the plain step is relu and "
+        "adam, before and after "
         f"each case, {arguments.turns} turns.\n\n{machine}\n\n{text}"
     )
 

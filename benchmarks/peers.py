@@ -1,6 +1,7 @@
 """`python -m benchmarks.peers`: fastmlp and the other libraries, in turn, in one run.
 
-Each contender is a process (worker.py) that prepares and warms up, then is measured in turn with the others, A B C A B C
+Each contender is a process (worker.py) that prepares and warms up, then is measured in turn with the others, A B C A B
+C
 ..., with a pause between them, so that all see the same machine; the FMA peak is probed after every line-up. Prints the
 tables and writes results/peers.md, peers.json and peers.png. Asserts nothing: whether targets are met is in the table.
 """
@@ -28,8 +29,8 @@ HERE = Path(__file__).parent
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
 # What is predicted: workload, rows.
 PREDICTIONS = (("seed", 10_000), ("seed", 1), ("tab", 1))
-# Seconds before each measurement: idle threads of the one before may spin on. (Measured: without it, 10,000 rows of seed took
-# fastmlp 30.6 ms right after ONNX Runtime, and 27.1 otherwise.)
+# Seconds before each measurement: idle threads of the one before may spin on. (Measured: without it, 10,000 rows of
+# seed took fastmlp 30.6 ms right after ONNX Runtime, and 27.1 otherwise.)
 PAUSE = 0.5
 
 
@@ -79,7 +80,8 @@ class Process:
 
 
 def start(contenders: list[str], threads: int, pythons: dict[str, str]) -> tuple[list[Process], dict[str, Any]]:
-    """The processes that can be measured, and what is known of all of them; those that cannot are named with the reason."""
+    """The processes that can be measured, and what is known of all of them; those that cannot are named with the
+    reason."""
     processes, known = [], {}
     for contender in contenders:
         process = Process(contender, threads, pythons.get(contender.partition("@")[0], sys.executable))

@@ -1,8 +1,9 @@
-"""`python -m benchmarks.profile seed,tab`: where the time of a training run goes, section by section and layer by layer.
+"""`python -m benchmarks.profile seed,tab`: where the time of a training run goes, section by section and layer by
+layer.
 
-Needs a build with FASTMLP_PROFILE=1 (`make profile` makes one of its own). Times are means per step, of all threads that
-worked; a share is one of the threads' time together. What the core did not measure, from the order's drawing to Python, is
-the last line. GFLOP/s are per thread, and beside them their share of one thread's FMA peak.
+Needs a build with FASTMLP_PROFILE=1 (`make profile` makes one of its own). Times are means per step, of all threads
+that worked; a share is one of the threads' time together. What the core did not measure, from the order's drawing to
+Python, is the last line. GFLOP/s are per thread, and beside them their share of one thread's FMA peak.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ def profile(workload: Workload, threads: int, seconds: float) -> None:
             rate = flops / each.sum() * 1e-9
             speed = f"{rate:.1f} | {rate / peak:.0%}" if flops else " | "
             print(
-                f"| {section} | {layer + 1 if flops else ''} | {each.sum() * 1e6:.2f} | {each.sum() / total:.1%} | {speed} |"
+                f"| {section} | {layer + 1 if flops else ''} | {each.sum() * 1e6:.2f} | {each.sum() / total:.1%} | "
+                f"{speed} |"
             )
     rest = total - sum(each.sum() for each in spent.values())
     print(f"| Python, and threads not used | | {rest * 1e6:.2f} | {rest / total:.1%} | | |")

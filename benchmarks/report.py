@@ -53,7 +53,7 @@ def targets() -> Iterator[Target]:
         yield Target("one row by predict_proba, of scikit-learn's", "predict", name, 0.5, (SKLEARN,), 1, ESTIMATOR)
 
 
-# ---- Figures --------------------------------------------------------------------------------------------------------------
+# ---- Figures ---------------------------------------------------------------------------------------------------------
 
 
 def turns_of(results: Results, task: str, workload: str, rows: int = 0) -> dict[str, list[float]]:
@@ -96,7 +96,7 @@ def microseconds(seconds: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-# ---- Markdown -------------------------------------------------------------------------------------------------------------
+# ---- Markdown --------------------------------------------------------------------------------------------------------
 
 
 def markdown_table(head: list[str], rows: list[list[str]]) -> str:
@@ -106,7 +106,8 @@ def markdown_table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def times_table(results: Results, columns: list[tuple[str, str, int]]) -> str:
-    """A line per contender, a column per (task, workload, rows): microseconds, and in brackets the ratio to fastmlp's."""
+    """A line per contender, a column per (task, workload, rows): microseconds, and in brackets the ratio to
+    fastmlp's."""
     found = [turns_of(results, *column) for column in columns]
     lines = []
     for name in results["contenders"]:
@@ -189,11 +190,12 @@ def contender_lines(results: Results) -> list[str]:
     return lines
 
 
-# ---- Chart ----------------------------------------------------------------------------------------------------------------
+# ---- Chart -----------------------------------------------------------------------------------------------------------
 
 
 def draw_chart(results: Results, path: Path) -> str | None:
-    """Bars of the time per training step in multiples of fastmlp's, a panel per workload; None, or why there is no chart."""
+    """Bars of the time per training step in multiples of fastmlp's, a panel per workload; None, or why there is no
+    chart."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure

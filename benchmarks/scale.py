@@ -1,8 +1,8 @@
 """`python -m benchmarks.scale`: time per step and memory as one size grows, beside the law that each should follow.
 
 Four axes: rows of a batch, width of two hidden layers, number of hidden layers, rows of a memory-mapped file that
-MLPClassifier.fit is given. Each point is a process of its own. Time's law is the arithmetic at the FMA peak measured in the
-same process; memory's law is stated in `Point.law_bytes`. Writes results/scale.md.
+MLPClassifier.fit is given. Each point is a process of its own. Time's law is the arithmetic at the FMA peak measured in
+the same process; memory's law is stated in `Point.law_bytes`. Writes results/scale.md.
 """
 
 from __future__ import annotations
@@ -161,7 +161,8 @@ def render(results: list[tuple[Point, dict[str, Any]]]) -> str:
     for axis in dict.fromkeys(point.axis for point, _ in results):
         lines += ["", f"## {axis}", ""]
         lines.append(
-            "| size | layers | batch | threads | us per step | arithmetic at the peak | ratio | MiB | law | ratio | besides epochs, ms |"
+            "| size | layers | batch | threads | us per step | arithmetic at the peak | ratio | MiB | law | ratio | "
+            "besides epochs, ms |"
         )
         lines.append("| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
         for point, found in results:
@@ -175,7 +176,8 @@ def render(results: list[tuple[Point, dict[str, Any]]]) -> str:
                 arithmetic = point.flops / found["peak"] * 1e-9
                 besides = f"{found['besides'] * 1e3:,.1f}" if "besides" in found else ""
                 lines.append(
-                    f"| {point.size:,} | {layers} | {point.batch_size:,} | {found['threads']} | {found['seconds'] * 1e6:,.4g} | "
+                    f"| {point.size:,} | {layers} | {point.batch_size:,} | {found['threads']} | "
+                    f"{found['seconds'] * 1e6:,.4g} | "
                     f"{arithmetic * 1e6:,.4g} | {found['seconds'] / arithmetic:.2f} | {found['bytes'] / 2**20:,.1f} | "
                     f"{point.law_bytes / 2**20:,.1f} | {found['bytes'] / point.law_bytes:.2f} | {besides} |"
                 )

@@ -1,7 +1,7 @@
 """What passes before anything is computed: python -m benchmarks.start
 
-Milliseconds from the call of ``fit`` to its first step, by the form of X and y, beside one pass over y; and the import of
-``fastmlp.network`` beside NumPy's, each in a process of its own. In turns; medians.
+Milliseconds from the call of ``fit`` to its first step, by the form of X and y, beside one pass over y; and the import
+of ``fastmlp.network`` beside NumPy's, each in a process of its own. In turns; medians.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """What subnormal numbers add to a training step: python -m benchmarks.subnormals
 
-Ratios of processor time on one thread, a step with such numbers to the same step without, median of rounds taken in turns. They say
-something about the processor they were measured on: some take 100 cycles and more for what others do in passing.
+Ratios of processor time on one thread, a step with such numbers to the same step without, median of rounds taken in
+turns. They say something about the processor they were measured on: some take 100 cycles and more for what others do in
+passing.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ def cases(dtype: str) -> dict[str, tuple[Callable[[], float], Callable[[], float
     X, W = rng.standard_normal((ROWS, SIZES[0])).astype(dtype), (rng.standard_normal(N_PARAMETERS) * 0.05).astype(dtype)
     unbiased = W.copy()
     unbiased[-N_BIASES:] = 0
-    # Gradients go by the fifth power of this: their squares, a thousandth of which enters adam's average, are subnormal.
+    # Gradients go by the fifth power of this: their squares, a thousandth of which enters adam's average, are
+    # subnormal.
     small = unbiased * (9e-4 if dtype == "float32" else 1.4e-30)
     deep = -np.abs(X) * (15 if dtype == "float32" else 113)  # logistic of sums near the end of exp
 

@@ -1,8 +1,8 @@
 """One contender in a process of its own: `python -m benchmarks.worker <contender>`, started by peers.py and fits.py.
 
-A process each, so that no library meets another's thread pools, OpenMP runtime or memory, and so that each may live in its
-own environment. Between measurements it sleeps in a read. Requests and replies are lines of JSON on stdin and stdout;
-whatever the library prints goes to stderr.
+A process each, so that no library meets another's thread pools, OpenMP runtime or memory, and so that each may live in
+its own environment. Between measurements it sleeps in a read. Requests and replies are lines of JSON on stdin and
+stdout; whatever the library prints goes to stderr.
 """
 
 from __future__ import annotations

@@ -147,7 +147,8 @@ BY_NAME = {workload.name: workload for workload in WORKLOADS + OTHER_SHAPES}
 
 
 def named(names: str) -> list[Workload]:
-    """The workloads of a comma-separated list; 'main' stands for the four, 'other' for the other shapes, 'all' for both."""
+    """The workloads of a comma-separated list; 'main' stands for the four, 'other' for the other shapes, 'all' for
+    both."""
     groups = {"main": WORKLOADS, "other": OTHER_SHAPES, "all": WORKLOADS + OTHER_SHAPES}
     chosen: dict[str, Workload] = {}
     for name in names.split(","):

@@ -1,4 +1,5 @@
-"""Settings of the site (`make docs`). _ext/site_pages.py makes its navigation and the pages that come from other files."""
+"""Settings of the site (`make docs`). _ext/site_pages.py makes its navigation and the pages that come from other
+files."""
 
 import sys
 from pathlib import Path

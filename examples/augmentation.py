@@ -3,12 +3,12 @@ Augmentation: noise, masks, mixup and shifts
 ============================================
 
 If a training row changes a little each time it is used, and keeps its label, the network learns to ignore the change.
-``input_noise``, ``input_mask`` and ``mixup`` change rows while a batch is gathered: nothing is stored, and each epoch draws
-new changes. Other changes, here images shifted by a pixel, are made beforehand with NumPy.
+``input_noise``, ``input_mask`` and ``mixup`` change rows while a batch is gathered: nothing is stored, and each epoch
+draws new changes. Other changes, here images shifted by a pixel, are made beforehand with NumPy.
 
-The network learns from 200 handwritten digits. The table shows each method on clean test digits, and on test digits that
-are noisy, have missing pixels, or are shifted by a pixel. The gain is large where the changes resemble the new rows. On
-clean digits only noise helps. Mixup, which was invented for large networks on photographs, does harm here.
+The network learns from 200 handwritten digits. The table shows each method on clean test digits, and on test digits
+that are noisy, have missing pixels, or are shifted by a pixel. The gain is large where the changes resemble the new
+rows. On clean digits only noise helps. Mixup, which was invented for large networks on photographs, does harm here.
 """
 
 import sys

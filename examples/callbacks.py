@@ -2,11 +2,11 @@
 Callbacks: watch a fit and stop it
 ==================================
 
-A callback is an object with four methods, which a fit calls at its start, around each epoch, and at its end. It may ask for
-the model as if the fit had ended there, and it ends the fit by returning true.
+A callback is an object with four methods, which a fit calls at its start, around each epoch, and at its end. It may ask
+for the model as if the fit had ended there, and it ends the fit by returning true.
 
-This example has three, a dozen lines each. One stops when the time is up. One keeps the best model by a metric of its own.
-One stops a fit that falls behind the earlier ones, so that a search takes less time.
+This example has three, a dozen lines each. One stops when the time is up. One keeps the best model by a metric of its
+own. One stops a fit that falls behind the earlier ones, so that a search takes less time.
 """
 
 import sys
@@ -75,8 +75,8 @@ for seconds in (0.1, 0.4):
 # %%
 # The best model by a metric of your own
 # --------------------------------------
-# A hook that names ``fitted_estimator`` among its keyword-only parameters gets a model of its own. Its ``history_`` has the
-# loss of each epoch so far.
+# A hook that names ``fitted_estimator`` among its keyword-only parameters gets a model of its own. Its ``history_`` has
+# the loss of each epoch so far.
 
 
 class KeepBest(Callback):
@@ -99,14 +99,15 @@ last = MLPClassifier(**settings).set_callbacks(keep).fit(X_train, y_train)
 print(f"\nbest of {last.n_iter_} epochs: {keep.model.n_iter_}, loss {keep.model.history_[-1]['loss']:.4f}")
 for name, model in {"best": keep.model, "last": last}.items():
     print(
-        f"{name}: validation {balanced_accuracy_score(y_val, model.predict(X_val)):.3f}, test {model.score(X_test, y_test):.3f}"
+        f"{name}: validation {balanced_accuracy_score(y_val, model.predict(X_val)):.3f}, test "
+        f"{model.score(X_test, y_test):.3f}"
     )
 
 # %%
 # A search that gives up early
 # ----------------------------
-# One callback for many models. After each epoch, a model stops if it is below the median of the earlier models at the same
-# epoch (the median rule of Golovin et al., KDD 2017, "Google Vizier").
+# One callback for many models. After each epoch, a model stops if it is below the median of the earlier models at the
+# same epoch (the median rule of Golovin et al., KDD 2017, "Google Vizier").
 
 
 class MedianRule(Callback):

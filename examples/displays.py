@@ -2,9 +2,9 @@
 Displays: plots of a fit and of weights
 =======================================
 
-fastmlp has displays for loss curves and weights, which work like scikit-learn's: ``from_estimator`` draws on the given axes
-or on new ones, and ``ax_``, ``figure_`` and the lines can be changed afterwards. For everything else use scikit-learn's
-displays, such as the confusion matrix here.
+fastmlp has displays for loss curves and weights, which work like scikit-learn's: ``from_estimator`` draws on the given
+axes or on new ones, and ``ax_``, ``figure_`` and the lines can be changed afterwards. For everything else use
+scikit-learn's displays, such as the confusion matrix here.
 
 The weights into a unit form an image, because the features do. With a small penalty they look like noise; with a larger
 one, useless weights vanish and strokes appear.
@@ -48,8 +48,8 @@ for alpha, model in models.items():
 # %%
 # The picture
 # -----------
-# Above, each network's losses, its score, its rate, and the epoch whose parameters were kept; below, the weights into its 25 hidden
-# units, and which digits it takes for which.
+# Above, each network's losses, its score, its rate, and the epoch whose parameters were kept; below, the weights into
+# its 25 hidden units, and which digits it takes for which.
 
 figure = plt.figure(figsize=(22, 9), layout="constrained")
 for half, (alpha, model) in zip(figure.subfigures(1, 2), models.items(), strict=True):

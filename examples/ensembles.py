@@ -2,13 +2,15 @@
 Ensembles: better probabilities from several networks
 =====================================================
 
-Networks that start from different weights, or see different rows, make different errors. The mean of their probabilities
-is right a little more often, and much less often sure of a wrong answer. ``MLPEnsembleClassifier`` trains such networks at
-once: from different ``'seeds'``, on ``'bootstrap'`` samples, or as ``'snapshots'`` of one run whose learning rate falls
-and restarts. scikit-learn's voting, bagging and stacking take an ``MLPClassifier`` like any other estimator.
+Networks that start from different weights, or see different rows, make different errors. The mean of their
+probabilities is right a little more often, and much less often sure of a wrong answer. ``MLPEnsembleClassifier`` trains
+such networks at once: from different ``'seeds'``, on ``'bootstrap'`` samples, or as ``'snapshots'`` of one run whose
+learning rate falls and restarts. scikit-learn's voting, bagging and stacking take an ``MLPClassifier`` like any other
+estimator.
 
-With 600 digits for training and four splits, accuracy differs by no more than its spread. The log-loss falls by a fifth,
-whereas training one network for as many epochs raises it. Snapshots get most of the gain for the epochs of one network.
+With 600 digits for training and four splits, accuracy differs by no more than its spread. The log-loss falls by a
+fifth, whereas training one network for as many epochs raises it. Snapshots get most of the gain for the epochs of one
+network.
 """
 
 import sys

@@ -3,12 +3,13 @@ Optimizers, each at a learning rate that suits it
 =================================================
 
 Solvers cannot be compared at one learning rate: the best rate of ``'momentum'`` here is a hundred times that of
-``'rmsprop'``. So each solver first runs fifteen epochs at each of nine rates, from the same weights, and then forty epochs
-at the best of them. The differences that remain between solvers are small beside those between a good and a bad rate.
+``'rmsprop'``. So each solver first runs fifteen epochs at each of nine rates, from the same weights, and then forty
+epochs at the best of them. The differences that remain between solvers are small beside those between a good and a bad
+rate.
 
 The list of solvers comes from fastmlp itself, so it is complete. ``'adamw'`` without ``weight_decay`` is the same as
-``'adam_hat'``. ``'lbfgs'`` has no learning rate: it searches for the length of each step, on all rows at once. One of its
-iterations costs about one epoch and makes one step, where the others make fourteen.
+``'adam_hat'``. ``'lbfgs'`` has no learning rate: it searches for the length of each step, on all rows at once. One of
+its iterations costs about one epoch and makes one step, where the others make fourteen.
 """
 
 import sys

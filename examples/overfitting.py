@@ -2,13 +2,13 @@
 Overfitting, and what helps against it
 ======================================
 
-The data are 442 patients, ten measurements, and a disease's progress after a year, half of which the measurements explain.
-A network with 11,000 weights learns such a table by heart: its training loss falls to nothing, while its loss on other
-patients begins to rise after a few epochs.
+The data are 442 patients, ten measurements, and a disease's progress after a year, half of which the measurements
+explain. A network with 11,000 weights learns such a table by heart: its training loss falls to nothing, while its loss
+on other patients begins to rise after a few epochs.
 
 Each panel shows both losses for one remedy: a penalty on the squares of the weights (``alpha``) or on their absolute
-values (``l1_ratio``), ``dropout``, ``early_stopping`` on an ``eval_set``, ``input_noise``, or fewer units. Watch the gap
-between the two curves, and where the validation loss ends.
+values (``l1_ratio``), ``dropout``, ``early_stopping`` on an ``eval_set``, ``input_noise``, or fewer units. Watch the
+gap between the two curves, and where the validation loss ends.
 """
 
 import sys

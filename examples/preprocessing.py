@@ -2,9 +2,9 @@
 Preprocessing: scaling, categories, bins and gaps
 =================================================
 
-A table often has columns in different units, words, and missing values. The table here is generated, so that we know what
-is in it: bicycles rented in one hour, by hour of the day, day of the week, weather, temperature, wind, and the days since
-the firm opened. The thermometer fails now and then, more often in frost.
+A table often has columns in different units, words, and missing values. The table here is generated, so that we know
+what is in it: bicycles rented in one hour, by hour of the day, day of the week, weather, temperature, wind, and the
+days since the firm opened. The thermometer fails now and then, more often in frost.
 
 Five pipelines are cross-validated, each with one more step: the columns as they are; scaled; words one-hot; the hour in
 bins; a column that marks missing values. Each step helps the network, scaling and binning most. The linear model beside

@@ -6,9 +6,9 @@ Growing a trained network
 doubled and share their outgoing weights, and a new layer begins as the identity. The loss continues where it was.
 ``freeze`` keeps the trained layers as they are while a new one finds its place; ``unfreeze`` lets all of them learn.
 
-A classifier of digits grows from 16 units to 64, and then to two layers of 64. The dashed curve is a network that has the
-final size from the start: at equal total cost it ends lower, so growing is not a cheaper way to a large network. The
-dotted curve is the same network, started when the small one was ready to grow: if you already have a small network,
+A classifier of digits grows from 16 units to 64, and then to two layers of 64. The dashed curve is a network that has
+the final size from the start: at equal total cost it ends lower, so growing is not a cheaper way to a large network.
+The dotted curve is the same network, started when the small one was ready to grow: if you already have a small network,
 growing it is ahead for a while.
 """
 

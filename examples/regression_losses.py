@@ -2,10 +2,10 @@
 Losses for regression: squared, absolute, Huber, quantile
 =========================================================
 
-The squared error predicts the mean of y given x, and a single outlier can move a mean far. The absolute error predicts the
-median, which outliers hardly move. Huber's loss is squared up to ``huber_delta``, so that small errors all count, and
-absolute beyond. The quantile loss predicts the value below which a given share of targets lies: two networks, for 5 and
-95 percent, make an interval.
+The squared error predicts the mean of y given x, and a single outlier can move a mean far. The absolute error predicts
+the median, which outliers hardly move. Huber's loss is squared up to ``huber_delta``, so that small errors all count,
+and absolute beyond. The quantile loss predicts the value below which a given share of targets lies: two networks, for 5
+and 95 percent, make an interval.
 
 The data are a generated wave whose noise grows with x, so predictions can be compared with the wave itself. On clean
 targets, the squared error is a little better than the absolute one; when a tenth of the targets are far too high, it is

@@ -2,14 +2,14 @@
 Learning-rate schedules
 =======================
 
-With noisy targets and small batches, a constant learning rate never lets the weights settle, since each batch pulls them
-another way. A high rate gets near the minimum soon and then jumps about it; a low one comes closer, but late. A schedule
-combines both: large steps first, small steps at the end.
+With noisy targets and small batches, a constant learning rate never lets the weights settle, since each batch pulls
+them another way. A high rate gets near the minimum soon and then jumps about it; a low one comes closer, but late. A
+schedule combines both: large steps first, small steps at the end.
 
 This example runs every schedule of fastmlp, and a user's own function. The left plot shows the rate over the run, the
 right one the training loss. The table shows the error on new rows without noise, from three initial rates. From the
-highest rate, every schedule but 'invscaling' beats the best constant rate. Which schedule it is matters less, and a rate
-that is too low at the start is not worth lowering.
+highest rate, every schedule but 'invscaling' beats the best constant rate. Which schedule it is matters less, and a
+rate that is too low at the start is not worth lowering.
 """
 
 import sys

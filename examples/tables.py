@@ -2,12 +2,12 @@
 Tables: from a data frame to a model
 ====================================
 
-A table from scikit-learn's collection of small ones would be all numbers. This one is generated, and is what tables are like: ages, incomes
-over several powers of ten, towns, dates, truth values, and gaps that mean something. Two questions: what does a customer spend (a number
-with heavy tails), and who leaves?
+A table from scikit-learn's collection of small ones would be all numbers. This one is generated, and is what tables are
+like: ages, incomes over several powers of ten, towns, dates, truth values, and gaps that mean something. Two questions:
+what does a customer spend (a number with heavy tails), and who leaves?
 
-``TabularRegressor`` and ``TabularClassifier`` take the data frame as it is. Beside them stands gradient boosting, which takes it as it is
-too, and an MLP in the pipeline that one would write for it.
+``TabularRegressor`` and ``TabularClassifier`` take the data frame as it is. Beside them stands gradient boosting, which
+takes it as it is too, and an MLP in the pipeline that one would write for it.
 """
 
 import sys
@@ -85,7 +85,8 @@ print(f"\n{model.columns_}\n")
 # %%
 # Who leaves
 # ----------
-# Each row of the training data was predicted by a network that had not seen it: the estimate of the error costs no rows.
+# Each row of the training data was predicted by a network that had not seen it: the estimate of the error costs no
+# rows.
 
 classifier = TabularClassifier(random_state=0).fit(X.iloc[train], status[train])
 known = roc_auc_score(status[train] == "leaves", classifier.oof_prediction_[:, 0])
@@ -95,8 +96,8 @@ print(f"AUC, out of fold: {known:.3f}; of later rows: {later:.3f}")
 # %%
 # How sure is a prediction?
 # -------------------------
-# The networks agree where there were many customers, and less where there were few. The spread is no interval for what a customer will
-# spend, as it does not contain the noise.
+# The networks agree where there were many customers, and less where there were few. The spread is no interval for what
+# a customer will spend, as it does not contain the noise.
 
 mean, spread = model.predict(X.iloc[test], return_std=True)
 figure, axes = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")

@@ -2,10 +2,12 @@
 Tables: two real ones
 =====================
 
-Two tables of patients that scikit-learn ships. The first has numbers of different scales and a category that is written as a number; what is
-predicted is how a disease went on. The second has measurements of cells, and classes whose mistakes are not equally bad.
+Two tables of patients that scikit-learn ships. The first has numbers of different scales and a category that is written
+as a number; what is predicted is how a disease went on. The second has measurements of cells, and classes whose
+mistakes are not equally bad.
 
-Both are small. On a few hundred rows a linear model is often as good as anything, so it stands beside: look before you choose.
+Both are small. On a few hundred rows a linear model is often as good as anything, so it stands beside: look before you
+choose.
 """
 
 import sys
@@ -46,21 +48,22 @@ for name, model in models.items():
     print(f"{name:<30} RMSE {errors.mean():5.1f} ± {errors.std():.1f}")
 
 # %%
-# What was done to each column, and which of them count: how far the score falls, on rows that a network has not been trained on, when a
-# column's values are permuted.
+# What was done to each column, and which of them count: how far the score falls, on rows that a network has not been
+# trained on, when a column's values are permuted.
 
 regressor.set_params(n_permutations=5, validation_metric="neg_root_mean_squared_error").fit(X, y)
 print(f"\n{regressor.columns_}\n")
 for index in np.argsort(-regressor.feature_importances_)[:4]:
     print(
-        f"{X.columns[index]:<4} {regressor.feature_importances_[index]:5.1f} ± {regressor.feature_importances_std_[index]:.1f}"
+        f"{X.columns[index]:<4} {regressor.feature_importances_[index]:5.1f} ± "
+        f"{regressor.feature_importances_std_[index]:.1f}"
     )
 
 # %%
 # Cells: classes
 # --------------
-# Each row of the training data was predicted by a network that had not seen it. So probabilities can be judged, and a threshold chosen, without
-# another cross-validation.
+# Each row of the training data was predicted by a network that had not seen it. So probabilities can be judged, and a
+# threshold chosen, without another cross-validation.
 
 cells, benign = load_breast_cancer(return_X_y=True, as_frame=True)
 classifier = TabularClassifier(random_state=0).fit(cells, benign)

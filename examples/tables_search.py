@@ -2,9 +2,9 @@
 Tables: search under a time limit
 =================================
 
-``TabularRegressor(time_limit=8)`` trains as many configurations as there is time for, each a network for each fold, and weighs them by how they
-predict the rows that their networks have not been trained on. The table is small, 442 patients, so that eight seconds are enough to show it; an
-hour is well spent on a large one.
+``TabularRegressor(time_limit=8)`` trains as many configurations as there is time for, each a network for each fold, and
+weighs them by how they predict the rows that their networks have not been trained on. The table is small, 442 patients,
+so that eight seconds are enough to show it; an hour is well spent on a large one.
 """
 
 import sys
@@ -26,18 +26,21 @@ default = TabularRegressor(categorical_features=["sex"], random_state=0).fit(X_t
 searched = TabularRegressor(categorical_features=["sex"], time_limit=8, random_state=0).fit(X_train, y_train)
 
 # %%
-# What was tried: the first is the default, the second the other method, the third has more members, the rest was drawn. How many there are
-# depends on the machine; ``n_configurations=`` that number gives the same model anywhere.
+# What was tried: the first is the default, the second the other method, the third has more members, the rest was drawn.
+# How many there are depends on the machine; ``n_configurations=`` that number gives the same model anywhere.
 
 for number, tried in enumerate(searched.configurations_):
     parameters = tried["parameters"]
     print(
-        f"{number:>3}  score {tried['score']:.4f}  weight {tried['weight']:.2f}  {tried['seconds']:4.1f} s  {parameters['method']:<5} "
-        f"{parameters['n_members']:>2} x {parameters['hidden_layer_sizes']}, rate {parameters['learning_rate_init']:.4f}"
+        f"{number:>3}  score {tried['score']:.4f}  weight {tried['weight']:.2f}  {tried['seconds']:4.1f} s  "
+        f"{parameters['method']:<5} "
+        f"{parameters['n_members']:>2} x {parameters['hidden_layer_sizes']}, rate "
+        f"{parameters['learning_rate_init']:.4f}"
     )
 
 # %%
-# The ensemble beside the default, on rows that neither has seen. On a table this small, noise hides what a search gains.
+# The ensemble beside the default, on rows that neither has seen. On a table this small, noise hides what a search
+# gains.
 
 for name, model in {"default": default, "search": searched}.items():
     error = root_mean_squared_error(y_test, model.predict(X_test))

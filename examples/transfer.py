@@ -2,14 +2,14 @@
 Transfer learning: a trained body with a new head
 =================================================
 
-Hidden layers trained on one task can help with another that has few rows. ``pretrained=other.network_`` copies them; only
-the output layer is new. ``pretrained_rate`` multiplies their learning rate: 0 freezes them, 0.1 lets them adapt slowly, 1
-makes them a mere starting point.
+Hidden layers trained on one task can help with another that has few rows. ``pretrained=other.network_`` copies them;
+only the output layer is new. ``pretrained_rate`` multiplies their learning rate: 0 freezes them, 0.1 lets them adapt
+slowly, 1 makes them a mere starting point.
 
-The old task is seven digits with many rows, the new one is the other three with few. The experiment runs twice. When the
-digits lie anywhere on a larger canvas, the network has to learn strokes in every position. The old layers know them, and
-help: frozen while there are few rows, trained along when there are more. When all digits lie in one place, the pixels
-themselves are good features, and the old layers are in the way. Transfer does not always help.
+The old task is seven digits with many rows, the new one is the other three with few. The experiment runs twice. When
+the digits lie anywhere on a larger canvas, the network has to learn strokes in every position. The old layers know
+them, and help: frozen while there are few rows, trained along when there are more. When all digits lie in one place,
+the pixels themselves are good features, and the old layers are in the way. Transfer does not always help.
 """
 
 import sys

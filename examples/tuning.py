@@ -2,8 +2,8 @@
 Tuning: a range test, then grid, random and halving search
 ==========================================================
 
-The learning-rate range test (Smith, WACV 2017) raises the rate from step to step and records the loss. One short run shows
-the range of rates that is worth searching.
+The learning-rate range test (Smith, WACV 2017) raises the rate from step to step and records the loss. One short run
+shows the range of rates that is worth searching.
 
 Learning rate, batch size, penalty and momentum depend on each other, so they are searched together. scikit-learn's
 searches take ``MLPClassifier`` like any other estimator. A grid tries a few values of each; a random search tries a new
@@ -57,8 +57,8 @@ def network(seed):
 # %%
 # The range of the learning rate
 # ------------------------------
-# Of the four it matters most, so its range must be wide enough: from a fiftieth of what the test suggests, at which little
-# is learnt in so few epochs, to the rate at which the loss jumps.
+# Of the four it matters most, so its range must be wide enough: from a fiftieth of what the test suggests, at which
+# little is learnt in so few epochs, to the rate at which the loss jumps.
 
 X_some, _, y_some, _ = train_test_split(X, y, train_size=500, stratify=y, random_state=0)
 test_run = learning_rate_range(network(0), X_some, y_some, low=1e-4, high=10)

@@ -28,7 +28,8 @@ def pytest_collection():
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of a test that is marked ``crossed``, the fast set has as many combinations as have each value of each parameter once."""
+    """Of a test that is marked ``crossed``, the fast set has as many combinations as have each value of each parameter
+    once."""
     tests = defaultdict(list)
     for item in items:
         if item.get_closest_marker("crossed"):

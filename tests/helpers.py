@@ -53,7 +53,8 @@ def name_of(value) -> str:
 
 
 def rest_slow(values, *fast) -> list:
-    """Values for ``parametrize``, all but the named ones marked slow: each takes the same path, and is kept for the full run."""
+    """Values for ``parametrize``, all but the named ones marked slow: each takes the same path, and is kept for the
+    full run."""
     values = list(values)
     assert set(fast) <= set(values)
     slow = pytest.mark.slow
@@ -84,7 +85,8 @@ def output_of(code: str, *arguments: str, **environment: str) -> str:
 
 
 def output_of_fork(code: str, *arguments: str) -> str:
-    """What Python code prints in a fork of this process, which must end well: for code that may crash, or that limits its memory.
+    """What Python code prints in a fork of this process, which must end well: for code that may crash, or that limits
+    its memory.
 
     It need not import anything again, which takes a process of its own a second. Its environment is the tests'.
     """

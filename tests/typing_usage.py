@@ -1,5 +1,5 @@
-"""A user's program, for mypy only (make types): what each call gives. It is checked against the installed package, as users have
-it, and is not run. Where scikit-learn would make a type Any, ``assert_type`` fails.
+"""A user's program, for mypy only (make types): what each call gives. It is checked against the installed package, as
+users have it, and is not run. Where scikit-learn would make a type Any, ``assert_type`` fails.
 """
 
 from __future__ import annotations

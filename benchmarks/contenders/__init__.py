@@ -1,8 +1,8 @@
 """The libraries that fastmlp is measured beside, one module each, written as its own experts would write it.
 
-The work is the same for all: data in memory as NumPy arrays; each epoch a new order of the rows; each step gathers its rows
-by index, goes forward and back, and updates with Adam. A module imports its library inside its functions only, so that
-this list can be read anywhere; worker.py imports one of them per process.
+The work is the same for all: data in memory as NumPy arrays; each epoch a new order of the rows; each step gathers its
+rows by index, goes forward and back, and updates with Adam. A module imports its library inside its functions only, so
+that this list can be read anywhere; worker.py imports one of them per process.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from benchmarks.workloads import Fit, Workload
 
 Epochs = Callable[[], float]
 Predict = Callable[[], np.ndarray]
-# X (rows, features), y (rows,) -> a function from X to the model's outputs (rows, outputs): probabilities, logits or numbers.
+# X (rows, features), y (rows,) -> a function from X to the model's outputs (rows, outputs): probabilities, logits or
+# numbers.
 Trained = Callable[[np.ndarray], np.ndarray]
 Fitter = Callable[[np.ndarray, np.ndarray], Trained]
 
@@ -39,13 +40,15 @@ class Contender(Protocol):
         """None, or why it cannot run here."""
 
     def train(self, workload: Workload) -> Epochs | None:
-        """A function that trains for EPOCHS epochs and returns the last loss it knows; None where there is no training."""
+        """A function that trains for EPOCHS epochs and returns the last loss it knows; None where there is no
+        training."""
 
     def predict(self, workload: Workload, rows: int) -> Predict | None:
         """A function from nothing to the class probabilities (rows, classes) of the workload's first rows."""
 
     def fitter(self, fit: Fit) -> Fitter:
-        """A function that trains a new model from start to end, as a user of the library writes it; only FITS have it."""
+        """A function that trains a new model from start to end, as a user of the library writes it; only FITS have
+        it."""
 
 
 CONTENDERS = (

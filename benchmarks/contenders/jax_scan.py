@@ -1,4 +1,5 @@
-"""JAX with a whole epoch in one jitted lax.scan. The order is drawn by NumPy, whose shuffle is faster than XLA's sort."""
+"""JAX with a whole epoch in one jitted lax.scan. The order is drawn by NumPy, whose shuffle is faster than XLA's
+sort."""
 
 from __future__ import annotations
 

@@ -29,7 +29,8 @@ def predict(workload: Workload, rows: int) -> Predict:
 
 
 def fitter(fit: Fit) -> Fitter:
-    """The usual loop, with torch.optim.Adam as it comes. Batches are taken by index, which is faster than a DataLoader."""
+    """The usual loop, with torch.optim.Adam as it comes. Batches are taken by index, which is faster than a
+    DataLoader."""
     import torch
     from torch.nn.functional import cross_entropy, mse_loss
 

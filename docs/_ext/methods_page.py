@@ -1,6 +1,7 @@
 """Writes docs/methods.md: names from the tables of the C and Python code, formulas from the reference's docstrings.
 
-Run ``python -P docs/_ext/methods_page.py`` after adding a method; tests/docs/test_docs.py compares the page with the code.
+Run ``python -P docs/_ext/methods_page.py`` after adding a method; tests/docs/test_docs.py compares the page with the
+code.
 """
 
 from __future__ import annotations
@@ -57,7 +58,8 @@ def methods() -> str:
     lines = [
         "# Methods",
         "",
-        "Every activation, loss, solver, schedule and initializer with its formula. The formulas come from [`fastmlp/reference`](../fastmlp/reference),",
+        "Every activation, loss, solver, schedule and initializer with its formula. The formulas come from "
+        "[`fastmlp/reference`](../fastmlp/reference),",
         "the NumPy implementation against which every compiled kernel is tested; the papers are cited there.",
         "",
         "## Activations (`activation`)",
@@ -68,7 +70,8 @@ def methods() -> str:
         ),
         "## Losses",
         "",
-        "`log_loss` and `binary_log_loss` are the classifier's, the others the regressor's `loss`; k is `huber_delta` or `quantile`.",
+        "`log_loss` and `binary_log_loss` are the classifier's, the others the regressor's `loss`; k is `huber_delta` "
+        "or `quantile`.",
         "",
         *_table(
             ("name", "output activation", "value of a row", "its derivative"),

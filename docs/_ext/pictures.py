@@ -1,7 +1,7 @@
 """Draws the pictures of pages again: ``python -P docs/_ext/pictures.py quickstart guide``.
 
-A page's code saves a picture by its plain name (``plt.savefig("loss.png")``) and the page shows ``pictures/loss.png``. The pictures are
-committed, so that the pages show them on GitHub too.
+A page's code saves a picture by its plain name (``plt.savefig("loss.png")``) and the page shows ``pictures/loss.png``.
+The pictures are committed, so that the pages show them on GitHub too.
 """
 
 import os

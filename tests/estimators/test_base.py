@@ -85,7 +85,8 @@ def test_early_stopping_restores_best():
 def test_copies_predict_and_train_on(duplicate, incremental):
     """A copy predicts the same bits, and partial_fit goes on from it as from the original.
 
-    A pickle does the latter where the last training was by partial_fit: else it leaves out the optimizer's memory, to be small.
+    A pickle does the latter where the last training was by partial_fit: else it leaves out the optimizer's memory, to
+    be small.
     """
     estimator, X, y = small_classifier()
     if incremental:
@@ -103,7 +104,8 @@ def test_copies_predict_and_train_on(duplicate, incremental):
 
 
 def test_fitted_state_is_plain():
-    """NumPy arrays, Python values and our Network; of the extension only the optimizer's memory, and none in a pickle."""
+    """NumPy arrays, Python values and our Network; of the extension only the optimizer's memory, and none in a
+    pickle."""
 
     def walk(value):
         if isinstance(value, Network):

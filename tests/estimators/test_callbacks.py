@@ -214,7 +214,8 @@ def test_partial_fit_calls_nothing():
     ids=["adam", "lbfgs", "batch_norm", "early_stopping"],
 )
 def test_fitted_estimator_is_the_fit_that_ends_there(settings):
-    """At the end of epoch k: what max_iter=k+1 gives, in all its attributes; and it stays that while the fit goes on."""
+    """At the end of epoch k: what max_iter=k+1 gives, in all its attributes; and it stays that while the fit goes
+    on."""
     X, y = classification(3)
     settings = {**SMALL, **settings}
     asking = Asking()
@@ -306,7 +307,8 @@ PLACES = [(hook, "fit") for hook in ("setup", "begin", "end", "teardown")] + [("
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
 @pytest.mark.parametrize("place", PLACES, ids="-".join)
 def test_callback_that_raises_leaves_a_whole_estimator(place, solver):
-    """As it was before while it trains; fitted when that is over. All that was set up is torn down, nothing is left behind."""
+    """As it was before while it trains; fitted when that is over. All that was set up is torn down, nothing is left
+    behind."""
     X, y = classification(3)
     first, last = Recorder(), Recorder()
     failing = Recorder(fails_in=place)
@@ -379,7 +381,8 @@ def test_callbacks_are_no_parameters():
 @pytest.mark.slow
 @pytest.mark.parametrize("n_jobs", [1, 2])
 def test_scoring_monitor_in_a_search_of_pipelines(n_jobs):
-    """A row for each epoch of each candidate on each split, also from other processes; scores are those of the shorter fits."""
+    """A row for each epoch of each candidate on each split, also from other processes; scores are those of the shorter
+    fits."""
     from sklearn.callback import ScoringMonitor
 
     X, y = classification(3)
@@ -456,7 +459,8 @@ def test_ensemble_has_a_task_for_each_member(cls, members):
 
 
 def test_callbacks_of_members_see_the_ensemble():
-    """Set on the estimator: set up in each member, whose root knows whose member it is; a stop ends that member's run."""
+    """Set on the estimator: set up in each member, whose root knows whose member it is; a stop ends that member's
+    run."""
     X, y = classification(3)
     roots = []
 

@@ -64,8 +64,10 @@ def test_chunks_are_one_epoch(solver, dtype):
 
 
 @pytest.mark.parametrize("settings", [
-    {"solver": "sgd", "nesterovs_momentum": False}, {"solver": "sgd", "momentum": 0.0}, {"batch_norm": True, "residual": True},
-    {"max_grad_norm": 0.01}, {"activation": "gelu"}, {"solver": "adamw", "weight_decay": 0.1}, {"n_jobs": 2}, {"warm_start": True},
+    {"solver": "sgd", "nesterovs_momentum": False}, {"solver": "sgd", "momentum": 0.0},
+    {"batch_norm": True, "residual": True},
+    {"max_grad_norm": 0.01}, {"activation": "gelu"}, {"solver": "adamw", "weight_decay": 0.1}, {"n_jobs": 2},
+    {"warm_start": True},
     {"learning_rate": "adaptive", "solver": "sgd"}, {"learning_rate": "invscaling"},
 ], ids=str)  # fmt: skip
 @pytest.mark.parametrize(
@@ -87,7 +89,8 @@ def test_chunks_of_many_labels_and_outputs():
 
 
 @pytest.mark.parametrize("form", [
-    sparse.csr_array, sparse.csr_matrix, lambda a: pd.DataFrame(a, columns=[f"x{i}" for i in range(a.shape[1])]), np.asfortranarray,
+    sparse.csr_array, sparse.csr_matrix, lambda a: pd.DataFrame(a, columns=[f"x{i}" for i in range(a.shape[1])]),
+    np.asfortranarray,
 ], ids=["csr_array", "csr_matrix", "pandas", "Fortran"])  # fmt: skip
 def test_chunks_of_any_form(form):
     thin = np.where(np.abs(X) > 1.5, X, 0)
@@ -116,7 +119,8 @@ def test_chunks_with_weights():
     ["step", "exponential", "cosine", "one_cycle", "warmup_cosine", lambda step, n_steps: 1 / (1 + step)],
 )
 def test_a_plan_over_equal_chunks_is_the_plan_over_all_rows(learning_rate):
-    """Each call plans max_iter epochs of its own rows: as many as there are chunks make the plan of one epoch over all."""
+    """Each call plans max_iter epochs of its own rows: as many as there are chunks make the plan of one epoch over
+    all."""
     chunks, rows = [slice(first, first + 64) for first in (0, 64, 128)], 192
     settings = {"learning_rate": learning_rate, "learning_rate_init": 0.01}
     got = by_chunks(MLPClassifier, X[:rows], Y[:rows], chunks=chunks, max_iter=3, **settings)
@@ -146,7 +150,8 @@ def test_several_passes_over_chunks_are_several_epochs():
     (CHUNKS, {"batch_size": "auto"}), (CHUNKS, {"shuffle": True}), (CHUNKS, {"mixup": 0.4}),
 ], ids=["odd chunks", "invscaling", "auto", "shuffle", "mixup"])  # fmt: skip
 def test_what_must_hold_for_chunks(chunks, settings):
-    """The conditions of the promise are conditions: batches that end elsewhere; rates, orders and shares that are set per call."""
+    """The conditions of the promise are conditions: batches that end elsewhere; rates, orders and shares that are set
+    per call."""
     got, want = by_chunks(MLPClassifier, X, Y, chunks=chunks, **settings), at_once(MLPClassifier, X, Y, **settings)
     assert not np.array_equal(got.network_.parameters, want.network_.parameters)
 

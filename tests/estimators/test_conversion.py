@@ -24,12 +24,15 @@ X, Y = classification(3)
 SMALL = {"hidden_layer_sizes": (9, 7), "max_iter": 4, "random_state": 5, "batch_size": 50}
 # name -> (kind of estimator, parameters, targets)
 TASKS = {
-    "multiclass": ("MLPClassifier", {}, np.array(["a", "b", "c"])[Y]), "binary": ("MLPClassifier", {}, Y > 0), "multilabel": ("MLPClassifier", {}, multilabel()[1]),
+    "multiclass": ("MLPClassifier", {}, np.array(["a", "b", "c"])[Y]), "binary": ("MLPClassifier", {}, Y > 0),
+    "multilabel": ("MLPClassifier", {}, multilabel()[1]),
     "one output": ("MLPRegressor", {}, regression()[1]), "poisson": ("MLPRegressor", {"loss": "poisson"}, counts()[1]),
-    "early stopping": ("MLPClassifier", {"early_stopping": True}, Y > 0), "tanh": ("MLPRegressor", {"activation": "tanh"}, regression()[1]),
+    "early stopping": ("MLPClassifier", {"early_stopping": True}, Y > 0),
+    "tanh": ("MLPRegressor", {"activation": "tanh"}, regression()[1]),
 }  # fmt: skip
 SOLVERS = {
-    "adam": {}, "nesterov": {"solver": "sgd"}, "momentum": {"solver": "sgd", "nesterovs_momentum": False}, "sgd": {"solver": "sgd", "momentum": 0.0},
+    "adam": {}, "nesterov": {"solver": "sgd"}, "momentum": {"solver": "sgd", "nesterovs_momentum": False},
+    "sgd": {"solver": "sgd", "momentum": 0.0},
     "invscaling": {"solver": "sgd", "learning_rate": "invscaling"}, "lbfgs": {"solver": "lbfgs"},
     "adaptive": {"solver": "sgd", "learning_rate": "adaptive", "tol": 10.0, "n_iter_no_change": 1},
 }  # fmt: skip
@@ -128,7 +131,8 @@ def test_float32_stays(rng):
     """Element types on both sides."""
     rows = X.astype(np.float32)
     for estimator, convert in (
-        (theirs.MLPRegressor(**SMALL).fit(rows, Y), fastmlp.from_sklearn), (MLPRegressor(**SMALL).fit(rows, Y), lambda e: e.to_sklearn()),
+        (theirs.MLPRegressor(**SMALL).fit(rows, Y), fastmlp.from_sklearn),
+        (MLPRegressor(**SMALL).fit(rows, Y), lambda e: e.to_sklearn()),
     ):  # fmt: skip
         other = convert(estimator)
         assert other.coefs_[0].dtype == np.float32
@@ -177,7 +181,8 @@ def test_batch_normalisation_goes_into_the_weights():
 
 
 @pytest.mark.parametrize(("settings", "match"), [
-    ({"activation": "gelu"}, "activation='gelu'"), ({"activation": ["relu", "tanh"]}, "activation: scikit-learn has one"),
+    ({"activation": "gelu"}, "activation='gelu'"),
+    ({"activation": ["relu", "tanh"]}, "activation: scikit-learn has one"),
     ({"residual": True, "hidden_layer_sizes": (9, 9)}, "residual=True"),
 ])  # fmt: skip
 def test_what_sklearn_cannot_compute_is_refused(settings, match):
@@ -187,7 +192,8 @@ def test_what_sklearn_cannot_compute_is_refused(settings, match):
 
 
 @pytest.mark.parametrize("settings", [
-    {"solver": "adamw", "weight_decay": 0.1}, {"learning_rate": "cosine"}, {"dropout": 0.2}, {"loss": "huber"}, {"max_grad_norm": 1.0},
+    {"solver": "adamw", "weight_decay": 0.1}, {"learning_rate": "cosine"}, {"dropout": 0.2}, {"loss": "huber"},
+    {"max_grad_norm": 1.0},
     {"dropout": np.array([0.0, 0.1, 0.1])}, {"learning_rate": fastmlp.OneCycle()},
 ], ids=str)  # fmt: skip
 def test_what_matters_to_training_only_is_warned_of(settings):
@@ -216,7 +222,8 @@ def by_hand(estimator, rows):
 
 
 @pytest.mark.parametrize("settings", [
-    {"batch_norm": True}, {"residual": True}, {"batch_norm": True, "residual": True}, {"activation": "leaky_relu"}, {"activation": ["relu", "tanh"]},
+    {"batch_norm": True}, {"residual": True}, {"batch_norm": True, "residual": True}, {"activation": "leaky_relu"},
+    {"activation": ["relu", "tanh"]},
     {"activation": "tanh"}, {"residual": True, "hidden_layer_sizes": (9, 8)},
 ], ids=str)  # fmt: skip
 def test_who_reads_weights_and_biases_gets_this_network_or_an_error(settings):

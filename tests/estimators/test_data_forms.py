@@ -1,4 +1,5 @@
-"""Data as people have them: whatever holds the same numbers trains to the same bits; what holds none is refused in scikit-learn's words."""
+"""Data as people have them: whatever holds the same numbers trains to the same bits; what holds none is refused in
+scikit-learn's words."""
 
 from __future__ import annotations
 
@@ -162,7 +163,8 @@ def test_forms_are_those_that_sklearn_takes(name):
 
 
 @pytest.mark.parametrize("form", [
-    lambda a: a, lambda a: pd.DataFrame(a).astype("boolean"), lambda a: pl.DataFrame(a), sparse.csr_array, lambda a: a.astype(object),
+    lambda a: a, lambda a: pd.DataFrame(a).astype("boolean"), lambda a: pl.DataFrame(a), sparse.csr_array,
+    lambda a: a.astype(object),
 ], ids=["array", "pandas", "polars", "sparse", "object"])  # fmt: skip
 def test_booleans_are_zeros_and_ones(form):
     settings = {**SETTINGS, "dtype": "float64"}
@@ -442,8 +444,10 @@ def test_small_frames_take_the_fast_path(monkeypatch):
         assert np.array_equal(fitted.predict_proba(named[:count]), want[:count])
     assert np.array_equal(fitted.predict_proba(named[::2]), want[::2])
     others = (
-        named[:0], named[NAMES[::-1]], named[NAMES[1:]], named.rename(columns={"age": "old"}), named.replace(X[0, 0], np.nan), named.astype(object),
-        named.astype("Float64").mask(named > 1), named.assign(age=pd.Timestamp(0)), named.assign(age=True), pl.DataFrame(X, schema=NAMES),
+        named[:0], named[NAMES[::-1]], named[NAMES[1:]], named.rename(columns={"age": "old"}),
+        named.replace(X[0, 0], np.nan), named.astype(object),
+        named.astype("Float64").mask(named > 1), named.assign(age=pd.Timestamp(0)), named.assign(age=True),
+        pl.DataFrame(X, schema=NAMES),
     )  # fmt: skip
     for other in others:
         with pytest.raises(pytest.fail.Exception, match="validated"):
@@ -474,7 +478,8 @@ def test_sparse_rows_take_the_fast_path(monkeypatch):
 
 
 def test_fast_path_is_fast(monkeypatch):
-    """Plain arrays do not pass through scikit-learn's validation, neither of data nor of defaults; anything else does."""
+    """Plain arrays do not pass through scikit-learn's validation, neither of data nor of defaults; anything else
+    does."""
     fitted = MLPClassifier(**SETTINGS).fit(X, Y)
     MLPRegressor(**SETTINGS).fit(X, X[:, 0])  # the defaults of each class are checked once
     checked = []
@@ -582,7 +587,8 @@ def test_names_of_a_further_partial_fit_are_held_to_the_first():
 
 
 def test_one_row_has_no_stride():
-    """What stands between its numbers and a next row's is nobody's business; between its own numbers it must be theirs."""
+    """What stands between its numbers and a next row's is nobody's business; between its own numbers it must be
+    theirs."""
     records = np.zeros(5, dtype=[("name", "S3"), ("x", "f8", 4)])
     records["x"] = np.arange(20).reshape(5, 4)
     unaligned = np.frombuffer(bytes(33), dtype=np.uint8)[1:].view(np.float64).reshape(1, 4)
@@ -598,7 +604,8 @@ def test_one_row_has_no_stride():
 
 @pytest.mark.parametrize("dtype", ["datetime64[D]", "timedelta64[s]"])
 def test_dates_are_no_numbers(dtype):
-    """NumPy would take days or nanoseconds for them. In X, when predicting too, and in a regressor's y; classes they may be."""
+    """NumPy would take days or nanoseconds for them. In X, when predicting too, and in a regressor's y; classes they
+    may be."""
     X, y = classification(2, n=40)
     dates = np.arange(40).astype("int64").astype(dtype)
     for odd in (
@@ -640,8 +647,8 @@ def shuffled_within_rows(matrix):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("container", [sparse.csr_matrix, sparse.csr_array])
 def test_order_of_stored_elements_does_not_matter(container, dtype, solver, monkeypatch):
-    """The core gets rows whose columns increase, for which alone it can skip zeros; the numbers are the same, and the user's
-    matrix stays as it is."""
+    """The core gets rows whose columns increase, for which alone it can skip zeros; the numbers are the same, and the
+    user's matrix stays as it is."""
     ordered = container(sparse.random(300, 80, 0.05, format="csr", dtype=dtype, random_state=0))
     mixed, y = shuffled_within_rows(ordered), np.arange(300) % 3
     copies, seen = [mixed.indices.copy(), mixed.data.copy()], []
@@ -729,16 +736,20 @@ WEIGHT = np.ma.masked_array(np.ones(len(X)), np.arange(len(X)) == 3)
         "y of partial_fit": ("y", lambda: MLPClassifier(**SETTINGS).partial_fit(X, MASKED_Y, classes=[0, 1])),
         "X of eval_set": ("X", lambda: MLPClassifier(**SETTINGS).fit(X, Y, eval_set=(MASKED, Y))),
         "y of eval_set": ("y", lambda: MLPClassifier(**SETTINGS).fit(X, Y, eval_set=(X, MASKED_Y))),
-        "its weights": ("sample_weight", lambda: MLPClassifier(**SETTINGS).fit(X, Y, eval_set=(X, Y), sample_weight_eval=WEIGHT)),
+        "its weights": ("sample_weight",
+            lambda: MLPClassifier(**SETTINGS).fit(X, Y, eval_set=(X, Y), sample_weight_eval=WEIGHT)),
         "predict": ("X", lambda: trained().predict(MASKED)),
         "predict_proba": ("X", lambda: trained().predict_proba(MASKED)),
         "transform": ("X", lambda: trained().transform(MASKED)),
         "score": ("y", lambda: trained().score(X, MASKED_Y)),
-        "a regressor's score": ("y", lambda: MLPRegressor(**SETTINGS).fit(X, X[:, 0]).score(X, np.ma.masked_array(X[:, 0], X[:, 0] > 0))),
+        "a regressor's score": ("y",
+            lambda: MLPRegressor(**SETTINGS).fit(X, X[:, 0]).score(X, np.ma.masked_array(X[:, 0], X[:, 0] > 0))),
         "an ensemble": ("X", lambda: MLPEnsembleClassifier(MLPClassifier(**SETTINGS), 2).fit(MASKED, Y)),
         "y of a table": ("y", lambda: TabularClassifier(max_iter=1).fit(X, MASKED_Y)),
         "a network": ("X", lambda: trained().network_.forward(MASKED)),
-        "a network's targets": ("y", lambda: Network((4, 2, 1), out_activation="identity").loss_gradient(X, np.ma.masked_array(X[:, 0], X[:, 0] > 0), "squared_error")),
+        "a network's targets": ("y",
+            lambda: Network((4, 2, 1), out_activation="identity").loss_gradient(X,
+                np.ma.masked_array(X[:, 0], X[:, 0] > 0), "squared_error")),
         "one row": ("row", lambda: RowPredictor(trained()).predict(np.ma.masked_array(X[0], X[0] == X[0, 0]))),
     }.values(),
 )  # fmt: skip
@@ -746,7 +757,8 @@ def test_masked_values_are_refused(argument, call):
     """scikit-learn reads the numbers below the mask."""
     with pytest.raises(
         ValueError,
-        match=rf"Input {argument} has masked values, the first (in row \d|that of feature \d).*[Ff]ill|eave out such (rows|targets)",
+        match=rf"Input {argument} has masked values, the first (in row \d|that of feature \d).*[Ff]ill|eave out such "
+        rf"(rows|targets)",
     ):
         call()
 
@@ -789,7 +801,8 @@ def test_masked_targets_may_be_left_out():
 
 
 @pytest.mark.parametrize("settings", [
-    {}, {"mixup": 0.3}, {"label_smoothing": 0.1}, {"solver": "lbfgs"}, {"early_stopping": True, "validation_metric": "loss"},
+    {}, {"mixup": 0.3}, {"label_smoothing": 0.1}, {"solver": "lbfgs"},
+    {"early_stopping": True, "validation_metric": "loss"},
     {"early_stopping": True, "dtype": "float32"},
 ], ids=str)  # fmt: skip
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")

@@ -1,4 +1,5 @@
-"""What users of scikit-learn's MLPs rely on beside the numbers: errors, warnings, names, copies, pickles, the diagram."""
+"""What users of scikit-learn's MLPs rely on beside the numbers: errors, warnings, names, copies, pickles, the
+diagram."""
 
 from __future__ import annotations
 
@@ -159,7 +160,8 @@ LONGER_ERRORS = {
     ),
     "divergence": (
         lambda m: regressor(m, solver="sgd", learning_rate_init=1e30, activation="identity").fit(X, REAL),
-        "Solver produced non-finite parameter weights. The input data may contain large values and need to be preprocessed.",
+        "Solver produced non-finite parameter weights. The input data may contain large values and need to be "
+        "preprocessed.",
     ),
 }
 

@@ -1,4 +1,5 @@
-"""Ensembles: members are those fitted by hand, at once and on one X; errors and Ctrl-C; scikit-learn's own ensembles of ours."""
+"""Ensembles: members are those fitted by hand, at once and on one X; errors and Ctrl-C; scikit-learn's own ensembles of
+ours."""
 
 from __future__ import annotations
 
@@ -402,7 +403,8 @@ def test_warning_as_error_leaves_the_ensemble_as_it_was():
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_diverged_members_are_told_of():
-    """Members that grow by a factor with each step of a linear model, until early stopping falls back on an early epoch."""
+    """Members that grow by a factor with each step of a linear model, until early stopping falls back on an early
+    epoch."""
     X, y = regression(300, n_features=2)
     settings = {
         "max_iter": 200,

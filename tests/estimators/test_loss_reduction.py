@@ -1,4 +1,5 @@
-"""``loss_reduction``: what divides the sum of weighted losses. Epochs against the reference: tests/core/test_trainer_methods.py."""
+"""``loss_reduction``: what divides the sum of weighted losses. Epochs against the reference:
+tests/core/test_trainer_methods.py."""
 
 import numpy as np
 import pytest
@@ -12,10 +13,12 @@ pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceW
 
 @pytest.mark.parametrize("loss_reduction", ["weighted_mean", "mean"])
 def test_weight_of_a_single_row(loss_reduction):
-    """The sum of weights divides it out; the number of rows does not: one step of plain gradient descent is 100 times as long."""
+    """The sum of weights divides it out; the number of rows does not: one step of plain gradient descent is 100 times
+    as long."""
     X, y = classification(2)
     settings = {
-        "solver": "sgd", "momentum": 0.0, "learning_rate_init": 1e-3, "alpha": 0.0, "random_state": 0, "loss_reduction": loss_reduction,
+        "solver": "sgd", "momentum": 0.0, "learning_rate_init": 1e-3, "alpha": 0.0, "random_state": 0,
+        "loss_reduction": loss_reduction,
     }  # fmt: skip
     steps = []
     for weight in (1.0, 100.0):

@@ -1,4 +1,5 @@
-"""Messages for newcomers: the name that was meant, the parameter that takes a value, the column at fault and what to do about it."""
+"""Messages for newcomers: the name that was meant, the parameter that takes a value, the column at fault and what to do
+about it."""
 
 from __future__ import annotations
 
@@ -134,10 +135,12 @@ def test_class_weights_of_several_columns():
 
 # A parameter with a function that takes other arguments -> how the error begins.
 FUNCTIONS = [
-    ("learning_rate", lambda step: 1.0, "learning_rate must be a function (step, n_steps) -> factor on learning_rate_init, got <lambda>(step)"),
+    ("learning_rate", lambda step: 1.0,
+        "learning_rate must be a function (step, n_steps) -> factor on learning_rate_init, got <lambda>(step)"),
     ("learning_rate", lambda a, b, c: 1.0, "learning_rate must be a function (step, n_steps)"),
     ("learning_rate", lambda *, step, n_steps: 1.0, "learning_rate must be a function (step, n_steps)"),
-    ("weight_init", lambda shape: np.zeros(shape), "weight_init must be a function (fan_in, fan_out, rng) -> array, got <lambda>(shape)"),
+    ("weight_init", lambda shape: np.zeros(shape),
+        "weight_init must be a function (fan_in, fan_out, rng) -> array, got <lambda>(shape)"),
     ("bias_init", lambda: 0.0, "bias_init must be a function (fan_in, fan_out, rng) -> array"),
     ("validation_metric", lambda y, prediction: 0.0, "validation_metric must be a function (estimator, X, y) -> score"),
 ]  # fmt: skip
@@ -180,8 +183,10 @@ def test_a_network_larger_than_memory(sizes, solver):
     ("loss", "end"),
     {
         "MSELoss": "Did you mean 'squared_error'?", "mean_squared_error": "Did you mean 'squared_error'?",
-        "mae": "Did you mean 'absolute_error'?", "smooth_l1": "Did you mean 'huber'?", "pinball": "Did you mean 'quantile'?",
-        "cross_entropy": "It is the loss of MLPClassifier.", "log_loss": "It is the loss of MLPClassifier.", "x": "instead.",
+        "mae": "Did you mean 'absolute_error'?", "smooth_l1": "Did you mean 'huber'?",
+        "pinball": "Did you mean 'quantile'?",
+        "cross_entropy": "It is the loss of MLPClassifier.", "log_loss": "It is the loss of MLPClassifier.",
+        "x": "instead.",
     }.items(),
 )  # fmt: skip
 def test_a_loss_by_another_name(loss, end):
@@ -258,7 +263,8 @@ def test_a_parameter_that_nothing_uses_warns(name, of_ensemble):
     "settings",
     [
         {"loss": "quantile", "quantile": 0.9}, {"loss": "huber", "huber_delta": 2.0}, {"solver": "rmsprop", "rho": 0.5},
-        {"l1_ratio": 0.5}, {"residual": True, "hidden_layer_sizes": (4, 4)}, {"residual": True, "hidden_layer_sizes": (3,)},
+        {"l1_ratio": 0.5}, {"residual": True, "hidden_layer_sizes": (4, 4)},
+        {"residual": True, "hidden_layer_sizes": (3,)},
         {"validation_metric": "r2", "early_stopping": True},
     ],
     ids=str,
@@ -450,7 +456,8 @@ FIT = {
 FITTED = MLPClassifier(**SMALL).partial_fit(X, Y, classes=[0, 1])
 # What a call takes, or refuses in words of its own.
 OTHERWISE = {
-    ("classes", "None"), ("sample_weight", "None"), ("sample_weight", "text"), ("sample_weight", "a dict"), ("sample_weight", "a number"),
+    ("classes", "None"), ("sample_weight", "None"), ("sample_weight", "text"), ("sample_weight", "a dict"),
+    ("sample_weight", "a number"),
     ("sample_weight", "NumPy's number"),
 }  # fmt: skip
 
@@ -481,9 +488,11 @@ REGRESSION = {
     "infinity": (np.where(np.isnan(TARGETS), np.inf, TARGETS), "Column 1 of y holds inf.", "Replace infinity"),
     "decimal commas": (["1,5", "2,5"] * 20, "Row 0 of y holds '1,5'.", "pandas.to_numeric(column, errors='coerce')"),
     "a word for gaps": (["N/A", "2.5"] * 20, "Row 0 of y holds 'N/A'.", "leave out their rows"),
-    "words and NA": (pd.Series(["a", pd.NA] * 20, dtype="string"), "Row 0 of y holds 'a'.", "MLPClassifier predicts classes"),
+    "words and NA": (pd.Series(["a", pd.NA] * 20, dtype="string"), "Row 0 of y holds 'a'.",
+        "MLPClassifier predicts classes"),
     "objects": (TARGETS.astype(object), "Column 1 of y holds nan.", "sample_weight=np.isfinite(y)"),
-    "a frame": (pd.DataFrame(TARGETS, columns=["u", "v"]), "Column 'v' of y holds nan.", "sample_weight=np.isfinite(y)"),
+    "a frame": (pd.DataFrame(TARGETS, columns=["u", "v"]), "Column 'v' of y holds nan.",
+        "sample_weight=np.isfinite(y)"),
     "polars": (pl.DataFrame(TARGETS, schema=["u", "v"]), "Column 'v' of y holds nan.", "sample_weight=np.isfinite(y)"),
     "polars null": (pl.DataFrame({"u": NUMBERS, "v": [None, 1.0] * 20}), "Column 'v' of y holds nan.", "Leave out"),
     "dates": (pd.DataFrame({"u": NUMBERS, "v": DAYS}), "Column 'v' of y holds datetime64", "Turn dates"),
@@ -578,7 +587,8 @@ METRICS = {
     "precision": ("precision", MLPClassifier, CLASSES, "take 'precision_macro'."),
     "multi-label": ("f1", MLPClassifier, np.c_[Y, 1 - Y], "take 'f1_macro'."),
     "r2 of words": ("r2", MLPClassifier, np.where(Y, "a", "b"), "'accuracy', 'neg_log_loss', 'roc_auc', among others."),
-    "accuracy of numbers": ("accuracy", MLPRegressor, NUMBERS, "'r2', 'neg_mean_squared_error', 'neg_mean_absolute_error', among others."),
+    "accuracy of numbers": ("accuracy", MLPRegressor, NUMBERS,
+        "'r2', 'neg_mean_squared_error', 'neg_mean_absolute_error', among others."),
     "roc_auc of numbers": ("roc_auc", MLPRegressor, NUMBERS, "among others."),
     "no number": (lambda estimator, X, y: "high", MLPClassifier, Y, "must return a number, got 'high'."),
     "nothing": (lambda estimator, X, y: None, MLPRegressor, NUMBERS, "must return a number, got None."),

@@ -146,7 +146,8 @@ def test_steps_are_those_of_the_reference_with_mixup_too(mixed):
     trainer.store(flat)
     start = reference.new_model(network.coefs, network.intercepts, "adam")
     want, after = reference.epoch(
-        start, ["tanh"], "squared_error", "adam", 50, X, spoilt(y, weight), weight, order, rates, 0, reference.Hyper(0.01),
+        start, ["tanh"], "squared_error", "adam", 50, X, spoilt(y, weight), weight, order, rates, 0,
+        reference.Hyper(0.01),
         reference.Method(alpha=0.1), mix,
     )  # fmt: skip
     assert got == pytest.approx(want, rel=1e-12)
@@ -335,8 +336,10 @@ def test_a_gap_without_weights_says_what_to_do():
 
 
 MULTILABEL_METRICS = [
-    None, "accuracy", "f1_macro", "f1_weighted", "f1_micro", "f1_samples", "precision_micro", "recall_weighted", "jaccard_macro", "roc_auc",
-    "roc_auc_ovr_weighted", "average_precision", "neg_log_loss", make_scorer(fbeta_score, beta=2, average="macro", labels=[0, 2]),
+    None, "accuracy", "f1_macro", "f1_weighted", "f1_micro", "f1_samples", "precision_micro", "recall_weighted",
+    "jaccard_macro", "roc_auc",
+    "roc_auc_ovr_weighted", "average_precision", "neg_log_loss",
+    make_scorer(fbeta_score, beta=2, average="macro", labels=[0, 2]),
 ]  # fmt: skip
 
 
@@ -438,7 +441,8 @@ def truth_values(form: str, y: np.ndarray, weight: np.ndarray):
 
 
 FORMS = [
-    "bool", "boolean", "boolean with NA", "one boolean", "objects with None", "objects with NaN", "category", "mixed", "array of objects",
+    "bool", "boolean", "boolean with NA", "one boolean", "objects with None", "objects with NaN", "category", "mixed",
+    "array of objects",
     "lists", "sparse columns",
 ]  # fmt: skip
 

@@ -41,8 +41,10 @@ REAL = regression(n_outputs=2)[1]
 SMALL = {"hidden_layer_sizes": (9, 7), "max_iter": 3, "random_state": 5}
 # Kinds of labels, each for the same three classes; the last is for two.
 LABELS = {
-    "int64": Y, "int8": Y.astype(np.int8), "uint64": Y.astype(np.uint64) + 2**63, "float": Y.astype(float), "str": np.array(["a", "bß", "c\U0001f600c"])[Y],
-    "wide str": np.array(["a", "b", "c"], dtype="U20")[Y], "object": np.array(["low", "mid", "top\ud800"], dtype=object)[Y], "bool": Y > 0,
+    "int64": Y, "int8": Y.astype(np.int8), "uint64": Y.astype(np.uint64) + 2**63, "float": Y.astype(float),
+    "str": np.array(["a", "bß", "c\U0001f600c"])[Y],
+    "wide str": np.array(["a", "b", "c"], dtype="U20")[Y],
+    "object": np.array(["low", "mid", "top\ud800"], dtype=object)[Y], "bool": Y > 0,
 }  # fmt: skip
 
 
@@ -102,8 +104,10 @@ def test_multilabel_comes_back(sparse, tmp_path):
 
 
 @pytest.mark.parametrize("settings", [
-    {}, {"dtype": "float32", "early_stopping": True}, {"solver": "lbfgs", "max_iter": 20}, {"batch_norm": True, "residual": True, "hidden_layer_sizes": (9, 9)},
-    {"hidden_layer_sizes": ()}, {"activation": ["gelu", "tanh"]}, {"loss": "huber"}, {"learning_rate": "adaptive", "solver": "sgd", "tol": 10.0, "n_iter_no_change": 1},
+    {}, {"dtype": "float32", "early_stopping": True}, {"solver": "lbfgs", "max_iter": 20},
+    {"batch_norm": True, "residual": True, "hidden_layer_sizes": (9, 9)},
+    {"hidden_layer_sizes": ()}, {"activation": ["gelu", "tanh"]}, {"loss": "huber"},
+    {"learning_rate": "adaptive", "solver": "sgd", "tol": 10.0, "n_iter_no_change": 1},
 ], ids=str)  # fmt: skip
 def test_all_attributes_come_back(settings, tmp_path):
     """With optimizer_state, everything that fit has left in the estimator."""
@@ -122,12 +126,18 @@ def test_all_attributes_come_back(settings, tmp_path):
 
 
 VALUES = {
-    "hidden_layer_sizes": [9, [9, np.int64(7)], np.array([9, 7]), (9, 7)], "activation": ["gelu", ["relu", "tanh"], np.array(["relu", "tanh"]), np.str_("selu")],
-    "alpha": [0, 1e-7, np.float64(0.1), np.float32(0.1)], "learning_rate": ["cosine", CosineDecay(final=0.5), StepDecay(at=(0.1, 0.2)), OneCycle()],
-    "max_iter": [2, np.int32(2)], "shuffle": [False, np.bool_(False)], "random_state": [None, 7, np.random.RandomState(3)], "verbose": [False, 0],
-    "n_iter_no_change": [5, np.inf], "dropout": [0.5, [0.0, 0.1, 0.2], np.array([0.0, 0.1, 0.2])], "weight_init": ["orthogonal", ("normal", 0.1)],
-    "bias_init": [("constant", -1.0)], "max_grad_norm": [None, 1.5], "validation_metric": [None, "neg_log_loss"], "n_jobs": [-1, 1],
-    "class_weight": [None, "balanced", {0: 1.0, 1: 2, 2: 0.5}], "pretrained": [None, Network((13, 9, 7, 2), dtype="float64", random_state=1)],
+    "hidden_layer_sizes": [9, [9, np.int64(7)], np.array([9, 7]), (9, 7)],
+    "activation": ["gelu", ["relu", "tanh"], np.array(["relu", "tanh"]), np.str_("selu")],
+    "alpha": [0, 1e-7, np.float64(0.1), np.float32(0.1)],
+    "learning_rate": ["cosine", CosineDecay(final=0.5), StepDecay(at=(0.1, 0.2)), OneCycle()],
+    "max_iter": [2, np.int32(2)], "shuffle": [False, np.bool_(False)],
+    "random_state": [None, 7, np.random.RandomState(3)], "verbose": [False, 0],
+    "n_iter_no_change": [5, np.inf], "dropout": [0.5, [0.0, 0.1, 0.2], np.array([0.0, 0.1, 0.2])],
+    "weight_init": ["orthogonal", ("normal", 0.1)],
+    "bias_init": [("constant", -1.0)], "max_grad_norm": [None, 1.5], "validation_metric": [None, "neg_log_loss"],
+    "n_jobs": [-1, 1],
+    "class_weight": [None, "balanced", {0: 1.0, 1: 2, 2: 0.5}],
+    "pretrained": [None, Network((13, 9, 7, 2), dtype="float64", random_state=1)],
     "warm_start": [True], "dtype": ["float32"], "batch_size": [10, "auto"],
 }  # fmt: skip
 
@@ -144,7 +154,8 @@ def test_parameters_come_back(name, tmp_path):
 
 
 @pytest.mark.parametrize(("name", "value", "words"), [
-    ("learning_rate", lambda step, n_steps: 1.0, "function"), ("weight_init", lambda a, b, rng: np.ones((a, b)), "function"),
+    ("learning_rate", lambda step, n_steps: 1.0, "function"),
+    ("weight_init", lambda a, b, rng: np.ones((a, b)), "function"),
     ("bias_init", lambda a, b, rng: np.ones(b), "function"), ("validation_metric", lambda e, X, y: 1.0, "function"),
     ("random_state", np.random.RandomState(np.random.PCG64(1)), "RandomState"),
 ])  # fmt: skip
@@ -171,7 +182,8 @@ def test_numbers_that_are_not_finite_come_back(tmp_path):
 
 
 def test_normalised_parameters_are_no_change(tmp_path):
-    """A loaded estimator compares its terms with those of the fit: a list that is a tuple now, and NumPy's numbers, are equal."""
+    """A loaded estimator compares its terms with those of the fit: a list that is a tuple now, and NumPy's numbers, are
+    equal."""
     settings = {
         "hidden_layer_sizes": [9, np.int64(7)],
         "alpha": np.float32(0.1),
@@ -183,7 +195,8 @@ def test_normalised_parameters_are_no_change(tmp_path):
 
 
 def test_function_of_old_is_left_out(tmp_path):
-    """One that set_params has replaced since: file and pickle hold what is there now, and the next fit takes that for a change."""
+    """One that set_params has replaced since: file and pickle hold what is there now, and the next fit takes that for a
+    change."""
     estimator = (
         MLPClassifier(**SMALL, warm_start=True, learning_rate=lambda step, n_steps: 1.0)
         .fit(X, Y)
@@ -254,9 +267,13 @@ def test_feature_names_come_back(tmp_path):
 
 
 @pytest.mark.parametrize("settings", [
-    *({"solver": solver, "momentum": momentum} for solver in STOCHASTIC_SOLVERS for momentum in ([0.9, 0.0] if solver == "sgd" else [0.9])),
-    {"solver": "sgd", "learning_rate": "invscaling"}, {"solver": "sgd", "learning_rate": "adaptive", "tol": 10.0, "n_iter_no_change": 1},
-    {"learning_rate": "one_cycle", "max_iter": 6}, {"dropout": 0.2, "input_noise": 0.1, "input_mask": 0.1, "mixup": 0.3}, {"batch_norm": True},
+    *({"solver": solver,
+        "momentum": momentum} for solver in STOCHASTIC_SOLVERS for momentum in ([0.9,
+            0.0] if solver == "sgd" else [0.9])),
+    {"solver": "sgd", "learning_rate": "invscaling"},
+    {"solver": "sgd", "learning_rate": "adaptive", "tol": 10.0, "n_iter_no_change": 1},
+    {"learning_rate": "one_cycle", "max_iter": 6},
+    {"dropout": 0.2, "input_noise": 0.1, "input_mask": 0.1, "mixup": 0.3}, {"batch_norm": True},
     {"random_state": 12}, {"random_state": np.random.RandomState(12)}, {"dtype": "float32"},
 ], ids=name_of)  # fmt: skip
 def test_partial_fit_goes_on_as_if_uninterrupted(settings, tmp_path):
@@ -277,7 +294,8 @@ def test_partial_fit_goes_on_as_if_uninterrupted(settings, tmp_path):
 
 
 @pytest.mark.parametrize("settings", [
-    {}, {"early_stopping": True}, {"solver": "lbfgs"}, {"learning_rate": "cosine", "dropout": 0.2}, {"random_state": np.random.RandomState(12)},
+    {}, {"early_stopping": True}, {"solver": "lbfgs"}, {"learning_rate": "cosine", "dropout": 0.2},
+    {"random_state": np.random.RandomState(12)},
     {"learning_rate": CosineDecay(final=0.3)}, {"alpha": np.float64(0.1), "hidden_layer_sizes": np.array([9, 7])},
 ], ids=name_of)  # fmt: skip
 def test_warm_start_goes_on_as_if_uninterrupted(settings, tmp_path):
@@ -339,7 +357,8 @@ def test_network_file_needs_no_sklearn(tmp_path):
     assert same(Network.load(tmp_path / "network"), network)
     assert same(fastmlp.load(tmp_path / "network"), network)
     code = (
-        "import sys, numpy\nfrom fastmlp import Network\nn = Network.load(sys.argv[1])\nn.forward(numpy.ones((1, 4), 'float32'))\n"
+        "import sys, numpy\nfrom fastmlp import Network\nn = Network.load(sys.argv[1])\nn.forward(numpy.ones((1, 4), "
+        "'float32'))\n"
         "assert not {'sklearn', 'scipy'} & set(sys.modules), 'imported'"
     )
     subprocess.run([sys.executable, "-P", "-c", code, str(tmp_path / "network")], check=True)

@@ -1,4 +1,5 @@
-"""scikit-learn's tools around our estimators: the numbers that they give with scikit-learn's own MLPs, in every kind of process."""
+"""scikit-learn's tools around our estimators: the numbers that they give with scikit-learn's own MLPs, in every kind of
+process."""
 
 from __future__ import annotations
 
@@ -200,10 +201,15 @@ def run(backend):
     estimator.fit(X, y)  # starts this process's threads: what is forked from now on has lost them
     searches = {
         "grid": lambda n_jobs: GridSearchCV(estimator, grid, cv=3, n_jobs=n_jobs, error_score="raise"),
-        "random": lambda n_jobs: RandomizedSearchCV(estimator, grid, n_iter=2, cv=3, random_state=0, n_jobs=n_jobs, error_score="raise"),
-        "halving": lambda n_jobs: HalvingGridSearchCV(estimator, grid, cv=3, random_state=0, factor=3, n_jobs=n_jobs, error_score="raise"),
+        "random": lambda n_jobs: RandomizedSearchCV(
+            estimator, grid, n_iter=2, cv=3, random_state=0, n_jobs=n_jobs, error_score="raise"
+        ),
+        "halving": lambda n_jobs: HalvingGridSearchCV(
+            estimator, grid, cv=3, random_state=0, factor=3, n_jobs=n_jobs, error_score="raise"
+        ),
         "ensemble": lambda n_jobs: GridSearchCV(
-            MLPEnsembleClassifier(estimator, 2, random_state=0), {"members": ["seeds", "bootstrap"]}, cv=2, n_jobs=n_jobs, error_score="raise"
+            MLPEnsembleClassifier(estimator, 2, random_state=0), {"members": ["seeds", "bootstrap"]}, cv=2,
+            n_jobs=n_jobs, error_score="raise",
         ),
     }
     for name, make in searches.items():
@@ -229,7 +235,10 @@ def test_searches_agree_in_processes_and_threads(backend, tmp_path):
     """The scores of a single process, to the bit, with two workers of each kind; a hang is a failure, not a wait."""
     script = tmp_path / "searches.py"
     script.write_text(SEARCHES)
-    code = f"import runpy, sys; sys.path.insert(0, {str(Path(fastmlp.__file__).parents[1])!r}); sys.argv[1:] = [{backend!r}]; "
+    code = (
+        f"import runpy, sys; sys.path.insert(0, {str(Path(fastmlp.__file__).parents[1])!r}); sys.argv[1:] = "
+        f"[{backend!r}]; "
+    )
     code += f"runpy.run_path({str(script)!r}, run_name='__main__')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr

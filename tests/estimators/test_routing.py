@@ -1,4 +1,5 @@
-"""Metadata routing: weights and validation rows reach the network through pipelines and searches, transformed as X is."""
+"""Metadata routing: weights and validation rows reach the network through pipelines and searches, transformed as X
+is."""
 
 from __future__ import annotations
 

@@ -141,8 +141,10 @@ def test_clone_keeps_objects(value, network):
 
 
 DISTRIBUTIONS = {
-    "learning_rate_init": loguniform(1e-4, 1e-1), "alpha": loguniform(1e-6, 1e-1), "batch_size": [16, 32, 64], "momentum": uniform(0.5, 0.5),
-    "dropout": uniform(0.0, 0.5), "solver": ["adam", "sgd", "rmsprop"], "learning_rate": ["constant", CosineDecay(final=0.1)],
+    "learning_rate_init": loguniform(1e-4, 1e-1), "alpha": loguniform(1e-6, 1e-1), "batch_size": [16, 32, 64],
+    "momentum": uniform(0.5, 0.5),
+    "dropout": uniform(0.0, 0.5), "solver": ["adam", "sgd", "rmsprop"],
+    "learning_rate": ["constant", CosineDecay(final=0.1)],
 }  # fmt: skip
 
 
@@ -178,7 +180,8 @@ def test_halving_search(kind, resource):
     }
     settings = {name: value for name, value in SMALL.items() if name != resource}
     common = {
-        "resource": resource, **budget, "factor": 3, "cv": ShuffleSplit(3, test_size=0.3, random_state=0), "random_state": 0,
+        "resource": resource, **budget, "factor": 3, "cv": ShuffleSplit(3, test_size=0.3, random_state=0),
+        "random_state": 0,
         "error_score": "raise",
     }  # fmt: skip
     searches = []

@@ -17,8 +17,9 @@ PAIRS = ((MLPClassifier, MLPEnsembleClassifier), (MLPRegressor, MLPEnsembleRegre
 SMALL = {"hidden_layer_sizes": (30,)}
 # Some checks ask for a score: solvers that take small steps at the default rate get a larger one.
 RATES = {"sgd": 0.01, "momentum": 0.1, "adagrad": 0.05}
-# They ask for agreement to 1e-7, less than float32's rounding error, of sums that are taken in another order. scikit-learn's own
-# MLPs have no parameter for it, and do not pass either when they compute in float32: the last test below.
+# They ask for agreement to 1e-7, less than float32's rounding error, of sums that are taken in another order.
+# scikit-learn's own MLPs have no parameter for it, and do not pass either when they compute in float32: the last test
+# below.
 TOO_FINE_FOR_FLOAT32 = [
     "check_sample_weight_equivalence_on_dense_data",
     "check_sample_weight_equivalence_on_sparse_data",
@@ -27,8 +28,8 @@ TOO_FINE_FOR_FLOAT32 = [
 
 def settings_of(solver):
     """Parameters with which a small network passes the checks that ask for a score."""
-    # L-BFGS reaches a probability of 1.0 after more iterations, as scikit-learn's does: a check wants it below, or, of X in float32, its
-    # logarithm as that of the rounded number.
+    # L-BFGS reaches a probability of 1.0 after more iterations, as scikit-learn's does: a check wants it below, or, of
+    # X in float32, its logarithm as that of the rounded number.
     max_iter = 25 if solver == "lbfgs" else 100
     return {**SMALL, "max_iter": max_iter, "solver": solver, "learning_rate_init": RATES.get(solver, 0.005)}
 
@@ -52,8 +53,9 @@ def other_estimators():
 
 
 def expected_failures(estimator):
-    """None in the data's own type; in float32, those of scikit-learn's MLPs in float32. L-BFGS computes in float64 anyway, but comes so
-    close to its data that a probability rounds to 0 or 1: its logarithm is finer, and not that of the rounded number."""
+    """None in the data's own type; in float32, those of scikit-learn's MLPs in float32. L-BFGS computes in float64
+    anyway, but comes so close to its data that a probability rounds to 0 or 1: its logarithm is finer, and not that of
+    the rounded number."""
     if getattr(estimator, "dtype", None) != "float32":
         return {}
     if estimator.solver == "lbfgs":

@@ -1,7 +1,8 @@
 """Every training method through the estimators: that each parameter does what it says, and nothing else.
 
-Whole fits are done again by the reference from ``random_state`` alone: initial parameters, the methods' seed, orders, mixup's
-shares. Scores that steer a run, and networks that are changed between two of them, are in test_validation.py and test_transfer.py.
+Whole fits are done again by the reference from ``random_state`` alone: initial parameters, the methods' seed, orders,
+mixup's shares. Scores that steer a run, and networks that are changed between two of them, are in test_validation.py
+and test_transfer.py.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from fastmlp.network.initialisers import BIAS_INITIALISERS, WEIGHT_INITIALISERS
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
 
-# --- Whole fits, done again by the reference ----------------------------------------------------------------------------
+# --- Whole fits, done again by the reference --------------------------------------------------------------------------
 
 HIDDEN = (11, 11, 7)
 N_ROWS, BATCH, EPOCHS, RATE, SEED = 97, 20, 3, 0.01, 2**32 - 1
@@ -58,12 +59,14 @@ CASES = {
     "noise": Case({"input_noise": 0.3}, {"input_noise": 0.3}),
     "mask": Case({"input_mask": 0.25}, {"input_mask": 0.25}),
     "mixup": Case({"mixup": 0.4}),
-    "loss_reduction": Case({"loss_reduction": "mean", "class_weight": {0: 2.0, 1: 1.5, 2: 1.0}}, {"loss_reduction": "mean"}),
+    "loss_reduction": Case({"loss_reduction": "mean", "class_weight": {0: 2.0, 1: 1.5, 2: 1.0}},
+        {"loss_reduction": "mean"}),
     "smoothing": Case({"label_smoothing": 0.2}, {"label_smoothing": 0.2}),
     "clipping": Case({"max_grad_norm": 0.1}, {"max_grad_norm": 0.1}),
     "frozen body": Case({"pretrained": BODY}, {"layer_rates": (0.0, 0.0, 0.0, 1.0)}),
     "slow body": Case({"pretrained": BODY, "pretrained_rate": 0.2}, {"layer_rates": (0.2, 0.2, 0.2, 1.0)}),
-    "frozen body, batch_norm": Case({"pretrained": NORMED_BODY, "batch_norm": True}, {"layer_rates": (0.0, 0.0, 0.0, 1.0)}),
+    "frozen body, batch_norm": Case({"pretrained": NORMED_BODY, "batch_norm": True},
+        {"layer_rates": (0.0, 0.0, 0.0, 1.0)}),
     "slow body, batch_norm": Case(
         {"pretrained": NORMED_BODY, "batch_norm": True, "pretrained_rate": 0.5}, {"layer_rates": (0.5, 0.5, 0.5, 1.0)}
     ),
@@ -82,12 +85,14 @@ CASES = {
     "mixup, numbers": Case({"mixup": 0.4}, {}, "huber"),
     "everything": Case(
         {
-            "dropout": (0.1, 0.2, 0.3, 0.1), "batch_norm": True, "residual": True, "input_noise": 0.2, "input_mask": 0.1,
+            "dropout": (0.1, 0.2, 0.3, 0.1), "batch_norm": True, "residual": True, "input_noise": 0.2,
+            "input_mask": 0.1,
             "mixup": 0.3, "label_smoothing": 0.1, "max_grad_norm": 0.3, "class_weight": {0: 2.0, 1: 1.5, 2: 1.0},
             "solver": "nadam", "pretrained": None, "alpha": 0.1, "l1_ratio": 0.5,
         },
         {
-            "dropout": (0.1, 0.2, 0.3, 0.1), "residual": True, "input_noise": 0.2, "input_mask": 0.1, "label_smoothing": 0.1,
+            "dropout": (0.1, 0.2, 0.3, 0.1), "residual": True, "input_noise": 0.2, "input_mask": 0.1,
+            "label_smoothing": 0.1,
             "max_grad_norm": 0.3,
         },
     ),
@@ -163,7 +168,8 @@ def done_again(case, X, y, loss, n_out):
 @pytest.mark.parametrize("kind", ["dense", "csr"])
 @pytest.mark.parametrize("name", CASES)
 def test_fit_is_the_references(name, kind):
-    """Loss curve, parameters, running averages and predictions after three epochs, the last batch of each a short one."""
+    """Loss curve, parameters, running averages and predictions after three epochs, the last batch of each a short
+    one."""
     case = CASES[name]
     X, y, target, n_out, loss = data_for(case.loss)
     if kind == "csr":
@@ -216,7 +222,8 @@ def test_cases_name_every_parameter():
     theirs = set(sklearn.neural_network.MLPClassifier().get_params()) | set(
         sklearn.neural_network.MLPRegressor().get_params()
     )
-    # Elsewhere: element types and threads (test_bits), rmsprop's rho (core/test_trainer.py), scores (test_validation.py).
+    # Elsewhere: element types and threads (test_bits), rmsprop's rho (core/test_trainer.py), scores
+    # (test_validation.py).
     assert ours - theirs - {"loss"} - covered == {"dtype", "n_jobs", "rho", "validation_metric"}
 
 
@@ -228,7 +235,8 @@ def test_hyperparameters_have_one_default():
 
 @pytest.mark.parametrize("name", ["dropout", "noise", "mask", "mixup", "everything"])
 def test_draws_follow_random_state(name):
-    """The same seed, the same bits; another one, others; and partial_fit, which draws anew in each call, is not the same mask twice."""
+    """The same seed, the same bits; another one, others; and partial_fit, which draws anew in each call, is not the
+    same mask twice."""
     X, y, *_ = data_for("log_loss")
     settings = {"hidden_layer_sizes": HIDDEN, "batch_size": BATCH, "max_iter": 2, **CASES[name].settings}
     first, again, other = (
@@ -252,8 +260,10 @@ def test_draws_follow_random_state(name):
 # --- Defaults change nothing -----------------------------------------------------------------------
 
 NEUTRAL = {
-    "dropout": (0.0, 0.0), "batch_norm": False, "residual": False, "max_grad_norm": 1e300, "input_noise": 0.0, "input_mask": 0.0,
-    "mixup": 0.0, "l1_ratio": 0.0, "weight_decay": 0.0, "pretrained": None, "pretrained_rate": 0.5, "weight_init": "auto",
+    "dropout": (0.0, 0.0), "batch_norm": False, "residual": False, "max_grad_norm": 1e300, "input_noise": 0.0,
+    "input_mask": 0.0,
+    "mixup": 0.0, "l1_ratio": 0.0, "weight_decay": 0.0, "pretrained": None, "pretrained_rate": 0.5,
+    "weight_init": "auto",
     "bias_init": "auto", "rho": 0.1, "dtype": "float64", "validation_metric": None,
 }  # fmt: skip
 
@@ -263,7 +273,8 @@ NEUTRAL = {
 )
 @pytest.mark.parametrize("cls", ["MLPClassifier", "MLPRegressor"])
 def test_neutral_values_leave_sklearns_numbers(cls, settings):
-    """With every parameter of ours said and doing nothing, the loss curve is scikit-learn's, and the bits are the defaults'."""
+    """With every parameter of ours said and doing nothing, the loss curve is scikit-learn's, and the bits are the
+    defaults'."""
     classifies = cls == "MLPClassifier"
     X, y = classification(2) if classifies else regression()
     ours = {"MLPClassifier": MLPClassifier, "MLPRegressor": MLPRegressor}[cls]
@@ -291,7 +302,7 @@ def test_neutral_class_weights_and_smoothing_change_no_bit():
         np.testing.assert_array_equal(other.network_.parameters, plain.network_.parameters)
 
 
-# --- Losses and weights by what they mean -------------------------------------------------------------------------------
+# --- Losses and weights by what they mean -----------------------------------------------------------------------------
 
 LEARNING = {
     "hidden_layer_sizes": (16,),
@@ -371,7 +382,8 @@ def test_class_weight_of_labels_is_their_product():
 
 @pytest.mark.parametrize("rule", [*WEIGHT_INITIALISERS, ("normal", 0.3), ("uniform", 0.2), ("constant", 0.1)], ids=str)
 def test_initial_values_reach_the_network(rule):
-    """A fit that does not move (its rate is nothing) shows what it began with: the reference's draws from random_state."""
+    """A fit that does not move (its rate is nothing) shows what it began with: the reference's draws from
+    random_state."""
     X, y = classification(3)
     bias = rule if rule in BIAS_INITIALISERS or isinstance(rule, tuple) else "auto"
     estimator = MLPClassifier(
@@ -382,7 +394,7 @@ def test_initial_values_reach_the_network(rule):
         assert np.abs(ours - theirs).max() <= tolerance("float64", 13)
 
 
-# --- Gradients against differences --------------------------------------------------------------------------------------
+# --- Gradients against differences ------------------------------------------------------------------------------------
 
 
 def least_input(network, X):
@@ -474,7 +486,8 @@ def test_a_last_batch_of_one_row_counts_as_one_row():
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_class_weights_of_a_batch_without_all_classes():
-    """partial_fit knows the classes; scikit-learn's weights of what a batch happens to hold called the others unknown."""
+    """partial_fit knows the classes; scikit-learn's weights of what a batch happens to hold called the others
+    unknown."""
     X, y = classification(3)
     few = y < 2
     settings = {"hidden_layer_sizes": (4,), "random_state": 0}

@@ -18,7 +18,7 @@ from fastmlp.training.solvers import STOCHASTIC_SOLVERS
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
-# --- Frozen layers and handed on networks ---------------------------------------------------------------------------------
+# --- Frozen layers and handed on networks -----------------------------------------------------------------------------
 
 NORMED = {
     "hidden_layer_sizes": (11, 11, 7),
@@ -42,8 +42,8 @@ def state_of(network):
 @pytest.mark.parametrize("solver", STOCHASTIC_SOLVERS)
 @pytest.mark.parametrize("layers", [0, [0, 1], [1], [3], [-1, 0], None], ids=str)
 def test_frozen_layers_stay_to_the_bit(layers, solver):
-    """In partial_fit and in fits that go on, with decay, penalty, dropout and clipping; the others move; nothing is remembered
-    of the frozen ones."""
+    """In partial_fit and in fits that go on, with decay, penalty, dropout and clipping; the others move; nothing is
+    remembered of the frozen ones."""
     X, y = classification(3)
     settings = {**NORMED, "dropout": 0.2, "alpha": 0.1, "l1_ratio": 0.5, "max_grad_norm": 1.0, "warm_start": True}
     settings |= {"solver": solver, "weight_decay": 0.5 * (solver == "adamw")}
@@ -110,8 +110,8 @@ def test_pretrained_rate_scales_the_bodys_step(rate):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_body_is_taken_whole_and_left_alone(dtype):
-    """Weights, shifts, scales and averages, edited ones too, from a regressor into a classifier, whatever its type; and a clone
-    or a pickle of the estimator takes them as well."""
+    """Weights, shifts, scales and averages, edited ones too, from a regressor into a classifier, whatever its type; and
+    a clone or a pickle of the estimator takes them as well."""
     X, y = classification(3)
     source = MLPRegressor(**NORMED, activation=["relu", "tanh", "relu"], dtype=dtype).fit(X, X[:, 0])
     source.coefs_[0] = source.coefs_[0] + 0.5
@@ -191,8 +191,9 @@ def test_wider_network_keeps_its_predictions(settings, dtype):
 @pytest.mark.parametrize("solver", STOCHASTIC_SOLVERS)
 @pytest.mark.parametrize("kind", ["one output", "three"])
 def test_twins_part(kind, solver):
-    """Units that were doubled have the same weights at first, and learn different things: they part by a share of how far they go,
-    even where a rule takes no notice of a gradient's size and one output is all there is to tell them apart."""
+    """Units that were doubled have the same weights at first, and learn different things: they part by a share of how
+    far they go, even where a rule takes no notice of a gradient's size and one output is all there is to tell them
+    apart."""
     X, y = regression(n=600, n_features=6) if kind == "one output" else classification(3, n=600, n_features=6)
     cls = MLPRegressor if kind == "one output" else MLPClassifier
     rate = {"sgd": 0.05, "momentum": 0.5, "adagrad": 0.05}.get(solver, 0.01)
@@ -249,10 +250,11 @@ def test_grow_carries_what_belongs_to_layers():
     ({"activation": "identity", "batch_norm": True}, 0.1),
 ], ids=str)  # fmt: skip
 def test_deepened_network_trains_on_from_where_it_was(settings, share):
-    """Not only predictions are kept: so is what training makes of a batch, which normalises by its own averages. Where these
-    had to be reckoned, the loss moves by a small share."""
+    """Not only predictions are kept: so is what training makes of a batch, which normalises by its own averages. Where
+    these had to be reckoned, the loss moves by a small share."""
     X, y = regression(n=600, n_features=6)
-    estimator = MLPRegressor(hidden_layer_sizes=(12, 12), max_iter=40, learning_rate_init=0.01, batch_size=200, random_state=0,
+    estimator = MLPRegressor(hidden_layer_sizes=(12, 12), max_iter=40, learning_rate_init=0.01, batch_size=200,
+        random_state=0,
                              shuffle=False, **settings).fit(X, y)  # fmt: skip
     grown = copy.deepcopy(estimator).grow((12, 12, 12), random_state=0)
     bound = tolerance("float64", 100, np.abs(estimator.predict(X)).max())
@@ -280,8 +282,8 @@ def test_grow_takes_a_number():
 
 
 def test_unfrozen_layers_begin_with_small_steps():
-    """adam's first step is the learning rate, its later ones are not much more. For layers that had been frozen it took the count
-    of all updates, and made their steps six times as large."""
+    """adam's first step is the learning rate, its later ones are not much more. For layers that had been frozen it took
+    the count of all updates, and made their steps six times as large."""
     X, y = classification(3)
     rate = 1e-6
     estimator = MLPClassifier((8,), random_state=0, batch_size=20, learning_rate_init=rate, shuffle=False)

@@ -23,7 +23,8 @@ from fastmlp import MLPClassifier, MLPRegressor, Network, core, reference
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
 WATCHED = {
-    "hidden_layer_sizes": (12, 6), "batch_norm": True, "dropout": 0.2, "random_state": 0, "learning_rate_init": 0.03, "max_iter": 60,
+    "hidden_layer_sizes": (12, 6), "batch_norm": True, "dropout": 0.2, "random_state": 0, "learning_rate_init": 0.03,
+    "max_iter": 60,
     "n_iter_no_change": 4, "tol": 0.001, "batch_size": 32, "early_stopping": True,
 }  # fmt: skip
 
@@ -55,11 +56,12 @@ def epochs_until_patience_ends(scores, tol, patience):
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("given", [False, True], ids=["split", "eval_set"])
 @pytest.mark.parametrize("metric", [
-    "neg_log_loss", "roc_auc_ovr", make_scorer(log_loss, greater_is_better=False, response_method="predict_proba"), None,
+    "neg_log_loss", "roc_auc_ovr", make_scorer(log_loss, greater_is_better=False, response_method="predict_proba"),
+    None,
 ], ids=["neg_log_loss", "roc_auc_ovr", "make_scorer", "None"])  # fmt: skip
 def test_score_steers(metric, given, weighted):
-    """The score is the metric's value after each epoch; it decides when patience ends, and the best epoch's parameters and
-    running averages are kept. A name, a scorer and a callable give the same."""
+    """The score is the metric's value after each epoch; it decides when patience ends, and the best epoch's parameters
+    and running averages are kept. A name, a scorer and a callable give the same."""
     X, y = classification(3, n=240)
     names = np.array(["a", "b", "c"])[y]
     train, held = slice(None, 160), slice(160, None)
@@ -98,7 +100,8 @@ def test_score_steers(metric, given, weighted):
 
 @pytest.mark.parametrize("loss", core.LOSSES)
 def test_validation_loss_is_the_plain_loss(loss):
-    """Of the network as it predicts: by running averages, without dropout, smoothing, penalty or mixup, rows by their weights."""
+    """Of the network as it predicts: by running averages, without dropout, smoothing, penalty or mixup, rows by their
+    weights."""
     settings = {**WATCHED, "early_stopping": False, "max_iter": 4, "alpha": 1.0, "mixup": 0.3}
     if loss == "log_loss":
         X, y = classification(3)
@@ -198,7 +201,8 @@ def test_scores_that_are_not_numbers_do_not_undo_training():
 
 
 def test_early_stopping_goes_by_the_loss_that_was_asked_for():
-    """R^2 is least for the mean, not for a quantile: by it, a run that learns the 95 % quantile was ended at its beginning."""
+    """R^2 is least for the mean, not for a quantile: by it, a run that learns the 95 % quantile was ended at its
+    beginning."""
     rng = np.random.RandomState(0)
     X = varied(rng.uniform(-1, 1, (2000, 3)))
     y = X @ [1.0, -2.0, 0.5] + rng.exponential(size=2000)
@@ -211,7 +215,8 @@ def test_early_stopping_goes_by_the_loss_that_was_asked_for():
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_metric_without_weights_takes_weighted_rows():
-    """(estimator, X, y) -> float, as it is documented, and metrics that know no weights: a TypeError after the first epoch."""
+    """(estimator, X, y) -> float, as it is documented, and metrics that know no weights: a TypeError after the first
+    epoch."""
     X, y = classification(2)
     settings = {"hidden_layer_sizes": (4,), "max_iter": 2, "random_state": 0, "early_stopping": True}
     weight = np.linspace(0.5, 2, len(X))
@@ -344,7 +349,8 @@ def test_no_score_in_any_epoch_is_told(rng):
 
 @pytest.mark.parametrize("Estimator", [MLPClassifier, MLPRegressor])
 def test_metric_that_is_the_loss(Estimator):
-    """validation_metric='loss' is minus the validation loss, without penalty and smoothing, and the best epoch has the least."""
+    """validation_metric='loss' is minus the validation loss, without penalty and smoothing, and the best epoch has the
+    least."""
     X, y = classification(2) if Estimator is MLPClassifier else regression()
     smoothing = {"label_smoothing": 0.2} if Estimator is MLPClassifier else {}
     fitted = Estimator(

@@ -1,7 +1,7 @@
 """set_params on a fitted estimator: what each parameter does to a further fit with warm_start, and to partial_fit.
 
-Every parameter of both estimators is in one of the tables below. Where it takes effect, the network that comes out is, bit
-for bit, that of an estimator which had the value from the beginning and got the same parameters put in place.
+Every parameter of both estimators is in one of the tables below. Where it takes effect, the network that comes out is,
+bit for bit, that of an estimator which had the value from the beginning and got the same parameters put in place.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from fastmlp.training.schedules import make_schedule
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning", "ignore:lbfgs failed")
 
 SMALL = {
-    "hidden_layer_sizes": (17, 9), "random_state": 3, "batch_size": 32, "max_iter": 4, "warm_start": True, "n_iter_no_change": np.inf,
+    "hidden_layer_sizes": (17, 9), "random_state": 3, "batch_size": 32, "max_iter": 4, "warm_start": True,
+    "n_iter_no_change": np.inf,
 }  # fmt: skip
 SGD = {"solver": "sgd", "learning_rate_init": 0.05}
 EARLY = {"early_stopping": True, "learning_rate_init": 0.01}
@@ -37,11 +38,14 @@ TAKES_EFFECT = {
     "alpha": [({}, None, 3.0)],
     "batch_size": [({}, None, 16), ({}, None, "auto")],
     "learning_rate": [
-        ({}, None, "cosine"), ({}, None, CosineDecay(final=0.5)), ({}, "one_cycle", "constant"), (SGD, None, "invscaling"),
-        (SGD, "invscaling", "constant"), (SGD, "invscaling", "adaptive"), ({}, None, lambda step, n_steps: 1 / (1 + step)),
+        ({}, None, "cosine"), ({}, None, CosineDecay(final=0.5)), ({}, "one_cycle", "constant"),
+        (SGD, None, "invscaling"),
+        (SGD, "invscaling", "constant"), (SGD, "invscaling", "adaptive"),
+        ({}, None, lambda step, n_steps: 1 / (1 + step)),
     ],
     "learning_rate_init": [
-        ({}, None, 0.1), ({**SGD, "learning_rate": "invscaling"}, 0.05, 0.2), ({**SGD, "learning_rate": "adaptive"}, 0.05, 0.2),
+        ({}, None, 0.1), ({**SGD, "learning_rate": "invscaling"}, 0.05, 0.2),
+        ({**SGD, "learning_rate": "adaptive"}, 0.05, 0.2),
         ({"learning_rate": "cosine"}, None, 0.01),
     ],
     "power_t": [({**SGD, "learning_rate": "invscaling"}, None, 0.1)],
@@ -98,9 +102,12 @@ NOT_IN_PARTIAL_FIT = {
 }
 CASES = [(name, *case) for name, cases in TAKES_EFFECT.items() for case in cases]
 PARTIAL_CASES = [
-    (name, settings, *values) for name, settings, *values in CASES
-    if name not in NOT_IN_PARTIAL_FIT and "balanced" not in values and (name != "max_iter" or "learning_rate" in settings)
-]  # fmt: skip
+    (name, settings, *values)
+    for name, settings, *values in CASES
+    if name not in NOT_IN_PARTIAL_FIT
+    and "balanced" not in values
+    and (name != "max_iter" or "learning_rate" in settings)
+]
 
 
 def ident(case):
@@ -128,8 +135,8 @@ def put_in_place(estimator, source):
     estimator.network_.statistics[:] = source.network_.statistics
     estimator._rng = copy.deepcopy(source._rng) if estimator.random_state == source.random_state else None
     for attribute in (
-        "history_", "loss_curve_", "best_loss_", "validation_scores_", "validation_loss_curve_", "best_validation_score_", "t_",
-        "_no_improvement_count", "_run_terms",
+        "history_", "loss_curve_", "best_loss_", "validation_scores_", "validation_loss_curve_",
+        "best_validation_score_", "t_", "_no_improvement_count", "_run_terms",
     ):  # fmt: skip
         if hasattr(source, attribute):
             setattr(estimator, attribute, copy.deepcopy(getattr(source, attribute)))
@@ -223,11 +230,13 @@ def test_of_a_fit_that_begins_anew_only(name):
 @pytest.mark.parametrize("go_on", ["fit", "partial_fit"])
 @pytest.mark.parametrize("name", REFUSED)
 def test_another_network_is_refused(name, go_on):
-    """The error names the parameter, what it was and what it is; the estimator is as before, and begins anew if told to."""
+    """The error names the parameter, what it was and what it is; the estimator is as before, and begins anew if told
+    to."""
     estimator = MLPClassifier(**SMALL).fit(X, Y)
     before = dict(vars(estimator))
     estimator.set_params(**{name: REFUSED[name]})
-    words = rf"fitted network has layers .*; to go on from it, .*{name if name != 'hidden_layer_sizes' else r'13, 17, 8, 3'}"
+    named = name if name != "hidden_layer_sizes" else r"13, 17, 8, 3"
+    words = rf"fitted network has layers .*; to go on from it, .*{named}"
     with pytest.raises(ValueError, match=words):
         getattr(estimator, go_on)(X, Y)
     assert {**vars(estimator), name: before[name]} == before
@@ -336,7 +345,8 @@ def test_adaptive_rate_is_kept_while_nothing_changes():
 @pytest.mark.parametrize(("change", "kept"), [
     ({"alpha": 0.5}, True), ({"momentum": 0.5}, True), ({"batch_size": 16}, True), ({"learning_rate_init": 0.5}, True),
     ({"activation": "tanh"}, True), ({"dropout": 0.2}, True),
-    ({"solver": "adam"}, False), ({"momentum": 0.0}, False), ({"nesterovs_momentum": False}, False), ({"dtype": "float32"}, False),
+    ({"solver": "adam"}, False), ({"momentum": 0.0}, False), ({"nesterovs_momentum": False}, False),
+    ({"dtype": "float32"}, False),
 ])  # fmt: skip
 def test_optimizer_memory_outlives_what_it_can(change, kept):
     """Between calls of partial_fit; another update rule or element type begins with an empty memory."""
@@ -379,7 +389,8 @@ def test_best_loss_begins_anew_with_another_loss(name):
 
 
 @pytest.mark.parametrize("change", [
-    {"validation_metric": "neg_log_loss"}, {"validation_metric": lambda estimator, X, y: -1.0 + 1e-3 * estimator.score(X, y)},
+    {"validation_metric": "neg_log_loss"},
+    {"validation_metric": lambda estimator, X, y: -1.0 + 1e-3 * estimator.score(X, y)},
 ])  # fmt: skip
 def test_best_score_begins_anew_with_another_metric(change):
     """No score below 0 is better than an accuracy of old: all epochs would be thrown away."""
@@ -458,7 +469,8 @@ CONVERGED = {
     ids=["grow", "freeze", "freeze both ways"],
 )
 def test_a_changed_network_gets_its_own_patience(change):
-    """After a plateau the count of epochs without improvement stood at its limit: one epoch, and the next fit was over."""
+    """After a plateau the count of epochs without improvement stood at its limit: one epoch, and the next fit was
+    over."""
     X, y = classification(3)
     estimator = MLPClassifier(**CONVERGED).fit(X, y)
     assert estimator.n_iter_ < 500
@@ -471,7 +483,8 @@ def test_a_changed_network_gets_its_own_patience(change):
 
 
 def test_a_changed_metric_is_a_new_measure():
-    """No log-loss, which is below 0 as a score, is better than an accuracy: the run ended at once, where it had begun."""
+    """No log-loss, which is below 0 as a score, is better than an accuracy: the run ended at once, where it had
+    begun."""
     X, y = classification(3)
     estimator = MLPClassifier(**CONVERGED, early_stopping=True).fit(X, y)
     start = estimator.network_.parameters.copy()

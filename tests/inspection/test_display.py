@@ -1,4 +1,5 @@
-"""Seeing: displays of a fit's course and of weights; scikit-learn's own displays from our estimators; history_ as a table."""
+"""Seeing: displays of a fit's course and of weights; scikit-learn's own displays from our estimators; history_ as a
+table."""
 
 from __future__ import annotations
 
@@ -41,7 +42,8 @@ def fitted(**settings):
 
 @pytest.mark.parametrize("display", DISPLAYS)
 def test_display_keeps_sklearns_conventions(display):
-    """The constructor stores plain data and draws nothing; plot returns self, draws on the ax it is given or on new ones."""
+    """The constructor stores plain data and draws nothing; plot returns self, draws on the ax it is given or on new
+    ones."""
     figure, (left, right) = pyplot.subplots(1, 2)
     made = display.from_estimator(fitted(), ax=left)
     assert isinstance(made, display)
@@ -110,7 +112,8 @@ def test_loss_curve_shows_what_was_recorded():
 
 
 def test_loss_curve_leaves_out_what_there_is_not():
-    """No panel for scores without validation rows, for a constant rate, for L-BFGS's rate, or for what the caller leaves out."""
+    """No panel for scores without validation rows, for a constant rate, for L-BFGS's rate, or for what the caller
+    leaves out."""
     plain = LossCurveDisplay.from_estimator(fitted())
     assert len(plain.figure_.axes) == 1
     assert [plain.validation_line_, plain.score_line_, plain.rate_line_, plain.best_line_] == [None] * 4

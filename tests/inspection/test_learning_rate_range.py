@@ -1,4 +1,5 @@
-"""The learning-rate range test: its steps against the reference and against fit, its end, what it suggests, its plot."""
+"""The learning-rate range test: its steps against the reference and against fit, its end, what it suggests, its
+plot."""
 
 from __future__ import annotations
 
@@ -91,7 +92,8 @@ def replay(estimator, X, y, weight=None, *, low, high, n_steps):
     if any(rates) or p["input_noise"] or p["input_mask"] or p["mixup"]:
         seed = sum(int(half) << 32 * k for k, half in enumerate(rng.randint(0, 2**32, size=2, dtype=np.uint64)))
     method = reference.Method(
-        p["residual"], rates, (), p["max_grad_norm"] or 0.0, p.get("huber_delta" if loss == "huber" else "quantile", 1.0),
+        p["residual"], rates, (), p["max_grad_norm"] or 0.0,
+        p.get("huber_delta" if loss == "huber" else "quantile", 1.0),
         p.get("label_smoothing", 0.0), p["input_noise"], p["input_mask"], seed, p["alpha"], p["l1_ratio"],
     )  # fmt: skip
     hyper = reference.Hyper(0.0, p["momentum"], p["beta_1"], p["beta_2"], p["epsilon"], p["rho"], p["weight_decay"])
@@ -119,7 +121,8 @@ def replay(estimator, X, y, weight=None, *, low, high, n_steps):
 
 
 def assert_replayed(estimator, X, y, weight=None):
-    """Every loss is the reference's. Twenty-five steps, each of which may move a parameter by a rate's worth of rounding."""
+    """Every loss is the reference's. Twenty-five steps, each of which may move a parameter by a rate's worth of
+    rounding."""
     found = learning_rate_range(estimator, X, y, sample_weight=weight, **GENTLE)
     expected = replay(estimator, X.toarray() if sparse.issparse(X) else X, y, weight, **GENTLE)
     bound = tolerance("float64", GENTLE["n_steps"] * sum((13, 17, 9, 3)), np.abs(expected).max())
@@ -151,7 +154,8 @@ def test_losses_are_the_references_by_loss(loss):
 
 @pytest.mark.parametrize("method", ["penalty", "everything"])
 def test_losses_are_the_references_with_weights(method):
-    """Rows of weight 0 are left out; the others count by their weight, in sparse X too, and class_weight is a factor."""
+    """Rows of weight 0 are left out; the others count by their weight, in sparse X too, and class_weight is a
+    factor."""
     X, y = classification(3)
     X = np.where(np.abs(X) < 1, 0, X)
     weight = varied(np.random.RandomState(0).randint(0, 4, len(X)) / 2.0)
@@ -297,7 +301,8 @@ def test_end_of_test(losses, window, factor, expected):
 @pytest.mark.parametrize("window", [1, 3, 5, 21])
 @pytest.mark.parametrize("n", [1, 2, 5, 40])
 def test_smooth_is_a_line_through_the_window(n, window):
-    """Value and slope of NumPy's fit of a straight line; at the ends, of the widest window that is there on both sides."""
+    """Value and slope of NumPy's fit of a straight line; at the ends, of the widest window that is there on both
+    sides."""
     losses = np.random.RandomState(0).uniform(1, 2, n)
     values, slopes = smooth(losses, window)
     for k in range(n):
@@ -405,7 +410,8 @@ def test_result_cannot_be_changed():
         found.least_rate = 1.0
     assert repr(found) == (
         f"LearningRateRange(suggestion={found.suggestion:.3g}, least_rate={found.least_rate:.3g}, "
-        f"steepest_rate={found.steepest_rate:.3g}, divergence_rate={found.divergence_rate:.3g}, {len(found.rates)} steps)"
+        f"steepest_rate={found.steepest_rate:.3g}, divergence_rate={found.divergence_rate:.3g}, {len(found.rates)} "
+        f"steps)"
     )
     assert np.array_equal(pickle.loads(pickle.dumps(found)).losses, found.losses)
 
@@ -440,7 +446,8 @@ def test_bad_estimator_is_refused():
         with pytest.raises(TypeError, match="estimator must be an MLPClassifier or an MLPRegressor, got"):
             learning_rate_range(other, X, y)
     for settings, message in [
-        ({"alpha": -1.0}, "alpha"), ({"solver": "adma"}, "solver"), ({"weight_decay": 0.1}, "weight_decay belongs to solver='adamw'"),
+        ({"alpha": -1.0}, "alpha"), ({"solver": "adma"}, "solver"), ({"weight_decay": 0.1}, "weight_decay belongs to "
+            "solver='adamw'"),
         ({"validation_metric": "acuracy"}, "validation_metric"), ({"learning_rate": "falling"}, "learning_rate"),
     ]:  # fmt: skip
         with pytest.raises(ValueError, match=message):

@@ -102,7 +102,8 @@ def test_biases_take_their_layers_sizes(rule):
 
 @pytest.mark.parametrize(("fan_in", "fan_out"), [(150, 150), (130, 64), (65, 90), (1, 5), (5, 1), (1, 1)])
 def test_orthogonal_is_orthogonal(fan_in, fan_out):
-    """W^T W = 1, or W W^T = 1 if there are fewer rows than columns; the reference agrees, beyond a block of columns too."""
+    """W^T W = 1, or W W^T = 1 if there are fewer rows than columns; the reference agrees, beyond a block of columns
+    too."""
     W = Network((fan_in, fan_out), dtype="float64", random_state=0, weight_init="orthogonal").coefs[0]
     expected = reference.orthogonal(fan_in, fan_out, np.random.RandomState(0))
     assert np.abs(W - expected).max() <= tolerance("float64", max(fan_in, fan_out))

@@ -254,7 +254,8 @@ def test_network_names_may_be_numpys():
 
 @pytest.mark.parametrize("name", ["coefs", "intercepts", "scales", "means", "variances"])
 def test_replaced_arrays_are_adopted_alike(name):
-    """``folded`` went by scales and averages that were put in place of views, ``forward`` by those that had been there."""
+    """``folded`` went by scales and averages that were put in place of views, ``forward`` by those that had been
+    there."""
     X = np.random.RandomState(0).standard_normal((20, 4))
     network = Network((4, 6, 5, 3), "tanh", dtype="float64", random_state=0, batch_norm=True)
     written = network.copy()

@@ -1,7 +1,8 @@
-"""Kernels and whole training runs of random shapes, strides, offsets and threads against the reference: `make fuzz SECONDS=60`.
+"""Kernels and whole training runs of random shapes, strides, offsets and threads against the reference: `make fuzz
+SECONDS=60`.
 
-The cases are check.py's, on every instruction set of this machine; guards around every output stand in _testing.pyx. Each trial
-draws from its own seed, which is printed where it fails and runs it again. Not collected by pytest.
+The cases are check.py's, on every instruction set of this machine; guards around every output stand in _testing.pyx.
+Each trial draws from its own seed, which is printed where it fails and runs it again. Not collected by pytest.
 """
 
 from __future__ import annotations
@@ -67,8 +68,8 @@ def kernel_trial(draws: np.random.RandomState) -> Trial:
 
 
 def training_trial(draws: np.random.RandomState) -> Trial:
-    """Some steps of a whole network, on dense rows and CSR or on codes, on one thread and on several: the reference's parameters,
-    and the same bits."""
+    """Some steps of a whole network, on dense rows and CSR or on codes, on one thread and on several: the reference's
+    parameters, and the same bits."""
     loss, optimizer = TRAINING[draws.randint(len(TRAINING))]
     sizes = tuple(1 + draws.randint(40, size=draws.randint(2, 5)))
     rows, batch = draws.randint(1, 400), draws.randint(1, 150)
@@ -108,7 +109,10 @@ def training_trial(draws: np.random.RandomState) -> Trial:
     errors += [
         0.0 if value == found[0][0] and np.array_equal(flat, found[0][1]) else np.inf for value, flat in found[1:]
     ]
-    what = f"training {loss} {optimizer}, {type(kinds[0][1]).__name__}, sizes {sizes}, {hidden}, {rows} rows in batches of {batch}"
+    what = (
+        f"training {loss} {optimizer}, {type(kinds[0][1]).__name__}, sizes {sizes}, {hidden}, {rows} rows in batches "
+        f"of {batch}"
+    )
     return Trial(what, len(rates) * len(start) + X.size, Outcome(max(errors), 1e4 * len(rates), "n eps"))
 
 
@@ -138,7 +142,8 @@ def main() -> int:
             break
     passed = kinds.total() - failed
     print(
-        f"seed {arguments.seed}: {elements:.3g} elements of {len(kinds)} operations in {time.monotonic() - started:.0f} s"
+        f"seed {arguments.seed}: {elements:.3g} elements of {len(kinds)} operations in "
+        f"{time.monotonic() - started:.0f} s"
     )
     print(f"fuzz: {passed} passed, {failed} failed")
     return 1 if failed else 0

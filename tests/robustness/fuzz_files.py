@@ -1,7 +1,8 @@
-"""Mutated model files: each loads as a model that works, or raises FileFormatError. python tests/robustness/fuzz_files.py N [SEED]
+"""Mutated model files: each loads as a model that works, or raises FileFormatError. python
+tests/robustness/fuzz_files.py N [SEED]
 
-The process gives itself a limit of memory little above what it has, and of time per file, so that a file that asks for more
-than it holds, or that hangs, is a failure here. tests/robustness/test_hostile_files.py runs a few thousand.
+The process gives itself a limit of memory little above what it has, and of time per file, so that a file that asks for
+more than it holds, or that hangs, is a failure here. tests/robustness/test_hostile_files.py runs a few thousand.
 """
 
 from __future__ import annotations
@@ -29,10 +30,14 @@ SECONDS = 20  # for one file
 DATA = Path(__file__).parents[1] / "data"
 # What stands in a JSON document where something else should.
 STRANGE: list[Any] = [
-    None, True, False, 0, 1, -1, 2, 3, 7, 2**31, 2**62, 2**63, 2**64, 10**400, 0.5, -0.5, 1e308, 1e-320, "", "0", "relu", "float64", "nan",
-    "log_loss", "\ud800", "\0", "x" * 5000, [], [[]], {}, [None], [1, 2], ["a", "b"], {"a": 1}, {"float": "nan"}, {"float": "inf"},
-    {"float": 1}, {"float": "inf", "a": 1}, {"dict": [[[], 1]]}, {"dict": [[1, 2], [1, 3]]}, {"dict": [[{"dict": []}, 1]]}, {"dict": [1]},
-    {"schedule": {"name": "cosine", "final": 0.0}}, {"schedule": {"name": "cosine", "final": {"float": "nan"}}}, {"network": {}},
+    None, True, False, 0, 1, -1, 2, 3, 7, 2**31, 2**62, 2**63, 2**64, 10**400, 0.5, -0.5, 1e308, 1e-320, "", "0",
+    "relu", "float64", "nan",
+    "log_loss", "\ud800", "\0", "x" * 5000, [], [[]], {}, [None], [1, 2], ["a", "b"], {"a": 1}, {"float": "nan"},
+    {"float": "inf"},
+    {"float": 1}, {"float": "inf", "a": 1}, {"dict": [[[], 1]]}, {"dict": [[1, 2], [1, 3]]},
+    {"dict": [[{"dict": []}, 1]]}, {"dict": [1]},
+    {"schedule": {"name": "cosine", "final": 0.0}}, {"schedule": {"name": "cosine", "final": {"float": "nan"}}},
+    {"network": {}},
     {"random_state": {}}, {"estimator": {}},
 ]  # fmt: skip
 
@@ -142,7 +147,8 @@ def change_numbers(data: bytes, draws: random.Random) -> bytes:
 
 
 MUTATIONS: list[Callable[[bytes, random.Random], bytes]] = [
-    flip_bytes, cut, change_header, change_description, change_description, change_description, break_json, change_numbers,
+    flip_bytes, cut, change_header, change_description, change_description, change_description, break_json,
+    change_numbers,
 ]  # fmt: skip
 
 

@@ -1,6 +1,6 @@
-"""A long run at random under a memory limit: `make soak MINUTES=30`. Fits, predictions, errors, pickles, saved files, forks and
-Python threads follow each other as the seed says; what they return is compared as they go. Resident memory must stay flat, and
-no file descriptor, thread or child may be left behind.
+"""A long run at random under a memory limit: `make soak MINUTES=30`. Fits, predictions, errors, pickles, saved files,
+forks and Python threads follow each other as the seed says; what they return is compared as they go. Resident memory
+must stay flat, and no file descriptor, thread or child may be left behind.
 
 Reads /proc, so it runs on Linux only. Not collected by pytest: tests/robustness/test_soak.py holds what it judges by.
 """
@@ -38,8 +38,8 @@ from fastmlp import MLPClassifier, MLPEnsembleClassifier, MLPEnsembleRegressor, 
 MIB = 2**20
 # Beyond what the process has mapped when it starts to work. A fit here needs less than 10 MiB.
 ROOM = 1024 * MIB
-# What the resident memory may gain between the first and the last third. Measured over 30 minutes without a leak: the thirds'
-# medians lie within 1 MiB of each other; a leak of 1 KiB per action makes 8 MiB in two minutes.
+# What the resident memory may gain between the first and the last third. Measured over 30 minutes without a leak: the
+# thirds' medians lie within 1 MiB of each other; a leak of 1 KiB per action makes 8 MiB in two minutes.
 GROWTH = 4 * MIB
 # A child that has not answered by then hangs: its work takes milliseconds.
 CHILD_SECONDS = 60
@@ -85,11 +85,12 @@ def faults(samples: list[Sample]) -> list[str]:
     return found
 
 
-# ---- What is done ---------------------------------------------------------------------------------------------------------
+# ---- What is done ----------------------------------------------------------------------------------------------------
 
 
 class Soak:
-    """Fitted estimators, and actions on them drawn at random. An action raises AssertionError where a result is wrong."""
+    """Fitted estimators, and actions on them drawn at random. An action raises AssertionError where a result is
+    wrong."""
 
     def __init__(self, seed: int) -> None:
         self.draws = np.random.RandomState(seed)
@@ -219,7 +220,8 @@ class Soak:
         assert net.forward(X, n_threads=1).tobytes() == net.forward(X, n_threads=2).tobytes()
 
     def fork(self) -> None:
-        """A child that predicts and trains, on two threads like this process before it, finds what this process finds."""
+        """A child that predicts and trains, on two threads like this process before it, finds what this process
+        finds."""
         estimator, net = self.estimator(), Network((20, 40, 3), random_state=0)
         X, many = self.rows(estimator.n_features_in_), self.draws.standard_normal((1500, 20)).astype(np.float32)
         y = np.arange(X.shape[0], dtype=np.float64)
@@ -277,7 +279,8 @@ class Soak:
     def actions(self) -> list[Any]:
         """Each as often as it stands here."""
         return [
-            *[self.fit] * 4, *[self.predict] * 4, *[self.copy] * 2, self.fit_again, self.go_on, self.refuse, self.save, self.network,
+            *[self.fit] * 4, *[self.predict] * 4, *[self.copy] * 2, self.fit_again, self.go_on, self.refuse, self.save,
+            self.network,
             self.fork, self.threads, self.ensemble,
         ]  # fmt: skip
 
@@ -290,12 +293,13 @@ def digest(estimator: Any, X: Any, rows: slice = slice(None)) -> str:
     return hashlib.sha256(buffer.getvalue()).hexdigest()
 
 
-# ---- The run --------------------------------------------------------------------------------------------------------------
+# ---- The run ---------------------------------------------------------------------------------------------------------
 
 
 def run(minutes: float, seed: int) -> list[str]:
     """What was found wrong."""
-    # Each thread's malloc would take an arena of its own, up to eight per core: measured, 10 MiB that grow for half an hour.
+    # Each thread's malloc would take an arena of its own, up to eight per core: measured, 10 MiB that grow for half an
+    # hour.
     ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
     soak, done, samples = Soak(seed), Counter(), []
     mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -314,7 +318,8 @@ def run(minutes: float, seed: int) -> list[str]:
             if len(samples) % 10 == 1:
                 s = samples[-1]
                 print(
-                    f"{s.seconds:7.0f} s  {done.total():8d} actions  {s.resident / MIB:7.1f} MiB resident  {s.descriptors:3d} descriptors  "
+                    f"{s.seconds:7.0f} s  {done.total():8d} actions  {s.resident / MIB:7.1f} MiB resident  "
+                    f"{s.descriptors:3d} descriptors  "
                     f"{s.threads:3d} threads",
                     flush=True,
                 )

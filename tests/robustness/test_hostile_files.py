@@ -1,4 +1,5 @@
-"""Damaged and forged files raise one class of error; a process that dies while saving leaves the old file or the new one."""
+"""Damaged and forged files raise one class of error; a process that dies while saving leaves the old file or the new
+one."""
 
 from __future__ import annotations
 
@@ -48,7 +49,8 @@ def refused(path, match, load=fastmlp.load):
 
 
 def change(path, model=None, metadata=None, **arrays):
-    """Rewrite a file with changes of its description (a function that changes it), metadata and arrays; None removes one."""
+    """Rewrite a file with changes of its description (a function that changes it), metadata and arrays; None removes
+    one."""
     header, _ = fuzz_files.parts(path.read_bytes())
     content = json.loads(header["__metadata__"]["model"])
     if model is not None:
@@ -63,7 +65,8 @@ def change(path, model=None, metadata=None, **arrays):
 
 @pytest.mark.parametrize("many", rest_slow(MANY, MANY[0]))
 def test_mutated_files_are_refused_or_work(many):
-    """Random bytes, cuts, other headers, descriptions and numbers: no crash, no hang, no memory that the file does not justify."""
+    """Random bytes, cuts, other headers, descriptions and numbers: no crash, no hang, no memory that the file does not
+    justify."""
     printed = output_of_fork(f"import runpy; runpy.run_path({fuzz_files.__file__!r}, run_name='__main__')", str(many))
     assert "'refused'" in printed
     assert "'loaded'" in printed
@@ -101,10 +104,14 @@ def test_what_is_no_model_file_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(("metadata", "match"), [
-    ({"fastmlp_format": "2", "fastmlp_version": "9.9"}, "format '2', written by fastmlp '9.9'; this version reads format 1"),
-    ({"fastmlp_format": None}, "not written by fastmlp"), ({"more": "x"}, "metadata must be"), ({"model": None}, "metadata must be"),
-    ({"model": "{"}, "does not describe"), ({"model": "[]"}, "must be an object"), ({"model": '{"class": "os.system"}'}, "class"),
-    ({"model": "[" * 10**6}, "does not describe"), ({"model": '{"a": NaN}'}, "NaN"), ({"model": '{"a": 1e999}'}, "too large"),
+    ({"fastmlp_format": "2", "fastmlp_version": "9.9"},
+        "format '2', written by fastmlp '9.9'; this version reads format 1"),
+    ({"fastmlp_format": None}, "not written by fastmlp"), ({"more": "x"}, "metadata must be"),
+    ({"model": None}, "metadata must be"),
+    ({"model": "{"}, "does not describe"), ({"model": "[]"}, "must be an object"),
+    ({"model": '{"class": "os.system"}'}, "class"),
+    ({"model": "[" * 10**6}, "does not describe"), ({"model": '{"a": NaN}'}, "NaN"),
+    ({"model": '{"a": 1e999}'}, "too large"),
     ({"model": '{"a": 1, "a": 2}'}, "twice"), ({"model": "9" * 10**5}, "does not describe"),
 ])  # fmt: skip
 def test_strange_metadata_is_refused(metadata, match, path):
@@ -125,20 +132,34 @@ def put(*keys, value):
 
 @pytest.mark.parametrize(("model", "match"), [
     (put("class", value="MLPRegressor"), "lacks the field 'loss'"), (put("parameters", "alpha", value=-1), "alpha"),
-    (put("parameters", "new", value=1), "unknown fields: \\['new'\\]"), (lambda model: model["parameters"].pop("alpha"), "lacks the field 'alpha'"),
-    (put("parameters", "learning_rate", value={"schedule": {"name": "cosine"}}), "final"), (put("parameters", "activation", value=["os"]), "activation"),
-    (put("parameters", "alpha", value={"eval": "1"}), "unknown type 'eval'"), (put("parameters", "estimator", value=1), "unknown"),
-    (put("parameters", "random_state", value={"random_state": {"position": 700, "has_gauss": 0, "gauss": 0.0}}), "position"),
-    (put("fitted", "network", "layer_sizes", value=[13, 9, 7, 2**40]), "shape"), (put("fitted", "network", "layer_sizes", value=[13]), "layer_sizes"),
-    (put("fitted", "network", "layer_sizes", value=[True, 9, 7, 3]), "layer_sizes"), (put("fitted", "network", "activations", value=["relu"]), "activations"),
-    (put("fitted", "network", "dtype", value="float32"), "type float32"), (put("fitted", "network", "batch_norm", value=True), "scales"),
-    (put("fitted", "network", "out_activation", value="exp"), "out_activation"), (put("fitted", "n_features_in", value=12), "13 inputs for 12"),
-    (put("fitted", "target", "type", value="binary"), "binary"), (put("fitted", "target", "classes", value=["a", "b", "a"]), "rising"),
-    (put("fitted", "layer_rates", value=[1, 1]), "layer_rates"), (put("fitted", "layer_rates", value=[1, 1, -1]), "layer_rates"),
-    (put("fitted", "record", "t_", value=-1), "t_"), (put("fitted", "record", "t_", value=2**63), "t_"), (put("fitted", "record", "loss_", value="0"), "loss_"),
-    (put("fitted", "record", "history_", value=[1]), "history_"), (put("fitted", "record", "extra_", value=1), "unknown"),
-    (put("fitted", "feature_names_in", value=["a"]), "feature_names_in"), (put("fitted", "members", value=[]), "unknown"),
-    (put("fitted", "continuation", value={"optimizer": {"rule": "adam", "n_updates": 1, "learning_rate": 0.1}, "generator": None}), "optimizer"),
+    (put("parameters", "new", value=1), "unknown fields: \\['new'\\]"),
+    (lambda model: model["parameters"].pop("alpha"), "lacks the field 'alpha'"),
+    (put("parameters", "learning_rate", value={"schedule": {"name": "cosine"}}), "final"),
+    (put("parameters", "activation", value=["os"]), "activation"),
+    (put("parameters", "alpha", value={"eval": "1"}), "unknown type 'eval'"),
+    (put("parameters", "estimator", value=1), "unknown"),
+    (put("parameters", "random_state", value={"random_state": {"position": 700, "has_gauss": 0, "gauss": 0.0}}),
+        "position"),
+    (put("fitted", "network", "layer_sizes", value=[13, 9, 7, 2**40]), "shape"),
+    (put("fitted", "network", "layer_sizes", value=[13]), "layer_sizes"),
+    (put("fitted", "network", "layer_sizes", value=[True, 9, 7, 3]), "layer_sizes"),
+    (put("fitted", "network", "activations", value=["relu"]), "activations"),
+    (put("fitted", "network", "dtype", value="float32"), "type float32"),
+    (put("fitted", "network", "batch_norm", value=True), "scales"),
+    (put("fitted", "network", "out_activation", value="exp"), "out_activation"),
+    (put("fitted", "n_features_in", value=12), "13 inputs for 12"),
+    (put("fitted", "target", "type", value="binary"), "binary"),
+    (put("fitted", "target", "classes", value=["a", "b", "a"]), "rising"),
+    (put("fitted", "layer_rates", value=[1, 1]), "layer_rates"),
+    (put("fitted", "layer_rates", value=[1, 1, -1]), "layer_rates"),
+    (put("fitted", "record", "t_", value=-1), "t_"), (put("fitted", "record", "t_", value=2**63), "t_"),
+    (put("fitted", "record", "loss_", value="0"), "loss_"),
+    (put("fitted", "record", "history_", value=[1]), "history_"),
+    (put("fitted", "record", "extra_", value=1), "unknown"),
+    (put("fitted", "feature_names_in", value=["a"]), "feature_names_in"),
+    (put("fitted", "members", value=[]), "unknown"),
+    (put("fitted", "continuation",
+        value={"optimizer": {"rule": "adam", "n_updates": 1, "learning_rate": 0.1}, "generator": None}), "optimizer"),
 ])  # fmt: skip
 def test_every_field_is_checked(model, match, path):
     """A wrong type, range, name, shape, or one that contradicts another."""
@@ -147,10 +168,14 @@ def test_every_field_is_checked(model, match, path):
 
 
 @pytest.mark.parametrize(("arrays", "match"), [
-    ({"coefs.0": None}, "'coefs.0' is missing"), ({"more": np.zeros(3)}, "do not belong"), ({"coefs.0": np.zeros((9, 13))}, "shape"),
-    ({"coefs.0": np.zeros((13, 9), "float32")}, "float64"), ({"coefs.0": np.full((13, 9), np.inf)}, "finite"), ({"classes": None}, "classes"),
-    ({"classes": np.array([0, 2, 1])}, "rising"), ({"classes": np.array([0, 1])}, "multiclass"), ({"classes": np.array([[1, 2, 3]], "uint32")}, "multiclass"),
-    ({"classes": np.array([[97], [98], [0x110000]], "uint32")}, "code points"), ({"classes": np.array([0.0, 1.0, np.nan])}, "finite"),
+    ({"coefs.0": None}, "'coefs.0' is missing"), ({"more": np.zeros(3)}, "do not belong"),
+    ({"coefs.0": np.zeros((9, 13))}, "shape"),
+    ({"coefs.0": np.zeros((13, 9), "float32")}, "float64"), ({"coefs.0": np.full((13, 9), np.inf)}, "finite"),
+    ({"classes": None}, "classes"),
+    ({"classes": np.array([0, 2, 1])}, "rising"), ({"classes": np.array([0, 1])}, "multiclass"),
+    ({"classes": np.array([[1, 2, 3]], "uint32")}, "multiclass"),
+    ({"classes": np.array([[97], [98], [0x110000]], "uint32")}, "code points"),
+    ({"classes": np.array([0.0, 1.0, np.nan])}, "finite"),
 ])  # fmt: skip
 def test_every_array_is_checked(arrays, match, path):
     """Its presence, its type and its values."""

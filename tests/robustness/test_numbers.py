@@ -1,4 +1,5 @@
-"""Bad numbers: overflow, underflow, constant data, sizes beyond memory; the error's words, and the estimator afterwards."""
+"""Bad numbers: overflow, underflow, constant data, sizes beyond memory; the error's words, and the estimator
+afterwards."""
 
 from __future__ import annotations
 
@@ -128,7 +129,7 @@ def test_predictions_of_weights_that_overflow_are_numbers(Estimator, y, methods,
             assert not np.isnan(getattr(fitted, method)(huge[:n_rows])).any()
 
 
-# --- numbers that an element type does not hold ------------------------------------------------------------------------
+# --- numbers that an element type does not hold -----------------------------------------------------------------------
 
 
 def state(estimator):
@@ -193,7 +194,8 @@ BEYOND = {
 @pytest.mark.parametrize("method", ["fit", "partial_fit"])
 @pytest.mark.parametrize("name", BEYOND)
 def test_numbers_beyond_float32_are_refused(name, method):
-    """They would be infinite, or weigh nothing; float64 holds them. The error has the figure; a fitted estimator is as it was."""
+    """They would be infinite, or weigh nothing; float64 holds them. The error has the figure; a fitted estimator is as
+    it was."""
     Estimator, bad_X, bad_y, weight, message = BEYOND[name]
     fitted = Estimator(**SMALL, dtype="float32").fit(X, Y if Estimator is MLPClassifier else REAL)
     before = state(fitted)
@@ -248,7 +250,8 @@ def test_weights_without_a_meaning_are_refused(name):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("solver", ["adam", "sgd", "lbfgs"])
 def test_weights_of_any_common_size_train_alike(solver, dtype):
-    """Without a penalty, a factor on all weights changes nothing: a power of 2 not a bit, subnormal or huge as they may be."""
+    """Without a penalty, a factor on all weights changes nothing: a power of 2 not a bit, subnormal or huge as they may
+    be."""
     settings = {**SMALL, "solver": solver, "dtype": dtype, "alpha": 0.0}
     want = MLPClassifier(**settings).fit(X, Y, W).network_.parameters
     for exponent in (-100, 100) if dtype == "float32" else (-1000, 900):
@@ -322,7 +325,8 @@ ONE_CLASS = [np.zeros(len(X), int), np.ones(len(X)), np.full(len(X), "yes"), np.
     ids=str,
 )
 def test_one_class_is_predicted_with_certainty(settings, y, tmp_path):
-    """With a warning that names it, as scikit-learn's forests do; also after a file, a pickle, and from scikit-learn's network."""
+    """With a warning that names it, as scikit-learn's forests do; also after a file, a pickle, and from scikit-learn's
+    network."""
     fitted = MLPClassifier(**SMALL, **settings)
     with pytest.warns(UserWarning, match=f"only one class, {y.tolist()[0]!r}"):
         fitted.fit(X, y)
@@ -376,7 +380,7 @@ def test_bad_targets_are_refused(Estimator, y, message):
     assert_same_state(fitted, before)
 
 
-# --- sizes -------------------------------------------------------------------------------------------------------------
+# --- sizes ------------------------------------------------------------------------------------------------------------
 
 # Under a limit on its address space, so that the error does not depend on the machine.
 LIMITED = """
@@ -426,7 +430,8 @@ def test_layers_that_memory_cannot_hold_are_refused_with_the_figure():
 
 
 @pytest.mark.parametrize("settings", [
-    {"max_iter": 2**70, "n_iter_no_change": 1, "tol": 10.0}, {"max_iter": 2**70, "n_iter_no_change": 1, "tol": 10.0, "learning_rate": "cosine"},
+    {"max_iter": 2**70, "n_iter_no_change": 1, "tol": 10.0},
+    {"max_iter": 2**70, "n_iter_no_change": 1, "tol": 10.0, "learning_rate": "cosine"},
     {"n_iter_no_change": 2**70}, {"n_jobs": 2**40}, {"solver": "lbfgs", "max_fun": 2**70}, {"batch_size": 2**70},
 ], ids=str)  # fmt: skip
 def test_huge_counts_are_counts(settings):
@@ -449,7 +454,7 @@ def test_core_refuses_sizes_that_overflow():
         core.Trainer(core.Plan((1, 2**20), (), "softmax", "float32"), "log_loss", "sgd", 1, 2_000_000_000)
 
 
-# --- divergence --------------------------------------------------------------------------------------------------------
+# --- divergence -------------------------------------------------------------------------------------------------------
 
 
 def explode(after, rate=1e300):
@@ -457,7 +462,10 @@ def explode(after, rate=1e300):
     return lambda step, n_steps: 1.0 if step < after else rate
 
 
-NAMED = r"Solver produced non-finite parameter weights\..*in epoch {epoch} \(learning rate {rate}, layers \[{layers}\] of 3\)"
+NAMED = (
+    r"Solver produced non-finite parameter weights\..*"
+    r"in epoch {epoch} \(learning rate {rate}, layers \[{layers}\] of 3\)"
+)
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -465,7 +473,8 @@ NAMED = r"Solver produced non-finite parameter weights\..*in epoch {epoch} \(lea
 @pytest.mark.parametrize("solver", ["adam", "sgd", "rmsprop", "adamw"])
 @pytest.mark.parametrize("epoch", [1, 4])
 def test_divergence_is_named(epoch, solver, dtype):
-    """The epoch in which it happens, not a later one; the rates of its steps; the layers. The estimator is as it was."""
+    """The epoch in which it happens, not a later one; the rates of its steps; the layers. The estimator is as it
+    was."""
     settings = {
         "hidden_layer_sizes": (9, 7),
         "max_iter": 9,
@@ -511,7 +520,8 @@ def test_divergence_names_the_layer(layer):
 @pytest.mark.parametrize("early_stopping", [False, True])
 @pytest.mark.parametrize("own_eval_set", [False, True])
 def test_divergence_keeps_the_best_parameters(early_stopping, own_eval_set):
-    """With rows to score on, a run that diverges ends with the parameters that scored best, and a warning that names it."""
+    """With rows to score on, a run that diverges ends with the parameters that scored best, and a warning that names
+    it."""
     settings = {
         "hidden_layer_sizes": (9, 7),
         "max_iter": 9,
@@ -540,11 +550,13 @@ def test_divergence_keeps_the_best_parameters(early_stopping, own_eval_set):
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize(("Estimator", "y", "settings"), [
-    (MLPClassifier, Y, {}), (MLPClassifier, Y > 0, {}), (MLPRegressor, COUNTS, {"loss": "poisson"}), (MLPRegressor, REAL, {}),
+    (MLPClassifier, Y, {}), (MLPClassifier, Y > 0, {}), (MLPRegressor, COUNTS, {"loss": "poisson"}),
+    (MLPRegressor, REAL, {}),
 ], ids=["softmax", "logistic", "poisson", "squared_error"])  # fmt: skip
 @pytest.mark.parametrize("factor", [1e8, 1e18, 1e36])
 def test_huge_input_trains_to_numbers_or_is_refused(Estimator, y, settings, factor):
-    """float32: either a model whose parameters, loss and predictions are numbers, or an error that names what happened."""
+    """float32: either a model whose parameters, loss and predictions are numbers, or an error that names what
+    happened."""
     data = (X * factor).astype(np.float32)
     estimator = Estimator(**SMALL, **settings)
     try:
@@ -628,7 +640,8 @@ def test_multilabel_eval_set_is_an_indicator(value):
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("early_stopping", [False, True])
 def test_running_averages_that_overflow_are_divergence(early_stopping):
-    """Squares of 1e25 have no place in float32: the averages were infinite, the parameters finite, the predictions NaN."""
+    """Squares of 1e25 have no place in float32: the averages were infinite, the parameters finite, the predictions
+    NaN."""
     X, y = classification(2, dtype="float32")
     estimator = MLPClassifier((8,), batch_norm=True, early_stopping=early_stopping, max_iter=3, random_state=0)
     with pytest.raises(ValueError, match=r"in epoch 1 \(.*\): scale the input"):
@@ -652,8 +665,8 @@ def test_training_goes_on_after_a_divergence_that_was_caught():
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning", "ignore::RuntimeWarning")
 def test_clipping_of_gradients_whose_squares_overflow():
-    """Beyond 2e19 in float32 the norm was infinite and the factor 0: no step was made, and none was missed. Where doubles end,
-    it is divergence."""
+    """Beyond 2e19 in float32 the norm was infinite and the factor 0: no step was made, and none was missed. Where
+    doubles end, it is divergence."""
     X, y = classification(2, dtype="float32")
     settings = {
         "hidden_layer_sizes": (8,),

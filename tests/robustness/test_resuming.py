@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import pickle
 import random
 import signal
@@ -76,7 +77,8 @@ AWAY = [
 
 
 def take_away(model, way, folder):
-    """The model itself, a copy, or what comes back from a pickle or a file; a finished fit is not pickled for resuming."""
+    """The model itself, a copy, or what comes back from a pickle or a file; a finished fit is not pickled for
+    resuming."""
     return AWAY[way % 4 if model._position["unfinished"] else 0](model, folder)
 
 
@@ -227,7 +229,8 @@ def test_of_a_warm_start_with_weights_and_an_eval_set(tmp_path):
 
 @pytest.mark.parametrize("away", [False, True])
 def test_of_numpys_global_generator(away, tmp_path):
-    """With random_state=None the fit's own draws are repeated, whatever was drawn since; the global generator is left alone."""
+    """With random_state=None the fit's own draws are repeated, whatever was drawn since; the global generator is left
+    alone."""
     X, y = data()
     np.random.seed(3)
     expected = make("early stopping", random_state=None, dropout=0.2).fit(X, y)
@@ -254,8 +257,9 @@ def test_what_cannot_be_resumed():
     before = state(model)
     for change, words in [
         ({"learning_rate_init": 0.3}, "learning_rate_init changed"), ({"alpha": 0.3}, "alpha changed"),
-        ({"batch_size": 10}, "batch_size changed"), ({"shuffle": False}, "shuffle changed"), ({"solver": "sgd"}, "needs the solver"),
-        ({"hidden_layer_sizes": (3,)}, r"\['layer_sizes', 'activations'\] changed"), ({"activation": "tanh"}, "activations"),
+        ({"batch_size": 10}, "batch_size changed"), ({"shuffle": False}, "shuffle changed"),
+        ({"solver": "sgd"}, "needs the solver"), ({"activation": "tanh"}, "activations"),
+        ({"hidden_layer_sizes": (3,)}, r"\['layer_sizes', 'activations'\] changed"),
     ]:  # fmt: skip
         with pytest.raises(ValueError, match=words):
             copy.deepcopy(model).set_params(**change).fit(X, y, resume=True)
@@ -314,7 +318,7 @@ def test_checkpoint_by_time(tmp_path, monkeypatch):
     model.set_callbacks(Checkpoint(tmp_path / "a", every=None, seconds=1.0)).fit(X, y)
     assert files == [20]  # the clock stood still: only at the end
     files.clear()
-    monkeypatch.setattr("fastmlp.estimators.callbacks.time.perf_counter", iter(range(100)).__next__)
+    monkeypatch.setattr("fastmlp.estimators.callbacks.time.perf_counter", itertools.count().__next__)
     model.fit(X, y)
     assert len(files) > 5
     assert files[-1] == 20
@@ -353,8 +357,8 @@ if os.path.exists(path):
     model, arguments = fastmlp.load(path), {"resume": True}
 else:
     model = fastmlp.MLPClassifier(
-        (50, 50), dropout=0.1, learning_rate="one_cycle", learning_rate_init=0.01, early_stopping=True, n_iter_no_change=1000,
-        max_iter=150, random_state=0,
+        (50, 50), dropout=0.1, learning_rate="one_cycle", learning_rate_init=0.01, early_stopping=True,
+        n_iter_no_change=1000, max_iter=150, random_state=0,
     )
 print("begun", flush=True)
 model.set_callbacks(fastmlp.Checkpoint(path)).fit(X, y, **arguments)

@@ -18,7 +18,8 @@ def peak():  # not getrusage's, which begins with the parent's
 warnings.simplefilter("ignore")
 draws = np.random.default_rng(0)
 X, y = draws.standard_normal((640, 8), dtype=np.float32), draws.integers(0, 3, 640)
-constants = dict(dtype="float32", batch_size=64, random_state=0, early_stopping=bool(int(sys.argv[1])), n_iter_no_change=9)
+constants = dict(dtype="float32", batch_size=64, random_state=0, n_iter_no_change=9)
+constants["early_stopping"] = bool(int(sys.argv[1]))
 MLPClassifier((8,), max_iter=2, **constants).fit(X, y)
 before = peak()
 MLPClassifier(({WIDTH}, {WIDTH}), max_iter=4, learning_rate_init=1e-6, **constants).fit(X, y)
@@ -32,7 +33,8 @@ print(peak() - before)
 )
 @pytest.mark.parametrize(("early_stopping", "copies"), rest_slow([(False, 4), (True, 5)], (True, 5)))
 def test_training_takes_few_copies_of_the_parameters(early_stopping, copies):
-    """The estimator's, the weights in panels and Adam's moments, and the best ones; what comes after the epochs takes no more."""
+    """The estimator's, the weights in panels and Adam's moments, and the best ones; what comes after the epochs takes
+    no more."""
     found = output_of(CHILD, str(int(early_stopping)))
     parameters = 4 * (8 * WIDTH + WIDTH**2 + WIDTH * 3 + 2 * WIDTH + 3)
     assert int(found) < (copies + 0.6) * parameters
@@ -86,5 +88,6 @@ print(peak() - before)
     ],
 )
 def test_large_input_and_output_is_held_once_at_most(kind, share):
-    """In float32: outputs of a prediction in pieces, an indicator matrix once, and small numbers of X without a detour over float64."""
+    """In float32: outputs of a prediction in pieces, an indicator matrix once, and small numbers of X without a detour
+    over float64."""
     assert int(output_of_fork(LARGE, kind)) < share * 4 * 12000 * 2000

@@ -1,4 +1,5 @@
-"""verbose: silence when nothing was asked, a line per epoch, a bar on a terminal; times by a clock that the tests set."""
+"""verbose: silence when nothing was asked, a line per epoch, a bar on a terminal; times by a clock that the tests
+set."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceW
 
 SMALL = {"hidden_layer_sizes": (11,), "random_state": 3, "max_iter": 4}
 LINE = re.compile(
-    r"Iteration (?P<epoch>\d+), loss = [\d.]+(?P<score>, validation score = -?[\d.]+)?, [\d.]+ s(?P<left>, at most [\d.]+ s left)?, "
+    r"Iteration (?P<epoch>\d+), loss = [\d.]+(?P<score>, validation score = -?[\d.]+)?, [\d.]+ s(?P<left>, at most "
+    r"[\d.]+ s left)?, "
     r"[\d,]+ rows/s"
 )
 ENTRY = {"loss": 0.25, "rows": 300, "time": 2.0}
@@ -94,7 +96,8 @@ def test_silent_unless_asked(cls, settings, capfd):
 )
 @pytest.mark.parametrize("cls", [MLPClassifier, MLPRegressor])
 def test_a_line_for_each_epoch(cls, settings, verbose, capsys):
-    """A line has the epoch, loss, score, time and, but for the last, the time left; without a terminal there is no bar."""
+    """A line has the epoch, loss, score, time and, but for the last, the time left; without a terminal there is no
+    bar."""
     model = cls(**SMALL, **settings, verbose=verbose).fit(
         *(classification(3) if cls is MLPClassifier else regression())
     )
@@ -113,7 +116,8 @@ def test_partial_fit_says_one_line(capsys):
 
 
 def test_members_of_an_ensemble_say_who_they_are(capsys, monkeypatch):
-    """Each line whole and with its member's number, whatever the threads do; lines where one network would draw a bar."""
+    """Each line whole and with its member's number, whatever the threads do; lines where one network would draw a
+    bar."""
     members = MLPEnsembleClassifier(MLPClassifier(**SMALL, verbose=2), 3, n_jobs=2, random_state=0)
     members.fit(*classification(2))
     lines = capsys.readouterr().out.splitlines()
@@ -318,7 +322,8 @@ def test_callback_for_notebooks_is_one_output_for_all_fits(notebook, capsys):
 @pytest.mark.parametrize(
     ("seconds", "words"),
     [(0, "0.00 s"), (0.314, "0.31 s"), (9.994, "9.99 s"), (9.996, "10.0 s"), (59.94, "59.9 s"), (59.96, "1 min 00 s"),
-     (245, "4 min 05 s"), (3599.4, "59 min 59 s"), (3599.6, "1 h 00 min"), (7629, "2 h 07 min"), (90000, "25 h 00 min")],
+     (245, "4 min 05 s"), (3599.4, "59 min 59 s"), (3599.6, "1 h 00 min"), (7629, "2 h 07 min"),
+     (90000, "25 h 00 min")],
 )  # fmt: skip
 def test_duration_in_words(seconds, words):
     assert duration(seconds) == words

@@ -1,4 +1,5 @@
-"""How many threads a fit or a prediction uses: the work, n_jobs, and every limit that the system, a library or a pool of workers sets."""
+"""How many threads a fit or a prediction uses: the work, n_jobs, and every limit that the system, a library or a pool
+of workers sets."""
 
 from __future__ import annotations
 
@@ -167,19 +168,24 @@ def test_quota_bounds_cpus(quota, cpus, monkeypatch):
     assert threads.available_cpus() == cpus
 
 
-INSIDE = "def threads(_):\n    import os\n    from fastmlp.training.threads import choose_threads\n    return choose_threads({n_jobs}, 10**15), os.getpid()\n"
+INSIDE = (
+    "def threads(_):\n    import os\n    from fastmlp.training.threads import choose_threads\n    return "
+    "choose_threads({n_jobs}, 10**15), os.getpid()\n"
+)
 
 
 @needs_threads
 @pytest.mark.parametrize("n_jobs", rest_slow([None, 64], None))
 def test_loky_worker_keeps_to_its_share(n_jobs):
-    """Workers on all cores, two of them on two: one thread in each, so that none waits for a core; and joblib's inner limit."""
+    """Workers on all cores, two of them on two: one thread in each, so that none waits for a core; and joblib's inner
+    limit."""
     code = (
         INSIDE.replace("{n_jobs}", str(n_jobs))
         + """
 import joblib, os
 cores = joblib.cpu_count()
-found = dict.fromkeys(joblib.Parallel(n_jobs=cores, backend="loky")(joblib.delayed(threads)(i) for i in range(4 * cores)))
+calls = (joblib.delayed(threads)(i) for i in range(4 * cores))
+found = dict.fromkeys(joblib.Parallel(n_jobs=cores, backend="loky")(calls))
 assert os.getpid() not in {pid for _, pid in found}
 inner = set()
 for limit in (1, 3):
@@ -210,7 +216,8 @@ if __name__ == "__main__":
 @needs_threads
 @pytest.mark.skipif(sys.platform == "win32", reason="no fork")
 def test_worker_of_a_pool_works_on_one_thread(tmp_path):
-    """The others of the pool run beside it; an integer n_jobs is obeyed. joblib's backend multiprocessing is such a pool."""
+    """The others of the pool run beside it; an integer n_jobs is obeyed. joblib's backend multiprocessing is such a
+    pool."""
     (tmp_path / "pool.py").write_text(POOL)
     environment = {**ENVIRONMENT, "OMP_NUM_THREADS": "3"}
     done = subprocess.run(
@@ -264,12 +271,13 @@ def test_cgroup_quota_reads_files(tmp_path):
     assert list(threads._quota_v1(tmp_path)) == [0.5]
 
 
-# --- BLAS ---------------------------------------------------------------------------------------------------------------
+# --- BLAS -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
 def test_blas_has_one_thread_under_lbfgs():
-    """Also with several fits at once, whose ends must not undo each other's limit, in any order; OpenMP keeps its threads."""
+    """Also with several fits at once, whose ends must not undo each other's limit, in any order; OpenMP keeps its
+    threads."""
     code = """
 import threading
 import numpy as np
@@ -379,7 +387,8 @@ print(found, blas() == before)
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 def test_child_of_a_fork_under_lbfgs_has_its_blas_threads():
-    """Another thread enters a fit of L-BFGS, or is in one: the child gets the threads back. In a fit itself, it keeps the limit."""
+    """Another thread enters a fit of L-BFGS, or is in one: the child gets the threads back. In a fit itself, it keeps
+    the limit."""
     printed = output_of(FORKED, OPENBLAS_NUM_THREADS="2", MKL_NUM_THREADS="2", OMP_NUM_THREADS="2")
     assert printed == "[0, 0, 0] True"
 
@@ -389,7 +398,8 @@ def test_memory_of_control_groups(tmp_path):
     membership, mount = tmp_path / "cgroup", tmp_path / "mount"
     membership.write_text("12:cpu,memory:/m/n\n4:pids:/x\n0::/a/b\n")
     for folder, name, text in (
-        ("memory/m/n", "memory.limit_in_bytes", "9223372036854771712\n"), ("memory/m", "memory.limit_in_bytes", "3000\n"),
+        ("memory/m/n", "memory.limit_in_bytes", "9223372036854771712\n"),
+        ("memory/m", "memory.limit_in_bytes", "3000\n"),
         ("a/b", "memory.max", "max\n"), ("a", "memory.max", "2000\n"), ("x", "memory.max", "1000\n"),
     ):  # fmt: skip
         (mount / folder).mkdir(parents=True, exist_ok=True)
