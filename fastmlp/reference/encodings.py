@@ -1,4 +1,5 @@
-"""Piecewise-linear encoding of a number (Gorishniy, Rubachev and Babenko, NeurIPS 2022, equation 1), number by number."""
+"""What becomes of a table's numbers: piecewise-linear encoding (Gorishniy, Rubachev and Babenko, NeurIPS 2022, equation 1), number by
+number; and robust scaling with a smooth limit (Holzmüller, Grinsztajn and Steinwart, NeurIPS 2024)."""
 
 from __future__ import annotations
 
@@ -35,3 +36,15 @@ def piecewise_linear(x: float, edges: list[float]) -> np.ndarray:
         if n_bins > 1 and i > 0:
             code[i] = max(code[i], 0.0)
     return code
+
+
+def scaled(x: np.ndarray, learnt_from: np.ndarray) -> np.ndarray:
+    """y / sqrt(1 + (y / 3)^2), y = f (x - median), f = 1 / (q75 - q25) of the numbers that are learnt from.
+
+    Where the quartiles are equal, f = 2 / (max - min); where all are equal, f = 0.
+    """
+    low, median, high = np.quantile(learnt_from, [0.25, 0.5, 0.75])
+    spread = high - low if high > low else (learnt_from.max() - learnt_from.min()) / 2.0
+    y = (x - median) / spread if spread > 0 else np.zeros_like(x)
+    limited: np.ndarray = y / np.sqrt(1.0 + (y / 3.0) ** 2)
+    return limited

@@ -95,8 +95,6 @@ def _check_scaling(column: Column, name: str) -> None:
         or not (column.scaling[:, 1] >= 0).all()
     ):
         raise FileFormatError(f"{name}.scaling must be {n_inputs} centers and scales >= 0 of a column that is used")
-    if not np.isfinite(column.scaling).all():
-        raise FileFormatError(f"{name}.scaling must be finite")
 
 
 def _label_to_json(label: Any) -> Any:

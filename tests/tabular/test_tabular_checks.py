@@ -14,6 +14,7 @@ WEIGHTS = ("check_sample_weight_equivalence_on_dense_data",)
 # Several networks, with members; one of the other method, which trains on all rows, alone and in float64. (With members, a thousand
 # epochs without early stopping learn even the class whose rows weigh ten million times less, which one check does not expect.)
 IN_FOLDS = {**SMALL, "n_folds": 2}
+REALMLP = {"method": "realmlp", "hidden_layer_sizes": (30,), "n_folds": 2, "random_state": 0}
 ALONE = {**SMALL, "method": "plain", "n_folds": 1, "early_stopping": False, "n_iter_no_change": 100, "dtype": "float64"}
 
 
@@ -38,6 +39,8 @@ def test_tabular_estimator_passes_sklearn_check(estimator, check):
         TabularClassifier(**ALONE),
         TabularRegressor(**ALONE),
         TabularRegressor(**IN_FOLDS),
+        TabularClassifier(**REALMLP),
+        TabularRegressor(**REALMLP),
         PiecewiseLinearEncoder(n_bins=3, dtype="float32"),
     ],
     expected_failed_checks=expected_failures,
