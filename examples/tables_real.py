@@ -66,7 +66,7 @@ for index in np.argsort(-regressor.feature_importances_)[:4]:
 # threshold chosen, without another cross-validation.
 
 cells, benign = load_breast_cancer(return_X_y=True, as_frame=True)
-classifier = TabularClassifier(random_state=0).fit(cells, benign)
+classifier = TabularClassifier(max_iter=400, random_state=0).fit(cells, benign)
 probability = {"TabularClassifier": classifier.oof_prediction_[:, 1]}
 linear = make_pipeline(StandardScaler(), LogisticRegression())
 parts = StratifiedKFold(5, shuffle=True, random_state=0)
