@@ -66,6 +66,7 @@ class Trainer:
         seed: int = 0,
         loss_reduction: str = "weighted_mean",
         step_losses: np.ndarray | None = None,
+        before: int = 0,
         **hyperparameters: float,
     ) -> float: ...
     def position(self) -> tuple[int, float, np.ndarray]: ...

@@ -275,8 +275,10 @@ cdef class Trainer:
     def epoch(self, X, y, sample_weight, order, learning_rates, Py_ssize_t t, *, double alpha=0.0, double l1_ratio=0.0,
               double loss_parameter=1.0, double label_smoothing=0.0, double input_noise=0.0, double input_mask=0.0,
               mix=None, dropout_factors=None, decay_factors=None, seed=0, str loss_reduction="weighted_mean",
-              step_losses=None, **hyperparameters):
+              step_losses=None, Py_ssize_t before=0, **hyperparameters):
         """One pass over the rows `order` of X, in batches of `batch_size`; the last one may be smaller.
+
+        An epoch whose rows are not all in memory takes several calls, each with whole batches but for the last one.
 
         Parameters
         ----------
@@ -290,7 +292,7 @@ cdef class Trainer:
             None takes all rows in order.
         learning_rates : float64 array, one per step
         t : int
-            Number of updates before this epoch.
+            Number of updates before this call.
         loss_parameter : float
             Quantile or delta, for the losses that have one.
         label_smoothing : float
@@ -307,14 +309,16 @@ cdef class Trainer:
             What divides a step's sum of weighted losses, and its penalty: the sum of weights, or the number of rows.
         step_losses : float64 array, one per step, or None
             Receives each step's mean loss, without penalty.
+        before : int, default=0
+            Rows of the epoch in earlier calls, to whose losses those of this call are added.
         **hyperparameters : float
             Constants of the update rules, by the names of csrc/hyperparameters.def; defaults as in its table.
 
         Returns
         -------
         float
-            Sum over batches of (weighted mean loss + penalty / weight sum) * rows, divided by the number of rows, for
-            'mean' with the batch's rows for its weight sum. A batch whose weights sum to zero changes nothing and adds
+            Sum over the epoch's batches so far of (weighted mean loss + penalty / weight sum) * rows, divided by the
+            number of rows, for 'mean' with the batch's rows for its weight sum. A batch whose weights sum to zero changes nothing and adds
             nothing.
 
         Raises
@@ -381,10 +385,11 @@ cdef class Trainer:
             e.fetch_t = t + s + 1
         memory.blank = False
         try:
-            self.run_epoch(&e)
+            self.run_epoch(&e, before > 0)
         finally:
             if e.fetch_t > 0 and t + self.progress.step >= e.fetch_t:
                 memory.source = None
+        m += before
         return (self.progress.loss + memory.sum_in_order(memory.penalties)) / m if m else 0.0
 
     def position(self) -> tuple:
@@ -488,12 +493,15 @@ cdef class Trainer:
             raise IndexError(f"order must lie in [0, {n}), got {at[i]}")
         return at
 
-    cdef int run_epoch(self, Epoch *e) except -1:
-        """The epoch's steps, in slices of time."""
+    cdef int run_epoch(self, Epoch *e, bint continues) except -1:
+        """The steps, in slices of time."""
         cdef Caller _caller = Caller()  # until this call ends
         cdef Progress *progress = &self.progress
         cdef int n_threads
-        if not self.resumes:
+        if continues and not self.resumes:
+            progress.step = progress.micro_batch = 0
+            progress.step_loss = 0
+        elif not self.resumes:
             memset(progress, 0, sizeof(Progress))
             memset(self.memory.penalties, 0, self.memory.n_items * self.k.panel * sizeof(double))
         progress.step = min(progress.step, e.n_steps)

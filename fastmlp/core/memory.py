@@ -109,11 +109,11 @@ def check_memory(what: str, n_bytes: int) -> None:
     available = total_memory() if n_bytes > _ALWAYS_THERE else None
     if available is not None and n_bytes > available:
         raise MemoryError(
-            f"{what} needs at least {_in_words(n_bytes)} of memory, and there are {_in_words(available)}. Take fewer units."
+            f"{what} needs at least {in_words(n_bytes)} of memory, and there are {in_words(available)}. Take fewer units."
         )
 
 
-def _in_words(n_bytes: int) -> str:
+def in_words(n_bytes: int) -> str:
     """A number of bytes in the largest unit that it fills."""
     power = min(max(n_bytes.bit_length() - 1, 0) // 10, 6)
     return f"{n_bytes / 1024**power:,.3g} {['bytes', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB', 'EiB'][power]}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
@@ -11,7 +12,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import clone
 
-from fastmlp.core._shuffle import shuffle
 from fastmlp.estimators.base import BaseMLP
 from fastmlp.inspection.display import axes_or_new, line_style
 from fastmlp.training.run import StochasticRun, non_finite_message
@@ -266,28 +266,33 @@ def _train(run: StochasticRun, rates: np.ndarray, losses: np.ndarray) -> Iterato
     constants = {**run.hyperparameters, **method.constants()}
     trainer = method.trainer(run.network, run.loss, run.optimizer.rule, size, run.n_threads)
     trainer.load(run.network.parameters, run.optimizer.arrays, run.network.statistics)
-    order = np.arange(data.n_rows, dtype=np.intp) if data.rows is None else data.rows.copy()
+    epochs = data.epochs(size, run.rng if run.settings.shuffle else None)
     per_epoch, n_steps = -(-data.n_rows // size), len(rates)
     stride = -(-n_steps // _N_CHECKS)
     for begin in range(0, n_steps, per_epoch):
-        if run.settings.shuffle:
-            shuffle(order, run.rng)
-        mix = method.mix(begin, per_epoch)
-        for first in range(0, min(per_epoch, n_steps - begin), stride):
-            last = min(first + stride, per_epoch, n_steps - begin)
-            steps = slice(begin + first, begin + last)
-            trainer.epoch(
-                data.X,
-                data.y,
-                data.sample_weight,
-                order[first * size : last * size],
-                rates[steps],
-                begin + first,
-                mix=None if mix is None else mix[first:last],
-                step_losses=losses[steps],
-                **constants,
-            )
-            yield begin + last
+        epochs.begin_epoch()
+        mix, done = method.mix(begin, per_epoch), 0
+        with closing(epochs.parts()) as parts:
+            for part in parts:
+                order = np.arange(part.n_rows, dtype=np.intp) if part.order is None else part.order
+                last = min(done - (-part.n_rows // size), n_steps - begin)
+                for first in range(done, last, stride):
+                    end = min(first + stride, last)
+                    trainer.epoch(
+                        part.X,
+                        part.y,
+                        part.sample_weight,
+                        order[(first - done) * size : (end - done) * size],
+                        rates[begin + first : begin + end],
+                        begin + first,
+                        mix=None if mix is None else mix[first:end],
+                        step_losses=losses[begin + first : begin + end],
+                        **constants,
+                    )
+                    yield begin + end
+                done = last
+                if begin + done == n_steps:
+                    break
 
 
 # --- evaluation of the losses ----------------------------------------------------------------------------------

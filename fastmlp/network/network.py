@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, Self
 
@@ -32,7 +32,28 @@ from fastmlp.network.persistence import (
 _BLOCK = 4096
 
 
-class SelectedRows:
+class LazyRows:
+    """Rows of X that ``Network.forward`` gets some at a time."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n, n_features)."""
+        raise NotImplementedError
+
+    @property
+    def dtype(self) -> np.dtype:
+        """float32 or float64."""
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def parts(self) -> Iterator[tuple[slice, Any]]:
+        """All rows in their order: where some of them are, and an array, CSR matrix or ``fastmlp.core.Codes`` of these."""
+        raise NotImplementedError
+
+
+class SelectedRows(LazyRows):
     """Some rows of X, for ``Network.forward``, which copies a few of them at a time.
 
     Parameters
@@ -57,12 +78,15 @@ class SelectedRows:
         dtype: np.dtype = self.X.dtype
         return dtype
 
-    def __len__(self) -> int:
-        return len(self.rows)
-
     def __getitem__(self, rows: Any) -> Any:
         """Copies of some of the rows."""
         return self.X[self.rows[rows]]
+
+    def parts(self) -> Iterator[tuple[slice, Any]]:
+        """Copies of a few rows at a time."""
+        for first in range(0, len(self), _BLOCK):
+            block = slice(first, first + _BLOCK)
+            yield block, self[block]
 
 
 class Network:
@@ -493,7 +517,7 @@ class Network:
 
         Parameters
         ----------
-        X : array-like, CSR matrix, fastmlp.core.Codes or SelectedRows of shape (n, layer_sizes[0])
+        X : array-like, CSR matrix, fastmlp.core.Codes or LazyRows of shape (n, layer_sizes[0])
             An array must be float32 or float64, with any strides; it is converted to ``dtype`` in parts, without a copy of the
             whole. Anything else, such as a list of rows, becomes an array of ``dtype`` first. Codes need a first layer that
             is not residual.
@@ -518,15 +542,14 @@ class Network:
         plan = self._plan if out_activation is None else self.plan_with(out_activation)
         if plan is None:
             plan = self.plan
-        if not isinstance(X, SelectedRows):
+        if not isinstance(X, LazyRows):
             return core.forward(plan, self._parameters, self._rows(X), out, n_threads, self.statistics)
         if out is None:
             out = np.empty((len(X), self.layer_sizes[-1]), dtype=self.dtype)
         elif out.shape != (len(X), self.layer_sizes[-1]):
             raise ValueError(f"out must have shape {(len(X), self.layer_sizes[-1])}, got {out.shape}")
-        for first in range(0, len(X), _BLOCK):
-            block = slice(first, first + _BLOCK)
-            core.forward(plan, self._parameters, X[block], out[block], n_threads, self.statistics)
+        for block, rows in X.parts():
+            core.forward(plan, self._parameters, rows, out[block], n_threads, self.statistics)
         return out
 
     def predictor(self) -> core.RowForward:

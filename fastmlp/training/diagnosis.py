@@ -55,19 +55,19 @@ def diagnose(run: Run, names: Any = None) -> str:
     rows = _sample(run, run.network.layer_sizes[-1])
     best = _best_constant(run, rows)
     constant = _loss_of_constant(run, best, rows)
-    scale = 1.0 if _predicts_labels(run) else float(np.abs(run.data.y[rows]).max())
+    scale = 1.0 if _predicts_labels(run) else float(np.abs(run.data.sample().y[rows]).max())
     if not constant > np.finfo(np.float32).eps * scale:  # y is constant
         return ""
     grew = first <= min(losses) and not last <= first + _GROWTH * constant
     if last <= (_SLOW if record.ended == "max_iter" else _SUSPECT) * constant and not grew:
         return ""
-    rows = _sample(run, max(run.data.X.shape[1], run.network.layer_sizes[-1]))
+    rows = _sample(run, max(run.data.sample().X.shape[1], run.network.layer_sizes[-1]))
     constant = _loss_of_constant(run, best, rows)
-    output = run.network.forward(run.data.X[rows], n_threads=run.n_threads)
+    output = run.network.forward(run.data.sample().X[rows], n_threads=run.n_threads)
     reached = _mean_loss(run, output.copy(), rows)
     flat = False
     if reached > _SUSPECT * constant:
-        target = masked(run.data.y[rows], _weight(run, rows))
+        target = masked(run.data.sample().y[rows], _weight(run, rows))
         spread = target.std(axis=0, dtype=np.float64) if target.ndim == 2 else 0.5
         flat = bool((np.ptp(output, axis=0) <= np.ma.filled(_FLAT * spread, np.inf)).all())
     worse = flat or not reached < constant
@@ -97,18 +97,20 @@ def _predicts_labels(run: Run) -> bool:
 
 def _sample(run: Run, width: int) -> np.ndarray:
     """Indices of some of the rows that were trained on, spread over all of them: fewer, if the rows to be copied are wide."""
-    n_rows, target = run.data.n_rows, run.data.y
+    data = run.data.sample()
+    n_rows, target = data.n_rows, data.y
     many = (target.ndim == 2 and target.shape[1] >= _MANY_OUTPUTS) or run.network.n_parameters >= _MANY_PARAMETERS
     least = _LEAST_ROWS // 4 if many else _LEAST_ROWS
     width = max(width, *run.network.layer_sizes) if many else width
     most = min(n_rows, _MOST_ROWS, max(least, _MOST_NUMBERS // width))
     chosen = np.linspace(0, n_rows - 1, most).astype(np.intp)
-    return chosen if run.data.rows is None else run.data.rows[chosen]
+    return chosen if data.rows is None else data.rows[chosen]
 
 
 def _weight(run: Run, rows: np.ndarray) -> np.ndarray | None:
     """The weights of these rows."""
-    return None if run.data.sample_weight is None else run.data.sample_weight[rows]
+    weight = run.data.sample().sample_weight
+    return None if weight is None else weight[rows]
 
 
 def _mean_loss(run: Run, output: np.ndarray, rows: np.ndarray) -> float:
@@ -118,7 +120,7 @@ def _mean_loss(run: Run, output: np.ndarray, rows: np.ndarray) -> float:
             run.network,
             run.loss,
             output,
-            run.data.y[rows],
+            run.data.sample().y[rows],
             _weight(run, rows),
             run.method.loss_parameter,
             run.method.loss_reduction,
@@ -134,7 +136,7 @@ def _loss_of_constant(run: Run, constant: np.ndarray, rows: np.ndarray) -> float
 
 def _best_constant(run: Run, rows: np.ndarray) -> np.ndarray:
     """The output with the least mean loss that is the same for all rows; for Huber's loss, nearly so."""
-    target, weight = run.data.y[rows], _weight(run, rows)
+    target, weight = run.data.sample().y[rows], _weight(run, rows)
     if target.ndim == 1:
         counts = np.bincount(target, weights=weight, minlength=run.network.layer_sizes[-1])
         return np.asarray(counts / counts.sum())
@@ -155,8 +157,8 @@ def _best_constant(run: Run, rows: np.ndarray) -> np.ndarray:
 
 def describe_scale(run: Run, names: Any = None) -> str:
     """Sentences about the columns of X, and of a regressor's target, that are far from unit scale; '' without such."""
-    rows = _sample(run, max(run.data.X.shape[1], run.network.layer_sizes[-1]))
-    X, target = run.data.X[rows], masked(run.data.y[rows], _weight(run, rows))
+    rows = _sample(run, max(run.data.sample().X.shape[1], run.network.layer_sizes[-1]))
+    X, target = run.data.sample().X[rows], masked(run.data.sample().y[rows], _weight(run, rows))
     causes = []
     if not isinstance(X, Codes) and (found := _far(X, *_FAR_X)):  # codes have unit scale
         columns = [(f"column {i if names is None else repr(str(names[i]))} of X", *rest) for i, *rest in found[:_NAMED]]

@@ -36,7 +36,8 @@ class _Minimisation:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        network, data = run.network, run.data
+        network, self.data = run.network, run.data.sample()
+        data = self.data
         self.double = network if network.dtype == np.float64 else network.copy("float64")
         self.y = data.y if data.y.dtype.kind == "i" else np.ascontiguousarray(data.y, dtype=np.float64)
         self.trainer = run.method.trainer(self.double, run.loss, "gradient", data.n_rows, run.n_threads)
@@ -87,7 +88,7 @@ class _Minimisation:
             run.observer.epoch_begins()
         gradient = np.empty_like(parameters)
         loss = self.trainer.loss_gradient(
-            parameters, run.data.X, self.y, run.data.sample_weight, gradient, **self.constants
+            parameters, self.data.X, self.y, self.data.sample_weight, gradient, **self.constants
         )
         if loss < self.best_loss:
             self.best_loss, self.best = loss, parameters.copy()
@@ -99,7 +100,7 @@ class _Minimisation:
         now = time.perf_counter()
         record.n_epochs += 1
         loss = float(intermediate_result.fun)
-        entry = {"epoch": record.n_epochs, "loss": loss, "rows": self.run.data.n_rows, "time": now - self.last_time}
+        entry = {"epoch": record.n_epochs, "loss": loss, "rows": self.data.n_rows, "time": now - self.last_time}
         record.epochs.append(entry)
         record.best_loss = loss
         self.last_time = now

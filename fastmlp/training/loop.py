@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from fastmlp.core import Reserve
-from fastmlp.core._shuffle import shuffle
 from fastmlp.core.memory import aligned_copy
 from fastmlp.training.run import (
     DEADLINE,
@@ -24,7 +24,7 @@ from fastmlp.training.run import (
 def train_epochs(run: StochasticRun) -> None:
     """Train ``run.network`` in place, until there is a reason to stop.
 
-    Each epoch shuffles the order of the previous epoch in place, as scikit-learn does. With a validation that controls
+    The data give the rows of each epoch, in one part or in several (``training.rows``). With a validation that controls
     stopping, the run is judged by its score instead of its loss, and returns the parameters with the best score, if any
     score was a number. ``record.ended`` says why it ended; Ctrl-C ends it with the parameters after the last whole step,
     or the best ones. Whenever the observer is called, ``record``, ``schedule``, ``optimizer`` and ``position`` are as if the
@@ -40,7 +40,7 @@ def train_epochs(run: StochasticRun) -> None:
 
 
 class _EpochLoop:
-    """One run: its trainer, the order of the rows, and the best parameters so far."""
+    """One run: its trainer, its rows, and the best parameters so far."""
 
     def __init__(self, run: StochasticRun) -> None:
         self.run = run
@@ -53,17 +53,14 @@ class _EpochLoop:
             network, run.loss, run.optimizer.rule, settings.batch_size, run.n_threads, reserve
         )
         self.trainer.load(network.parameters, run.optimizer.arrays, network.statistics)
-        self.order = data.rows
-        if settings.shuffle:
-            self.order = np.arange(data.n_rows, dtype=np.intp) if data.rows is None else data.rows.copy()
-        elif self.order is None and self.n_rows < data.n_rows:
-            self.order = np.arange(self.n_rows, dtype=np.intp)
+        self.epochs = data.epochs(settings.batch_size, run.rng if settings.shuffle else None, settings.owns_generator)
         self.rates = np.array([run.schedule.rate])
         self.controls_stopping = run.validation is not None and run.validation.controls_stopping
         self.current = network.parameters, network.statistics
         self.best: tuple[np.ndarray, np.ndarray] | None = None
         self.saved_epoch = -1  # the epoch that ``best`` is of
         self.can_fall_back = False  # there is a best score, and this run did not diverge at once
+        self.to_resume: Position | None = None  # in the middle of the next epoch
         self.is_finite = True  # the network's parameters and running averages are
         self.progress = settings.progress(run.record.n_epochs if run.resumes else 0)
         if run.resumes and run.position is not None:
@@ -109,14 +106,14 @@ class _EpochLoop:
         if position.penalties is not None:
             n_updates = self.run.optimizer.n_updates
             self.trainer.resume(n_updates, position.n_steps, position.loss, position.penalties)
+            self.to_resume = position
 
     def repeat_epochs(self) -> None:
         """Draw the orders of the epochs so far again, and decide again whether to stop after the last one."""
         run, record = self.run, self.run.record
         self.can_fall_back = run.validation is not None and record.best_score > -np.inf
-        if run.settings.shuffle and self.order is not None:
-            for _ in range(record.n_epochs):
-                shuffle(self.order, run.rng, run.settings.owns_generator)
+        for _ in range(record.n_epochs):
+            self.epochs.begin_epoch()
         run.schedule.epoch_ends(record.samples_seen)
         record.ended = self.reason_to_stop()
         self.complete_epoch()
@@ -166,19 +163,9 @@ class _EpochLoop:
         """All steps of an epoch; returns its entry in the record."""
         run, record, optimizer = self.run, self.run.record, self.run.optimizer
         started = time.perf_counter()
-        if run.settings.shuffle and self.order is not None:
-            shuffle(self.order, run.rng, run.settings.owns_generator)
+        self.epochs.begin_epoch()
         rate, self.rates = run.schedule.rate, run.schedule.rates(optimizer.n_updates, self.n_steps)
-        loss = self.trainer.epoch(
-            run.data.X,
-            run.data.y,
-            run.data.sample_weight,
-            None if self.order is None else self.order[: self.n_rows],
-            self.rates,
-            optimizer.n_updates,
-            mix=run.method.mix(optimizer.n_updates, self.n_steps),
-            **{**run.method.schedules(optimizer.n_updates, self.n_steps), **self.constants},
-        )
+        loss = self.train_parts()
         optimizer.n_updates += self.n_steps
         self.save_best()
         self.is_finite = self.trainer.store(run.network.parameters, None, run.network.statistics)
@@ -196,6 +183,38 @@ class _EpochLoop:
         }
         record.epochs.append(entry)
         return entry
+
+    def train_parts(self) -> float:
+        """The steps of an epoch, part by part; returns its loss."""
+        run, t, first, loss = self.run, self.run.optimizer.n_updates, 0, 0.0
+        of_steps = {"mix": run.method.mix(t, self.n_steps), **run.method.schedules(t, self.n_steps)}
+        with closing(self.epochs.parts()) as parts:
+            for part in parts:
+                before, first, order = first, min(first + part.n_rows, self.n_rows), part.order
+                if first - before < part.n_rows:  # the last batch is dropped
+                    order = (np.arange(part.n_rows, dtype=np.intp) if order is None else order)[: first - before]
+                begin = before // run.settings.batch_size
+                steps = slice(begin, -(-first // run.settings.batch_size))
+                if (resumed := self.to_resume) is not None and resumed.penalties is not None:
+                    if resumed.n_steps >= steps.stop < self.n_steps:
+                        continue  # made before the interruption
+                    self.trainer.resume(t + begin, resumed.n_steps - begin, resumed.loss, resumed.penalties)
+                    self.to_resume = None
+                arguments: dict[str, Any] = {
+                    name: array[steps] for name, array in of_steps.items() if array is not None
+                }
+                loss = self.trainer.epoch(
+                    part.X,
+                    part.y,
+                    part.sample_weight,
+                    order,
+                    self.rates[steps],
+                    t + begin,
+                    before=before,
+                    **arguments,
+                    **self.constants,
+                )
+        return loss
 
     def judge(self, entry: dict[str, Any]) -> None:
         """Score the epoch, report it, and decide whether to stop."""

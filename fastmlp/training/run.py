@@ -15,6 +15,7 @@ import fastmlp.core as core
 from fastmlp.core.memory import all_finite
 from fastmlp.network.network import Network
 from fastmlp.training.progress import Progress
+from fastmlp.training.rows import Data
 from fastmlp.training.schedules import Curve, Schedule
 
 #: An ensemble gives each of its members an event, in the member's own context. Once set, it ends the fit with ``Cancelled``.
@@ -23,33 +24,6 @@ CANCEL: ContextVar[threading.Event | None] = ContextVar("CANCEL", default=None)
 DEADLINE: ContextVar[float] = ContextVar("DEADLINE", default=np.inf)
 
 # --- what a run needs ----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """The rows to train on.
-
-    Parameters
-    ----------
-    X : ndarray, CSR matrix or Codes of shape (n, n_features)
-        float32 or float64, any strides; never copied.
-    y : ndarray
-        As ``Network.check_targets`` returns it.
-    sample_weight : ndarray of shape (n,) or (n, n_outputs), float64, or None
-        Of rows, or of their outputs, not for classes of a softmax. A target of weight 0 is left out.
-    rows : ndarray of shape (m,), intp, or None
-        Indices of the rows to train on; None for all of them.
-    """
-
-    X: Any
-    y: np.ndarray
-    sample_weight: np.ndarray | None = None
-    rows: np.ndarray | None = None
-
-    @property
-    def n_rows(self) -> int:
-        """Rows in an epoch."""
-        return self.X.shape[0] if self.rows is None else len(self.rows)
 
 
 @dataclass(frozen=True)
@@ -419,7 +393,7 @@ class Run:
     network : Network
     loss : str
         The core's name of it.
-    data : TrainingData
+    data : Data
     settings : Settings
     rng : RandomState
         Draws the order of the rows.
@@ -436,7 +410,7 @@ class Run:
 
     network: Network
     loss: str
-    data: TrainingData
+    data: Data
     settings: Settings
     rng: np.random.RandomState
     record: Record = field(default_factory=Record)

@@ -16,6 +16,7 @@ from fastmlp import Network, core, reference
 from fastmlp.training import loop
 from fastmlp.training import run as training
 from fastmlp.training.diagnosis import describe_scale, diagnose
+from fastmlp.training.rows import TrainingData
 from fastmlp.training.schedules import make_schedule
 
 FMA_ISAS = [name for name in core.info()["available"] if name != "base"]
@@ -296,7 +297,7 @@ def test_runs_of_codes_are_judged(rng):
     def trained(rate: float) -> training.StochasticRun:
         network = Network((X.shape[1], 8, 2), random_state=0)
         run = training.StochasticRun(
-            network=network, loss="log_loss", data=training.TrainingData(X, y, None, rows), settings=settings,
+            network=network, loss="log_loss", data=TrainingData(X, y, None, rows), settings=settings,
             rng=np.random.RandomState(0), schedule=make_schedule("constant", "adam", rate, 0.5),
             optimizer=training.OptimizerState.new("adam", network),
         )  # fmt: skip

@@ -25,6 +25,7 @@ import fastmlp
 from fastmlp import MLPClassifier, MLPEnsembleClassifier, MLPRegressor, Network, core
 from fastmlp.training import run as training
 from fastmlp.training.loop import train_epochs
+from fastmlp.training.rows import TrainingData
 from fastmlp.training.schedules import make_schedule
 
 PACKAGE = Path(fastmlp.__file__).parent
@@ -140,7 +141,7 @@ def test_raised_at_every_line(kind, step, error):
 def test_interrupted_at_every_line_leaves_the_best_parameters():
     """With early stopping an interrupted run keeps the parameters of its best epoch, even if that is the last one."""
     X, y = classification(3, n=90)
-    data, curve = training.TrainingData(X.astype(np.float32), y), (0.1, 0.3, 0.2, 0.4, 0.0)
+    data, curve = TrainingData(X.astype(np.float32), y), (0.1, 0.3, 0.2, 0.4, 0.0)
     settings = training.Settings(max_epochs=len(curve), batch_size=32, shuffle=True, tol=0, patience=9)
 
     def interrupted(line: int) -> tuple[int, Network, training.Record, dict[float, tuple[np.ndarray, np.ndarray]]]:

@@ -14,6 +14,7 @@ from helpers import classification, regression, rest_slow, tolerance
 from fastmlp import MLPClassifier, MLPRegressor, Network, core
 from fastmlp.training import loop
 from fastmlp.training import run as training
+from fastmlp.training.rows import TrainingData
 from fastmlp.training.schedules import make_schedule
 from fastmlp.training.solvers import update_rule
 
@@ -29,7 +30,7 @@ def test_orders_compose(monkeypatch):
 
     monkeypatch.setattr(core, "Trainer", Trainer)
     rows = np.array([3, 1, 4, 9, 5], dtype=np.intp)
-    data = training.TrainingData(np.eye(10), np.arange(10) % 2, None, rows)
+    data = TrainingData(np.eye(10), np.arange(10) % 2, None, rows)
     network = Network((10, 2), dtype="float64", random_state=0)
     settings = training.Settings(max_epochs=2, batch_size=2, shuffle=True, tol=0, patience=5)
     rule, again = update_rule("sgd", 0.9, True), np.random.RandomState(0)
@@ -47,7 +48,7 @@ def test_weight_decay_reaches_the_core():
     """Where nothing else moves (epsilon is huge), each of adamw's steps leaves 1 - rate * weight_decay of the weights."""
     network = Network((4, 5, 2), dtype="float64", random_state=0)
     start = network.copy()
-    data = training.TrainingData(np.eye(4), np.array([0, 1, 1, 0]))
+    data = TrainingData(np.eye(4), np.array([0, 1, 1, 0]))
     settings = training.Settings(max_epochs=3, batch_size=2, shuffle=False, tol=0, patience=5)
     loop.train_epochs(training.StochasticRun(
         network=network, loss="log_loss", data=data, settings=settings, rng=np.random.RandomState(0),
@@ -85,7 +86,7 @@ def test_divergence_keeps_best_score(controls_stopping):
     network = Network((13, 8, 1), "relu", "identity", "float64", random_state=0)
     start = network.parameters.copy()
     schedule = make_schedule("constant", "sgd", 1e-6, 0.5)
-    data = training.TrainingData(X, network.check_targets(y, "squared_error", len(X)))
+    data = TrainingData(X, network.check_targets(y, "squared_error", len(X)))
     settings = training.Settings(max_epochs=20, batch_size=50, shuffle=False, tol=0.0, patience=10)
     record = training.Record()
     kept = []

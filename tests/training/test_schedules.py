@@ -30,6 +30,7 @@ from fastmlp import (
 )
 from fastmlp.training import run as training
 from fastmlp.training.loop import train_epochs
+from fastmlp.training.rows import TrainingData
 from fastmlp.training.schedules import CURVES, SCHEDULES, Constant, make_schedule
 from fastmlp.training.solvers import STOCHASTIC_SOLVERS, update_rule
 
@@ -180,7 +181,7 @@ def test_schedule_refuses(make, message):
 def rates_of_run(monkeypatch):
     """A function that trains for some epochs and returns each epoch's rates, as the core got them, and the history."""
     X, y = classification(2, n=50)
-    data = training.TrainingData(X, y)
+    data = TrainingData(X, y)
 
     def run(schedule, solver, epochs, n_updates=0, batch_size=8):
         seen = []
