@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fastmlp._version import __version__
 
 if TYPE_CHECKING:
+    from fastmlp.distributed.blocks import Blocks
     from fastmlp.estimators.callbacks import Checkpoint, CSVLogger, NotebookProgress, StopAtTarget, TimeLimit
     from fastmlp.estimators.classifier import MLPClassifier
     from fastmlp.estimators.conversion import from_sklearn
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "Blocks",
     "CSVLogger",
     "Checkpoint",
     "CosineDecay",
@@ -72,6 +74,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Blocks": "fastmlp.distributed.blocks",
     "TimeLimit": "fastmlp.estimators.callbacks",
     "StopAtTarget": "fastmlp.estimators.callbacks",
     "NotebookProgress": "fastmlp.estimators.callbacks",

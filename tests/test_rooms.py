@@ -21,6 +21,7 @@ ROOMS = [
     "estimators",
     "inspection",
     "tabular",
+    "distributed",
     "interop",
     "check",
     "__main__",

@@ -78,6 +78,7 @@ API = [
         "Data frames as they come: numbers, categories, dates and gaps.",
         ["TabularClassifier", "TabularRegressor", "PiecewiseLinearEncoder"],
     ),
+    ("Data larger than memory", "Rows that are read in blocks, from files or functions.", ["Blocks"]),
     (
         "Ensembles",
         "Several networks trained at once on one copy of the data.",

@@ -46,7 +46,13 @@ from fastmlp.estimators.validation.held_out import (
     warn_if_unscaled,
 )
 from fastmlp.estimators.validation.messages import explain_labels
-from fastmlp.estimators.validation.rows import check_input, check_range, check_rows
+from fastmlp.estimators.validation.rows import (
+    check_input,
+    check_range,
+    check_rows,
+    refuse_beside_blocks,
+    warn_if_too_large,
+)
 from fastmlp.estimators.validation.scoring import score_by, tell_labels
 from fastmlp.estimators.validation.weights import (
     check_outputs_have_targets,
@@ -60,6 +66,7 @@ from fastmlp.network.network import Network, SelectedRows
 from fastmlp.training.diagnosis import describe_scale, diagnose
 from fastmlp.training.lbfgs import train_lbfgs
 from fastmlp.training.loop import train_epochs
+from fastmlp.training.rows import RowSource, TrainingData
 from fastmlp.training.run import (
     DivergenceError,
     OptimizerState,
@@ -68,7 +75,6 @@ from fastmlp.training.run import (
     Run,
     Settings,
     StochasticRun,
-    TrainingData,
     Validation,
     mean_loss,
 )
@@ -262,10 +268,10 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
     def fit(
         self,
         X: Any,
-        y: Any,
+        y: Any = None,
         sample_weight: ArrayLike | None = None,
         *,
-        eval_set: tuple[Any, Any] | None = None,
+        eval_set: Any = None,
         sample_weight_eval: ArrayLike | None = None,
         X_val: Any = None,
         y_val: Any = None,
@@ -275,15 +281,16 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            float32 and float64 arrays are read where they are, whatever their order.
+        X : {array-like, sparse matrix} of shape (n_samples, n_features), or Blocks
+            float32 and float64 arrays are read where they are, whatever their order. :class:`Blocks` are rows that need not fit into
+            memory; y and the weights are in them.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Class labels, or an indicator matrix for multi-label; real numbers in regression.
         sample_weight : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
             Factor on each row's loss, finite and not negative. The sum of a batch's weights divides it (see ``loss_reduction``).
             Rows of weight 0 are left out. With several outputs, in regression and multi-label, a weight may be given for each
             target: one of weight 0 is left out, and may be NaN. The weight of a row is then the mean of its targets'.
-        eval_set : tuple (X, y), default=None
+        eval_set : tuple (X, y) or Blocks, default=None
             Rows to score on after each epoch, instead of a split of X. Without ``early_stopping`` the scores are only
             recorded.
         sample_weight_eval : array-like of shape (n_rows,) or (n_rows, n_outputs), default=None
@@ -384,8 +391,16 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
         if incremental and self.early_stopping:
             raise ValueError("partial_fit does not support early_stopping=True")
         resumes = position is not None
+        reset = not self._continues(incremental or resumes)
+        if isinstance(X, RowSource):
+            refuse_beside_blocks(y, sample_weight)
+            X = X._learn(self, reset=reset, incremental=incremental or resumes)
+            return self._prepare_checked(
+                X, None, None, eval_set, sample_weight_eval, incremental=incremental, position=position
+            )
+        warn_if_too_large(X, self.shuffle and self.solver != "lbfgs")
         target_names = column_names(y)
-        X, y = check_rows(self, X, leave_out(y, sample_weight), reset=not self._continues(incremental or resumes))
+        X, y = check_rows(self, X, leave_out(y, sample_weight), reset=reset)
         with explain_labels(y, self):
             self._learn_target(y, incremental or resumes)
         weight = check_weight(sample_weight, X)
@@ -411,7 +426,8 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
     ) -> Run:
         """Encode y, weigh the rows, make the network, and choose the solver's run."""
         rows = None
-        weight = self._apply_class_weight(y, weight, incremental)
+        if not isinstance(X, RowSource):
+            weight = self._apply_class_weight(y, weight, incremental)
         if weight is not None:
             weight = np.ascontiguousarray(weight, dtype=np.float64)
             counts = rows_that_count(weight)
@@ -434,10 +450,14 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
             position = self._take_position(network, position)
         if not any(self.layer_rates_):
             raise ValueError("All layers are frozen: there is nothing to train. unfreeze() some.")
-        check_range("X", X, network.dtype)
-        if weight is not None:
-            check_weight_range(weight, network.dtype)
-        data = TrainingData(X, self._network_target(network, loss, y), weight, rows)
+        data: Any
+        if isinstance(X, RowSource):
+            data = X._training_data(self, network, loss)
+        else:
+            check_range("X", X, network.dtype)
+            if weight is not None:
+                check_weight_range(weight, network.dtype)
+            data = TrainingData(X, self._network_target(network, loss, y), weight, rows)
         validation = None
         if split is not None and split.score is not None:
             scored = split.score
@@ -446,9 +466,10 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
             )
         if eval_set is not None:
             validation = self._check_eval_set(network, loss, eval_set, sample_weight_eval)
-            warn_if_unscaled(X, rows, validation.X, getattr(self, "feature_names_in_", None))
+            some = data.sample()
+            warn_if_unscaled(some.X, some.rows, validation.X, getattr(self, "feature_names_in_", None))
             if not is_classifier(self):
-                warn_if_target_unscaled(data, rows, validation, target_names)
+                warn_if_target_unscaled(some, some.rows, validation, target_names)
         if self.solver == "lbfgs":
             run = self._prepare_lbfgs(network, loss, data, rng, name)
             run.target_names = target_names
@@ -543,6 +564,12 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
 
     def _check_eval_set(self, network: Network, loss: str, eval_set: Any, sample_weight: Any) -> ValidationData:
         """A user's rows to score on, checked."""
+        if isinstance(eval_set, RowSource):
+            if sample_weight is not None:
+                raise ValueError(
+                    "sample_weight_eval must be None with an eval_set of Blocks, which have their own weights."
+                )
+            return ValidationData(*eval_set._validation_data(self, network, loss))
         with explain_eval_set(eval_set):
             X, y = check_rows(self, eval_set[0], leave_out(eval_set[1], sample_weight), reset=False)
             self._check_target(y)
@@ -553,9 +580,9 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
                 weight = np.ascontiguousarray(weight, dtype=np.float64)
         return ValidationData(X, target, y, weight)
 
-    def _prepare_lbfgs(
-        self, network: Network, loss: str, data: TrainingData, rng: np.random.RandomState, name: str
-    ) -> Run:
+    def _prepare_lbfgs(self, network: Network, loss: str, data: Any, rng: np.random.RandomState, name: str) -> Run:
+        if not isinstance(data, TrainingData):
+            raise ValueError("solver='lbfgs' takes all rows at once, and Blocks are read in parts; use another solver.")
         if any(rate != 1 for rate in self.layer_rates_):
             raise ValueError(
                 f"solver='lbfgs' trains all layers alike, got layer_rates_={self.layer_rates_}; unfreeze() first."
@@ -578,7 +605,7 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
         self,
         network: Network,
         loss: str,
-        data: TrainingData,
+        data: Any,
         y: Any,
         rng: np.random.RandomState,
         validation: ValidationData | None,
@@ -591,7 +618,11 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
         if self.early_stopping and validation is None:
             # Two classes that cannot be split are an error, as in scikit-learn; more are not, as it never tries.
             must_stratify = self.n_outputs_ == 1
-            data, validation = split_off(data, y, self.validation_fraction, self._strata, must_stratify, rng)
+            if isinstance(data, TrainingData):
+                data, validation = split_off(data, y, self.validation_fraction, self._strata, must_stratify, rng)
+            else:
+                data, rows = data.split_off(self.validation_fraction, rng)
+                validation = ValidationData(*rows)
         batch_size = self._batch_size(data.n_rows)
         if self.batch_norm and batch_size == 1 and any(self.layer_rates_[:-1]):
             raise ValueError(

@@ -38,7 +38,8 @@ from fastmlp.estimators.validation.messages import check_has_rows
 from fastmlp.estimators.validation.rows import check_target
 from fastmlp.estimators.validation.scoring import leave_out_of_score, mean_metric
 from fastmlp.estimators.validation.weights import leave_out, weight_of_rows
-from fastmlp.network.network import Network
+from fastmlp.network.network import LazyRows, Network
+from fastmlp.training.rows import RowSource
 
 # ``predict`` holds this many outputs at a time, some 16 MB in float32, but no fewer than those of _FEWEST_ROWS rows: the core packs the weights
 # for each piece.
@@ -49,7 +50,7 @@ _FEWEST_ROWS = 1024
 class ClassifierScore(ClassifierMixin):
     """The score of a classifier."""
 
-    def score(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> float:
+    def score(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> float:
         """Accuracy; in multi-label, the share of rows whose labels are all right or, with weights of labels, each label's accuracy.
 
         Parameters
@@ -96,13 +97,16 @@ class ClassifierPredictions(ClassifierScore):
         rows, n_threads = self._rows_and_threads(networks[0], X)
         n_rows, n_outputs = rows.shape[0], networks[0].layer_sizes[-1]
         step = max(_FEWEST_ROWS, _PIECE // n_outputs)
-        if n_rows <= step:
+        if n_rows <= step and not isinstance(rows, LazyRows):
             return self._labels(mean_output(networks, rows, n_threads))
-        output = np.empty((step, n_outputs), dtype=networks[0].dtype)
-        pieces = (
-            self._labels(mean_output(networks, rows[first : first + step], n_threads, output[: n_rows - first]))
-            for first in range(0, n_rows, step)
-        )
+        if isinstance(rows, LazyRows):
+            pieces = (self._labels(mean_output(networks, part, n_threads)) for _, part in rows.parts())
+        else:
+            output = np.empty((step, n_outputs), dtype=networks[0].dtype)
+            pieces = (
+                self._labels(mean_output(networks, rows[first : first + step], n_threads, output[: n_rows - first]))
+                for first in range(0, n_rows, step)
+            )
         if self._sparse_target:
             stacked: np.ndarray = vstack(list(pieces), format="csr")
             return stacked
@@ -584,7 +588,7 @@ default='adam'
     @atomic
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(
-        self, X: Any, y: Any, sample_weight: ArrayLike | None = None, classes: ArrayLike | None = None
+        self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None, classes: ArrayLike | None = None
     ) -> Self:
         """Train for one epoch on these rows, from where the last call ended.
 
@@ -612,12 +616,12 @@ default='adam'
         AttributeError
             If the solver is 'lbfgs'.
         """
-        y = leave_out(y, sample_weight)
-        check_target(self, y)
+        seen = X._labels(self) if isinstance(X, RowSource) else leave_out(y, sample_weight)
+        check_target(self, seen)
         if classes is not None:
             check_has_rows("classes", classes)
         if _check_partial_fit_first_call(self, classes):
-            self._learn_classes(y if type_of_target(y).startswith("multilabel") else classes, incremental=True)
+            self._learn_classes(seen if type_of_target(seen).startswith("multilabel") else classes, incremental=True)
         self._fit_one_epoch(X, y, sample_weight)
         return self
 

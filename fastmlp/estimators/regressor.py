@@ -46,7 +46,7 @@ _NON_NEGATIVE_LOSSES = {"poisson"}
 class RegressorScore(RegressorMixin):
     """The score of a regressor."""
 
-    def score(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> float:
+    def score(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> float:
         """R^2, the coefficient of determination, of ``predict(X)``; of several outputs, their mean.
 
         Parameters
@@ -283,7 +283,7 @@ validation_loss_curve_, layer_rates_, history_, n_iter_, t_, n_layers_, n_output
     @available_if(has_partial_fit)
     @atomic
     @_fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> Self:
+    def partial_fit(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
         """Train for one epoch on these rows, from where the last call ended.
 
         Over chunks of whole batches, without ``shuffle``, it gives what one epoch of ``fit`` gives: ``docs/data.md``.

@@ -104,34 +104,34 @@ class _InMemory:
         yield Part(self.data.X, self.data.y, self.data.sample_weight, self.order)
 
 
-class RowSource(LazyRows):
+class RowSource:
     """What estimators take in the place of arrays: it has X, and may have y and weights, and reads them in blocks.
 
     It checks its rows by the rules of the estimator that asks for them.
     """
 
-    def learn(self, estimator: Any, *, reset: bool, incremental: bool) -> Self:
+    def _learn(self, estimator: Any, *, reset: bool, incremental: bool) -> Self:
         """Learn the features and the target, or check against what was learnt; returns the source as this fit reads it."""
         raise NotImplementedError
 
-    def labels(self, estimator: Any) -> np.ndarray:
+    def _labels(self, estimator: Any) -> np.ndarray:
         """Some rows of y that hold each of its labels, or all values of an indicator matrix."""
         raise NotImplementedError
 
-    def training_data(self, estimator: Any, network: Any, loss: str) -> Any:
-        """The rows that ``learn`` has seen as a run's ``Data``. It has ``split_off(fraction, rng)`` too."""
+    def _training_data(self, estimator: Any, network: Any, loss: str) -> Any:
+        """The rows that ``_learn`` has seen as a run's ``Data``. It has ``split_off(fraction, rng)`` too."""
         raise NotImplementedError
 
-    def validation_data(
+    def _validation_data(
         self, estimator: Any, network: Any, loss: str
     ) -> tuple[Any, np.ndarray, Any, np.ndarray | None]:
         """Rows to score on: X as lazy rows, the encoded target, y, and weights."""
         raise NotImplementedError
 
-    def checked_by(self, estimator: Any) -> LazyRows:
+    def _checked_by(self, estimator: Any) -> LazyRows:
         """X for a prediction of a fitted estimator."""
         raise NotImplementedError
 
-    def target_and_weight(self) -> tuple[np.ndarray, np.ndarray | None]:
+    def _target_and_weight(self) -> tuple[np.ndarray, np.ndarray | None]:
         """y and the weights of all rows, in memory."""
         raise NotImplementedError

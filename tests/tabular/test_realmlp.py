@@ -14,7 +14,7 @@ import pytest
 from helpers import output_of, tolerance
 from sklearn.metrics import accuracy_score
 
-import fastmlp.training.loop as loop
+import fastmlp.training.rows as training_rows
 from fastmlp import FileFormatError, RowPredictor, TabularClassifier, TabularRegressor, core, load
 from fastmlp.reference import encodings
 from fastmlp.tabular.coding import Scaler
@@ -69,7 +69,7 @@ def test_agrees_with_the_authors(kind, monkeypatch):
 
     draw_ours = RealMLPNetwork.__call__
     monkeypatch.setattr(RealMLPNetwork, "__call__", draw_theirs)
-    monkeypatch.setattr(loop, "shuffle", shuffle_theirs)
+    monkeypatch.setattr(training_rows, "shuffle", shuffle_theirs)
     monkeypatch.setattr(Method, "schedules", note_losses)
     Model = TabularRegressor if kind == "regression" else TabularClassifier
     model = Model(

@@ -11,7 +11,8 @@ from scipy.sparse import issparse
 from sklearn.model_selection import train_test_split
 
 from fastmlp.estimators._sklearn import warn
-from fastmlp.training.run import TrainingData, masked
+from fastmlp.training.rows import TrainingData
+from fastmlp.training.run import masked
 
 # Standard deviations that differ by this factor are of columns that were not scaled alike.
 _FAR_SCALE = 10.0
@@ -137,6 +138,7 @@ def _far_outside(train: Any, held_out: Any, argument: str, names: Any) -> str:
 
 def _some_rows(X: Any, rows: np.ndarray | None) -> Any:
     """At most 2,000 rows, and few if they are wide, spread over X, or over ``rows`` of it."""
+    X = X.sample() if hasattr(X, "sample") else X  # of blocks
     n_rows, width = X.shape[0] if rows is None else len(rows), X.shape[1] if X.ndim == 2 else 1
     chosen = np.linspace(0, n_rows - 1, min(n_rows, 2000, max(200, 2**16 // width))).astype(np.intp)
     return X[chosen if rows is None else rows[chosen]]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import nullcontext
+from mmap import mmap
 from typing import Any
 
 import numpy as np
@@ -16,17 +17,20 @@ from sklearn.utils import assert_all_finite, column_or_1d
 from sklearn.utils.validation import validate_data
 
 from fastmlp.core import Codes
-from fastmlp.core.memory import all_finite, refuse_masked
-from fastmlp.estimators._sklearn import BaseEstimator
+from fastmlp.core.memory import all_finite, in_words, refuse_masked, total_memory
+from fastmlp.estimators._sklearn import BaseEstimator, warn
 from fastmlp.estimators.parameters import plain
 from fastmlp.estimators.validation.messages import check_has_rows, explain_columns, explain_labels
-from fastmlp.network.network import SelectedRows
+from fastmlp.network.network import LazyRows
+from fastmlp.training.rows import RowSource
 
 FLOATS = (np.float64, np.float32)
 # How names of Arrow's types of dates and durations begin.
 _ARROW_TIMES = ("timestamp", "date", "time", "duration")
 # Numbers in a DataFrame beyond which its validation takes little of a prediction's time.
 _SMALL_FRAME = 2**16
+# Bytes of a memory map that any machine can hold.
+_ALWAYS_THERE = 2**28
 
 
 def check_rows(estimator: Any, X: Any, y: Any, reset: bool = True, caller: Any = None) -> tuple[Any, Any]:
@@ -34,6 +38,11 @@ def check_rows(estimator: Any, X: Any, y: Any, reset: bool = True, caller: Any =
 
     caller: the estimator that the user has called, for messages; None: ``estimator``.
     """
+    if isinstance(X, RowSource):
+        raise TypeError(
+            f"{type(estimator if caller is None else caller).__name__} needs its rows in memory, got Blocks. MLPClassifier and "
+            "MLPRegressor read them in parts."
+        )
     if is_plain_y(estimator, y) and is_plain_X(estimator, X, reset) and X.shape[0] == y.shape[0]:
         if reset:
             vars(estimator).pop("feature_names_in_", None)
@@ -136,8 +145,8 @@ def is_plain_y(estimator: Any, y: Any) -> bool:
 def check_input(estimator: BaseEstimator, X: Any) -> Any:
     """X of a prediction, checked against the number and the names of the features in ``fit``; codes, which the package has made
     itself, as they are."""
-    if isinstance(X, (Codes, SelectedRows)):
-        return X
+    if isinstance(X, (Codes, LazyRows, RowSource)):
+        return X._checked_by(estimator) if isinstance(X, RowSource) else X
     if is_plain_X(estimator, X):
         return X
     values = _plain_frame(estimator, X)
@@ -210,6 +219,31 @@ def refuse_dates(argument: str, values: Any) -> None:
         temporal = temporal or str(dtype).startswith(_ARROW_TIMES)
         if temporal or getattr(dtype, "kind", "") in ("m", "M"):
             raise TypeError(f"Input {argument} must be numbers, got {dtype}.")
+
+
+def refuse_beside_blocks(y: Any, sample_weight: Any) -> None:
+    """Blocks have y and the weights in them."""
+    for name, given in (("y", y), ("sample_weight", sample_weight)):
+        if given is not None:
+            raise ValueError(
+                f"{name} must be None with Blocks, which have it in them: Blocks([(X, y, sample_weight)])."
+            )
+
+
+def warn_if_too_large(X: Any, shuffles: bool) -> None:
+    """Warn of a memory map whose rows would be read from the disk one by one: it does not fit the memory that there is."""
+    mapped, base = isinstance(X, np.memmap), X
+    while not mapped and isinstance(base, np.ndarray):
+        base = base.base
+        mapped = isinstance(base, mmap)
+    if not (shuffles and mapped and X.nbytes > _ALWAYS_THERE):
+        return
+    limit = total_memory()
+    if limit is not None and X.nbytes > limit:
+        warn(
+            f"X is a memory map of {in_words(X.nbytes)}, and there are {in_words(limit)} of memory: with shuffle=True, each row is read "
+            "from the disk by itself. fastmlp.Blocks reads and shuffles it in blocks: fit(Blocks([(X, y)]))."
+        )
 
 
 def check_range(argument: str, values: Any, dtype: np.dtype) -> None:

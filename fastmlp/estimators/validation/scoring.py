@@ -16,8 +16,9 @@ from sklearn.utils import check_array
 
 from fastmlp.estimators._sklearn import BaseEstimator, ClassifierMixin, RegressorMixin
 from fastmlp.estimators.validation.held_out import ValidationData
-from fastmlp.estimators.validation.rows import check_target
+from fastmlp.estimators.validation.rows import check_target, refuse_beside_blocks
 from fastmlp.estimators.validation.weights import check_weight, leave_out, weight_of_rows, weight_shape
+from fastmlp.training.rows import RowSource
 
 # Usual metrics of regressors, for a message.
 _REGRESSION_METRICS = ("r2", "neg_mean_squared_error", "neg_mean_absolute_error")
@@ -161,6 +162,9 @@ def mean_over_outputs(
 
 def leave_out_of_score(estimator: Any, X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any]:
     """y, and the weights, for a score: those of rows (n,) if weights of outputs are equal in each row."""
+    if isinstance(X, RowSource):
+        refuse_beside_blocks(y, sample_weight)
+        y, sample_weight = X._target_and_weight()
     y = leave_out(y, sample_weight)
     check_target(estimator, y)
     if sample_weight is None or len(weight_shape(sample_weight)) != 2:
