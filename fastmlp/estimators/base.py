@@ -76,6 +76,7 @@ from fastmlp.training.run import (
     Settings,
     StochasticRun,
     Validation,
+    copy_generator,
     mean_loss,
 )
 from fastmlp.training.schedules import make_schedule
@@ -440,7 +441,7 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
         self.n_layers_ = len(layer_sizes)
         continues = self._continues(incremental)
         rng = self._generator(incremental and continues) if position is None else self._rewound(position.generator)
-        first_draw = copy.deepcopy(rng) if position is None and not incremental else None
+        first_draw = copy_generator(rng) if position is None and not incremental else None
         if continues if position is None else position.warm:
             network = self._continued_network(layer_sizes)
         else:
@@ -489,7 +490,7 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
         """``check_random_state``; a further partial_fit continues the draws of the last call with this seed."""
         seed, rng = getattr(self, "_rng", None) or (None, None)
         if continues and rng is not None and seed == self.random_state:
-            generator: np.random.RandomState = copy.deepcopy(rng)
+            generator: np.random.RandomState = copy_generator(rng)
         else:
             generator = check_random_state(self.random_state)
         return generator
@@ -692,7 +693,7 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
     def _rewound(self, generator: np.random.RandomState) -> np.random.RandomState:
         """The generator of the fit as it was at its beginning. NumPy's global one is left alone."""
         if not isinstance(self.random_state, np.random.RandomState):
-            return copy.deepcopy(generator)
+            return copy_generator(generator)
         self.random_state.set_state(generator.get_state(legacy=False))
         return self.random_state
 

@@ -193,3 +193,13 @@ def test_settings_survive_deepcopy():
     other = copy.deepcopy(record)
     other.loss_curve.append(2.0)
     assert record.loss_curve == [1.0]
+
+
+@pytest.mark.parametrize("bits", [np.random.MT19937, np.random.PCG64])
+def test_copied_generator_draws_the_same(bits):
+    """With a number of the normal distribution in store, too; the original is as it was."""
+    rng = np.random.RandomState(bits(3))
+    rng.standard_normal(5)
+    copied = training.copy_generator(rng)
+    draws = [copied.standard_normal(3), copied.permutation(50)]
+    assert all(map(np.array_equal, draws, [rng.standard_normal(3), rng.permutation(50)]))
