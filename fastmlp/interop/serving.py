@@ -378,6 +378,8 @@ class RowPredictor:
         if self._table is not None:
             return self._table.predict(self._codes(row))
         values = self._values(row)
+        if isinstance(values, np.ma.MaskedArray):  # below whose mask are numbers
+            values = self._checked(values)
         numbers = None if self._forward is None or self._is_multilabel else self._forward.values(values)
         if numbers is not None and not hasattr(self, "classes_"):
             return numbers[0] if len(numbers) == 1 else np.array(numbers, self._networks[0].dtype)
@@ -417,6 +419,8 @@ class RowPredictor:
         if self._table is not None:
             return np.array(self._table.mean(self._codes(row)))
         values = self._values(row)
+        if isinstance(values, np.ma.MaskedArray):  # below whose mask are numbers
+            values = self._checked(values)
         numbers = None if self._forward is None or self._model.n_outputs_ == 1 else self._forward.values(values)
         if numbers is not None:
             return np.array(numbers, self._networks[0].dtype)
