@@ -152,7 +152,7 @@ profile:       ## where a training step's time goes, e.g. make profile WORKLOADS
 lint: .venv-lint/installed types  ## ruff, cython-lint, clang-format, codespell, mypy, stubtest
 	.venv-lint/bin/ruff check .
 	.venv-lint/bin/ruff format --check .
-	PATH="$(CURDIR)/.venv-lint/bin:$$PATH" .venv-lint/bin/cython-lint fastmlp/core
+	PATH="$(CURDIR)/.venv-lint/bin:$$PATH" .venv-lint/bin/cython-lint fastmlp/core fastmlp/predict.pyx fastmlp/predict.pxd
 	.venv-lint/bin/clang-format --dry-run --Werror $$(git ls-files 'csrc/*.[ch]')
 	.venv-lint/bin/codespell $$(git ls-files)
 	.venv-lint/bin/mypy
@@ -270,4 +270,4 @@ wheel-test: wheel    ## the same, installed and tested where no compiler can be 
 	env -i HOME="$$HOME" CC=/bin/false CXX=/bin/false PATH=$(CURDIR)/.venv-wheel-test/bin .venv-wheel-test/bin/pytest $(ALL) $(TESTS)
 
 clean:         ## remove what was made
-	rm -rf build dist docs/_build docs/generated .venv .venv-* *.egg-info fastmlp/core/*.c fastmlp/core/*.html fastmlp/core/*.so
+	rm -rf build dist docs/_build docs/generated .venv .venv-* *.egg-info fastmlp/core/*.c fastmlp/core/*.html fastmlp/core/*.so fastmlp/*.so fastmlp/interop/c

@@ -1,4 +1,5 @@
-"""Builds fastmlp's extension modules: csrc/kernels/kernels.c once per row of csrc/isa.def and element type, then Cython.
+"""Builds fastmlp's extension modules: csrc/kernels/kernels.c once per row of csrc/isa.def and element type, then Cython; and the static
+library of csrc/predict, with its header and the files of pkg-config and CMake, in fastmlp/interop/c.
 
 Environment: FASTMLP_OPENMP=0 builds without threads; FASTMLP_DEBUG=1 builds with bounds checks, -O1 and -g;
 FASTMLP_SANITIZE=address (undefined, thread) adds a sanitizer; FASTMLP_PROFILE=1 builds Trainer.profile (make profile);
@@ -88,6 +89,10 @@ def csrc_files() -> list[str]:
 class BuildKernels(build_ext):
     """build_ext that compiles csrc first and links its objects into the extension that needs them."""
 
+    def run(self) -> None:
+        super().run()
+        self.install_library(self.library)  # here, since setuptools sets inplace to 0 while it builds
+
     def build_extensions(self) -> None:
         if WINDOWS:
             self.use_clang_cl()
@@ -98,8 +103,10 @@ class BuildKernels(build_ext):
         for extension in self.extensions:
             extension.extra_compile_args += C_FLAGS + compile_openmp
             extension.extra_link_args += LINK_FLAGS + link_openmp
-            if extension.name == "fastmlp.core._dispatch":
-                extension.extra_objects += self.compile_csrc()
+        by_name = {extension.name: extension for extension in self.extensions}
+        by_name["fastmlp.core._dispatch"].extra_objects += self.compile_csrc()
+        self.library = self.compile_library()
+        by_name["fastmlp.predict"].extra_objects += self.library
         super().build_extensions()
 
     def use_clang_cl(self) -> None:
@@ -114,22 +121,61 @@ class BuildKernels(build_ext):
         self.compiler.compile_options.remove("/GL")  # cl.exe's own intermediate code
 
     def compile_csrc(self) -> list[str]:
+        """Every kernel, and the choice among them."""
+        return [*self.compile_kernels("", []), *self.compile_sources([CSRC / "dispatch.c"])]
+
+    def compile_kernels(self, prefix: str, macros: list[tuple[str, str | None]]) -> list[str]:
         # setuptools takes an object that is already there for up to date if the source's name is the same: a folder each.
         objects = []
         for name, vector_bytes, flags in instruction_sets():
             for bits in (32, 64):
                 objects += self.compiler.compile(
                     [str(CSRC / "kernels" / "kernels.c")],
-                    output_dir=os.path.join(self.build_temp, f"{name}_{bits}"),
+                    output_dir=os.path.join(self.build_temp, f"{prefix}{name}_{bits}"),
                     include_dirs=[str(CSRC)],
-                    macros=[("FM_ISA", name), ("FM_BITS", str(bits)), ("FM_VECTOR_BYTES", str(vector_bytes))],
+                    macros=[("FM_ISA", name), ("FM_BITS", str(bits)), ("FM_VECTOR_BYTES", str(vector_bytes)), *macros],
                     extra_postargs=C_FLAGS + flags,
                     depends=csrc_files(),
                 )
-        objects += self.compiler.compile(
-            [str(CSRC / "dispatch.c")], output_dir=self.build_temp, extra_postargs=C_FLAGS, depends=csrc_files()
+        return objects
+
+    def compile_sources(self, sources: list[Path]) -> list[str]:
+        objects: list[str] = self.compiler.compile(
+            list(map(str, sources)),
+            output_dir=self.build_temp,
+            include_dirs=[str(CSRC)],
+            extra_postargs=C_FLAGS,
+            depends=csrc_files(),
         )
         return objects
+
+    def compile_library(self) -> list[str]:
+        """Objects of the static library: csrc/predict, and the kernels that a row's prediction needs."""
+        objects = self.compile_kernels("predict_", [("FM_PREDICT_ONLY", None)])
+        named = []  # in a library, the later of two objects with the same name replaces the earlier
+        for path in map(Path, objects):
+            part = next(parent.name for parent in path.parents if parent.name.startswith("predict_"))
+            named.append(str(path.with_name(f"{part}{path.suffix}")))
+            shutil.copyfile(path, named[-1])
+        sources = [CSRC / "dispatch.c", *sorted((CSRC / "predict").glob("*.c"))]
+        return [*named, *self.compile_sources(sources)]
+
+    def install_library(self, objects: list[str]) -> None:
+        """The static library, its header, and the files by which pkg-config and CMake find them."""
+        root = Path("fastmlp" if self.inplace else os.path.join(self.build_lib, "fastmlp")) / "interop" / "c"
+        shutil.rmtree(root, ignore_errors=True)
+        self.mkpath(str(root / "include"))
+        shutil.copyfile(CSRC / "predict" / "fastmlp_predict.h", root / "include" / "fastmlp_predict.h")
+        self.compiler.create_static_lib(objects, "fastmlp_predict", output_dir=str(root / "lib"))
+        values = {"@VERSION@": self.distribution.get_version(), "@LIBM@": "" if WINDOWS else "-lm"}
+        for template, folder in [
+            ("fastmlp.pc", "pkgconfig"), ("fastmlp-config.cmake", "cmake/fastmlp"), ("fastmlp-config-version.cmake", "cmake/fastmlp"),
+        ]:  # fmt: skip
+            text = (CSRC / "predict" / f"{template}.in").read_text(encoding="utf-8")
+            for mark, value in values.items():
+                text = text.replace(mark, value)
+            self.mkpath(str(root / "lib" / folder))
+            (root / "lib" / folder / template).write_text(text, encoding="utf-8")
 
     def compiles(self, source: str, flags: list[str], link_flags: list[str] | None = None) -> bool:
         """Whether the source compiles and, where link flags are given, links."""
@@ -208,9 +254,9 @@ def extension(name: str) -> Extension:
     # Lines without the interpreter's lock are not traced: threads of a parallel region that wait for it deadlock.
     macros += [("CYTHON_TRACE", "1")] if COVERAGE else []
     return Extension(
-        f"fastmlp.core.{name}",
-        [f"fastmlp/core/{name}.pyx"],
-        include_dirs=[str(CSRC)],
+        f"fastmlp.{name}",
+        [f"fastmlp/{name.replace('.', '/')}.pyx"],
+        include_dirs=[str(CSRC), str(CSRC / "predict")],
         define_macros=macros,
         depends=csrc_files(),
     )
@@ -232,7 +278,8 @@ def extensions() -> list[Extension]:
     names = ("_atomic", "_arrays", "_dispatch", "_shuffle", "_plan", "_predict", "_workspace", "_trainer", "_testing")
     # Coverage's plugin looks for the C file beside the .pyx file.
     build_dir = None if COVERAGE else f"{BUILD}/cython"
-    return cythonize([extension(name) for name in names], compiler_directives=directives, build_dir=build_dir)
+    modules = [*(extension(f"core.{name}") for name in names), extension("predict")]
+    return cythonize(modules, compiler_directives=directives, build_dir=build_dir)
 
 
 setup(ext_modules=extensions(), cmdclass={"build_ext": BuildKernels}, options={"build": {"build_base": BUILD}})

@@ -7,6 +7,7 @@ scikit-learn nor SciPy.
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 from fastmlp._version import __version__
@@ -68,6 +69,8 @@ __all__ = [
     "__version__",
     "fold_scaler",
     "from_sklearn",
+    "get_include",
+    "get_library_dir",
     "learning_rate_range",
     "load",
     "show_config",
@@ -117,6 +120,35 @@ def show_config() -> None:
     for name, value in lines.items():
         text = ", ".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
         print(f"{name:<{width}}  {text}")
+
+
+def get_include() -> str:
+    """The folder of ``fastmlp_predict.h``, which C and C++ programs include to predict with saved networks.
+
+    Returns
+    -------
+    str
+
+    See Also
+    --------
+    get_library_dir : The static library, and the files of pkg-config and CMake.
+    """
+    return os.path.join(os.path.dirname(__file__), "interop", "c", "include")
+
+
+def get_library_dir() -> str:
+    """The folder of the static library ``fastmlp_predict``.
+
+    Returns
+    -------
+    str
+        In it are ``pkgconfig`` and ``cmake`` too: set ``PKG_CONFIG_PATH`` to the one, ``fastmlp_DIR`` to ``cmake/fastmlp``.
+
+    See Also
+    --------
+    get_include : The header.
+    """
+    return os.path.join(os.path.dirname(__file__), "interop", "c", "lib")
 
 
 def __getattr__(name: str) -> Any:

@@ -649,11 +649,21 @@ static double peak(ptrdiff_t n, void *sink) {
 #define FM_STRING_(s) #s
 #define FM_STRING(s) FM_STRING_(s)
 
+/* The static library of csrc/predict has what a row's prediction needs: the compiler leaves out the rest. */
+#ifdef FM_PREDICT_ONLY
+#define FM_TRAINING(function) NULL
+#else
+#define FM_TRAINING(function) function
+#endif
+
 const fm_kernels TABLE = {
     .isa = FM_STRING(FM_ISA),
     .element_size = sizeof(real),
     .vector = V,
     .panel = NR,
+    .fold_batch_norm = fold_batch_norm,
+    .forward_row = forward_row,
+#ifndef FM_PREDICT_ONLY
     .gather = gather,
     .augment = augment,
     .scatter = scatter,
@@ -678,20 +688,19 @@ const fm_kernels TABLE = {
     .backward = backward,
     .batch_norm_backward = batch_norm_backward,
     .sum_squared_gradient = sum_squared_gradient,
-    .fold_batch_norm = fold_batch_norm,
     .update = update,
     .update_bias = update_bias,
     .update_scale = update_scale,
     .scaling_gradient = scaling_gradient,
     .scale_rows = scale_rows,
-    .forward_row = forward_row,
     .forward_unpacked = forward_unpacked,
     .loss_gradient = loss_gradient,
     .loss_value = loss_value,
+#endif
     .scratch_size = (KC + 1) * NR,
     .activations =
         {
-#define ACTIVATION(name, argument, ...) {#name, FM_ARGUMENT_##argument, forward_##name, derivative_##name},
+#define ACTIVATION(name, argument, ...) {#name, FM_ARGUMENT_##argument, forward_##name, FM_TRAINING(derivative_##name)},
 #include "activations.def"
 #undef ACTIVATION
         },
@@ -701,6 +710,7 @@ const fm_kernels TABLE = {
 #include "losses.def"
 #undef OUTPUT
         },
+#ifndef FM_PREDICT_ONLY
     .losses =
         {
 #define LOSS(name, target, output, ...) {#name, FM_TARGET_##target, FM_OUTPUT_##output},
@@ -720,4 +730,5 @@ const fm_kernels TABLE = {
 #undef ROW
         },
     .peak = peak,
+#endif
 };

@@ -125,7 +125,11 @@ API = [
         "Networks from and to other programs, of the module `fastmlp.interop`: see In and out.",
         [f"interop.{name}" for name in fastmlp.interop.__all__],
     ),
-    ("The installation", "What was built, and what this machine uses.", ["show_config"]),
+    (
+        "The installation",
+        "What was built, what this machine uses, and where C programs find the header and the library.",
+        ["show_config", "get_include", "get_library_dir"],
+    ),
 ]
 # README's table of whole fits, which the landing page shows too.
 FITS = "<!-- written by make bench-fits -->"

@@ -163,7 +163,7 @@ cdef int forward_row_by_row(Plan plan, char *weights, char *statistics, InputRow
                             char *sums) except -1:
     """One row after the other; weights are read where they are."""
     cdef bint coded = rows.codes is not None
-    cdef Py_ssize_t size = plan.k.element_size, affine = plan.affine_bytes(), row
+    cdef Py_ssize_t size = plan.k.element_size, affine = plan.affine_bytes()
     cdef Py_ssize_t odd = widest(plan, 1, coded) * size, both = odd + widest(plan, 0, coded) * size
     cdef Buffer memory = Buffer(both + affine + plan.n_layers * sizeof(fm_layer), False)
     cdef fm_layer *layers = <fm_layer *> (<char *> memory.at + both + affine)
