@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import copy
-import sys
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
-from functools import partial
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.sparse import issparse, vstack
-from sklearn.base import clone
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.inspection import permutation_importance
 from sklearn.metrics import check_scoring
 from sklearn.utils import check_random_state
@@ -25,10 +18,9 @@ from sklearn.utils.validation import _check_feature_names, check_is_fitted
 from fastmlp.core import Codes, commit
 from fastmlp.estimators._sklearn import Interval, LayerSizes, Metric, RandomState, Rates, _fit_context, warn
 from fastmlp.estimators.base import BaseMLP, BaseModel
-from fastmlp.estimators.callbacks import FitTasks, callbacks_on_epochs, fit_tasks
-from fastmlp.estimators.ensemble import _run_at_once, _warn_of_end
+from fastmlp.estimators.callbacks import FitTasks, fit_tasks
 from fastmlp.estimators.parameters import LOSS, one_of, validate
-from fastmlp.estimators.persistence import _check_parameters, _data_of_terms, _defaults
+from fastmlp.estimators.persistence import _check_parameters
 from fastmlp.estimators.transfer import atomic
 from fastmlp.estimators.validation.held_out import RowSplit, ValidationData, explain_eval_set, one_validation_set
 from fastmlp.estimators.validation.messages import explain_labels
@@ -40,23 +32,11 @@ from fastmlp.network.persistence import Fields, FileFormatError, Tensors
 from fastmlp.tabular.bins import MOST_BINS
 from fastmlp.tabular.coding import Coder, Inputs, Scaler
 from fastmlp.tabular.columns import Columns, declared_categories, learn_columns
-from fastmlp.tabular.folds import deal, take_share
 from fastmlp.tabular.frames import Table
 from fastmlp.tabular.persistence import build_columns, build_search, describe_columns, describe_search
 from fastmlp.tabular.recipes import AUTO, RECIPES, EmbeddingNetwork, RealMLPNetwork, Recipe
-from fastmlp.tabular.search import (
-    BLOCK,
-    MOST_WORK,
-    SPACES,
-    STOPPED,
-    Clock,
-    Configuration,
-    Judge,
-    Predicted,
-    Search,
-    select,
-)
-from fastmlp.training.run import DEADLINE, Record
+from fastmlp.tabular.search import SPACES, Clock, Configuration, Judge, Predicted, Search, select
+from fastmlp.tabular.training import Training, deal, take_share
 from fastmlp.training.threads import choose_threads, forward_flops
 
 _LEAST_ROWS = 2
@@ -426,7 +406,7 @@ class BaseTabular(BaseModel, ABC):
         folds, n_networks, split = self._splits(rows, self._strata(y[rows]), scored, rng)
         for name in (*_OPTIONAL, "configurations_", "_times_selected"):
             self.__dict__.pop(name, None)
-        training = _Training(self, codes, y, weight, n_networks, split, rng, tasks, clock)
+        training = Training(self, codes, y, weight, n_networks, split, rng, tasks, clock)
         held_out: Any = folds if folds and scored is None else [split(0).score]
         self._check_search(has_held_out=held_out[0] is not None)
         first = training.default()
@@ -516,7 +496,7 @@ class BaseTabular(BaseModel, ABC):
                 f"early_stopping=True or an eval_set{', or n_configurations=1' if searches else ''}."
             )
 
-    def _search(self, training: _Training, first: Configuration, held_out: Any) -> None:
+    def _search(self, training: Training, first: Configuration, held_out: Any) -> None:
         """Train further configurations, and select the ensemble.
 
         held_out: the rows that each network of a configuration has not been trained on; with an ``eval_set``, its rows, for all of them.
@@ -585,7 +565,7 @@ class BaseTabular(BaseModel, ABC):
         data = ValidationData(np.arange(len(rows)).reshape(-1, 1), np.empty(0), y, weight)
         return Judge(outputs, lambda part: score_by(metric, self._predicted_class(self, self._own_scale(part)), data))
 
-    def _permute(self, training: _Training, held_out: list[np.ndarray]) -> None:
+    def _permute(self, training: Training, held_out: list[np.ndarray]) -> None:
         """Set the columns' importances: the fall of the score on held-out rows where a column's values are permuted among them."""
         rows, fold = np.concatenate(held_out), np.repeat(np.arange(len(held_out)), [len(part) for part in held_out])
         if len(rows) > _MOST_PERMUTED:
@@ -778,173 +758,6 @@ class BaseTabular(BaseModel, ABC):
         return tags
 
 
-class _Training:
-    """Trains the networks of one fit. All read the same codes.
-
-    Parameters
-    ----------
-    model : BaseTabular
-    codes : Codes or ndarray
-        The networks' input.
-    y : array-like
-        As the user gave it.
-    weight : ndarray or None
-    n_networks : int
-        Of each configuration.
-    split : function (number) -> RowSplit
-        The rows of each of them.
-    rng : RandomState
-        Draws configurations, and each network's seed.
-    tasks : FitTasks or None
-    clock : Clock
-    """
-
-    def __init__(
-        self,
-        model: BaseTabular,
-        codes: Inputs,
-        y: Any,
-        weight: np.ndarray | None,
-        n_networks: int,
-        split: Callable[[int], RowSplit],
-        rng: np.random.RandomState,
-        tasks: FitTasks | None,
-        clock: Clock,
-    ) -> None:
-        self.model, self.codes, self.y, self.weight, self.clock = model, codes, y, weight, clock
-        self.n_networks, self._split, self.rng, self._tasks = n_networks, split, rng, tasks
-        self._target = model._network_target(y)
-        self._n_train = len(split(0).train)  # no other has fewer: the first folds are the largest
-        self._n_begun = 0
-        first = SPACES[model.method].first if model.method in SPACES else ()
-        self._waiting = [allowed for drawn in first if (allowed := self._allowed(drawn)) is not None]
-        self.n_threads = choose_threads(model.n_jobs, sys.maxsize)
-
-    def draw(self) -> Configuration:
-        """The next configuration of the search."""
-        if not self._waiting:
-            self._waiting = sorted((self._drawn() for _ in range(BLOCK)), key=self._work_of)
-        configuration = self._configuration(self._waiting.pop(0))
-        self._n_begun += 1
-        return configuration
-
-    def _drawn(self) -> dict[str, Any]:
-        """Parameters from the space, of networks that are not much larger than the default's."""
-        while True:
-            parameters = self._allowed(SPACES[self.model.method].draw(self.rng))
-            if parameters is None:
-                continue
-            if self._work_of(parameters) <= MOST_WORK * self._work_of({}) or "hidden_layer_sizes" not in parameters:
-                return parameters
-
-    def _allowed(self, drawn: dict[str, Any]) -> dict[str, Any] | None:
-        """What the search may change of these parameters; None if they are another method's, which has no place for what the user has set."""
-        method, searched = self.model.method, self._searched()
-        if drawn.get("method", method) != method and not searched >= {"embedding", "n_members"}:
-            return None
-        return {name: value for name, value in drawn.items() if name in searched}
-
-    def _searched(self) -> set[str]:
-        """The parameters that the search may change: those that have their defaults."""
-        model, defaults = self.model, _defaults(type(self.model))
-        names = set()
-        for name, value in model.get_params(deep=False).items():
-            if type(value) is type(defaults[name]) and not np.ndim(value) and value == defaults[name]:
-                names.add(name)
-        if np.ndim(model.activation) or np.ndim(model.dropout):  # of as many layers
-            names.discard("hidden_layer_sizes")
-        return names
-
-    def _variant(
-        self, parameters: dict[str, Any]
-    ) -> tuple[BaseTabular, BaseMLP, EmbeddingNetwork | RealMLPNetwork | None]:
-        """The model with other parameters, a network's estimator, and what makes its network."""
-        model = self.model
-        if parameters:
-            model = copy.copy(model)
-            model.__dict__.update(parameters)
-        prototype = model._member()
-        return model, prototype, model._embed(prototype, self.codes)
-
-    def _work_of(self, parameters: dict[str, Any]) -> float:
-        model, prototype, make_network = self._variant(parameters)
-        return _work(prototype, model.n_outputs_, self.codes, make_network)
-
-    def _configuration(self, parameters: dict[str, Any]) -> Configuration:
-        """A configuration whose networks have not been trained."""
-        model, prototype, make_network = self._variant(parameters)
-        members = [clone(prototype) for _ in range(self.n_networks)]
-        for member, seed in zip(members, self.rng.randint(np.iinfo(np.int32).max, size=len(members)), strict=True):
-            member.random_state = int(seed)
-            member.batch_size = min(model._rows_per_step(self._n_train), self._n_train)
-            member.n_features_in_ = self.codes.shape[1]
-            model._share_target(member, model)
-            if callbacks := callbacks_on_epochs(model):
-                member.set_callbacks(*callbacks)
-        names = SPACES[self.model.method].names if self.model.method in SPACES else ()
-        shown = {name: model._own(name) for name in names if hasattr(model, name)}
-        work = _work(prototype, model.n_outputs_, self.codes, make_network)
-        return Configuration(self._n_begun, shown, members, make_network, work)
-
-    def default(self) -> Configuration:
-        """The model's own configuration, trained: as many networks at once as threads are allowed; spare threads are shared out."""
-        configuration = self._configuration({})
-        self._n_begun = 1
-        n_networks = len(configuration.members)
-        n_workers = min(self.n_threads, n_networks)
-        spare = self.n_threads % n_workers if n_workers == n_networks else 0
-        seconds = np.zeros(n_networks)
-
-        def fit(number: int) -> Record:
-            began, n_threads = time.perf_counter(), self.n_threads // n_workers + (number < spare)
-            deadline = self.clock.share(-(-(n_networks - number) // n_workers))
-            record = self.fit(configuration, number, deadline, n_threads)
-            seconds[number] = (time.perf_counter() - began) * n_threads
-            return record
-
-        records = _run_at_once([partial(fit, number) for number in range(n_networks)], n_workers)
-        for record in records:
-            record.diagnosis = ""  # it speaks of scales, and codes have none
-            early_stopping = self.model.early_stopping
-            record.ended = "planned" if record.ended == "max_iter" and not early_stopping else record.ended
-        _warn_of_end(records, self.model._own("max_iter"))
-        if any(record.ended == "stopped" for record in records):
-            configuration.ended = STOPPED
-            if self.clock.left() <= 0:
-                warn(
-                    f"time_limit={self.model.time_limit} was up before the default configuration's networks had converged: they were "
-                    f"trained for {[record.n_epochs for record in records]} epochs.",
-                    ConvergenceWarning,
-                )
-        configuration.records, configuration.seconds = list(records), float(seconds.sum())
-        return configuration
-
-    def fit(self, configuration: Configuration, number: int, deadline: float, n_threads: int = 1) -> Record:
-        """Train a network."""
-        member, tasks = configuration.members[number], self._tasks
-        member.n_jobs = n_threads
-        of_all = configuration.number * len(configuration.members) + number
-        name = f"Fold {number}"
-        if self.model._searches():
-            name = f"Configuration {configuration.number}, fold {number}"
-        DEADLINE.set(deadline)
-        with nullcontext() if tasks is None else tasks.member(of_all, member):
-            record: Record = member._fit_member(
-                self.codes,
-                self._target,
-                self.weight,
-                name,
-                self._split(number),
-                make_network=configuration.make_network,
-            )
-        member.n_jobs = self.model.n_jobs
-        member.validation_metric = self.model._metric()
-        member._run_terms = _data_of_terms(member._run_terms)
-        for attribute in ("_skl_callbacks", "_optimizer_state", "_position"):  # of no use any more, and large
-            vars(member).pop(attribute, None)
-        return record
-
-
 def _rows_by_column(codes: Any, rows: np.ndarray, coder: Coder | Scaler) -> Any:
     """Codes, or scaled numbers, whose columns come from rows of their own: ``rows`` (n_rows, n_columns), numbers before categories."""
     if isinstance(coder, Scaler):
@@ -961,14 +774,3 @@ def _rows_by_column(codes: Any, rows: np.ndarray, coder: Coder | Scaler) -> Any:
         taken(codes.fractions, of_numbers),
         taken(codes.categories, of_categories),
     )
-
-
-def _work(member: BaseMLP, n_outputs: int, codes: Any, make_network: Any) -> float:
-    """How long a network's training takes for a row, in a unit of its own."""
-    hidden, n_features = member._hidden_layer_sizes(), codes.shape[1] / 2
-    if isinstance(codes, Codes):
-        n_features = len(codes.layout.bin_counts) + len(codes.layout.category_counts)
-    n_members = 1 if make_network is None else make_network.n_members
-    dense = forward_flops((*hidden, n_outputs), 1) if hidden else 0
-    first = hidden[0] if hidden else n_outputs
-    return float(dense * n_members + 2 * n_features * first + 2000)

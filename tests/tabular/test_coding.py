@@ -17,8 +17,8 @@ from fastmlp.network.network import SelectedRows
 from fastmlp.tabular import coding
 from fastmlp.tabular.coding import Coder
 from fastmlp.tabular.columns import learn_columns
-from fastmlp.tabular.folds import deal
 from fastmlp.tabular.frames import Table
+from fastmlp.tabular.training import deal
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 

@@ -627,5 +627,5 @@ def test_another_kind_of_value_later(before, now, words):
 def test_labels_without_an_order():
     """Members of an enumeration are named, with what to do."""
     colour = enum.Enum("Colour", ["RED", "BLUE"])
-    with pytest.raises(TypeError, match="labels of type Colour. Convert them to strings or numbers"):
+    with pytest.raises(TypeError, match=r"labels of type Colour\. Convert them to strings or numbers"):
         TabularClassifier(**SMALL).fit(np.zeros((4, 1)), [colour.RED, colour.BLUE] * 2)

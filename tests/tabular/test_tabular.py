@@ -22,9 +22,9 @@ from fastmlp.core import CodeLayout, memory
 from fastmlp.tabular import coding
 from fastmlp.tabular.base import _batch_size
 from fastmlp.tabular.coding import Coder
-from fastmlp.tabular.folds import deal, take_share
 from fastmlp.tabular.frames import Table
 from fastmlp.tabular.recipes import EmbeddingNetwork
+from fastmlp.tabular.training import deal, take_share
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
