@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
 
+import fastmlp.core as core
 from fastmlp.network.callables import check_takes
 from fastmlp.network.names import hint
 
@@ -133,3 +135,49 @@ def _checked(argument: str, function: Callable[[int, int, Any], Any]) -> Draw:
         return array.astype(np.float64)
 
     return draw
+
+
+# Rows in the convex combination of a bias.
+_COMBINED = 5
+
+
+def data_driven(
+    layer_sizes: Sequence[int], activations: Sequence[str], X: np.ndarray, rng: Any
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Weights and biases of each layer from the rows that it will see.
+
+    Weights are normal, each unit's divided by the standard deviation of its product over the rows. The bias is minus a random convex
+    combination of the unit's products for five rows, with shares Exp(1) divided by their sum: the unit changes its sign somewhere
+    among the rows (Steinwart 2019; Holzmüller, Grinsztajn and Steinwart, NeurIPS 2024).
+
+    Parameters
+    ----------
+    layer_sizes : sequence of int
+        From input to output.
+    activations : sequence of str
+        Of the hidden layers.
+    X : ndarray of shape (n, layer_sizes[0])
+    rng : RandomState
+    """
+    coefs, intercepts = [], []
+    a = X.astype(np.float64)
+    for (fan_in, fan_out), activation in zip(pairwise(layer_sizes), [*activations, "identity"], strict=True):
+        W, zeros = rng.normal(0.0, fan_in**-0.5, (fan_in, fan_out)), np.zeros(fan_out)
+        z = _layer(a, W, zeros, "identity")
+        spread = z.std(axis=0)
+        spread[spread == 0] = 1.0
+        W, z = W / spread, z / spread
+        rows = rng.randint(len(a), size=(fan_out, _COMBINED))
+        shares = rng.exponential(size=(fan_out, _COMBINED))
+        shares /= shares.sum(axis=1, keepdims=True)
+        b = -(shares * z[rows, np.arange(fan_out)[:, np.newaxis]]).sum(axis=1)
+        a = _layer(a, W, b, activation)
+        coefs.append(W)
+        intercepts.append(b)
+    return coefs, intercepts
+
+
+def _layer(x: np.ndarray, W: np.ndarray, b: np.ndarray, activation: str) -> np.ndarray:
+    """f(x W + b), to the same bits on every machine, which BLAS does not promise."""
+    plan = core.Plan(W.shape, (), activation, "float64")
+    return core.forward(plan, np.concatenate([W.ravel(), b]), x)

@@ -87,6 +87,16 @@ def initialise(
     return coefs, intercepts
 
 
+def data_driven(x: Array, W: Array, rows: Array, shares: Array) -> tuple[Array, Array]:
+    """W / std(x W) by columns, over the rows of x (B, I); and b = -sum_k shares[:, k] z[rows[:, k]], z = x W / std(x W).
+
+    W (I, O) normal; rows, shares (O, 5), the shares of each unit adding up to 1 (Holzmüller, Grinsztajn and Steinwart 2024).
+    """
+    W = W / (x @ W).std(axis=0)
+    z = x @ W
+    return W, -np.array([sum(shares[o, k] * z[rows[o, k], o] for k in range(rows.shape[1])) for o in range(W.shape[1])])
+
+
 def output_function(name: str) -> Callable[[Array], Array]:
     """An output activation by name; a hidden activation may serve as one too."""
     return OUTPUTS[name] if name in OUTPUTS else ACTIVATIONS[name][0]

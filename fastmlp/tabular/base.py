@@ -110,6 +110,7 @@ class BaseTabular(BaseModel, ABC):
                 "beta_2", "max_iter", "n_iter_no_change",
             )
         },
+        "initial_values": [one_of([AUTO, "data"])],
         "scaling_rate": [one_of([AUTO]), Interval(Real, 0, None, closed="left")],
     }  # fmt: skip
     _member_class: ClassVar[type[BaseMLP]]
@@ -136,6 +137,7 @@ class BaseTabular(BaseModel, ABC):
         learning_rate_init: float | str = AUTO,
         beta_2: float | str = AUTO,
         scaling_rate: float | str = AUTO,
+        initial_values: str = AUTO,
         batch_size: int | str = "auto",
         max_iter: int | str = AUTO,
         early_stopping: bool = True,
@@ -166,6 +168,7 @@ class BaseTabular(BaseModel, ABC):
         self.learning_rate_init = learning_rate_init
         self.beta_2 = beta_2
         self.scaling_rate = scaling_rate
+        self.initial_values = initial_values
         self.batch_size = batch_size
         self.max_iter = max_iter
         self.early_stopping = early_stopping
@@ -229,13 +232,15 @@ class BaseTabular(BaseModel, ABC):
         for name, only in (("embedding", 0), ("n_members", 1)):
             if self._own(name) != only:
                 raise ValueError(f"{name} must be {only} or 'auto' for method='realmlp', got {getattr(self, name)!r}.")
-        return RealMLPNetwork(float(self._own("scaling_rate")))
+        return RealMLPNetwork(float(self._own("scaling_rate")), self.initial_values == "data")
 
     def _embed(self, member: BaseMLP, codes: Any) -> EmbeddingNetwork | RealMLPNetwork | None:
         """What makes the member's network, if it is not Network. With an embedding, the member gets a layer more, without
         activation or dropout."""
         if self.method == "realmlp":
             return self._scaling_network(member)
+        if self.initial_values != AUTO:
+            raise ValueError(f"initial_values must be 'auto' for method={self.method!r}, got {self.initial_values!r}.")
         if self._own("scaling_rate"):
             raise ValueError(f"scaling_rate must be 0 or 'auto' for method={self.method!r}, got {self.scaling_rate!r}.")
         layout, embedding, n_members = codes.layout, self._own("embedding"), self._own("n_members")

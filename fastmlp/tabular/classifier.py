@@ -85,6 +85,10 @@ class TabularClassifier(ClassifierScore, BaseTabular):
     scaling_rate : float or 'auto', default='auto'
         For 'realmlp': factor of the learning rate for a scaling layer, a number for each input that begins as 1 and is then learnt. 0: none.
         'auto': 6 for 'realmlp', 0 for the others, the only value for them.
+    initial_values : {'auto', 'data'}, default='auto'
+        'data', for 'realmlp' only: weights such that each unit has a standard deviation of 1 over the training rows before its
+        activation, and biases such that it changes its sign among them, as in the authors' larger RealMLP. 'auto': normal numbers that
+        do not depend on the rows, and zeros in the output layer.
     label_smoothing : float or 'auto', default='auto'
         As in :class:`MLPClassifier`. 'auto': 0.1 for 'realmlp', 0 for the others. Its authors advise 0, and ``validation_metric='loss'``,
         where probabilities or the AUC count.
@@ -228,6 +232,7 @@ class TabularClassifier(ClassifierScore, BaseTabular):
         learning_rate_init: float | str = AUTO,
         beta_2: float | str = AUTO,
         scaling_rate: float | str = AUTO,
+        initial_values: str = AUTO,
         label_smoothing: float | str = AUTO,
         batch_size: int | str = "auto",
         max_iter: int | str = AUTO,
@@ -261,6 +266,7 @@ class TabularClassifier(ClassifierScore, BaseTabular):
             learning_rate_init=learning_rate_init,
             beta_2=beta_2,
             scaling_rate=scaling_rate,
+            initial_values=initial_values,
             batch_size=batch_size,
             max_iter=max_iter,
             early_stopping=early_stopping,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastmlp.core import CodeLayout
+from fastmlp.network.initialisers import data_driven
 from fastmlp.network.network import Network
 from fastmlp.training.run import StochasticRun
 from fastmlp.training.schedules import FlatCosine, Planned
@@ -145,9 +146,12 @@ class RealMLPNetwork:
     ----------
     scaling_rate : float
         Factor of the learning rate for a scaling of the inputs; 0: none.
+    from_data : bool
+        Draw the first parameters from the data, as in RealMLP: see ``data_driven``.
     """
 
     scaling_rate: float
+    from_data: bool = False
     embedding: int = 0
     n_members: int = 1
 
@@ -170,6 +174,8 @@ class RealMLPNetwork:
     def adapt(self, run: StochasticRun) -> StochasticRun:
         """The run with the factors of each tensor, and RealMLP's schedule of dropout and weight decay, if it has any. The last batch of
         an epoch is left out unless it is full, and of equal epochs the last one is the best."""
+        if self.from_data:
+            _draw_from_data(run)
         network, last = run.network, len(run.network.coefs) - 1
         of_output = 2.0 if network.out_activation == "logistic" else 1.0
         epsilon = 0.5 if network.out_activation == "identity" else 1.0
@@ -187,6 +193,29 @@ class RealMLPNetwork:
         if any(method.dropout) or run.hyperparameters["weight_decay"]:
             method = replace(method, regularisation=FlatCosine(), total_steps=total_steps)
         return replace(run, settings=settings, schedule=schedule, method=method)
+
+
+# Rows that initial values are drawn from, at most.
+_MOST_DRAWN_FROM = 2**14
+
+
+def _draw_from_data(run: StochasticRun) -> None:
+    """Give the run's network first parameters that are drawn from its rows."""
+    network, data = run.network, run.data.sample()
+    if not isinstance(data.X, np.ndarray):  # codes of no column
+        return
+    rows = np.arange(len(data.X)) if data.rows is None else data.rows
+    if len(rows) > _MOST_DRAWN_FROM:
+        rows = rows[run.rng.randint(len(rows), size=_MOST_DRAWN_FROM)]
+    *hidden, n_outputs = network.layer_sizes
+    is_difference = network.out_activation == "logistic"  # of the outputs for two classes
+    sizes = (*hidden, 2 * n_outputs if is_difference else n_outputs)
+    coefs, intercepts = data_driven(sizes, network.activations, data.X[rows], run.rng)
+    if is_difference:
+        coefs[-1] = coefs[-1][:, n_outputs:] - coefs[-1][:, :n_outputs]
+        intercepts[-1] = intercepts[-1][n_outputs:] - intercepts[-1][:n_outputs]
+    for own, drawn in zip(network.coefs + network.intercepts, coefs + intercepts, strict=True):
+        own[...] = drawn
 
 
 def _uniform(fan_in: int, fan_out: int, rng: Any) -> np.ndarray:

@@ -89,6 +89,10 @@ class TabularRegressor(RegressorScore, BaseTabular):
     scaling_rate : float or 'auto', default='auto'
         For 'realmlp': factor of the learning rate for a scaling layer, a number for each input that begins as 1 and is then learnt. 0: none.
         'auto': 6 for 'realmlp', 0 for the others, the only value for them.
+    initial_values : {'auto', 'data'}, default='auto'
+        'data', for 'realmlp' only: weights such that each unit has a standard deviation of 1 over the training rows before its
+        activation, and biases such that it changes its sign among them, as in the authors' larger RealMLP. 'auto': normal numbers that
+        do not depend on the rows, and zeros in the output layer.
     batch_size : int or 'auto', default='auto'
         Rows per step. 'auto': a power of two near a sixteenth of the rows that a network trains on, from 16 to 256; 512 above 32,000
         of them, 1024 above 108,000. For 'realmlp' 256; the last rows of an epoch are left out where they are fewer.

@@ -33,16 +33,19 @@ def table(n: int = 133) -> dict[str, np.ndarray]:
 
 def target(kind: str, signal: np.ndarray) -> np.ndarray:
     """What the models learn of the signal."""
-    return {"binary": np.digitize(signal, [0.0]), "multiclass": np.digitize(signal, [-0.5, 1.0]), "regression": signal}[
-        kind
-    ]
+    return {
+        "binary": np.digitize(signal, [0.0]),
+        "larger": np.digitize(signal, [0.0]),
+        "multiclass": np.digitize(signal, [-0.5, 1.0]),
+        "regression": signal,
+    }[kind]
 
 
 def record(kind: str, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Rows of training and validation, inputs, initial parameters, the rows and the loss of each step, and predictions for all rows."""
     import pandas as pd
     import torch
-    from pytabkit import RealMLP_TD_S_Classifier, RealMLP_TD_S_Regressor
+    from pytabkit import RealMLP_TD_Classifier, RealMLP_TD_S_Classifier, RealMLP_TD_S_Regressor
     from pytabkit.models.training.lightning_modules import TabNNModule
 
     torch.set_default_dtype(torch.float64)
@@ -72,7 +75,12 @@ def record(kind: str, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         X = pd.DataFrame({name: column for name, column in columns.items() if name != "signal"})
         X["gaps"] = X["gaps"].where(X["gaps"] != "", None)
         Model = RealMLP_TD_S_Regressor if kind == "regression" else RealMLP_TD_S_Classifier
+        options: dict[str, Any] = {}
+        if kind == "larger":  # RealMLP without embeddings, learnt activations and dropout
+            Model = RealMLP_TD_Classifier
+            options = {"num_emb_type": "none", "use_parametric_act": False, "p_drop": 0.0, "max_one_hot_cat_size": -1}
         model = Model(
+            **options,
             n_epochs=N_EPOCHS,
             batch_size=BATCH_SIZE,
             hidden_sizes=[WIDTH] * 3,
@@ -91,7 +99,7 @@ def main() -> None:
     """Write the file."""
     columns = table()
     arrays = {f"table.{name}": column for name, column in columns.items()}
-    for kind in ("binary", "multiclass", "regression"):
+    for kind in ("binary", "multiclass", "regression", "larger"):
         arrays |= record(kind, columns)
     np.savez_compressed(Path(__file__).parent / "realmlp.npz", **arrays)
 

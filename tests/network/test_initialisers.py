@@ -11,7 +11,7 @@ import pytest
 from helpers import name_of, tolerance, varied
 
 from fastmlp import Network, reference
-from fastmlp.network.initialisers import BIAS_INITIALISERS, PAIRS, WEIGHT_INITIALISERS
+from fastmlp.network.initialisers import BIAS_INITIALISERS, PAIRS, WEIGHT_INITIALISERS, data_driven
 
 SIZES = (7, 13, 13, 5, 3)
 ACTIVATIONS = ("logistic", "tanh", "relu")
@@ -214,3 +214,22 @@ def test_pair_is_checked_in_the_networks_type():
     assert Network((2, 3), dtype="float64", bias_init=("constant", 1e300)).intercepts[0][0] == 1e300
     with pytest.raises(ValueError, match="bias_init must return numbers that are finite in float32"):
         Network((2, 3), bias_init=("constant", 1e300))
+
+
+def test_data_driven_values_are_the_references():
+    """From the same draws, layer by layer; each unit's product has a standard deviation of 1, and changes its sign among the rows."""
+    X, sizes = np.random.RandomState(1).standard_normal((50, 4)), (4, 7, 5, 2)
+    coefs, intercepts = data_driven(sizes, ("tanh", "selu"), X, np.random.RandomState(0))
+    rng, x = np.random.RandomState(0), X
+    for layer, (W, b) in enumerate(zip(coefs, intercepts, strict=True)):
+        fan_in, fan_out = W.shape
+        drawn = rng.normal(0.0, fan_in**-0.5, (fan_in, fan_out))
+        rows, shares = rng.randint(50, size=(fan_out, 5)), rng.exponential(size=(fan_out, 5))
+        expected = reference.data_driven(x, drawn, rows, shares / shares.sum(axis=1, keepdims=True))
+        assert np.abs(W - expected[0]).max() <= tolerance("float64", 50, 10)
+        assert np.abs(b - expected[1]).max() <= tolerance("float64", 50, 10)
+        z = x @ W + b
+        np.testing.assert_allclose(z.std(axis=0), 1)
+        assert (z.min(axis=0) <= 0).all()
+        assert (z.max(axis=0) >= 0).all()
+        x = reference.ACTIVATIONS[("tanh", "selu", "identity")[layer]][0](z)

@@ -39,41 +39,54 @@ def their_table():
     return X, X.pop("signal").to_numpy()
 
 
-@pytest.mark.parametrize("kind", ["binary", "multiclass", "regression"])
+# "larger": what is built of RealMLP itself, initial values from the data and weight decay, without dropout.
+@pytest.mark.parametrize("kind", ["binary", "multiclass", "regression", "larger"])
 def test_agrees_with_the_authors(kind, monkeypatch):
     """The inputs; and from the same parameters and the same rows, 20 losses and the best epoch's predictions."""
     X, signal = their_table()
-    y = {"binary": np.digitize(signal, [0.0]), "multiclass": np.digitize(signal, [-0.5, 1.0])}.get(kind, signal)
+    bounds = {"binary": [0.0], "larger": [0.0], "multiclass": [-0.5, 1.0]}
+    y = np.digitize(signal, bounds[kind]) if kind in bounds else signal
     given = {name.removeprefix(f"{kind}."): THEIRS[name] for name in THEIRS if name.startswith(kind)}
     train, batches, losses = given["train"], iter(given["batches"].reshape(5, 100)), []
     place = np.empty(len(X), np.intp)
     place[train] = np.arange(len(train))
 
-    def draw_theirs(maker, *args, **options):
-        network = draw_ours(maker, *args, **options)
-        for layer in range(len(network.coefs) - 1):
-            W = given[f"{layer}.weight"]
-            network.coefs[layer][...] = W / np.sqrt(len(W))
-            network.intercepts[layer][...] = given[f"{layer}.bias"][0]
-        assert not np.any(given["3.weight"])
-        assert not network.coefs[-1].any()
-        assert not network.intercepts[-1].any()
-        return network
+    def draw_theirs(maker, run):
+        network = run.network
+        if not maker.from_data:
+            assert not given["3.weight"].any()
+            assert not network.coefs[-1].any()
+            assert not network.intercepts[-1].any()
+        run = adapt_ours(maker, run)
+        for layer, (coefs, intercepts) in enumerate(zip(network.coefs, network.intercepts, strict=True)):
+            W, b = given[f"{layer}.weight"] / np.sqrt(len(coefs)), given[f"{layer}.bias"][0]
+            is_difference = coefs.shape[1] == 1 and W.shape[1] == 2
+            coefs[...] = W[:, 1:] - W[:, :1] if is_difference else W
+            intercepts[...] = b[1:] - b[:1] if is_difference else b
+        return run
 
     def shuffle_theirs(order, *_):
         order[:100] = place[next(batches)]
 
     def note_losses(method, t, n_steps):
         losses.append(np.empty(n_steps))
-        return {"step_losses": losses[-1]}
+        return {"step_losses": losses[-1], **schedules_ours(method, t, n_steps)}
 
-    draw_ours = RealMLPNetwork.__call__
-    monkeypatch.setattr(RealMLPNetwork, "__call__", draw_theirs)
+    adapt_ours, schedules_ours = RealMLPNetwork.adapt, Method.schedules
+    monkeypatch.setattr(RealMLPNetwork, "adapt", draw_theirs)
     monkeypatch.setattr(training_rows, "shuffle", shuffle_theirs)
     monkeypatch.setattr(Method, "schedules", note_losses)
     Model = TabularRegressor if kind == "regression" else TabularClassifier
+    options = {"initial_values": "data", "weight_decay": 0.02} if kind == "larger" else {}
     model = Model(
-        "realmlp", n_folds=1, max_iter=5, batch_size=25, hidden_layer_sizes=(16,) * 3, dtype="float64", random_state=0
+        "realmlp",
+        n_folds=1,
+        max_iter=5,
+        batch_size=25,
+        hidden_layer_sizes=(16,) * 3,
+        dtype="float64",
+        random_state=0,
+        **options,
     )
     rows = given["validation"]
     model.fit(X.iloc[train], y[train], eval_set=(X.iloc[rows], y[rows]))
@@ -235,7 +248,7 @@ def test_recipe_and_parameters():
     classifier = TabularClassifier(**SMALL).fit(X, y > 0)
     assert classifier.estimators_[0].label_smoothing == 0.1
     changed = [
-        {"label_smoothing": 0.0}, {"beta_2": 0.9}, {"scaling_rate": 0}, {"dropout": 0.3}, {"weight_decay": 0.1}, {"learning_rate": "constant"},
+        {"label_smoothing": 0.0}, {"beta_2": 0.9}, {"scaling_rate": 0}, {"dropout": 0.3}, {"weight_decay": 0.1}, {"learning_rate": "constant"}, {"initial_values": "data"},
     ]  # fmt: skip
     for given in changed:
         other = TabularClassifier(**SMALL, **given).fit(X, y > 0)
@@ -245,6 +258,7 @@ def test_recipe_and_parameters():
 @pytest.mark.parametrize(("parameters", "words"), [
     ({"embedding": 16}, "embedding must be 0 or 'auto' for method='realmlp', got 16"),
     ({"n_members": 3}, "n_members must be 1 or 'auto' for method='realmlp', got 3"),
+    ({"method": "tabm", "initial_values": "data"}, "initial_values must be 'auto' for method='tabm', got 'data'"),
     ({"method": "tabm", "scaling_rate": 2.0}, "scaling_rate must be 0 or 'auto' for method='tabm', got 2.0"),
     ({"scaling_rate": -1}, "scaling_rate"), ({"label_smoothing": 2}, "label_smoothing"), ({"dropout": [0.1]}, "dropout"),
 ])  # fmt: skip
@@ -259,7 +273,7 @@ def digest():
     X, y = small_table(300)
     found = hashlib.sha256()
     for dtype in ("float32", "float64"):
-        for given in ({}, {"dropout": 0.2, "weight_decay": 0.1, "max_grad_norm": 0.5}):
+        for given in ({}, {"initial_values": "data", "dropout": 0.2, "weight_decay": 0.1, "max_grad_norm": 0.5}):
             fitted = TabularClassifier(**SMALL, dtype=dtype, **given).fit(X, np.digitize(y, [-0.5, 1.0]))
             found.update(b"".join(network.parameters.tobytes() for network in fitted.networks_))
     return found.hexdigest()
