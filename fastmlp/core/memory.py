@@ -104,12 +104,12 @@ def _memory_limits(membership: Path, mount: Path) -> Iterator[int]:
             yield int((folder / ("memory.max" if version == 2 else "memory.limit_in_bytes")).read_text())
 
 
-def check_memory(what: str, n_bytes: int) -> None:
+def check_memory(what: str, n_bytes: int, advice: str = "Take fewer units.") -> None:
     """Raise a MemoryError if ``what`` needs more memory than there is: the system may grant it, and end the process later."""
     available = total_memory() if n_bytes > _ALWAYS_THERE else None
     if available is not None and n_bytes > available:
         raise MemoryError(
-            f"{what} needs at least {in_words(n_bytes)} of memory, and there are {in_words(available)}. Take fewer units."
+            f"{what} needs at least {in_words(n_bytes)} of memory, and there are {in_words(available)}. {advice}"
         )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastmlp.core import Bins, CodeLayout, Codes
+from fastmlp.core.memory import check_memory
 from fastmlp.tabular.columns import Column, Columns, as_categories, check_finite
 from fastmlp.tabular.frames import (
     BOOLEAN,
@@ -196,9 +197,16 @@ class Scaler(Reader):
         ------
         TypeError, ValueError
             If a column of numbers holds anything else, or infinity.
+        MemoryError
+            If there is no room for them.
         """
-        inputs = np.empty((sum(table.shape[0] for table in tables), self.width), self.dtype)
-        first = 0
+        shape = sum(table.shape[0] for table in tables), self.width
+        check_memory(
+            f"method='realmlp' makes {self.width} inputs of the columns. To hold them for {shape[0]:,} rows",
+            shape[0] * self.width * self.dtype.itemsize,
+            "Lower max_categories, or take another method, which holds codes.",
+        )
+        inputs, first = np.empty(shape, self.dtype), 0
         for table in tables:
             for begin in range(0, table.shape[0], self.n_rows):
                 part = table.rows(begin, min(begin + self.n_rows, table.shape[0]))

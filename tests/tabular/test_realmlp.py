@@ -16,6 +16,7 @@ from sklearn.metrics import accuracy_score
 
 import fastmlp.training.rows as training_rows
 from fastmlp import FileFormatError, RowPredictor, TabularClassifier, TabularRegressor, core, load
+from fastmlp.core import memory
 from fastmlp.reference import encodings
 from fastmlp.tabular.coding import Scaler
 from fastmlp.tabular.columns import declared_categories, learn_columns
@@ -178,6 +179,18 @@ def test_extreme_numbers():
         assert all(np.isfinite(column.scaling).all() for column in columns)
     with pytest.raises(ValueError, match="Column 'huge' holds inf"):
         TabularRegressor("realmlp").fit(frame.assign(huge=np.inf), np.arange(20.0))
+
+
+def test_wide_inputs_that_do_not_fit_are_named(monkeypatch):
+    """A column of many categories has as many inputs, in each row."""
+    monkeypatch.setattr(memory, "total_memory", lambda: 2**21)
+    monkeypatch.setattr(memory, "_ALWAYS_THERE", 0)
+    X = pd.DataFrame({"town": np.arange(4000).astype(str)})
+    model = TabularRegressor("realmlp", n_folds=2, max_iter=1, categorical_features=["town"])
+    with pytest.raises(
+        MemoryError, match="makes 256 inputs of the columns.*4,000 rows needs at least 3.91 MiB.*Lower max_categories"
+    ):
+        model.fit(X, np.arange(4000.0))
 
 
 def test_columns_without_values_are_dropped():
