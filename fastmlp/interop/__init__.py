@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from fastmlp.interop.errors import ConversionError
     from fastmlp.interop.keras import from_keras, to_keras
     from fastmlp.interop.layers import Converted
+    from fastmlp.interop.onnx import from_onnx, to_onnx
     from fastmlp.interop.state_dict import from_state_dict, to_state_dict
     from fastmlp.interop.torch import from_torch, to_torch
 
@@ -20,10 +21,12 @@ __all__ = [
     "ConversionError",
     "Converted",
     "from_keras",
+    "from_onnx",
     "from_state_dict",
     "from_torch",
     "to_c",
     "to_keras",
+    "to_onnx",
     "to_state_dict",
     "to_torch",
 ]
@@ -32,10 +35,12 @@ _HOMES = {
     "ConversionError": "fastmlp.interop.errors",
     "Converted": "fastmlp.interop.layers",
     "from_keras": "fastmlp.interop.keras",
+    "from_onnx": "fastmlp.interop.onnx",
     "from_state_dict": "fastmlp.interop.state_dict",
     "from_torch": "fastmlp.interop.torch",
     "to_c": "fastmlp.interop.c_code",
     "to_keras": "fastmlp.interop.keras",
+    "to_onnx": "fastmlp.interop.onnx",
     "to_state_dict": "fastmlp.interop.state_dict",
     "to_torch": "fastmlp.interop.torch",
 }

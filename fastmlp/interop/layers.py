@@ -272,7 +272,7 @@ def width_of(chain: Chain) -> int | None:
     return None
 
 
-def _tails(a: Chain, b: Chain) -> tuple[Chain, Chain, Chain]:
+def tails(a: Chain, b: Chain) -> tuple[Chain, Chain, Chain]:
     """The layers that two values share, and those that each has alone."""
     n = 0
     while n < min(len(a), len(b)) and a[n] is b[n]:
@@ -282,7 +282,7 @@ def _tails(a: Chain, b: Chain) -> tuple[Chain, Chain, Chain]:
 
 def added(where: str, a: Chain, b: Chain) -> Chain:
     """The sum of two values: x + f(x)."""
-    shared, first, second = _tails(a, b)
+    shared, first, second = tails(a, b)
     if first and second:
         raise refuse(
             where, "the sum of two branches; fastmlp adds a layer's input, as it is, to its output (residual=True)."
@@ -295,7 +295,7 @@ def added(where: str, a: Chain, b: Chain) -> Chain:
 
 def multiplied(where: str, a: Chain, b: Chain) -> Chain:
     """The product of two values: silu, gelu and mish, written out."""
-    shared, first, second = _tails(a, b)
+    shared, first, second = tails(a, b)
     for x, gate in ((first, second), (second, first)):
         factor = _factor(x)
         if factor is None:
@@ -432,6 +432,12 @@ class _Hidden:
 def _goes_on(chain: Chain) -> bool:
     """Whether a part of a chain computes anything."""
     return any(not isinstance(layer, (Dropout, Noise, Remark)) for layer in chain)
+
+
+def _is_minus_one(pending: tuple[Any, np.ndarray, np.ndarray]) -> bool:
+    """Whether what is pending changes the sign, and nothing else."""
+    _, factor, shift = pending
+    return factor.ndim == shift.ndim == 0 and factor == -1 and shift == 0
 
 
 def _both(first: float, second: float) -> float:
@@ -719,6 +725,17 @@ class _Assembly:
 
     def end(self, output: str | None) -> tuple[list[_Hidden], _Hidden]:
         """The hidden layers and the output layer."""
+        if (
+            self.layers
+            and self.layers[-1].activation == "softplus"
+            and len(self.pending) == 1
+            and _is_minus_one(self.pending[0])
+        ):
+            last = self.layers[-1]  # -softplus(z) = log(logistic(-z))
+            self.pending, self.open = [], self.layers.pop()
+            last.activation = ""
+            self._scale_open(last.where, np.array(-1.0), np.array(0.0))
+            self.close("log_logistic")
         if self.open is not None:
             self._leave_inner_dropout()
             self.close("identity")

@@ -43,9 +43,10 @@ class Exported:
             raise ConversionError(
                 f"{self.name}: a mean of several networks' outputs has no logits. Leave logits=True out."
             )
-        return [self._chain(network, logits) for network in self.networks]
+        return [self.chain_of(network, logits) for network in self.networks]
 
-    def _chain(self, network: Network, logits: bool) -> Chain:
+    def chain_of(self, network: Network, logits: bool = False) -> Chain:
+        """One network's chain."""
         layers: list[Layer] = [Noise("input", self.input_noise)] if self.input_noise else []
         rates: Sequence[float] = self.dropout or (0.0,) * (len(network.activations) + 1)
         layers += [Dropout("input", rates[0])] if rates[0] else []

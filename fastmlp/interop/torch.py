@@ -625,6 +625,7 @@ def to_torch(model: Any, *, logits: bool = False) -> Any:
 
     Examples
     --------
+    >>> import torch
     >>> from fastmlp import Network
     >>> from fastmlp.interop import to_torch
     >>> to_torch(Network((4, 8, 3), random_state=0))

@@ -51,7 +51,7 @@ PAGES = [
     *sorted((ROOT / "docs" / "developers").glob("*.md")),
 ]
 # What no extra of ours for users or tests brings: its blocks run where it is installed.
-PEERS = ("jax", "keras", "onnx", "onnxruntime", "tensorflow", "torch")
+PEERS = ("jax", "keras", "skl2onnx", "tensorflow", "torch")
 
 
 def fenced(page: Path, *languages: str) -> list[tuple[int, str]]:

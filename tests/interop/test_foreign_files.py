@@ -58,7 +58,7 @@ def test_mutated_keras_files(tmp_path):
     rng = np.random.RandomState(0)
     with zipfile.ZipFile(FILES / "small.keras") as archive:
         parts = {name: archive.read(name) for name in archive.namelist()}
-    for _ in range(150):
+    for _ in range(60):
         name = ["config.json", "model.weights.h5"][rng.randint(2)]
         changed = bytearray(parts[name])
         for place in rng.randint(0, len(changed), rng.randint(1, 6)):
