@@ -96,6 +96,7 @@ typedef struct fm_layer {
     ptrdiff_t embedding;
     int activation;              /* f; identity for the output layer: its output activation belongs to the loss */
     int residual;                /* out = y + x; I = O */
+    int is_finite;               /* W holds no infinity or NaN: forward_row may leave out rows of W whose x is 0 */
     void *W, *b;                 /* (I, O) and (O,), columns padded to whole panels */
     void *W_state[FM_MAX_STATE]; /* like W */
     void *b_state[FM_MAX_STATE]; /* like b */
@@ -323,7 +324,8 @@ typedef struct fm_kernels {
     void (*fold_batch_norm)(void *scale, void *shift, const void *gamma, const void *b, const void *mean,
                             const void *variance, ptrdiff_t n);
 
-    /* forward_row: out (in y) for one row x; W and b row-major without gaps. numerics: the same bits as forward */
+    /* forward_row: out (in y) for one row x; W and b row-major without gaps. numerics: the same
+     * bits as forward, but for the sign of a sum that is 0 */
     void (*forward_row)(const fm_layer *layer, void *y, const void *x);
 
     /* forward_unpacked: panels p0 <= p < p1 of out (in y); x and y in panels, W and b row-major without gaps

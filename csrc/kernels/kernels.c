@@ -556,9 +556,52 @@ FM_INLINE ptrdiff_t gemv_block(real *y, const real *x, const real *W, const real
     return o;
 }
 
-/* y = b + x W. If W's row ends inside a vector, the load runs on into the next row, except in W's last rows. */
-static void gemv(real *y, const real *x, const real *W, const real *b, ptrdiff_t fan_in, ptrdiff_t fan_out) {
-    ptrdiff_t o = 0;
+/* Most inputs of which those that are not 0 are listed. */
+#define GEMV_LISTED_ROWS 1024
+
+/* gemv_block with the listed rows of W only. */
+FM_INLINE ptrdiff_t gemv_listed(real *y, const real *x, const real *W, const real *b, const int32_t *rows,
+                                ptrdiff_t n_rows, ptrdiff_t fan_out, ptrdiff_t o, const int n) {
+    for (; o + n * V <= fan_out; o += n * V) {
+        vec sum[8];
+        for (int j = 0; j < n; j++)
+            sum[j] = b ? v_load(b + o + j * V) : v_set(0);
+        for (ptrdiff_t e = 0; e < n_rows; e++) {
+            const real *w = W + rows[e] * fan_out + o;
+            const real *next = W + rows[min_of(e + GEMV_PREFETCH_ROWS, n_rows - 1)] * fan_out + o;
+            for (int j = 0; j < n * V; j += 64 / (int)sizeof(real))
+                __builtin_prefetch(next + j);
+            for (int j = 0; j < n; j++)
+                sum[j] = v_fma(v_set(x[rows[e]]), v_load(w + j * V), sum[j]);
+        }
+        for (int j = 0; j < n; j++)
+            v_store(y + o + j * V, sum[j]);
+    }
+    return o;
+}
+
+/* The first outputs of gemv, without those rows of W whose input is 0, if there are enough of these: of relu's outputs,
+ * half are. W must be finite. Returns the first output not computed. */
+static ptrdiff_t gemv_without_zeros(real *y, const real *x, const real *W, const real *b, ptrdiff_t fan_in,
+                                    ptrdiff_t fan_out) {
+    int32_t rows[GEMV_LISTED_ROWS];
+    ptrdiff_t n_rows = 0;
+    if (fan_in > GEMV_LISTED_ROWS || fan_out < 4 * V || fan_out > GEMV_WIDE_COLUMNS)
+        return 0;
+    for (ptrdiff_t i = 0; i < fan_in; i++) {
+        rows[n_rows] = (int32_t)i;
+        n_rows += x[i] != 0;
+    }
+    if (n_rows == 0 || 4 * n_rows > 3 * fan_in)
+        return 0;
+    const ptrdiff_t o = gemv_listed(y, x, W, b, rows, n_rows, fan_out, 0, 8);
+    return gemv_listed(y, x, W, b, rows, n_rows, fan_out, o, 4);
+}
+
+/* Outputs of y = b + x W from o on. If W's row ends inside a vector, the load runs on into the next row, except in W's
+ * last rows. */
+static void gemv_from(ptrdiff_t o, real *y, const real *x, const real *W, const real *b, ptrdiff_t fan_in,
+                      ptrdiff_t fan_out) {
     if (fan_out > GEMV_WIDE_COLUMNS) {
         gemv_wide(y, x, W, b, fan_in, fan_out);
         o = fan_out;
@@ -574,6 +617,10 @@ static void gemv(real *y, const real *x, const real *W, const real *b, ptrdiff_t
             sum = v_fma(v_set(x[i]), at + V <= end ? v_load(W + at) : v_load_n(W + at, rest), sum);
         v_store_n(y + o, sum, rest);
     }
+}
+
+static void gemv(real *y, const real *x, const real *W, const real *b, ptrdiff_t fan_in, ptrdiff_t fan_out) {
+    gemv_from(0, y, x, W, b, fan_in, fan_out);
 }
 
 static void forward_row_members(const fm_layer *l, const fm_members *M, void *products_, void *y_, const void *x) {
@@ -604,7 +651,9 @@ static void forward_row_members(const fm_layer *l, const fm_members *M, void *pr
 static void forward_row(const fm_layer *l, void *y_, const void *x_) {
     real *y = y_;
     const real *x = x_;
-    gemv(y, x, l->W, gemm_bias(l), l->fan_in, l->fan_out);
+    const real *b = gemm_bias(l);
+    const ptrdiff_t done = l->is_finite ? gemv_without_zeros(y, x, l->W, b, l->fan_in, l->fan_out) : 0;
+    gemv_from(done, y, x, l->W, b, l->fan_in, l->fan_out);
     for (ptrdiff_t o = 0; l->scale && o < l->fan_out; o += V) { /* scale and shift are padded */
         const ptrdiff_t n = min_of(V, l->fan_out - o);
         v_store_n(y + o,

@@ -17,7 +17,7 @@ try:
         peak_gflops,
     )
     from fastmlp.core._plan import ParameterLayout, Plan, parameter_layout
-    from fastmlp.core._predict import RowForward, apply_output, bin_sums, forward, row_losses
+    from fastmlp.core._predict import CodedRowForward, RowForward, apply_output, bin_sums, forward, row_losses
     from fastmlp.core._shuffle import shuffle
     from fastmlp.core._trainer import Cancelled, Trainer
     from fastmlp.core._workspace import OptimizerPanels
@@ -38,6 +38,7 @@ __all__ = [
     "Bins",
     "Cancelled",
     "CodeLayout",
+    "CodedRowForward",
     "Codes",
     "OptimizerPanels",
     "ParameterLayout",

@@ -39,7 +39,7 @@ cdef extern from "fastmlp.h" nogil:
     ctypedef struct fm_layer:
         Py_ssize_t fan_in, fan_out
         Py_ssize_t embedding
-        int activation, residual
+        int activation, residual, is_finite
         void *W
         void *b
         void *W_state[3]

@@ -5,10 +5,15 @@ from typing import Any
 
 import numpy as np
 
-from fastmlp.core._arrays import CodeLayout
+from fastmlp.core._arrays import CodeLayout, Codes
 from fastmlp.core._plan import Plan
 
-__all__ = ["RowForward", "apply_output", "bin_sums", "forward", "row_losses"]
+__all__ = ["CodedRowForward", "RowForward", "apply_output", "bin_sums", "forward", "row_losses"]
+
+class CodedRowForward:
+    networks: tuple[tuple[Plan, np.ndarray, np.ndarray], ...]
+    def __init__(self, layout: CodeLayout, networks: Sequence[tuple[Plan, np.ndarray, np.ndarray]]) -> None: ...
+    def __call__(self, row: Codes, out: np.ndarray) -> np.ndarray: ...
 
 class RowForward:
     networks: tuple[tuple[np.ndarray, np.ndarray], ...]

@@ -18,7 +18,7 @@ from cython.parallel cimport parallel, threadid
 from libc.stdint cimport uintptr_t
 from libc.string cimport memcpy, memset
 
-from fastmlp.core._arrays cimport Buffer, CodeLayout, InputRows, are_finite, array_address, format_of
+from fastmlp.core._arrays cimport Buffer, CodeLayout, Codes, InputRows, are_finite, array_address, format_of
 from fastmlp.core._csrc cimport *
 from fastmlp.core._dispatch cimport Caller, region_begins, region_ends, usable_threads
 from fastmlp.core._openmp cimport *
@@ -30,7 +30,7 @@ ctypedef fused real:
     float
     double
 
-__all__ = ["RowForward", "apply_output", "bin_sums", "forward", "row_losses"]
+__all__ = ["CodedRowForward", "RowForward", "apply_output", "bin_sums", "forward", "row_losses"]
 
 cdef Py_ssize_t SINGLE_ROWS = 4
 cdef Py_ssize_t FEW_ROWS = 1024
@@ -221,6 +221,14 @@ cdef Py_ssize_t widest(Plan plan, int parity, bint skips_input) noexcept nogil:
     return width
 
 
+cdef void mark_finite(Plan plan, fm_layer *layers, const char *parameters) noexcept:
+    """Let forward_row leave out inputs that are 0, if that is right."""
+    cdef bint finite = are_finite(parameters, plan.n_parameters, plan.k.element_size)
+    cdef int l
+    for l in range(plan.n_matrices):
+        layers[l].is_finite = finite
+
+
 @cython.final
 cdef class RowForward:
     """Output for one dense row at a time: the mean of several networks' outputs. The layers are described once.
@@ -266,6 +274,8 @@ cdef class RowForward:
                 if plan.batch_norm else NULL,
                 <char *> self.memory.at + i * plan.affine_bytes(),
             )
+            mark_finite(plan, self.layers + i * plan.n_layers, <char *> array_address(
+                parameters, plan.n_parameters, plan.kind, "parameters"))
         self.width, self.n_outputs = plan.sizes[0], plan.sizes[plan.n_layers]
         self.odd = self.room(widest(plan, 1, False))
         self.input = self.odd + self.room(widest(plan, 0, True))
@@ -756,6 +766,132 @@ cdef void finish_members(Plan plan, char *result, const char *logits, Py_ssize_t
             (<float *> result)[i] = mean_of[float](<const float *> logits + i, plan.n_members, n * O)
     if plan.output_row >= 0:
         plan.k.outputs[plan.output_row].apply(result, n, O)
+
+
+cdef struct CodedNetwork:
+    # What the prediction of a coded row needs of a network.
+    fm_layer *layers
+    char *sums
+    MemberRoom room             # with several members
+    Py_ssize_t odd              # with one: bytes from a row's memory to the outputs of the layers with odd numbers
+
+
+@cython.final
+cdef class CodedRowForward:
+    """Outputs of several networks for one coded row at a time. The layers are described once.
+
+    Threads may share it. It reads the arrays where they are.
+
+    Parameters
+    ----------
+    layout : CodeLayout
+        Of the rows.
+    networks : sequence of (plan, parameters, sums)
+        Of each network, which has neither batch normalisation nor a residual first layer, the array (n_parameters,) in
+        the plan's dtype and its `bin_sums`. Types and numbers of outputs are the same; there is at least one network.
+
+    Raises
+    ------
+    ValueError
+    """
+
+    cdef CodeLayout layout
+    cdef readonly tuple networks
+    cdef list plans, buffers
+    cdef CodedNetwork *each
+    cdef Py_ssize_t n_outputs, n_bytes, n_operations
+    cdef int kind
+
+    def __cinit__(self, CodeLayout layout not None, networks):
+        cdef Buffer memory
+        cdef int i
+        self.layout, self.networks, self.plans, self.buffers = layout, tuple(networks), [], []
+        if not self.networks:
+            raise ValueError("there must be at least one network")
+        memory = Buffer(len(self.networks) * sizeof(CodedNetwork))
+        self.buffers.append(memory)
+        self.each = <CodedNetwork *> memory.at
+        for i, (plan, parameters, sums) in enumerate(self.networks):
+            self.describe(plan, &self.each[i], parameters, sums)
+
+    cdef int describe(self, Plan plan, CodedNetwork *own, parameters, sums) except -1:
+        """Describe a network's layers, and find out how much memory its prediction takes."""
+        cdef Py_ssize_t size = plan.k.element_size, layers = plan.n_matrices * sizeof(fm_layer)
+        cdef Py_ssize_t n_features = self.layout.n_numbers + self.layout.n_categories, n_bytes
+        cdef Buffer memory = Buffer(layers + (plan.members_bytes() if plan.n_members > 1 else 0))
+        cdef char *weights = <char *> array_address(parameters, plan.n_parameters, plan.kind, "parameters")
+        if plan.batch_norm or plan.adds_input(0) or plan.sizes[0] != self.layout.width or (
+                plan.embedding and plan.n_features() != n_features):
+            raise ValueError("a network must take rows of the layout, without batch normalisation")
+        if self.plans and (plan.kind != self.kind or plan.sizes[plan.n_layers] != self.n_outputs):
+            raise ValueError("all networks must have the same dtype and number of outputs")
+        self.plans.append(plan)
+        self.buffers.append(memory)
+        self.kind, self.n_outputs = plan.kind, plan.sizes[plan.n_layers]
+        own.layers = <fm_layer *> memory.at
+        own.sums = <char *> array_address(sums, sums_size(plan, self.layout), plan.kind, "sums")
+        plan.describe(own.layers, weights, NULL, NULL)
+        mark_finite(plan, own.layers, weights)
+        if plan.n_members > 1:
+            plan.describe_members(&own.room.members, weights + plan.scalings, <char *> memory.at + layers)
+            place_members(plan, &own.room, 1)
+            n_bytes = own.room.total * size
+        else:
+            own.odd = widest(plan, 1, True) * size
+            n_bytes = own.odd + widest(plan, 0, True) * size
+        self.n_bytes = max(self.n_bytes, n_bytes)
+        self.n_operations += plan.n_weights
+        return 0
+
+    def __reduce__(self):
+        return CodedRowForward, (self.layout, self.networks)
+
+    def __call__(self, Codes row not None, out):
+        """Write the networks' outputs for a row into `out`, and return it.
+
+        Parameters
+        ----------
+        row : Codes
+            One row of the layout.
+        out : array (number of networks, n_outputs) in the plans' dtype
+
+        Raises
+        ------
+        ValueError
+        """
+        cdef InputRows rows = InputRows(row, self.layout.width)
+        cdef Py_ssize_t n = len(self.plans), i
+        cdef char *result = <char *> array_address(out, n * self.n_outputs, self.kind, "out", True)
+        cdef Buffer memory = Buffer(self.n_bytes, False)
+        cdef Plan plan
+        if rows.n != 1 or (row.layout is not self.layout and row.layout.offsets != self.layout.offsets):
+            raise ValueError(f"X must be one row of the networks' layout, got {rows.n}")
+        for i in range(n):
+            plan = self.plans[i]
+            if self.n_operations < HELD_OPERATIONS:
+                self.predict(plan, &self.each[i], rows, result, <char *> memory.at)
+            else:
+                with nogil:
+                    self.predict(plan, &self.each[i], rows, result, <char *> memory.at)
+            result += self.n_outputs * plan.k.element_size
+        return out
+
+    cdef void predict(self, Plan plan, const CodedNetwork *own, InputRows rows, char *result,
+                      char *memory) noexcept nogil:
+        """A network's output."""
+        cdef Py_ssize_t panel = plan.k.panel, O = self.n_outputs
+        cdef fm_layer first = own.layers[0]
+        if plan.n_members > 1:
+            forward_row_members(plan, own.layers, &own.room, rows, own.sums, 0, result, memory)
+            return
+        first.y = memory
+        plan.k.forward_codes_unpacked(&first, own.sums, &rows.codes.c, 0, 0, plan.padded(first.fan_out) // panel, 1,
+                                      panel)
+        if plan.n_layers == 1:
+            memcpy(result, memory, O * plan.k.element_size)
+        row_through_layers(plan, own.layers, 1, memory, result, memory, own.odd)
+        if plan.output_row >= 0:
+            plan.k.outputs[plan.output_row].apply(result, 1, O)
 
 
 cdef real mean_of(const real *numbers, Py_ssize_t n, Py_ssize_t apart) noexcept nogil:

@@ -18,7 +18,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
 from sklearn.utils.validation import check_is_fitted
 
-from fastmlp.core import RowForward, apply_output, bin_sums, forward
+from fastmlp.core import CodedRowForward, Codes, RowForward, apply_output, bin_sums, forward
 from fastmlp.core.memory import ALIGNMENT, aligned_empty, all_finite
 from fastmlp.estimators._sklearn import warn
 from fastmlp.estimators.base import BaseMLP, BaseModel, mean_output
@@ -547,7 +547,8 @@ class _TableRows:
         self._is_binary = is_classifier(member) and member.n_outputs_ == 1
         self._plans = [network.plan_with("identity") if self._is_binary else network.plan for network in networks]
         self._logistic = first.plan_with("logistic")
-        self._weights = self._packed(networks)
+        self._networks = networks
+        self._forward = self._prepared()
 
     @classmethod
     def of(cls, model: BaseTabular, member: Any, networks: list[Network]) -> _TableRows:
@@ -557,19 +558,20 @@ class _TableRows:
             scales = np.array([model.target_scale_, model.target_mean_, *model.target_range_]).T.tolist()
         return cls(model.columns_, scales, member, networks, model._counts)
 
-    def _packed(self, networks: list[Network]) -> list[tuple[np.ndarray, np.ndarray | None]]:
-        """The parameters and the sums of each network; scaled numbers have no sums."""
+    def _prepared(self) -> CodedRowForward | None:
+        """A function of a row's codes; None for scaled numbers. The parameters and sums of all networks lie in one block."""
         if isinstance(self.coder, RowScaler):
-            return [(network.parameters, None) for network in networks]
-        sums = [bin_sums(network.plan, network.parameters, self.coder.layout).ravel() for network in networks]
+            return None
+        layout, networks = self.coder.layout, self._networks
+        sums = [bin_sums(network.plan, network.parameters, layout).ravel() for network in networks]
         sizes = [network.n_parameters + len(own) for network, own in zip(networks, sums, strict=True)]
         places = np.cumsum([0, *(-(-size // ALIGNMENT) * ALIGNMENT for size in sizes)])
-        block, packed = aligned_empty(int(places[-1]), self._dtype), list[tuple[np.ndarray, np.ndarray | None]]()
-        for network, own, place, size in zip(networks, sums, places.tolist(), sizes, strict=False):
+        block, packed = aligned_empty(int(places[-1]), self._dtype), []
+        for plan, network, own, place, size in zip(self._plans, networks, sums, places.tolist(), sizes, strict=False):
             part, n_parameters = block[place : place + size], network.n_parameters
             part[:n_parameters], part[n_parameters:] = network.parameters, own
-            packed.append((part[:n_parameters], part[n_parameters:]))
-        return packed
+            packed.append((plan, part[:n_parameters], part[n_parameters:]))
+        return CodedRowForward(layout, packed)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _TableRows, self._state
@@ -579,10 +581,14 @@ class _TableRows:
         if self._classes is not None and len(self._classes) == 1:
             return [1.0]
         outputs = np.empty(self._shape, dtype=self._dtype)
-        for i, (plan, (parameters, sums)) in enumerate(zip(self._plans, self._weights, strict=True)):
-            forward(plan, parameters, codes, outputs[i : i + 1], 1, None, sums)
+        if self._forward is not None and isinstance(codes, Codes):
+            self._forward(codes, outputs)
+        else:
+            for i, (plan, network) in enumerate(zip(self._plans, self._networks, strict=True)):
+                forward(plan, network.parameters, codes, outputs[i : i + 1], 1, network.statistics)
         if self._is_binary:
-            outputs = apply_output(self._logistic, np.concatenate([-outputs, outputs], axis=1))
+            both = np.array([(-a, a) for a in outputs.ravel().tolist()], self._dtype)
+            outputs = apply_output(self._logistic, both)
         rows = outputs.tolist()
         if self._counts is not None:
             rows = [[a * count for a in row] for row, count in zip(rows, self._counts, strict=True)]

@@ -56,6 +56,65 @@ def test_mean_of_networks(sizes: tuple[int, ...], dtype: str):
     assert predict.values(x) == total[0].tolist()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_zeros_behind_relu_are_left_out_where_weights_are_finite(dtype: str):
+    """An infinite weight of a unit that is 0 makes NaN, as in forward."""
+    network = Network((5, 200, 150, 3), "relu", "identity", dtype, random_state=0)
+    X = np.random.default_rng(0).standard_normal((5, 5)).astype(dtype)
+    np.testing.assert_array_equal([network.predictor()(row) for row in X], network.forward(X))
+    unit = np.flatnonzero(X[0] @ network.coefs[0] + network.intercepts[0] < -0.1)[0]
+    network.coefs[1][unit] = np.inf
+    assert np.isnan(network.predictor()(X[0])).all()
+    assert np.isnan(network.forward(X[:1])).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_coded_rows_through_several_networks(dtype: str):
+    """Networks with and without embedding and members, whose outputs are those of forward."""
+    rng = np.random.RandomState(0)
+    layout = core.CodeLayout((9, 3), (4,))
+    kinds = [((40,), 0, 1), ((96, 20), 32, 1), ((48, 150, 140), 16, 3), ((), 0, 1)]
+    networks = [
+        Network((layout.width, *hidden, 2), "relu", "softmax", dtype, random_state=rng, embedding=d, n_members=k)
+        for hidden, d, k in kinds
+    ]
+    given = [(each.plan, each.parameters, core.bin_sums(each.plan, each.parameters, layout)) for each in networks]
+    predict = core.CodedRowForward(layout, given)
+    bins, fractions = rng.randint((9, 3), size=(6, 2)), rng.uniform(size=(6, 2))
+    X = core.Codes(
+        layout, bins.astype(np.uint16), fractions.astype(np.float32), rng.randint(5, size=(6, 1)).astype(np.uint16)
+    )
+    out = np.empty((len(networks), 2), dtype)
+    for i in range(6):
+        expected = np.vstack([each.forward(X[i : i + 1]) for each in networks])
+        assert predict(X[i : i + 1], out) is out
+        np.testing.assert_array_equal(out, expected)
+        np.testing.assert_array_equal(pickle.loads(pickle.dumps(predict))(X[i : i + 1], out), expected)
+    with ThreadPoolExecutor(4) as executor:
+        found = list(executor.map(lambda i: predict(X[i : i + 1], np.empty_like(out)), [5] * 40))
+    assert all(np.array_equal(each, expected) for each in found)
+
+
+def test_coded_rows_that_do_not_fit_are_refused():
+    layout, other = core.CodeLayout((3, 2), ()), core.CodeLayout((2, 3), ())
+    network = Network((layout.width, 4, 2), random_state=0)
+    given = (network.plan, network.parameters, core.bin_sums(network.plan, network.parameters, layout))
+    predict, out = core.CodedRowForward(layout, [given]), np.empty((1, 2), network.dtype)
+    bins, fractions = np.zeros((2, 2), np.uint16), np.zeros((2, 2), np.float32)
+    for rows in (core.Codes(layout, bins, fractions), core.Codes(other, bins[:1], fractions[:1])):
+        with pytest.raises(ValueError, match="one row of the networks' layout"):
+            predict(rows, out)
+    with pytest.raises(ValueError, match="out must be an aligned array of 2"):
+        predict(core.Codes(layout, bins[:1], fractions[:1]), np.empty((2, 2), network.dtype))
+    with pytest.raises(ValueError, match="at least one network"):
+        core.CodedRowForward(layout, [])
+    for changed in ({"batch_norm": True}, {"dtype": "float64"}):
+        another = Network((layout.width, 4, 2), random_state=0, **changed)
+        sums = core.bin_sums(another.plan, another.parameters, layout)
+        with pytest.raises(ValueError, match=r"without batch normalisation|same dtype"):
+            core.CodedRowForward(layout, [given, (another.plan, another.parameters, sums)])
+
+
 def test_a_copy_is_kept():
     network = Network((3, 4, 2), random_state=0)
     predict, x = network.predictor(), np.ones(3, np.float32)
