@@ -393,22 +393,24 @@ class BaseTabular(BaseModel, ABC):
         if len(rows) < _LEAST_ROWS:
             raise ValueError(f"{type(self).__name__} needs at least {_LEAST_ROWS} rows, got n_samples={len(rows)}.")
 
+        rng, known, scaled = check_random_state(self.random_state), rows, self.method == "realmlp"
+        if eval_set is None:
+            folds, n_networks, split = self._splits(rows, self._strata(y[rows]), None, rng)
+            known = split(0).train if scaled and n_networks == 1 else rows  # as RealMLP's authors do
         declared = declared_categories(self.categorical_features, table.names)
-        learn_from = None if len(rows) == n_rows else rows
-        scaled = self.method == "realmlp"
+        learn_from = None if len(known) == n_rows else known
         self.columns_ = learn_columns(table, declared, learn_from, self.n_bins, self.max_categories, scaled)
-        self._learn_scale(y, rows, weight)
+        self._learn_scale(y, known, weight)
         scored = None
         if eval_set is not None:
             codes, y, weight = self._with_eval_set(prototype, table, y, weight, eval_set, sample_weight_eval)
             scored = np.arange(n_rows, len(codes), dtype=np.intp)
+            folds, n_networks, split = self._splits(rows, self._strata(y[rows]), scored, rng)
         elif sample_weight_eval is not None:
             raise ValueError("sample_weight_eval needs an eval_set.")
         else:
             codes = self._coder().codes(table)
 
-        rng = check_random_state(self.random_state)
-        folds, n_networks, split = self._splits(rows, self._strata(y[rows]), scored, rng)
         for name in (*_OPTIONAL, "configurations_", "_times_selected"):
             self.__dict__.pop(name, None)
         training = Training(self, codes, y, weight, n_networks, split, rng, tasks, clock)

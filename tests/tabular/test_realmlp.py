@@ -22,6 +22,7 @@ from fastmlp.tabular.coding import Scaler
 from fastmlp.tabular.columns import declared_categories, learn_columns
 from fastmlp.tabular.frames import Table
 from fastmlp.tabular.recipes import RealMLPNetwork
+from fastmlp.tabular.training import take_share
 from fastmlp.training.run import Method
 
 pytestmark = [
@@ -188,7 +189,7 @@ def test_wide_inputs_that_do_not_fit_are_named(monkeypatch):
     X = pd.DataFrame({"town": np.arange(4000).astype(str)})
     model = TabularRegressor("realmlp", n_folds=2, max_iter=1, categorical_features=["town"])
     with pytest.raises(
-        MemoryError, match="makes 256 inputs of the columns.*4,000 rows needs at least 3.91 MiB.*Lower max_categories"
+        MemoryError, match=r"makes 256 inputs of the columns.*4,000 rows needs at least 3.91 MiB.*Lower max_categories"
     ):
         model.fit(X, np.arange(4000.0))
 
@@ -211,6 +212,21 @@ def small_table(n=90):
     X = pd.DataFrame({"x": rng.standard_normal(n), "gaps": np.where(rng.uniform(size=n) < 0.2, np.nan, rng.standard_normal(n)),
                       "word": rng.choice(["a", "b", "c", None], n)})  # fmt: skip
     return X, X["x"].to_numpy() + (X["word"] == "a")
+
+
+@pytest.mark.parametrize("Model", [TabularRegressor, TabularClassifier])
+def test_single_network_learns_nothing_from_held_out_rows(Model):
+    """The same columns and scale of the target as without these rows."""
+    X, y = small_table()
+    y = y if Model is TabularRegressor else y > 0
+    alone = Model(**{**SMALL, "n_folds": 1}).fit(X, y)
+    taken = take_share(None if Model is TabularRegressor else y.astype(int), len(X), 0.2, np.random.RandomState(0))
+    given = Model(**{**SMALL, "n_folds": 1}).fit(X[~taken], y[~taken], eval_set=(X[taken], y[taken]))
+    for one, other in zip(alone.columns_, given.columns_, strict=True):
+        np.testing.assert_array_equal(one.scaling, other.scaling)
+    assert getattr(alone, "target_mean_", 0) == getattr(given, "target_mean_", 0)
+    everything = Model(**{**SMALL, "n_folds": 1}, early_stopping=False).fit(X, y)
+    assert (everything.columns_[0].scaling != alone.columns_[0].scaling).any()
 
 
 def test_last_rows_of_an_epoch_are_left_out():
