@@ -93,4 +93,28 @@ class Trainer:
         statistics: np.ndarray | None = None,
         **constants: Any,
     ) -> float: ...
+    def sums(
+        self,
+        X: Any,
+        y: np.ndarray,
+        sample_weight: np.ndarray | None,
+        order: np.ndarray | None,
+        out: np.ndarray,
+        t: int,
+        *,
+        first_row: int = 0,
+        **constants: Any,
+    ) -> tuple[float, float]: ...
+    def update(
+        self,
+        sums: np.ndarray,
+        weight: float,
+        rows: int,
+        learning_rate: float,
+        t: int,
+        *,
+        alpha: float = 0.0,
+        l1_ratio: float = 0.0,
+        **hyperparameters: float,
+    ) -> float: ...
     def profile(self) -> dict[tuple[str, int], list[float]]: ...

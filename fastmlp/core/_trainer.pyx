@@ -57,6 +57,7 @@ cdef struct Epoch:
     const fm_rows *X
     const fm_codes *codes          # X, if it holds codes; else NULL
     bint use_sparse, changes_input
+    bint only_sums                 # the step ends with its gradient's sums: see Trainer.sums
     bint counts_rows               # losses are divided by the number of rows, not by the sum of weights
     fm_augment input
     fm_targets targets
@@ -227,6 +228,9 @@ cdef class Trainer:
     cdef Progress progress
     cdef Py_ssize_t t              # updates before the epoch that `progress` is of
     cdef bint resumes              # the next epoch begins where `progress` is
+    cdef double shard_weight       # sum of its rows' weights
+    cdef bint only_sums            # the call is one of `sums`
+    cdef Py_ssize_t first_row      # of its shard, in the batch
 
     def __cinit__(self, Plan plan not None, str loss not None, str optimizer not None, Py_ssize_t batch_size,
                   int n_threads=1, *, dropout=None, layer_rates=None, factors=None, input_scaling=None,
@@ -318,7 +322,8 @@ cdef class Trainer:
         -------
         float
             Sum over the epoch's batches so far of (weighted mean loss + penalty / weight sum) * rows, divided by the
-            number of rows, for 'mean' with the batch's rows for its weight sum. A batch whose weights sum to zero changes nothing and adds
+            number of rows, for 'mean' with the batch's rows for its weight sum. A batch whose weights sum to zero
+            changes nothing and adds
             nothing.
 
         Raises
@@ -378,14 +383,17 @@ cdef class Trainer:
         e.hyper.l1, e.hyper.l2 = n_members * alpha * l1_ratio, n_members * alpha * (1 - l1_ratio)
         e.hyper.clip = 1
         memory.rng.key[0], memory.rng.key[1] = <uint32_t> (seed & 0xffffffff), <uint32_t> (seed >> 32 & 0xffffffff)
-        if memory.source is not None:
+        if self.only_sums:
+            e.only_sums, self.shard_weight = True, e.weight_sums[0]
+            (<double *> sums.at)[0] = 1 if self.shard_weight != 0 else 0
+        elif memory.source is not None:
             s = self.progress.step if self.resumes else 0
             while s < e.n_steps and e.weight_sums[s] == 0:
                 s += 1
             e.fetch_t = t + s + 1
         memory.blank = False
         try:
-            self.run_epoch(&e, before > 0)
+            self.run_epoch(&e, before > 0 or self.only_sums)
         finally:
             if e.fetch_t > 0 and t + self.progress.step >= e.fetch_t:
                 memory.source = None
@@ -466,6 +474,130 @@ cdef class Trainer:
         loss = self.epoch(X, y, sample_weight, None, numpy.zeros(1), 0, **constants)
         self.plan.unpack(at, self.layers, 0)
         return loss
+
+    def sums(self, X, y, sample_weight, order, out, Py_ssize_t t, *, Py_ssize_t first_row=0, **constants) -> tuple:
+        """Sums of a shard's rows, which are some of a step's: gradient, losses and weights. Nothing is updated.
+
+        Those of all shards of the step, added up, are what `update` takes. The sums of a step of one shard give the
+        bits of `epoch`. Rows are added in their order, dropout, noise and mask are drawn by the row in the batch.
+
+        Parameters
+        ----------
+        X, y, sample_weight, order, t : as in `epoch`
+            At most `batch_size` rows; mixup's partners are rows of the shard.
+        out : array (n_parameters,)
+            Receives the gradient of the sum of weighted losses; 0 for layers that do not learn.
+        first_row : int, default=0
+            Rows of the batch in the shards before this one.
+        **constants
+            As in `epoch`, but for the penalty and the constants of the update rule, which are those of `update`.
+
+        Returns
+        -------
+        loss, weight : float
+            Sum of weighted losses, and of weights; with loss_reduction='mean', of rows. Both are 0 if all weights are.
+
+        Raises
+        ------
+        ValueError
+            With batch normalisation, an embedding, members or a scaling of the input.
+        """
+        cdef InUse _in_use = InUse(self)
+        cdef Progress progress = self.progress
+        cdef Py_ssize_t before = self.t
+        cdef char *at = <char *> array_address(out, self.plan.n_parameters, self.plan.kind, "out", True)
+        cdef Py_ssize_t m = X.shape[0] if order is None else len(order)
+        self.check_sums()
+        memset(at, 0, self.plan.n_parameters * self.k.element_size)
+        if m > self.batch_size:
+            raise ValueError(f"a shard of {m} rows does not fit batches of {self.batch_size}")
+        if m == 0:
+            return 0.0, 0.0
+        loss = numpy.zeros(1)
+        self.only_sums, self.first_row = True, first_row
+        _in_use = None  # for the epoch
+        try:
+            self.epoch(X, y, sample_weight, order, numpy.zeros(1), t, step_losses=loss, **constants)
+        finally:
+            self.only_sums, self.first_row, self.progress, self.t = False, 0, progress, before
+        if self.shard_weight == 0:
+            return 0.0, 0.0
+        self.memory.copy_gradients(at, False)
+        return float(loss[0]), self.shard_weight
+
+    def update(self, sums, double weight, Py_ssize_t rows, double learning_rate, Py_ssize_t t, *, double alpha=0.0,
+               double l1_ratio=0.0, **hyperparameters) -> float:
+        """One update from the sums of a step's shards.
+
+        Parameters
+        ----------
+        sums : array (n_parameters,)
+            Gradient of the sum of weighted losses, from `sums`.
+        weight, rows : float, int
+            Sum of the weights, which divides the gradient; rows of the step. With weight 0 nothing changes.
+        learning_rate : float
+        t : int
+            Number of updates before this one.
+        alpha, l1_ratio, **hyperparameters
+            As in `epoch`.
+
+        Returns
+        -------
+        float
+            Sum over the updates since `load` or `resume` of penalty / weight * rows.
+        """
+        cdef InUse _in_use = InUse(self)
+        cdef Caller _caller = Caller()
+        cdef char *at = <char *> array_address(sums, self.plan.n_parameters, self.plan.kind, "sums")
+        cdef int n_threads
+        cdef Epoch e
+        self.check_sums()
+        if weight == 0:
+            return self.memory.sum_in_order(self.memory.penalties)
+        memset(&e, 0, sizeof(Epoch))
+        set_hyperparameters(&e.hyper, hyperparameters)
+        e.rule, e.t = self.rule, t
+        e.hyper.l1, e.hyper.l2, e.hyper.clip = alpha * l1_ratio, alpha * (1 - l1_ratio), 1
+        e.hyper.learning_rate, e.hyper.t = learning_rate, t + 1
+        e.hyper.weight_sum, e.hyper.penalty_scale = weight, rows / weight
+        e.fetch_t = t + 1 if self.memory.source is not None else 0
+        self.memory.blank, self.memory.input_share = False, 1
+        self.memory.copy_gradients(at, True)
+        n_threads = usable_threads(self.n_threads)
+        if n_threads == 1:
+            with nogil:
+                self.update_thread(&e, 0, 1)
+        else:
+            n_threads = region_begins(n_threads)
+            with nogil, parallel(num_threads=n_threads):
+                self.update_thread(&e, threadid(), omp_get_num_threads())
+            region_ends()
+        if e.fetch_t > 0:
+            self.memory.source = None
+        self.t, self.progress.step = t + 1, 0
+        return self.memory.sum_in_order(self.memory.penalties)
+
+    cdef int check_sums(self) except -1:
+        """ValueError for networks that shards cannot train; room for the gradient."""
+        if self.memory.finished:
+            raise RuntimeError("this Trainer has finished: its memory is freed")
+        if self.plan.batch_norm or self.plan.embedding or self.plan.n_members > 1 or self.memory.unscaled != NULL:
+            raise ValueError(
+                "shards cannot train batch normalisation, an embedding, members, or a scaling of the input"
+            )
+        self.memory.make_room_for_gradients()
+        return 0
+
+    cdef void update_thread(self, Epoch *e, int thread, int n_threads) noexcept nogil:
+        """This thread's items, updated from the gradient that is there."""
+        cdef Py_ssize_t begin = self.memory.first_item(thread, n_threads)
+        cdef Py_ssize_t end = self.memory.first_item(thread + 1, n_threads)
+        cdef fm_hyper hyper = e.hyper
+        if self.memory.squares != NULL:
+            self.gradient_norms(&hyper, begin, end)
+            fm_barrier_wait(&self.barrier, n_threads)
+            hyper.clip = self.clip_factor()
+        self.gradient_update(e, &hyper, begin, end, 0, 0, 1, e.rule, thread)
 
     def profile(self) -> dict:
         """Seconds so far by (section, layer), a list with one number per thread. Sections that belong to no layer are
@@ -584,7 +716,7 @@ cdef class Trainer:
                 # In proportion to its rows: the last batch of an epoch may have one row, of variance 0. Measured with
                 # 401 rows in batches of 200: the full momentum for the last one takes R^2 from 0.98 to 0.30.
                 hyper.norm_momentum = self.norm_momentum * (rows / <double> e.batch_size)
-                last = micro_batch == n_micro_batches - 1
+                last = micro_batch == n_micro_batches - 1 and not e.only_sums
                 if self.memory.squares == NULL:
                     self.gradient_update(e, &hyper, begin, end, first, count, micro_batch > 0, e.rule if last else -1,
                                          thread)
@@ -989,7 +1121,7 @@ cdef class Trainer:
         cdef Py_ssize_t rows = min(e.batch_size, e.n_rows - progress.first)
         self.memory.rng.step = <uint32_t> (e.t + progress.step + 1)
         self.memory.rng.row = rows * progress.micro_batch // self.count_micro_batches(rows) if rows > 0 else 0
-        self.memory.rng.row *= self.plan.n_members
+        self.memory.rng.row = (self.memory.rng.row + self.first_row) * self.plan.n_members
         if e.mix != NULL and progress.step < e.n_steps:
             e.targets.mix = e.mix[progress.step]
         if e.dropout_factors != NULL and progress.step < e.n_steps:

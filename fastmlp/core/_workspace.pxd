@@ -104,6 +104,8 @@ cdef class Workspace:
     cdef void fetch_state(self, const WorkItem *item) noexcept nogil
     cdef int settle_state(self) except -1
     cdef OptimizerPanels finish(self)
+    cdef int make_room_for_gradients(self) except -1
+    cdef void copy_gradients(self, char *flat, bint into) noexcept nogil
     cdef Py_ssize_t first_item(self, int thread, int n_threads) noexcept nogil
     cdef Py_ssize_t item_columns(self, Py_ssize_t i) noexcept nogil
     cdef Py_ssize_t count_columns(self) noexcept nogil

@@ -583,6 +583,28 @@ cdef class Workspace:
             self.free(self.layers[l].W)
         return self.state
 
+    cdef int make_room_for_gradients(self) except -1:
+        """The gradient of all items, which a step of one micro-batch does not keep."""
+        if self.gradients == NULL:
+            self.gradients = <char *> self.allocate(self.n_items * FM_BLOCK_ROWS * self.k.panel * self.k.element_size)
+        return 0
+
+    cdef void copy_gradients(self, char *flat, bint into) noexcept nogil:
+        """The gradient of all items out of a flat array (n_parameters,), or into it."""
+        cdef Py_ssize_t size = self.k.element_size, panel = self.k.panel * size, i, r, row, n_bytes
+        cdef const WorkItem *item
+        cdef char *own
+        cdef char *at
+        for i in range(self.n_items):
+            item, n_bytes = &self.items[i], self.item_columns(i) * size
+            own = self.gradients + i * FM_BLOCK_ROWS * panel
+            row = self.plan.columns(item.layer) * size
+            at = flat + self.plan.offsets[item.layer].b + item.p * panel
+            if item.kind == WEIGHTS:
+                at = flat + self.plan.offsets[item.layer].W + item.i0 * row + item.p * panel
+            for r in range(max(item.n, 1)):
+                memcpy(own + r * panel if into else at + r * row, at + r * row if into else own + r * panel, n_bytes)
+
     cdef Py_ssize_t first_item(self, int thread, int n_threads) noexcept nogil:
         """Items are shared out by cost: the first one whose middle lies in this thread's share or after it."""
         cdef Py_ssize_t low = 0, high = self.n_items, middle, share, saved
