@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,6 +16,7 @@ from fastmlp.distributed.files import (
     ArraySource,
     ArrowSource,
     FunctionSource,
+    MappedSource,
     ParquetSource,
     Rows,
     Source,
@@ -249,6 +250,31 @@ class Blocks(RowSource):
     def __iter__(self) -> Iterator[Rows]:
         """Some rows at a time, in order: named tuples ``(X, y, sample_weight)`` of arrays, read one ahead."""
         return read_ahead(self._sources.read(unit) for unit in self._sources.units(False))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        raise TypeError(
+            "Blocks are read in parts and do not become one array: the MLP estimators take them, and other steps take each part, "
+            "for X, y, weight in blocks: scaler.partial_fit(X)."
+        )
+
+    def map(self, function: Callable[[np.ndarray], Any]) -> Blocks:
+        """Blocks whose X is what a function makes of it, whenever some rows are read: scaled, or encoded.
+
+        Parameters
+        ----------
+        function : callable (X) -> X
+            Of some rows at a time, an array (n, n_features): ``scaler.transform``, for example. It must return as many rows, numbers only, and the
+            same ones for the same row.
+
+        Returns
+        -------
+        Blocks
+            Names of features stay if their number does.
+        """
+        self._sources.check()
+        return Blocks._of(
+            [MappedSource(source, function) for source in self._sources.sources if source.n_rows], self._classes
+        )
 
     def to_npy(self, folder: str | os.PathLike[str]) -> Blocks:
         """Write all rows to .npy files, block by block, and return Blocks of these.

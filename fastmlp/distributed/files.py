@@ -17,6 +17,8 @@ from fastmlp.core.memory import refuse_masked
 
 # Rows of columns that are written to rows of X at a time.
 _TRANSPOSED = 2048
+# Rows that show what a function makes of X.
+_LOOKED_AT = 256
 
 
 class Rows(NamedTuple):
@@ -293,6 +295,54 @@ class FunctionSource(Source):
         return self.name
 
 
+class MappedSource(Source):
+    """Another source's rows, X as a function makes it of each block."""
+
+    def __init__(self, source: Source, function: Callable[[Any], Any]) -> None:
+        self.source, self.function = source, function
+        self.name, self.targets = source.name, source.targets
+        last = source.n_rows if source.ends is None else next((end for end in source.ends if end), 0)
+        first = self._map(source.read(0, last if source.ends is not None else min(last, _LOOKED_AT), ONLY_X).X)
+        self._width, self._dtype = first.shape[1], float_type(first.dtype)
+        self.features = source.features if self._width == source.n_features else None
+
+    def _map(self, X: np.ndarray | None) -> np.ndarray:
+        assert X is not None
+        mapped = self.function(X)
+        arrays = as_arrays(f"{self.name}, mapped", mapped)
+        check_shapes(f"{self.name}, mapped", *arrays)
+        if len(arrays[0]) != len(X):
+            raise ValueError(f"{self.name}: the function of map returned {len(arrays[0])} rows for {len(X)}.")
+        return arrays[0]
+
+    @property
+    def ends(self) -> Sequence[int] | None:  # type: ignore[override]
+        return self.source.ends
+
+    @property
+    def n_rows(self) -> int:
+        return self.source.n_rows
+
+    @property
+    def n_features(self) -> int:
+        return int(self._width)
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self._dtype
+
+    @property
+    def has(self) -> Wanted:
+        return self.source.has
+
+    def read(self, first: int, last: int, wanted: Wanted = ALL, out: np.ndarray | None = None) -> Rows:
+        rows = self.source.read(first, last, wanted)
+        return rows._replace(X=written(self._map(rows.X), out)) if wanted.X else rows
+
+    def place(self, first: int, last: int) -> str:
+        return self.source.place(first, last)
+
+
 # --- Parquet and Arrow -----------------------------------------------------------------------------------------
 
 
@@ -514,6 +564,10 @@ def find(argument: str, files: Any) -> list[str]:
                     f"{argument}: {name!r} is a folder; {os.path.join(name, '*')!r} names its files."
                 )
         return found
+    if isinstance(files, np.ndarray) or not hasattr(files, "__iter__"):
+        raise TypeError(
+            f"{argument} must name files, got {type(files).__name__}. Arrays are parts: Blocks([(numpy.load(path, mmap_mode='r'), y)])."
+        )
     names = [name for part in files for name in find(argument, part)]
     if not names:
         raise ValueError(f"{argument} is an empty list.")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from helpers import rest_slow
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.preprocessing import StandardScaler
 
 import fastmlp
 from fastmlp import Blocks, MLPClassifier, MLPEnsembleClassifier, MLPRegressor, learning_rate_range
@@ -381,6 +382,29 @@ def test_names_of_features(tmp_path):
         model.predict(Blocks([X[:, :4]]))
 
 
+@pytest.mark.parametrize("form", rest_slow(FORMS, "npy", "parquet"))
+def test_map_scales_what_is_read(tmp_path, form):
+    X, y = data()
+    blocks, scaler = FORMS[form](tmp_path, 5 + 2 * X, y), StandardScaler()
+    for rows in blocks:
+        scaler.partial_fit(rows.X)
+    scaled = blocks.map(scaler.transform)
+    model, plain = (
+        MLPClassifier(**settings()).fit(scaled),
+        MLPClassifier(**settings()).fit(scaler.transform(5 + 2 * X), y),
+    )
+    assert_same(model, plain)
+    assert np.array_equal(model.predict(scaled), plain.predict(scaler.transform(5 + 2 * X)))
+    assert scaled.features == blocks.features
+    assert blocks.map(lambda X: np.hstack([X, X])).shape == (N, 2 * F)
+    with pytest.raises(ValueError, match="the function of map returned"):
+        blocks.map(lambda X: X[1:])
+    with pytest.raises(TypeError, match="mapped: X must be numbers"):
+        blocks.map(lambda X: X.astype(str))
+    with pytest.raises(TypeError, match="do not become one array"):
+        scaler.fit(blocks)
+
+
 def test_to_npy(tmp_path):
     X, words, weight = data()[0], targets()["words"][1], np.ones(N)
     for form in ("parquet", "functions"):
@@ -482,6 +506,7 @@ ERRORS = {
     "NaN in weights": (lambda folder: Blocks([(X, y, np.full(N, np.nan))]), ValueError, "part 0, rows 0 to 49: .*sample_weight"),
     "another class": (lambda folder: Blocks([(X, y)], classes=[0, 1]), ValueError, r"part 0, rows 0 to .*not among classes_: \[2\]"),
     "no file": (lambda folder: Blocks.npy(folder / "none-*.npy", folder / "y.npy"), FileNotFoundError, "X='.*none-.* matches no file"),
+    "arrays": (lambda folder: Blocks.npy(folder / "X.npy", y), TypeError, r"y must name files, got ndarray.*Blocks\(\["),
     "fewer files": (lambda folder: Blocks.npy([folder / "X.npy"] * 2, folder / "y.npy"), ValueError, "X names 2 files and y 1"),
     "fewer rows": (lambda folder: Blocks.npy(folder / "X.npy", folder / "short.npy"), ValueError, r"X\.npy has 700 rows, .*short\.npy has 7"),
     "objects": (lambda folder: Blocks.npy(folder / "X.npy", folder / "objects.npy"), ValueError, r"objects\.npy .*astype\(str\)"),
