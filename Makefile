@@ -108,9 +108,10 @@ check: $(VENV)/installed   ## every kernel of this machine against the reference
 bench: .venv-bench/installed       ## kernels and training steps beside the NumPy reference: one table
 	.venv-bench/bin/python -m benchmarks.table
 
-bench-check: .venv-bench/installed ## that every benchmark case computes what the reference does; no timing
+bench-check: .venv-bench/installed ## that every benchmark case computes what the reference does; the limits on download and import
 	.venv-bench/bin/python -m pytest benchmarks/bench_kernels.py benchmarks/bench_training.py --benchmark-disable -q
 	.venv-bench/bin/python -m benchmarks.fits --data digits,diabetes --turns 1 --check
+	.venv-bench/bin/python -m benchmarks.limits
 
 bench-fits: .venv-bench/installed  ## whole fits on named data, beside scikit-learn, PyTorch, JAX, Keras (those installed)
 	.venv-bench/bin/python -m benchmarks.fits $(FITS)

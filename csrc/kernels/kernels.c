@@ -1,6 +1,9 @@
 /* kernels.c: every kernel of fastmlp.h for one instruction set and one element type. Compiled once per row of isa.def
  * and element type, with FM_ISA, FM_BITS and FM_VECTOR_BYTES defined by the build; exports one symbol, the table.
  */
+#ifdef FM_PREDICT_ONLY /* the static library of csrc/predict leaves out what a row's prediction does not need */
+#pragma GCC diagnostic ignored "-Wunused-function"
+#endif
 #include "codes.h"
 #include "fastmlp.h"
 #include "gemm.h"
@@ -698,7 +701,6 @@ static double peak(ptrdiff_t n, void *sink) {
 #define FM_STRING_(s) #s
 #define FM_STRING(s) FM_STRING_(s)
 
-/* The static library of csrc/predict has what a row's prediction needs: the compiler leaves out the rest. */
 #ifdef FM_PREDICT_ONLY
 #define FM_TRAINING(function) NULL
 #else

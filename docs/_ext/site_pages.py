@@ -49,6 +49,7 @@ SECTIONS: list[tuple[str, str, list[str]]] = [
             "saving",
             "resuming",
             "serving",
+            "c",
             "interop",
             "reproducibility",
             "methods",
