@@ -26,7 +26,7 @@ default = TabularRegressor(categorical_features=["sex"], random_state=0).fit(X_t
 searched = TabularRegressor(categorical_features=["sex"], time_limit=8, random_state=0).fit(X_train, y_train)
 
 # %%
-# What was tried: the first is the default, the second the other method, the third has more members, the rest was drawn.
+# What was tried: the first is the default; the others are drawn, eight at a time, and the smaller ones come first.
 # How many there are depends on the machine; ``n_configurations=`` that number gives the same model anywhere.
 
 for number, tried in enumerate(searched.configurations_):

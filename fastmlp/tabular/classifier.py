@@ -167,15 +167,15 @@ class TabularClassifier(ClassifierScore, BaseTabular):
     ``fit`` holds the codes of all rows once, for all networks: 6 bytes for each number, 2 for each category (4 in columns of 65,536
     categories and more). A number's position in its bin is float32, whatever ``dtype``.
 
-    A search changes parameters that have their defaults. With 'tabm', it begins with the method 'plain' and with eight members; then it
-    draws, at random and independently, up to four hidden layers of one width, dropout, learning rate, weight decay, embedding and
-    members, eight configurations at a time and the smaller ones first, from the space in which TabM's authors tune it, as far as a CPU
-    has the time (4 to 16 members, widths from 64 to 256, no networks that need eight times the default's arithmetic or more); every
-    fourth is one of 'plain': up to three layers up to 512 wide, dropout, learning rate and weight decay, as all are with
-    ``method="plain"``. With 'realmlp' the space is that of its authors, but for embeddings of numbers. The ensemble is selected greedily
-    with replacement, in 50 steps. It minimises the error of ``oof_prediction_``, which is a little too small then. Weights of 0 are left
-    out of ``estimators_``. The same seed and number of configurations give the same bits on any number of threads. With a ``time_limit``
-    the number depends on the machine, and so does the epoch at which a 'stopped' configuration ended; without such, the same fit with
+    A search changes parameters that have their defaults. With 'tabm', it tries the method 'plain' and eight members, and draws, at random
+    and independently, up to four hidden layers of one width, dropout, learning rate, weight decay, embedding and members, eight
+    configurations at a time and the smaller ones first, from the space in which TabM's authors tune it, as far as a CPU has the time (4
+    to 16 members, widths from 64 to 256, no networks that need eight times the default's arithmetic or more); every fourth is one of
+    'plain': up to three layers up to 512 wide, dropout, learning rate and weight decay, as all are with ``method="plain"``. With
+    'realmlp' the space is that of its authors, but for embeddings of numbers. The ensemble is selected greedily with replacement, in 50
+    steps. It minimises the error of ``oof_prediction_``, which is a little too small then. Weights of 0 are left out of ``estimators_``.
+    The same seed and number of configurations give the same bits on any number of threads. With a ``time_limit`` the number depends on
+    the machine, and so does the epoch at which a 'stopped' configuration ended; without such, the same fit with
     ``n_configurations=len(model.configurations_)`` and no limit gives the same model.
 
     References

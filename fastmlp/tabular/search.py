@@ -86,7 +86,7 @@ class Space(NamedTuple):
     names : tuple of str
         The parameters; a classifier's alone are left out for numbers.
     first : sequence of dict
-        Configurations that are tried before any is drawn, the default apart.
+        Configurations that are tried among the first ``BLOCK``, the default apart.
     draw : function (RandomState) -> dict
         The values of a configuration; those that it leaves out have the method's values.
     """

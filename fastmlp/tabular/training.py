@@ -109,13 +109,15 @@ class Training:
         self._n_train = len(split(0).train)  # no other has fewer: the first folds are the largest
         self._n_begun = 0
         first = SPACES[model.method].first if model.method in SPACES else ()
-        self._waiting = [allowed for drawn in first if (allowed := self._allowed(drawn)) is not None]
+        self._first = [allowed for drawn in first if (allowed := self._allowed(drawn)) is not None]
+        self._waiting: list[dict[str, Any]] = []
         self.n_threads = choose_threads(model.n_jobs, sys.maxsize)
 
     def draw(self) -> Configuration:
         """The next configuration of the search."""
         if not self._waiting:
-            self._waiting = sorted((self._drawn() for _ in range(BLOCK)), key=self._work_of)
+            drawn = [*self._first, *(self._drawn() for _ in range(BLOCK - len(self._first)))]
+            self._waiting, self._first = sorted(drawn, key=self._work_of), []
         configuration = self._configuration(self._waiting.pop(0))
         self._n_begun += 1
         return configuration
