@@ -98,7 +98,7 @@ def test_a_room_can_be_overlooked(room):
         path.name.split(".")[0] for path in room.iterdir() if path.suffix in (".py", ".pyx", ".pxd", ".so", ".pyd")
     }
     names |= {path.name for path in room.iterdir() if path.is_dir()}
-    assert len(names - {"__init__", "__pycache__"}) <= MOST_MODULES
+    assert len({name for name in names if name[:2] != "__"}) <= MOST_MODULES  # Python prescribes the others
 
 
 def test_network_starts_without_sklearn():
