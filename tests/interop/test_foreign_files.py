@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from helpers import ENVIRONMENT
 
-from fastmlp.interop import ConversionError, from_keras
+from fastmlp.interop import ConversionError, from_keras, from_onnx, from_state_dict
 
 pytest.importorskip("h5py")
 FILES = Path(__file__).parent.parent / "data" / "interop"
@@ -37,6 +37,25 @@ def test_keras(name):
     if name == "functional":
         assert converted.network.residual
         assert any("no bias" in note for note in converted.notes)
+
+
+@pytest.mark.parametrize("name", ["torchscript", "dynamo", "sklearn", "sklearn-zipmap", "keras"])
+def test_onnx(name):
+    """Of PyTorch's two exporters, skl2onnx, and Keras's."""
+    pytest.importorskip("onnx")
+    converted = from_onnx(FILES / f"{name}.onnx")
+    check(converted, name)
+    if name in ("torchscript", "dynamo"):
+        assert converted.network.activations == ("gelu", "silu")
+    if name.startswith("sklearn"):
+        assert converted.classifier(["no", "yes"]).n_outputs_ == 1
+
+
+@pytest.mark.parametrize("name", ["float32", "float16", "bfloat16"])
+def test_safetensors_of_pytorch(name):
+    converted = from_state_dict(FILES / f"{name}.safetensors", "tanh")
+    check(converted, name)
+    assert bool(converted.notes) == (name != "float32")
 
 
 def test_keras_files_need_h5py_alone():

@@ -1,4 +1,4 @@
-"""Makes the files of this folder with other frameworks: python tests/data/interop/make.py keras, or onnx.
+"""Makes the files of this folder with other frameworks: python tests/data/interop/make.py keras (onnx, keras-onnx, safetensors).
 
 They are read by the tests without the framework that wrote them. Each has the rows that it was given and its outputs in answers.npz.
 """
@@ -54,5 +54,60 @@ def make_keras() -> None:
         keep({f"{name}.X": given, f"{name}.y": np.asarray(model.predict(given, verbose=0))})
 
 
+def make_onnx() -> None:
+    import torch
+    from skl2onnx import to_onnx
+    from sklearn.neural_network import MLPClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from torch import nn
+
+    torch.manual_seed(0)
+    rng = np.random.RandomState(0)
+    rows = rng.normal(size=(8, 5)).astype("float32")
+    for dynamo, name in ((False, "torchscript"), (True, "dynamo")):
+        module = nn.Sequential(
+            nn.Linear(5, 6), nn.BatchNorm1d(6), nn.GELU(), nn.Linear(6, 4), nn.SiLU(), nn.Linear(4, 3), nn.Softmax(1)
+        )
+        module[1].running_var.uniform_(0.5, 2)
+        module[1].running_mean.normal_()
+        module.eval()
+        torch.onnx.export(module, (torch.from_numpy(rows),), HERE / f"{name}.onnx", dynamo=dynamo, external_data=False)
+        keep({f"{name}.X": rows, f"{name}.y": module(torch.from_numpy(rows)).detach().numpy()})
+    labels = np.array(["no", "yes"])[(rows[:, 0] > 0).astype(int)]
+    pipeline = make_pipeline(StandardScaler(), MLPClassifier((4,), "tanh", max_iter=50, random_state=0)).fit(
+        rows, labels
+    )
+    for zipmap, name in ((False, "sklearn"), (True, "sklearn-zipmap")):
+        (HERE / f"{name}.onnx").write_bytes(to_onnx(pipeline, rows[:1], options={"zipmap": zipmap}).SerializeToString())
+        keep({f"{name}.X": rows, f"{name}.y": pipeline.predict_proba(rows)[:, 1:].astype("float32")})
+
+
+def make_keras_onnx() -> None:
+    os.environ["KERAS_BACKEND"] = "torch"
+    import keras
+
+    model = keras.saving.load_model(HERE / "small.keras")
+    model(np.load(HERE / "answers.npz")["small.X"])
+    model.export(HERE / "keras.onnx", format="onnx", verbose=False)
+    answers = np.load(HERE / "answers.npz")
+    keep({"keras.X": answers["small.X"], "keras.y": answers["small.y"]})
+
+
+def make_safetensors() -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(torch.nn.Linear(5, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2))
+    rows = torch.randn(8, 5)
+    for kind in (torch.float32, torch.float16, torch.bfloat16):
+        name = str(kind).removeprefix("torch.")
+        save_file(module.to(kind).state_dict(), HERE / f"{name}.safetensors")
+        keep({f"{name}.X": rows.numpy(), f"{name}.y": module.float()(rows).detach().numpy()})
+
+
 if __name__ == "__main__":
-    {"keras": make_keras}[sys.argv[1]]()
+    {"keras": make_keras, "onnx": make_onnx, "keras-onnx": make_keras_onnx, "safetensors": make_safetensors}[
+        sys.argv[1]
+    ]()
