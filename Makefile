@@ -84,11 +84,12 @@ OLDEST_TESTS := tests/estimators tests/network/test_network.py tests/robustness/
 test-oldest: .venv-oldest/installed ## the estimators' tests with the oldest NumPy, SciPy and scikit-learn that are supported
 	.venv-oldest/bin/pytest $(ALL) $(OLDEST_TESTS)
 
-# The other frameworks: PyTorch without CUDA, and Keras on it. Nothing but these tests needs them.
+# The other frameworks: PyTorch, and Keras on it. TORCH_FROM="--index-url https://download.pytorch.org/whl/cpu" takes PyTorch without CUDA,
+# which is a tenth of the size.
+TORCH_FROM ?=
 .venv-interop/installed: $(SOURCES)
 	$(PYTHON) -m venv .venv-interop
-	.venv-interop/bin/python -m pip install --quiet --extra-index-url https://download.pytorch.org/whl/cpu "torch==2.13.0+cpu" || \
-	  .venv-interop/bin/python -m pip install --quiet "torch==2.13.0"
+	.venv-interop/bin/python -m pip install --quiet $(TORCH_FROM) "torch==2.13.0"
 	.venv-interop/bin/python -m pip install --quiet ".[test,interop]"
 	touch $@
 

@@ -104,6 +104,8 @@ def from_torch(
     """
     torch = _torch()
     module = getattr(module, "_orig_mod", module)  # of torch.compile
+    if isinstance(module, torch.nn.DataParallel):
+        module = module.module
     if not isinstance(module, torch.nn.Module):
         raise TypeError(
             f"from_torch takes a torch.nn.Module, got {type(module).__qualname__}; of a state_dict, from_state_dict."
@@ -177,13 +179,14 @@ class _Reader:
         root = self.module
         if type(root) in self.leaves or self._is_parametrized(root):
             root = torch.nn.Sequential(root)
-
+        elif type(root).__module__.startswith("torch.nn.") and not isinstance(root, torch.nn.Sequential):
+            raise unknown("The module", type(root).__name__)
         try:
             graph = fx.Tracer().trace(root)
         except Exception as error:
             raise refuse(
                 type(root).__name__,
-                f"its forward cannot be traced by torch.fx: {error} Give its layers to an nn.Sequential.",
+                f"its forward cannot be traced by torch.fx ({str(error).rstrip('.')}). Give its layers to an nn.Sequential.",
             ) from error
         values: dict[Any, Any] = {}
         inputs = [node for node in graph.nodes if node.op == "placeholder"]
