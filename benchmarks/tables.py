@@ -485,6 +485,7 @@ def draw_chart(results: dict[str, Any], path: Path) -> None:
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogFormatter
 
     panels = comparisons(results)
     figure = Figure(figsize=(5.6, 3.4 * len(panels)), layout="constrained")
@@ -506,6 +507,7 @@ def draw_chart(results: dict[str, Any], path: Path) -> None:
         axes.xaxis.label.set_color(GREY)
         axes.yaxis.label.set_color(GREY)
         axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(LogFormatter())
         for name, spine in axes.spines.items():
             spine.set_color(GREY)
             spine.set_visible(name in ("left", "bottom"))
