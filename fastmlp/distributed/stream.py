@@ -35,6 +35,10 @@ def located(place: str) -> Iterator[None]:
     except (ValueError, TypeError) as error:
         kind = ValueError if isinstance(error, ValueError) else TypeError
         raise kind(f"{place}: {error}") from error
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise OSError(f"{place}: {error}") from error  # of a damaged page
 
 
 class Sources:

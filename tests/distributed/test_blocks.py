@@ -549,12 +549,23 @@ def test_arguments_beside_blocks():
         MLPEnsembleClassifier().fit(blocks, None)
     with pytest.raises(ValueError, match="requires y to be passed"):
         MLPClassifier().fit(X)
+    with pytest.raises(ValueError, match="eval_set must be the Blocks themselves"):
+        MLPClassifier().fit(X, y, eval_set=(blocks, y))
 
 
 def test_a_file_that_shrinks_is_found(tmp_path):
     blocks = of_npy(tmp_path, X, y)
     np.save(tmp_path / "X-2.npy", X[:10])
     with pytest.raises(ValueError, match=r"X-2\.npy is shorter than its header says"):
+        MLPClassifier(**settings()).fit(blocks)
+
+
+def test_a_damaged_page_is_found(tmp_path):
+    blocks = of_table("parquet", tmp_path, X, y)
+    content = bytearray((tmp_path / "2.parquet").read_bytes())
+    content[200:1500] = b"\xff" * 1300
+    (tmp_path / "2.parquet").write_bytes(content)
+    with pytest.raises((OSError, ValueError), match=r"2\.parquet, row group \d"):
         MLPClassifier(**settings()).fit(blocks)
 
 

@@ -11,7 +11,7 @@ from scipy.sparse import issparse
 from sklearn.model_selection import train_test_split
 
 from fastmlp.estimators._sklearn import warn
-from fastmlp.training.rows import TrainingData
+from fastmlp.training.rows import RowSource, TrainingData
 from fastmlp.training.run import masked
 
 # Standard deviations that differ by this factor are of columns that were not scaled alike.
@@ -50,6 +50,8 @@ def one_validation_set(eval_set: Any, X_val: Any, y_val: Any) -> Any:
 @contextmanager
 def explain_eval_set(eval_set: Any) -> Iterator[None]:
     """Check that eval_set is one pair; say of errors of the block, which reads the pair, that they are about it."""
+    if isinstance(eval_set, (tuple, list)) and any(isinstance(part, RowSource) for part in eval_set):
+        raise ValueError("eval_set must be the Blocks themselves, which have y in them: eval_set=blocks.")
     if not isinstance(eval_set, (tuple, list)) or len(eval_set) != 2 or isinstance(eval_set[0], tuple):
         parts = f" of {len(eval_set)}" if hasattr(eval_set, "__len__") else ""
         raise ValueError(f"eval_set must be one pair (X, y), got {type(eval_set).__name__}{parts}.")
