@@ -62,10 +62,12 @@ GRID = [
         [(), (7,), (6, 6), (5, 5, 4)], [False, True], [False, True], ["float32", "float64"], ["identity", "softmax", "logistic", "exp"]
     )
 ]  # fmt: skip
-# The fast set has the activations, and a part of the rest.
+# The fast set has each activation at one element type, and a part of the rest.
 NETWORKS = [
     pytest.param(
-        options, id="-".join(map(str, options.values())), marks=() if i < 22 or i % 9 == 0 else pytest.mark.slow
+        options,
+        id="-".join(map(str, options.values())),
+        marks=() if (i % 4 in (0, 3) if i < 2 * len(core.ACTIVATIONS) else i % 13 == 0) else pytest.mark.slow,
     )
     for i, options in enumerate(GRID)
 ]
