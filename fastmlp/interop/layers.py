@@ -295,7 +295,8 @@ def added(where: str, a: Chain, b: Chain) -> Chain:
 
 def multiplied(where: str, a: Chain, b: Chain) -> Chain:
     """The product of two values: silu, gelu and mish, written out."""
-    shared, first, second = tails(a, b)
+    shared, *own = tails(a, b)
+    first, second = (tuple(layer for layer in part if not isinstance(layer, Remark)) for part in own)
     for x, gate in ((first, second), (second, first)):
         factor = _factor(x)
         if factor is None:

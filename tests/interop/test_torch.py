@@ -153,6 +153,21 @@ def test_converted_as_it_is(parts):
     check(wrapped(*parts).double(), X=rows("float64"))
 
 
+@pytest.mark.parametrize(
+    "gate", [lambda h: h * torch.tanh(F.softplus(h)), lambda h: torch.sigmoid(1.702 * h) * h, lambda h: h * 0.5 * (torch.erf(h / 2**0.5) + 1)]
+)  # fmt: skip
+def test_gates_written_out(gate):
+    check(Forward(lambda s, x: s.c(gate(s.a(x)))))
+
+
+def test_softplus_beyond_its_threshold():
+    """Said in float64, where the difference shows."""
+    module = wrapped(nn.Softplus(), nn.Linear(6, 2))
+    assert not from_torch(module).notes
+    assert "2.1e-9" in from_torch(module.double()).notes[0]
+    assert not from_torch(wrapped(nn.Softplus(threshold=40), nn.Linear(6, 2)).double()).notes
+
+
 def test_slopes_of_float32():
     """The nearest number to 0.01 is leaky_relu's in float32, and another one in float64."""
     module = wrapped(nn.PReLU(init=0.01), nn.Linear(6, 2))
