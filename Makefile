@@ -162,7 +162,7 @@ lint: .venv-lint/installed types  ## ruff, cython-lint, clang-format, codespell,
 # Run in a folder from which the sources are not found.
 types: .venv-lint/installed  ## the stubs against the extension modules; a user's program, typed
 	cd .venv-lint && bin/python -m mypy.stubtest --mypy-config-file ../pyproject.toml \
-	  fastmlp.core._arrays fastmlp.core._dispatch fastmlp.core._plan fastmlp.core._predict fastmlp.core._trainer fastmlp.core._workspace \
+	  fastmlp.core._arrays fastmlp.core._dispatch fastmlp.core._plan fastmlp.core._predict fastmlp.core._step fastmlp.core._trainer fastmlp.core._workspace \
 	  fastmlp.core._testing
 	cd .venv-lint && bin/mypy --config-file= --strict ../tests/typing_usage.py
 

@@ -275,7 +275,7 @@ def extensions() -> list[Extension]:
         "freethreading_compatible": True,
         "linetrace": COVERAGE,
     }
-    names = ("_atomic", "_arrays", "_dispatch", "_shuffle", "_plan", "_predict", "_workspace", "_trainer", "_testing")
+    names = ("_atomic", "_arrays", "_dispatch", "_shuffle", "_plan", "_predict", "_workspace", "_step", "_trainer", "_testing")
     # Coverage's plugin looks for the C file beside the .pyx file.
     build_dir = None if COVERAGE else f"{BUILD}/cython"
     modules = [*(extension(f"core.{name}") for name in names), extension("predict")]

@@ -7,7 +7,6 @@ from cython.parallel cimport parallel, threadid
 
 from fastmlp.core._arrays cimport Buffer
 from fastmlp.core._csrc cimport *
-from fastmlp.core._openmp cimport *
 
 __all__ = [
     "ACTIVATIONS", "HYPERPARAMETERS", "LOSSES", "NORM_EPSILON", "OPTIMIZERS", "OUTPUTS", "Caller", "info",

@@ -21,7 +21,6 @@ from libc.string cimport memcpy, memset
 from fastmlp.core._arrays cimport Buffer, CodeLayout, Codes, InputRows, are_finite, array_address, format_of
 from fastmlp.core._csrc cimport *
 from fastmlp.core._dispatch cimport Caller, region_begins, region_ends, usable_threads
-from fastmlp.core._openmp cimport *
 from fastmlp.core._plan cimport Plan
 
 from fastmlp.core._dispatch import LOSSES

@@ -10,7 +10,6 @@ from libc.stdint cimport int32_t
 from libc.string cimport memset
 
 from fastmlp.core._csrc cimport *
-from fastmlp.core._openmp cimport fm_seconds
 from fastmlp.core._arrays cimport Buffer, CodeLayout, Codes, InputRows
 from fastmlp.core._dispatch cimport kernels_of, set_hyperparameters
 

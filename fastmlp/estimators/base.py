@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import replace
 from numbers import Integral
 from typing import Any, ClassVar, Self
 
@@ -20,7 +19,7 @@ from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
 from fastmlp.core import OPTIMIZERS, AtomicUpdate, Reserve, commit, parameter_layout
-from fastmlp.core.memory import aligned_copy, all_finite, check_memory
+from fastmlp.core.memory import all_finite, check_memory
 from fastmlp.estimators import conversion, transfer
 from fastmlp.estimators._sklearn import (
     TransformerMixin,
@@ -31,7 +30,16 @@ from fastmlp.estimators._sklearn import (
     warn_of_parameter,
 )
 from fastmlp.estimators.callbacks import CallbackSupportMixin, FitTasks, fit_tasks, with_callbacks
-from fastmlp.estimators.fitted import attributes_if_ended, clear_stochastic, continued_record, publish
+from fastmlp.estimators.fitted import (
+    attributes_if_ended,
+    check_resumed,
+    clear_stochastic,
+    continued_record,
+    position_to_resume,
+    publish,
+    rewound,
+    take_position,
+)
 from fastmlp.estimators.parameters import LOSS, Parameters
 from fastmlp.estimators.persistence import Saved
 from fastmlp.estimators.transfer import HiddenRepresentation, atomic, hidden_layer
@@ -322,7 +330,7 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
         RuntimeError
             If another thread is fitting or changing this estimator.
         """
-        position = self._position_to_resume() if resume else None
+        position = position_to_resume(self) if resume else None
         n_epochs = max(self.max_iter - self.n_iter_, 0) if resume else self.max_iter
         with fit_tasks(self, X, y, sample_weight, n_epochs) as tasks:
             eval_set = one_validation_set(eval_set, X_val, y_val)
@@ -440,7 +448,7 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
         layer_sizes = (X.shape[1], *self._hidden_layer_sizes(), self.n_outputs_)
         self.n_layers_ = len(layer_sizes)
         continues = self._continues(incremental)
-        rng = self._generator(incremental and continues) if position is None else self._rewound(position.generator)
+        rng = self._generator(incremental and continues) if position is None else rewound(self, position.generator)
         first_draw = copy_generator(rng) if position is None and not incremental else None
         if continues if position is None else position.warm:
             network = self._continued_network(layer_sizes)
@@ -448,7 +456,7 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
             dtype = X.dtype if self._dtype_name() == "auto" else self._dtype_name()
             network = self._new_network(layer_sizes, dtype, rng, make_network)
         if position is not None:
-            position = self._take_position(network, position)
+            position = take_position(self, network, position)
         if not any(self.layer_rates_):
             raise ValueError("All layers are frozen: there is nothing to train. unfreeze() some.")
         data: Any
@@ -631,7 +639,7 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
                 f"batch_size={self.batch_size} for {data.n_rows} rows."
             )
         if position is not None:
-            self._check_resumed(position, terms, data.n_rows, batch_size)
+            check_resumed(self, position, terms, data.n_rows, batch_size)
         resumes = position is not None
         last = self._last_optimizer(network, terms) if resumes or (continues and incremental) else None
         if resumes and last is None:
@@ -672,72 +680,6 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
             position=position,
             resumes=resumes,
         )
-
-    # --- resume ----------------------------------------------------------------------------------------------------
-
-    def _position_to_resume(self) -> Position:
-        """Where the last fit ended."""
-        if self.solver == "lbfgs":
-            raise ValueError(
-                "solver='lbfgs' cannot resume a fit: SciPy keeps no state of it. fit() with warm_start=True begins with the "
-                "fitted weights."
-            )
-        check_is_fitted(self)
-        if getattr(self, "_position", None) is None:
-            raise ValueError(
-                "There is no fit to resume. resume=True goes on with a fit that was interrupted or stopped, in the same process "
-                "or from a file of save(path, optimizer_state=True)."
-            )
-        return Position(**self._position)
-
-    def _rewound(self, generator: np.random.RandomState) -> np.random.RandomState:
-        """The generator of the fit as it was at its beginning. NumPy's global one is left alone."""
-        if not isinstance(self.random_state, np.random.RandomState):
-            return copy_generator(generator)
-        self.random_state.set_state(generator.get_state(legacy=False))
-        return self.random_state
-
-    def _take_position(self, network: Network, position: Position) -> Position:
-        """Give the network the last parameters of the fit to resume; returns the position with the best ones."""
-        fitted = self.network_
-        fitted.adopt()
-        names = ("layer_sizes", "activations", "out_activation", "batch_norm", "residual", "dtype")
-        changed = [name for name in names if getattr(fitted, name) != getattr(network, name)]
-        if changed:
-            raise ValueError(f"fit(resume=True) needs the network of the fit that it resumes; {changed} changed.")
-        last, best = (fitted.parameters, fitted.statistics), None
-        if position.parameters is not None and position.statistics is not None:
-            kept = position.parameters, position.statistics
-            last, best = (kept, last) if position.returns_best else (last, kept)
-        network.parameters[:], network.statistics[:] = last
-        return replace(
-            position,
-            parameters=None if best is None else aligned_copy(best[0]),
-            statistics=None if best is None else best[1].copy(),
-        )
-
-    def _check_resumed(
-        self, position: Position, terms: dict[str, dict[str, Any]], n_rows: int, batch_size: int
-    ) -> None:
-        """Raise a ValueError if the data or the parameters are not those of the fit to resume."""
-        if n_rows != position.n_rows:
-            raise ValueError(
-                f"fit(resume=True) needs the rows of the fit that it resumes: it trained on {position.n_rows} rows, these give "
-                f"{n_rows}."
-            )
-        changed = [
-            name
-            for group, values in terms.items()
-            for name, value in values.items()
-            if self._run_terms[group].get(name) != value
-        ]
-        changed += ["batch_size"] if batch_size != position.batch_size else []
-        changed += ["shuffle"] if self.shuffle != position.shuffle else []
-        if changed:
-            raise ValueError(
-                f"fit(resume=True) needs the parameters of the fit that it resumes; {', '.join(changed)} changed. fit() with "
-                "warm_start=True begins a new run with the fitted weights."
-            )
 
     def _last_optimizer(self, network: Network, terms: dict[str, dict[str, Any]]) -> OptimizerState | None:
         """The optimizer's memory of the last call, if the present rule can continue from it. A run does not write to it."""

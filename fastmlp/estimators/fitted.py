@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from sklearn.utils.validation import check_is_fitted
 
-from fastmlp.training.run import Record, Run, StochasticRun
+from fastmlp.core.memory import aligned_copy
+from fastmlp.network.network import Network
+from fastmlp.training.run import Position, Record, Run, StochasticRun, copy_generator
 
 # Learnt from X and y.
 INPUT = ("n_features_in_", "feature_names_in_")
@@ -98,3 +102,75 @@ def continued_record(fitted: Any, scored: bool, terms: dict[str, dict[str, Any]]
     if not fitted.early_stopping and fitted.best_loss_ is not None and same["loss"]:
         record.best_loss = fitted.best_loss_
     return record
+
+
+# --- resuming a fit -------------------------------------------------------------------------------------------------
+
+
+def position_to_resume(estimator: Any) -> Position:
+    """Where the last fit ended."""
+    if estimator.solver == "lbfgs":
+        raise ValueError(
+            "solver='lbfgs' cannot resume a fit: SciPy keeps no state of it. fit() with warm_start=True begins with the "
+            "fitted weights."
+        )
+    check_is_fitted(estimator)
+    if getattr(estimator, "_position", None) is None:
+        raise ValueError(
+            "There is no fit to resume. resume=True goes on with a fit that was interrupted or stopped, in the same process "
+            "or from a file of save(path, optimizer_state=True)."
+        )
+    return Position(**estimator._position)
+
+
+def rewound(estimator: Any, generator: np.random.RandomState) -> np.random.RandomState:
+    """The generator of the fit as it was at its beginning. NumPy's global one is left alone."""
+    if not isinstance(estimator.random_state, np.random.RandomState):
+        return copy_generator(generator)
+    estimator.random_state.set_state(generator.get_state(legacy=False))
+    shared: np.random.RandomState = estimator.random_state
+    return shared
+
+
+def take_position(estimator: Any, network: Network, position: Position) -> Position:
+    """Give the network the last parameters of the fit to resume; returns the position with the best ones."""
+    fitted = estimator.network_
+    fitted.adopt()
+    names = ("layer_sizes", "activations", "out_activation", "batch_norm", "residual", "dtype")
+    changed = [name for name in names if getattr(fitted, name) != getattr(network, name)]
+    if changed:
+        raise ValueError(f"fit(resume=True) needs the network of the fit that it resumes; {changed} changed.")
+    last, best = (fitted.parameters, fitted.statistics), None
+    if position.parameters is not None and position.statistics is not None:
+        kept = position.parameters, position.statistics
+        last, best = (kept, last) if position.returns_best else (last, kept)
+    network.parameters[:], network.statistics[:] = last
+    return replace(
+        position,
+        parameters=None if best is None else aligned_copy(best[0]),
+        statistics=None if best is None else best[1].copy(),
+    )
+
+
+def check_resumed(
+    estimator: Any, position: Position, terms: dict[str, dict[str, Any]], n_rows: int, batch_size: int
+) -> None:
+    """Raise a ValueError if the data or the parameters are not those of the fit to resume."""
+    if n_rows != position.n_rows:
+        raise ValueError(
+            f"fit(resume=True) needs the rows of the fit that it resumes: it trained on {position.n_rows} rows, these give "
+            f"{n_rows}."
+        )
+    changed = [
+        name
+        for group, values in terms.items()
+        for name, value in values.items()
+        if estimator._run_terms[group].get(name) != value
+    ]
+    changed += ["batch_size"] if batch_size != position.batch_size else []
+    changed += ["shuffle"] if estimator.shuffle != position.shuffle else []
+    if changed:
+        raise ValueError(
+            f"fit(resume=True) needs the parameters of the fit that it resumes; {', '.join(changed)} changed. fit() with "
+            "warm_start=True begins a new run with the fitted weights."
+        )
