@@ -1,11 +1,13 @@
-"""Builds fastmlp's extension modules: csrc/kernels/kernels.c once per row of csrc/isa.def and element type, then Cython; and the static
-library of csrc/predict, with its header and the files of pkg-config and CMake, in fastmlp/interop/c.
+"""Builds fastmlp's extension modules: csrc/kernels/kernels.c once per row of csrc/isa.def and element type, then
+Cython; and the static library of csrc/predict, with its header and the files of pkg-config and CMake, in
+fastmlp/interop/c.
 
 Environment: FASTMLP_OPENMP=0 builds without threads; FASTMLP_DEBUG=1 builds with bounds checks, -O1 and -g;
 FASTMLP_SANITIZE=address (undefined, thread) adds a sanitizer; FASTMLP_PROFILE=1 builds Trainer.profile (make profile);
 FASTMLP_COVERAGE=1 has Cython report the lines that it executes with the lock held (make coverage).
 LIBOMP_PREFIX=/folder names an OpenMP runtime that Apple's clang does not find by itself (include/omp.h, lib/libomp).
-Everything that does not depend on the machine is in pyproject.toml. docs/developers/building.md says which systems were tried.
+Everything that does not depend on the machine is in pyproject.toml. docs/developers/building.md says which systems were
+tried.
 """
 
 import os
@@ -114,7 +116,8 @@ class BuildKernels(build_ext):
         clang = shutil.which("clang-cl")
         if clang is None:
             raise SystemExit(
-                "fastmlp: clang-cl was not found; install LLVM, or Visual Studio's component 'C++ Clang tools for Windows'."
+                "fastmlp: clang-cl was not found; install LLVM, or Visual Studio's component 'C++ Clang tools for "
+                "Windows'."
             )
         self.compiler.initialize()
         self.compiler.cc = clang
@@ -125,7 +128,8 @@ class BuildKernels(build_ext):
         return [*self.compile_kernels("", []), *self.compile_sources([CSRC / "dispatch.c"])]
 
     def compile_kernels(self, prefix: str, macros: list[tuple[str, str | None]]) -> list[str]:
-        # setuptools takes an object that is already there for up to date if the source's name is the same: a folder each.
+        # setuptools takes an object that is already there for up to date if the source's name is the same: a folder
+        # each.
         objects = []
         for name, vector_bytes, flags in instruction_sets():
             for bits in (32, 64):
@@ -169,7 +173,8 @@ class BuildKernels(build_ext):
         self.compiler.create_static_lib(objects, "fastmlp_predict", output_dir=str(root / "lib"))
         values = {"@VERSION@": self.distribution.get_version(), "@LIBM@": "" if WINDOWS else "-lm"}
         for template, folder in [
-            ("fastmlp.pc", "pkgconfig"), ("fastmlp-config.cmake", "cmake/fastmlp"), ("fastmlp-config-version.cmake", "cmake/fastmlp"),
+            ("fastmlp.pc", "pkgconfig"), ("fastmlp-config.cmake", "cmake/fastmlp"),
+            ("fastmlp-config-version.cmake", "cmake/fastmlp"),
         ]:  # fmt: skip
             text = (CSRC / "predict" / f"{template}.in").read_text(encoding="utf-8")
             for mark, value in values.items():
@@ -219,7 +224,8 @@ class BuildKernels(build_ext):
             if self.compiles(probe, compile_flags, link_flags):
                 return compile_flags, link_flags
         raise SystemExit(
-            "fastmlp: the C compiler has no OpenMP; install its runtime (clang on Debian, Ubuntu: apt-get install libomp-dev; "
+            "fastmlp: the C compiler has no OpenMP; install its runtime (clang on Debian, Ubuntu: apt-get install "
+            "libomp-dev; "
             "macOS: brew install libomp, or LIBOMP_PREFIX=/where/it/is; Windows: LLVM's own installer brings it) "
             "or set FASTMLP_OPENMP=0 to build for one thread."
         )
@@ -275,7 +281,18 @@ def extensions() -> list[Extension]:
         "freethreading_compatible": True,
         "linetrace": COVERAGE,
     }
-    names = ("_atomic", "_arrays", "_dispatch", "_shuffle", "_plan", "_predict", "_workspace", "_step", "_trainer", "_testing")
+    names = (
+        "_atomic",
+        "_arrays",
+        "_dispatch",
+        "_shuffle",
+        "_plan",
+        "_predict",
+        "_workspace",
+        "_step",
+        "_trainer",
+        "_testing",
+    )
     # Coverage's plugin looks for the C file beside the .pyx file.
     build_dir = None if COVERAGE else f"{BUILD}/cython"
     modules = [*(extension(f"core.{name}") for name in names), extension("predict")]

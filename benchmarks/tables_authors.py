@@ -1,7 +1,8 @@
-"""RealMLP and TabM by their authors' packages, for benchmarks.tables: models of data frames, trained as the authors advise.
+"""RealMLP and TabM by their authors' packages, for benchmarks.tables: models of data frames, trained as the authors
+advise.
 
-Both need PyTorch. Each is one network, with the epoch chosen on a fifth of the training rows: by RMSE, or for classes by the log-loss
-and without label smoothing, as RealMLP's authors advise where probabilities or ranks count.
+Both need PyTorch. Each is one network, with the epoch chosen on a fifth of the training rows: by RMSE, or for classes
+by the log-loss and without label smoothing, as RealMLP's authors advise where probabilities or ranks count.
 """
 
 from __future__ import annotations

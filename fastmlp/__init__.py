@@ -142,7 +142,8 @@ def get_library_dir() -> str:
     Returns
     -------
     str
-        In it are ``pkgconfig`` and ``cmake`` too: set ``PKG_CONFIG_PATH`` to the one, ``fastmlp_DIR`` to ``cmake/fastmlp``.
+        In it are ``pkgconfig`` and ``cmake`` too: set ``PKG_CONFIG_PATH`` to the one, ``fastmlp_DIR`` to
+        ``cmake/fastmlp``.
 
     See Also
     --------

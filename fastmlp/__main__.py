@@ -1,4 +1,5 @@
-"""The command line, ``python -m fastmlp``: version and build, a check of every kernel, a demonstration, a model as C."""
+"""The command line, ``python -m fastmlp``: version and build, a check of every kernel, a demonstration, a model as
+C."""
 
 from __future__ import annotations
 

@@ -1,11 +1,12 @@
-"""Every kernel of this machine against the reference: the cases of `python -m fastmlp check`, the tests and the benchmarks.
+"""Every kernel of this machine against the reference: the cases of `python -m fastmlp check`, the tests and the
+benchmarks.
 
-The cases are made from the tables of the C code: a new row is checked without a change here. Each error has the unit that suits
-the operation:
+The cases are made from the tables of the C code: a new row is checked without a change here. Each error has the unit
+that suits the operation:
 
     ulp      units in the last place of the exact result, which is computed in extended precision
-    n eps    the rounding of a sum of n products: n eps |A| |B| (Higham 2002, section 3.1), or of n operations on numbers
-             of that size
+    n eps    the rounding of a sum of n products: n eps |A| |B| (Higham 2002, section 3.1), or of n operations on
+             numbers of that size
     exact    0: data is moved only
 """
 
@@ -89,7 +90,7 @@ def eps_of(K: Kernels) -> float:
     return float(np.finfo(K.dtype).eps)
 
 
-# ---- Functions of single numbers -----------------------------------------------------------------------------------------
+# ---- Functions of single numbers -------------------------------------------------------------------------------------
 
 
 EXACT: dict[str, Callable[[Array], Array]] = {name: getattr(np, name, reference.logistic) for name in MATH}
@@ -184,7 +185,7 @@ def check_loss(name: str, K: Kernels, shape: Shape, draws: np.random.RandomState
     return Outcome(max(errors), 1.0, "n eps")
 
 
-# ---- Layers ---------------------------------------------------------------------------------------------------------------
+# ---- Layers ----------------------------------------------------------------------------------------------------------
 
 
 def of_either_index(X: Any, draws: np.random.RandomState) -> Any:
@@ -235,7 +236,8 @@ def check_forward(name: str, K: Kernels, shape: Shape, draws: np.random.RandomSt
 
 
 def sparse_rows(K: Kernels, draws: np.random.RandomState, rows: int, columns: int) -> tuple[Any, Array, Array]:
-    """(canonical CSR matrix, an order of its rows with repetitions, those rows as a dense array); some rows are empty."""
+    """(canonical CSR matrix, an order of its rows with repetitions, those rows as a dense array); some rows are
+    empty."""
     from scipy.sparse import csr_array
 
     X = np.where(draws.uniform(size=(rows + 2, columns)) < draws.choice([0, 0.1, 0.5], size=(rows + 2, 1)), 1.0, 0.0)
@@ -270,7 +272,8 @@ def check_gradient_csr(K: Kernels, shape: Shape, draws: np.random.RandomState) -
 
 
 def coded_rows(draws: np.random.RandomState, rows: int, width: int, exact: bool) -> tuple[core.Codes, Array, Array]:
-    """(codes of this width, an order of their rows with repetitions, those rows' encoding); some numbers and categories are missing.
+    """(codes of this width, an order of their rows with repetitions, those rows' encoding); some numbers and categories
+    are missing.
 
     exact: fractions are multiples of 1/8.
     """
@@ -459,8 +462,8 @@ def check_optimizer(name: str, K: Kernels, shape: Shape, draws: np.random.Random
     for w, g, state, of_part, new_w, new_state in parts:
         old_state = tuple(s.astype(np.float64) for s in state)
         want_w, want_state = rule(w, g, old_state, of_part, t)
-        # A step is a sum of gradients, which may cancel: its rounding error scales with its terms. The state is positive, so
-        # with one of the two signs of g no terms cancel.
+        # A step is a sum of gradients, which may cancel: its rounding error scales with its terms. The state is
+        # positive, so with one of the two signs of g no terms cancel.
         step = sum(np.abs(rule(np.zeros_like(w), sign * np.abs(g), old_state, of_part, t)[0]) for sign in (1, -1))
         errors.append(largest(new_w - want_w, eps_of(K) * (np.abs(w) + np.abs(want_w) + step)))
         for got, want, old in zip(new_state, want_state, old_state, strict=True):
@@ -468,13 +471,14 @@ def check_optimizer(name: str, K: Kernels, shape: Shape, draws: np.random.Random
     return Outcome(max(errors), 16.0, "n eps")
 
 
-# ---- Options of training --------------------------------------------------------------------------------------------------
+# ---- Options of training ---------------------------------------------------------------------------------------------
 
 SEED = 0x9E3779B97F4A7C15
 
 
 def check_layer_output(kind: str, K: Kernels, shape: Shape, draws: np.random.RandomState) -> Outcome:
-    """Residual connections, dropout, normalisation by running averages: in each of the three kernels that compute a layer."""
+    """Residual connections, dropout, normalisation by running averages: in each of the three kernels that compute a
+    layer."""
     residual, rate, affine = "residual" in kind, 0.4 * ("dropout" in kind), "affine" in kind
     B, I, O = shape[0], shape[1], shape[1] if residual else shape[2]
     x, W, b = numbers(K, draws, B, I), numbers(K, draws, I, O), numbers(K, draws, O)

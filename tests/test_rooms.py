@@ -12,7 +12,8 @@ import pytest
 import fastmlp
 
 PACKAGE = Path(fastmlp.__file__).parent
-# From the ground up. A module at the top of the package is a room of its own; the package's face, __init__.py, stands above all.
+# From the ground up. A module at the top of the package is a room of its own; the package's face, __init__.py, stands
+# above all.
 ROOMS = [
     "_version",
     "core",
@@ -61,7 +62,8 @@ def test_every_file_has_a_room():
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
 def test_imports_go_down(file):
-    """Only what checks imports the reference, which imports NumPy and itself; nobody below __main__ imports the face."""
+    """Only what checks imports the reference, which imports NumPy and itself; nobody below __main__ imports the
+    face."""
     room = file.relative_to(PACKAGE).parts[0].removesuffix(".py")
     imports = imported(file)
     inside = {room_of(dotted) for dotted in imports if dotted.split(".")[0] == "fastmlp"}
@@ -112,7 +114,8 @@ def test_network_starts_without_sklearn():
 
 
 def test_optional_libraries_are_imported_when_used():
-    """Importing every estimator and display, and a learning-rate range test, brings in neither Matplotlib nor safetensors."""
+    """Importing every estimator and display, and a learning-rate range test, brings in neither Matplotlib nor
+    safetensors."""
     code = (
         "import sys, fastmlp\n"
         "from fastmlp import *\n"

@@ -4,8 +4,9 @@
     generated/results/       the tables and charts that the benchmarks wrote
     generated/*.md           CHANGELOG, CONTRIBUTING, SECURITY, RELEASING, CODE_OF_CONDUCT
 
-Pages in docs/ are plain Markdown, so that they also read well on GitHub: this module adds their tables of contents, and turns links to
-files outside of docs/ into links to the pages made from these files. Nothing under generated/ is committed.
+Pages in docs/ are plain Markdown, so that they also read well on GitHub: this module adds their tables of contents, and
+turns links to files outside of docs/ into links to the pages made from these files. Nothing under generated/ is
+committed.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ GENERATED = DOCS / "generated"
 RESULTS = ROOT / "benchmarks" / "results"
 COPIED = {path.stem: path for path in sorted(ROOT.glob("*.md")) if path.stem not in ("README", "CLAUDE")}
 
-# The site's sections, in the order of a user's questions: title, page, pages below it. A page that no section names joins the guide, one in
-# docs/developers/ the developers' section.
+# The site's sections, in the order of a user's questions: title, page, pages below it. A page that no section names
+# joins the guide, one in docs/developers/ the developers' section.
 SECTIONS: list[tuple[str, str, list[str]]] = [
     ("Get started", "quickstart", ["install"]),
     (
@@ -261,7 +262,8 @@ def _link(link: re.Match[str], page: Path) -> str:
 
 
 class LinkNames(SphinxTransform):
-    """Names set as code become links: `docs/data.md` everywhere; in Markdown pages, public names such as `fastmlp.load` or `Network`."""
+    """Names set as code become links: `docs/data.md` everywhere; in Markdown pages, public names such as `fastmlp.load`
+    or `Network`."""
 
     default_priority = 5
 

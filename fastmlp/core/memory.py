@@ -44,7 +44,8 @@ def all_finite(array: np.ndarray) -> bool:
 
 
 def refuse_masked(argument: str, values: Any) -> None:
-    """Raise a ValueError for an array of ``numpy.ma`` that has masked values: as a plain array, it would have numbers there."""
+    """Raise a ValueError for an array of ``numpy.ma`` that has masked values: as a plain array, it would have numbers
+    there."""
     if not isinstance(values, np.ma.MaskedArray) or not (masked := np.ma.getmaskarray(values)).any():
         return
     row, *column = np.argwhere(masked)[0].tolist()
@@ -78,8 +79,8 @@ def total_memory() -> int | None:
 def control_groups(controller: str, membership: Path, mount: Path) -> Iterator[tuple[int, Path]]:
     """The version and folder of each control group of this process that may limit what ``controller`` counts.
 
-    From its own groups up to the mount point, which is all that a container sees: any of them may set a limit. ``membership`` is the
-    file that lists the process's groups, ``mount`` the folder of all groups; man 7 cgroups.
+    From its own groups up to the mount point, which is all that a container sees: any of them may set a limit.
+    ``membership`` is the file that lists the process's groups, ``mount`` the folder of all groups; man 7 cgroups.
     """
     try:
         lines = membership.read_text().splitlines()
@@ -105,7 +106,8 @@ def _memory_limits(membership: Path, mount: Path) -> Iterator[int]:
 
 
 def check_memory(what: str, n_bytes: int, advice: str = "Take fewer units.") -> None:
-    """Raise a MemoryError if ``what`` needs more memory than there is: the system may grant it, and end the process later."""
+    """Raise a MemoryError if ``what`` needs more memory than there is: the system may grant it, and end the process
+    later."""
     available = total_memory() if n_bytes > _ALWAYS_THERE else None
     if available is not None and n_bytes > available:
         raise MemoryError(

@@ -35,19 +35,20 @@ from fastmlp.training.rows import RowSource
 class Blocks(RowSource):
     """Rows that need not fit into memory: arrays, memory maps, files, or what functions return.
 
-    The estimators' ``fit``, ``partial_fit``, ``predict``, ``predict_proba``, ``transform`` and ``score`` take Blocks in the place of X and y, and
-    read some rows at a time, one block ahead. Memory does not grow with the number of rows, but for y in ``score``, and what
-    ``predict`` returns.
+    The estimators' ``fit``, ``partial_fit``, ``predict``, ``predict_proba``, ``transform`` and ``score`` take Blocks in
+    the place of X and y, and read some rows at a time, one block ahead. Memory does not grow with the number of rows,
+    but for y in ``score``, and what ``predict`` returns.
 
-    With ``shuffle=True``, an epoch takes pieces of 256 rows in a random order, 64 at once, and shuffles the rows of these. Rows of a
-    row group of Parquet, a record batch of Arrow, or of what a function returns, are read together: as many of these as fit into
-    64 MiB, at least one, are shuffled at once. The order follows from ``random_state`` and the epoch alone.
+    With ``shuffle=True``, an epoch takes pieces of 256 rows in a random order, 64 at once, and shuffles the rows of
+    these. Rows of a row group of Parquet, a record batch of Arrow, or of what a function returns, are read together: as
+    many of these as fit into 64 MiB, at least one, are shuffled at once. The order follows from ``random_state`` and
+    the epoch alone.
 
     Parameters
     ----------
     parts : sequence
-        Each is X, (X, y) or (X, y, sample_weight), or a function without arguments that returns such, the same rows in each call.
-        Arrays are read in place; a memory map of a whole file is read piece by piece.
+        Each is X, (X, y) or (X, y, sample_weight), or a function without arguments that returns such, the same rows in
+        each call. Arrays are read in place; a memory map of a whole file is read piece by piece.
     classes : array-like, default=None
         All labels there are. Without weights, a classifier then needs no pass over y to find them.
 
@@ -63,8 +64,8 @@ class Blocks(RowSource):
     Raises
     ------
     ValueError, TypeError
-        For parts that do not belong together, or are not tables of numbers. Errors in ``fit`` and ``predict`` name the file, the row group and
-        the column.
+        For parts that do not belong together, or are not tables of numbers. Errors in ``fit`` and ``predict`` name the
+        file, the row group and the column.
 
     See Also
     --------
@@ -86,7 +87,8 @@ class Blocks(RowSource):
     def __init__(self, parts: Sequence[Any], *, classes: ArrayLike | None = None) -> None:
         if isinstance(parts, (tuple, np.ndarray, str, os.PathLike)) or not hasattr(parts, "__iter__"):
             raise TypeError(
-                f"Blocks takes a list of parts, Blocks([(X, y)]), got {type(parts).__name__}. Blocks.npy, Blocks.parquet and Blocks.arrow "
+                f"Blocks takes a list of parts, Blocks([(X, y)]), got {type(parts).__name__}. Blocks.npy, "
+                f"Blocks.parquet and Blocks.arrow "
                 "read files."
             )
         sources: list[Source] = []
@@ -133,8 +135,8 @@ class Blocks(RowSource):
         Parameters
         ----------
         X, y, sample_weight : str, path-like or list of these
-            A file, a pattern such as ``"rows/X-*.npy"``, or a list. A pattern names files in the order of their names; each file of X needs
-            one of y, and of weights, with as many rows.
+            A file, a pattern such as ``"rows/X-*.npy"``, or a list. A pattern names files in the order of their names;
+            each file of X needs one of y, and of weights, with as many rows.
         features : sequence of str, default=None
             Names of the features.
         classes : array-like, default=None
@@ -253,7 +255,8 @@ class Blocks(RowSource):
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         raise TypeError(
-            "Blocks are read in parts and do not become one array: the MLP estimators take them, and other steps take each part, "
+            "Blocks are read in parts and do not become one array: the MLP estimators take them, and other steps take "
+            "each part, "
             "for X, y, weight in blocks: scaler.partial_fit(X)."
         )
 
@@ -263,8 +266,8 @@ class Blocks(RowSource):
         Parameters
         ----------
         function : callable (X) -> X
-            Of some rows at a time, an array (n, n_features): ``scaler.transform``, for example. It must return as many rows, numbers only, and the
-            same ones for the same row.
+            Of some rows at a time, an array (n, n_features): ``scaler.transform``, for example. It must return as many
+            rows, numbers only, and the same ones for the same row.
 
         Returns
         -------
@@ -279,8 +282,8 @@ class Blocks(RowSource):
     def to_npy(self, folder: str | os.PathLike[str]) -> Blocks:
         """Write all rows to .npy files, block by block, and return Blocks of these.
 
-        Any piece of such files can be read by itself, so that epochs mix rows better than those of large row groups, and take less
-        time.
+        Any piece of such files can be read by itself, so that epochs mix rows better than those of large row groups,
+        and take less time.
 
         Parameters
         ----------
@@ -353,7 +356,8 @@ class Blocks(RowSource):
         self._sources.check()
         if not self._sources.sources[0].has.y:
             raise ValueError(
-                f"This {type(estimator).__name__} estimator requires y to be passed, but the Blocks have none: Blocks([(X, y)]), "
+                f"This {type(estimator).__name__} estimator requires y to be passed, but the Blocks have none: "
+                f"Blocks([(X, y)]), "
                 'Blocks.npy("X.npy", "y.npy") or Blocks.parquet("rows.parquet", target="y").'
             )
 

@@ -1,4 +1,5 @@
-"""Where blocks of rows come from: arrays, files of NumPy, Parquet and Arrow, and functions. Each reads a range of its rows."""
+"""Where blocks of rows come from: arrays, files of NumPy, Parquet and Arrow, and functions. Each reads a range of its
+rows."""
 
 from __future__ import annotations
 
@@ -107,7 +108,8 @@ def written(values: np.ndarray | None, out: np.ndarray | None) -> np.ndarray | N
 
 
 class ArrayFile:
-    """An array in a file, which is read by ranges of rows. No map is kept: its pages would count as the process's memory."""
+    """An array in a file, which is read by ranges of rows. No map is kept: its pages would count as the process's
+    memory."""
 
     def __init__(self, array: np.memmap) -> None:
         self.path, self.offset = str(array.filename), array.offset
@@ -261,7 +263,8 @@ class FunctionSource(Source):
         found = len(X), X.shape[1], float_type(X.dtype), Wanted(*(array is not None for array in arrays))
         if self._known not in (None, found):
             raise ValueError(
-                f"{self.name} returned {len(X)} rows of {X.shape[1]} features in {X.dtype}, and other rows before: it must return the "
+                f"{self.name} returned {len(X)} rows of {X.shape[1]} features in {X.dtype}, and other rows before: it "
+                f"must return the "
                 "same ones in each call."
             )
         self._known = found
@@ -566,7 +569,8 @@ def find(argument: str, files: Any) -> list[str]:
         return found
     if isinstance(files, np.ndarray) or not hasattr(files, "__iter__"):
         raise TypeError(
-            f"{argument} must name files, got {type(files).__name__}. Arrays are parts: Blocks([(numpy.load(path, mmap_mode='r'), y)])."
+            f"{argument} must name files, got {type(files).__name__}. Arrays are parts: Blocks([(numpy.load(path, "
+            f"mmap_mode='r'), y)])."
         )
     names = [name for part in files for name in find(argument, part)]
     if not names:

@@ -61,7 +61,8 @@ class Checker:
             return
         if n != estimator.n_features_in_:
             raise ValueError(
-                f"X has {n} features, but {type(estimator).__name__} is expecting {estimator.n_features_in_} features as input."
+                f"X has {n} features, but {type(estimator).__name__} is expecting {estimator.n_features_in_} features "
+                f"as input."
             )
         known = getattr(estimator, "feature_names_in_", None)
         if names is not None and known is not None and list(known) != names:
@@ -240,7 +241,8 @@ def factor_of_rows(factors: np.ndarray, codes: np.ndarray, weight: np.ndarray | 
 
 
 class BlockData:
-    """A run's rows that are read in blocks. It reads, checks and encodes them; an estimator has learnt from them before."""
+    """A run's rows that are read in blocks. It reads, checks and encodes them; an estimator has learnt from them
+    before."""
 
     def __init__(self, checker: Checker, learned: Learned, network: Network, loss: str) -> None:
         self.checker, self.sources, self.learned = Checker(checker.caller, checker.sources), checker.sources, learned
@@ -267,7 +269,8 @@ class BlockData:
     def encode(
         self, units: np.ndarray, given: tuple[Any, Any]
     ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray, Any]:
-        """Target as the network reads it, weights, the indices of the rows that count, and y. An error names the unit."""
+        """Target as the network reads it, weights, the indices of the rows that count, and y. An error names the
+        unit."""
         try:
             y, weight = self.checker.target(*given)
             if self.learned.of_classes:
@@ -348,7 +351,8 @@ class BlockData:
         n = int(np.searchsorted(ends, fraction * ends[-1])) + 1
         if n >= len(units):
             raise ValueError(
-                f"early_stopping holds out {fraction:g} of the rows in whole pieces, and there are {len(units)}: give an eval_set, or "
+                f"early_stopping holds out {fraction:g} of the rows in whole pieces, and there are {len(units)}: give "
+                f"an eval_set, or "
                 "write smaller row groups."
             )
         held, trained = np.sort(order[:n]), np.sort(order[n:])
@@ -365,7 +369,8 @@ class BlockData:
             lacking = np.setdiff1d(self.estimator.classes_, scored[2]).tolist()
             if lacking:
                 warn(
-                    f"The rows that early_stopping holds out lack the classes {lacking}. Give an eval_set that has them."
+                    f"The rows that early_stopping holds out lack the classes {lacking}. Give an eval_set that has "
+                    f"them."
                 )
         return train, scored
 

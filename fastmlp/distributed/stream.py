@@ -1,8 +1,9 @@
 """The order of rows that are read in blocks, and reading ahead.
 
-Rows are read in units: pieces of at most 256 rows where a range of rows can be read by itself, else whole groups, as of Parquet. An
-epoch takes the units in a random order, 64 at a time, and shuffles the rows of these. Measured on rows sorted by class, this reaches
-the accuracy of a shuffle of all rows to 0.1 points, where 16 pieces of 4,096 rows lose 2.7.
+Rows are read in units: pieces of at most 256 rows where a range of rows can be read by itself, else whole groups, as of
+Parquet. An epoch takes the units in a random order, 64 at a time, and shuffles the rows of these. Measured on rows
+sorted by class, this reaches the accuracy of a shuffle of all rows to 0.1 points, where 16 pieces of 4,096 rows lose
+2.7.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from fastmlp.core import shuffle
 from fastmlp.distributed.files import ALL, Rows, Source, Wanted
 from fastmlp.training.rows import Part
 
-# Units to shuffle: at most so many rows and bytes of X; and how many of them are in memory at once, within a number of bytes.
+# Units to shuffle: at most so many rows and bytes of X; and how many of them are in memory at once, within a number of
+# bytes.
 _PIECE_ROWS, _PIECE_BYTES = 256, 2**20
 _AT_ONCE, _MOST_BYTES = 64, 2**26
 # Units to read in order.
@@ -63,7 +65,8 @@ class Sources:
         for other in self.sources[1:]:
             if other.n_features != first.n_features:
                 raise ValueError(
-                    f"{other.name} has {other.n_features} features, {first.name} has {first.n_features}: all need the same."
+                    f"{other.name} has {other.n_features} features, {first.name} has {first.n_features}: all need the "
+                    f"same."
                 )
             if other.has != first.has:
                 raise ValueError(f"{first.name} and {other.name} must both have y and sample_weight, or both not.")
@@ -145,7 +148,8 @@ class Reader(Protocol):
         """Rows in an epoch."""
 
     def read(self, units: np.ndarray, before: int) -> tuple[Part, np.ndarray]:
-        """X, target and weights of some units, behind ``before`` rows that are not written, and the indices of those that count."""
+        """X, target and weights of some units, behind ``before`` rows that are not written, and the indices of those
+        that count."""
 
 
 class BlockEpochs:
@@ -204,7 +208,8 @@ def _changed() -> ValueError:
 
 
 def read_ahead(items: Generator[Item, None, None]) -> Generator[Item, None, None]:
-    """The items of a generator, each made by a thread while the one before is used, and never more than one in advance."""
+    """The items of a generator, each made by a thread while the one before is used, and never more than one in
+    advance."""
     end = object()
     with ThreadPoolExecutor(1, thread_name_prefix="fastmlp-blocks") as thread:
         try:

@@ -1,8 +1,9 @@
 """Sums that do not depend on who adds: the shards of a batch, and the tree over their numbers.
 
-A batch is divided into S shards of neighbouring rows. Each is summed in the order of its rows, and the sums of the shards are added
-in a fixed binary tree over their numbers: 0 + 1, 2 + 3, ..., then pairs of these. So a result is a function of the data, the
-parameters, the seed and S, whatever adds the shards: threads, processes or machines. It has smaller errors than one chain of all rows.
+A batch is divided into S shards of neighbouring rows. Each is summed in the order of its rows, and the sums of the
+shards are added in a fixed binary tree over their numbers: 0 + 1, 2 + 3, ..., then pairs of these. So a result is a
+function of the data, the parameters, the seed and S, whatever adds the shards: threads, processes or machines. It has
+smaller errors than one chain of all rows.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ def shards(n_rows: int, n_shards: int) -> list[slice]:
 
 
 def additions(n_shards: int) -> Iterator[tuple[int, int]]:
-    """The tree: pairs (to, source) of numbers, in an order in which ``sum[to] += sum[source]`` leaves the total in number 0.
+    """The tree: pairs (to, source) of numbers, in an order in which ``sum[to] += sum[source]`` leaves the total in
+    number 0.
 
     Additions of one level, whose distance ``source - to`` is the same, may be made at the same time.
 

@@ -1,7 +1,9 @@
-"""scikit-learn as this package uses it: its base classes with types, everything private, and warnings that name the user's line.
+"""scikit-learn as this package uses it: its base classes with types, everything private, and warnings that name the
+user's line.
 
 scikit-learn has no types: to a type checker whatever it decorates is Any, and so is every method of its classes. A type
-checker sees the subclasses below, which say what users get; when the program runs, the names are scikit-learn's own objects.
+checker sees the subclasses below, which say what users get; when the program runs, the names are scikit-learn's own
+objects.
 """
 
 from __future__ import annotations
@@ -33,9 +35,12 @@ from sklearn.utils.optimize import _check_optimize_result
 from sklearn.utils.validation import _check_feature_names_in, _check_sample_weight
 
 __all__ = [
-    "ADAPTERS_MANAGER", "BaseEstimator", "ClassWeight", "ClassifierMixin", "Dtype", "Hidden", "Initial", "Interval", "InvalidParameterError",
-    "LayerSizes", "LearningRate", "MetaEstimatorMixin", "Metric", "Names", "Options", "RandomState", "Rates", "RegressorMixin", "StrOptions",
-    "TransformerMixin", "_check_feature_names_in", "_check_optimize_result", "_check_partial_fit_first_call", "_check_sample_weight",
+    "ADAPTERS_MANAGER", "BaseEstimator", "ClassWeight", "ClassifierMixin", "Dtype", "Hidden", "Initial", "Interval",
+    "InvalidParameterError",
+    "LayerSizes", "LearningRate", "MetaEstimatorMixin", "Metric", "Names", "Options", "RandomState", "Rates",
+    "RegressorMixin", "StrOptions",
+    "TransformerMixin", "_check_feature_names_in", "_check_optimize_result", "_check_partial_fit_first_call",
+    "_check_sample_weight",
     "_fit_context", "_get_output_config", "available_if", "validate_parameter_constraints", "warn", "warn_of_parameter",
 ]  # fmt: skip
 
@@ -106,8 +111,9 @@ def warn(message: str | Warning, category: type[Warning] = UserWarning) -> None:
 def warn_of_parameter(message: str) -> None:
     """Warn of a parameter that has no effect; in fits that scikit-learn calls in a loop, once per process.
 
-    A search or a cross-validation calls the same line of scikit-learn for each fit, and Python's default filter shows a line's
-    warning once; but it forgets which when any filter changes, as in each of these fits. Filters that ask for all are heeded.
+    A search or a cross-validation calls the same line of scikit-learn for each fit, and Python's default filter shows a
+    line's warning once; but it forgets which when any filter changes, as in each of these fits. Filters that ask for
+    all are heeded.
     """
     level, frame = _caller()
     module = frame.f_globals.get("__name__", "")
@@ -119,7 +125,8 @@ def warn_of_parameter(message: str) -> None:
 
 
 def _caller() -> tuple[int, FrameType]:
-    """The frame from which this package was called, and the stacklevel that names it in a function that calls this one."""
+    """The frame from which this package was called, and the stacklevel that names it in a function that calls this
+    one."""
     level, frame = 2, sys._getframe(2)
     while frame.f_back is not None and frame.f_code.co_filename.startswith((_PACKAGE, *_DECORATORS)):
         level, frame = level + 1, frame.f_back

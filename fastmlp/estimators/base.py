@@ -1,4 +1,5 @@
-"""BaseMLP: the parts that the classifier and the regressor share. A fit prepares a run, trains, and publishes the result."""
+"""BaseMLP: the parts that the classifier and the regressor share. A fit prepares a run, trains, and publishes the
+result."""
 
 from __future__ import annotations
 
@@ -96,7 +97,8 @@ def warn_if_not_residual(network: Network) -> None:
     """Warn if residual=True does nothing: no hidden layer is as wide as its input."""
     if network.residual and not conversion.has_residual_layers(network):
         warn_of_parameter(
-            f"residual=True has no effect: no hidden layer is as wide as its input, in a network of {network.layer_sizes[:-1]}. Give "
+            f"residual=True has no effect: no hidden layer is as wide as its input, in a network of "
+            f"{network.layer_sizes[:-1]}. Give "
             "equal widths, for example hidden_layer_sizes=(100, 100)."
         )
 
@@ -149,7 +151,8 @@ class BaseModel(CallbackSupportMixin, Saved):
 
 
 def mean_output(networks: Sequence[Network], X: Any, n_threads: int = 1, out: np.ndarray | None = None) -> np.ndarray:
-    """Mean of the networks' outputs (n_samples, n_outputs), summed in their order; ``out`` as in ``Network.forward``."""
+    """Mean of the networks' outputs (n_samples, n_outputs), summed in their order; ``out`` as in
+    ``Network.forward``."""
     total = networks[0].forward(X, out, n_threads)
     for network in networks[1:]:
         total += network.forward(X, n_threads=n_threads)
@@ -217,8 +220,8 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
     def coefs_(self) -> list[np.ndarray]:
         """Weights (fan_in, fan_out), one array per layer; writing into them, or replacing them, changes the model.
 
-        With batch normalisation, residual layers, an embedding, or activations that scikit-learn lacks, weights and biases alone are
-        not the network. To export it, see ``docs/saving.md``.
+        With batch normalisation, residual layers, an embedding, or activations that scikit-learn lacks, weights and
+        biases alone are not the network. To export it, see ``docs/saving.md``.
         """
         return self._network_arrays("coefs")
 
@@ -233,8 +236,8 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
         Raises
         ------
         AttributeError
-            With batch normalisation, residual layers or an embedding: other libraries' converters compute another network from weights
-            and biases alone. ``network_.intercepts`` has the arrays.
+            With batch normalisation, residual layers or an embedding: other libraries' converters compute another
+            network from weights and biases alone. ``network_.intercepts`` has the arrays.
         """
         self._check_plain()
         return self._network_arrays("intercepts")
@@ -291,30 +294,32 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features), or Blocks
-            float32 and float64 arrays are read where they are, whatever their order. :class:`Blocks` are rows that need not fit into
-            memory; y and the weights are in them.
+            float32 and float64 arrays are read where they are, whatever their order. :class:`Blocks` are rows that need
+            not fit into memory; y and the weights are in them.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Class labels, or an indicator matrix for multi-label; real numbers in regression.
         sample_weight : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
-            Factor on each row's loss, finite and not negative. The sum of a batch's weights divides it (see ``loss_reduction``).
-            Rows of weight 0 are left out. With several outputs, in regression and multi-label, a weight may be given for each
-            target: one of weight 0 is left out, and may be NaN. The weight of a row is then the mean of its targets'.
+            Factor on each row's loss, finite and not negative. The sum of a batch's weights divides it (see
+            ``loss_reduction``). Rows of weight 0 are left out. With several outputs, in regression and multi-label, a
+            weight may be given for each target: one of weight 0 is left out, and may be NaN. The weight of a row is
+            then the mean of its targets'.
         eval_set : tuple (X, y) or Blocks, default=None
             Rows to score on after each epoch, instead of a split of X. Without ``early_stopping`` the scores are only
             recorded.
         sample_weight_eval : array-like of shape (n_rows,) or (n_rows, n_outputs), default=None
-            Their weights. With weights of targets, here or for rows that are split off, the score is the mean over the outputs
-            of each one's score with its weights, as scikit-learn's ``multioutput="uniform_average"``: R^2, the accuracy of each
-            label, or the scorer of ``validation_metric`` on each output by itself. Names that end in ``_macro`` mean the same,
-            ``_weighted`` and ``_micro`` what they mean in scikit-learn; ``_samples`` is an error. Weights that are equal in each
-            row are those of the rows, for the score too. A function gets all weights, if it takes any.
+            Their weights. With weights of targets, here or for rows that are split off, the score is the mean over the
+            outputs of each one's score with its weights, as scikit-learn's ``multioutput="uniform_average"``: R^2, the
+            accuracy of each label, or the scorer of ``validation_metric`` on each output by itself. Names that end in
+            ``_macro`` mean the same, ``_weighted`` and ``_micro`` what they mean in scikit-learn; ``_samples`` is an
+            error. Weights that are equal in each row are those of the rows, for the score too. A function gets all
+            weights, if it takes any.
         X_val, y_val : array-like, default=None
-            The same rows as ``eval_set``, under scikit-learn's names: ``Pipeline(..., transform_input=["X_val"])`` can transform
-            ``X_val`` as it does X, but not one half of a pair.
+            The same rows as ``eval_set``, under scikit-learn's names: ``Pipeline(..., transform_input=["X_val"])`` can
+            transform ``X_val`` as it does X, but not one half of a pair.
         resume : bool, default=False
-            Go on with a fit that was interrupted, stopped by a callback, or saved by :class:`Checkpoint`, to the same bits
-            as if it had not been. X, y, weights and ``eval_set`` must be the same, and so must the parameters, except
-            ``max_iter``, which counts the epochs of the whole run, ``tol``, ``n_iter_no_change``, ``n_jobs`` and
+            Go on with a fit that was interrupted, stopped by a callback, or saved by :class:`Checkpoint`, to the same
+            bits as if it had not been. X, y, weights and ``eval_set`` must be the same, and so must the parameters,
+            except ``max_iter``, which counts the epochs of the whole run, ``tol``, ``n_iter_no_change``, ``n_jobs`` and
             ``verbose``. A fit that is complete stays as it is. Not for 'lbfgs'. See the page on resuming.
 
         Returns
@@ -362,11 +367,12 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
         target_names: list[Any] | None = None,
         make_network: Any = None,
     ) -> Record:
-        """``fit`` of a member of an ensemble, which has checked the rows and set the target's attributes (``classes_`` ...).
+        """``fit`` of a member of an ensemble, which has checked the rows and set the target's attributes (``classes_``
+        ...).
 
-        name: of the member, in printed lines; split: its rows, None for all; target_names: of y's columns; make_network: called
-        in Network's place, with the attributes ``embedding`` and ``n_members`` of its networks, and a method ``adapt`` that makes
-        changes to the run. The record says how the run ended; there is no warning.
+        name: of the member, in printed lines; split: its rows, None for all; target_names: of y's columns;
+        make_network: called in Network's place, with the attributes ``embedding`` and ``n_members`` of its networks,
+        and a method ``adapt`` that makes changes to the run. The record says how the run ended; there is no warning.
         """
         self._check_combination(None)
         with fit_tasks(self, X, y, sample_weight, self.max_iter) as tasks:
@@ -532,11 +538,13 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
     def _check_memory(
         self, layer_sizes: tuple[int, ...], itemsize: int, embedding: int = 0, n_members: int = 1
     ) -> None:
-        """Raise a MemoryError if there is no room for the parameters, a training run's copy of them, and the solver's memory."""
+        """Raise a MemoryError if there is no room for the parameters, a training run's copy of them, and the solver's
+        memory."""
         n_parameters = parameter_layout(layer_sizes, self.batch_norm, embedding, n_members).n_parameters
         copies = 2 + (0 if self.solver == "lbfgs" else OPTIMIZERS[self._rule()])
         check_memory(
-            f"hidden_layer_sizes={self.hidden_layer_sizes!r}, with {layer_sizes[0]} features and {layer_sizes[-1]} outputs, makes "
+            f"hidden_layer_sizes={self.hidden_layer_sizes!r}, with {layer_sizes[0]} features and {layer_sizes[-1]} "
+            f"outputs, makes "
             f"{n_parameters:,} parameters. Training them with solver={self.solver!r}",
             n_parameters * itemsize * copies,
         )
@@ -635,7 +643,8 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
         batch_size = self._batch_size(data.n_rows)
         if self.batch_norm and batch_size == 1 and any(self.layer_rates_[:-1]):
             raise ValueError(
-                f"batch_norm needs batches of at least 2 rows: one row has no variance, and weights before it no gradient; got "
+                f"batch_norm needs batches of at least 2 rows: one row has no variance, and weights before it no "
+                f"gradient; got "
                 f"batch_size={self.batch_size} for {data.n_rows} rows."
             )
         if position is not None:
@@ -682,7 +691,8 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
         )
 
     def _last_optimizer(self, network: Network, terms: dict[str, dict[str, Any]]) -> OptimizerState | None:
-        """The optimizer's memory of the last call, if the present rule can continue from it. A run does not write to it."""
+        """The optimizer's memory of the last call, if the present rule can continue from it. A run does not write to
+        it."""
         if not hasattr(self, "_optimizer_state"):
             return None
         last = OptimizerState(**self._optimizer_state)
@@ -784,7 +794,8 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
             metric = "R^2" if self.validation_metric is None else f"validation_metric={self.validation_metric!r}"
             lack = "lack a class, or be too few" if is_classifier(self) else "be too few"
             warn(
-                f"{metric} gave no finite score in any epoch: early stopping did nothing, and the parameters are those of the last "
+                f"{metric} gave no finite score in any epoch: early stopping did nothing, and the parameters are those "
+                f"of the last "
                 f"epoch. The validation rows may {lack}."
             )
 
@@ -801,24 +812,28 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
             if self.early_stopping:
                 kept = "that of the best validation score"
             warn(
-                f"Training interrupted by user after {record.n_epochs} of at most {self.max_iter} epochs. The network is {kept}. "
+                f"Training interrupted by user after {record.n_epochs} of at most {self.max_iter} epochs. The network "
+                f"is {kept}. "
                 "fit(X, y, resume=True) with the same data goes on exactly from here, also after save(path, "
                 "optimizer_state=True) or pickle."
                 if self.solver != "lbfgs"
-                else f"Training interrupted by user after {record.n_epochs} iterations. The network is the best one so far; "
+                else f"Training interrupted by user after {record.n_epochs} iterations. The network is the best one so "
+                f"far; "
                 "fit() with warm_start=True begins with it."
             )
         elif record.diagnosis:
             warn(record.diagnosis, ConvergenceWarning)
         elif record.ended == "diverged":
             warn(
-                f"Parameters were no longer finite after epoch {record.n_epochs} ({record.divergence}); training ended with "
+                f"Parameters were no longer finite after epoch {record.n_epochs} ({record.divergence}); training ended "
+                f"with "
                 "the parameters of the best validation score. Scale the input, or lower learning_rate_init.",
                 ConvergenceWarning,
             )
         if record.optimizer_overflowed:
             warn(
-                f"Gradients overflowed in the averages of solver={self.solver!r}: some weights have stopped learning. Scale the "
+                f"Gradients overflowed in the averages of solver={self.solver!r}: some weights have stopped learning. "
+                f"Scale the "
                 "input, or take dtype='float64'.",
                 ConvergenceWarning,
             )
@@ -882,8 +897,8 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
 
         References
         ----------
-        Chen, Goodfellow, Shlens. Net2Net: accelerating learning via knowledge transfer. ICLR 2016. Here a doubled unit's
-        outgoing weight is split into unequal parts, so that the two learn different things without noise.
+        Chen, Goodfellow, Shlens. Net2Net: accelerating learning via knowledge transfer. ICLR 2016. Here a doubled
+        unit's outgoing weight is split into unequal parts, so that the two learn different things without noise.
         """
         check_is_fitted(self)
         transfer.grow(self, hidden_layer_sizes, random_state)
@@ -909,8 +924,8 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
     def unfreeze(self, layers: int | Sequence[int] | None = None) -> Self:
         """Let layers learn at the full rate.
 
-        If any of them was frozen, optimizer state is reset: that layer's is empty, and adam, for one, would take it for an
-        average over all updates so far, and make its steps several times too large.
+        If any of them was frozen, optimizer state is reset: that layer's is empty, and adam, for one, would take it for
+        an average over all updates so far, and make its steps several times too large.
 
         Parameters
         ----------
@@ -933,22 +948,22 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
         Returns
         -------
         sklearn.neural_network.MLPClassifier or MLPRegressor
-            Fitted: predictions agree to rounding. Batch normalisation is folded into the weights (``Network.folded``). It shares
-            nothing with this one. ``partial_fit`` and ``fit`` with ``warm_start`` continue from the same parameters and record,
-            and from the same optimizer state unless there is batch normalisation.
+            Fitted: predictions agree to rounding. Batch normalisation is folded into the weights (``Network.folded``).
+            It shares nothing with this one. ``partial_fit`` and ``fit`` with ``warm_start`` continue from the same
+            parameters and record, and from the same optimizer state unless there is batch normalisation.
 
         Raises
         ------
         NotFittedError
         ValueError
-            If scikit-learn cannot compute the network: for an activation that it lacks, different activations, and residual
-            connections. The message names the parameter.
+            If scikit-learn cannot compute the network: for an activation that it lacks, different activations, and
+            residual connections. The message names the parameter.
 
         Warns
         -----
         UserWarning
-            Names parameters, or values of them, that scikit-learn lacks and that affect further training only. It takes its
-            defaults instead.
+            Names parameters, or values of them, that scikit-learn lacks and that affect further training only. It takes
+            its defaults instead.
         """
         return conversion.to_sklearn(self)
 

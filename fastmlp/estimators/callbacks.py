@@ -1,4 +1,5 @@
-"""Callbacks: a fit as scikit-learn's tree of tasks, whose leaves are epochs, and the ready-made ones. They need scikit-learn 1.9."""
+"""Callbacks: a fit as scikit-learn's tree of tasks, whose leaves are epochs, and the ready-made ones. They need
+scikit-learn 1.9."""
 
 from __future__ import annotations
 
@@ -48,7 +49,8 @@ else:
             Parameters
             ----------
             *callbacks : objects
-                Each with the methods ``setup``, ``on_fit_task_begin``, ``on_fit_task_end`` and ``teardown``; see ``docs/callbacks.md``.
+                Each with the methods ``setup``, ``on_fit_task_begin``, ``on_fit_task_end`` and ``teardown``; see
+                ``docs/callbacks.md``.
 
             Returns
             -------
@@ -80,7 +82,8 @@ def _check_callback(callback: Any) -> None:
     missing = [hook for hook in _HOOKS if not callable(getattr(callback, hook, None))]
     if missing:
         raise TypeError(
-            f"A callback must have the methods {', '.join(_HOOKS)}; {type(callback).__name__} lacks {', '.join(missing)}."
+            f"A callback must have the methods {', '.join(_HOOKS)}; {type(callback).__name__} lacks "
+            f"{', '.join(missing)}."
         )
 
 
@@ -96,7 +99,8 @@ class FitTasks:
     progress: Progress
     #: At the end of an epoch: ``fitted`` with its parameters and statistics.
     attributes: Callable[[], dict[str, Any]]
-    #: The fitted attributes that a fit would have if it ended with these parameters and statistics; they share no memory with the run.
+    #: The fitted attributes that a fit would have if it ended with these parameters and statistics; they share no
+    #: memory with the run.
     fitted: Callable[[np.ndarray, np.ndarray], dict[str, Any]]
 
     def __init__(self, estimator: Any, context: Any, data: dict[str, Any]) -> None:
@@ -151,9 +155,9 @@ def fit_tasks(
 ) -> Iterator[FitTasks | None]:
     """Around a fit: the root of its tasks, or None if no callback is set.
 
-    At most ``n_tasks`` tasks are below the root, None: an unknown number; they run one after the other if ``in_order``. ``inner`` is the estimator that
-    an ensemble clones: its callbacks see the ensemble's tasks too. This belongs within the fit's ``AtomicUpdate``: the
-    tear-down reads the estimator's attributes.
+    At most ``n_tasks`` tasks are below the root, None: an unknown number; they run one after the other if ``in_order``.
+    ``inner`` is the estimator that an ensemble clones: its callbacks see the ensemble's tasks too. This belongs within
+    the fit's ``AtomicUpdate``: the tear-down reads the estimator's attributes.
     """
     if not any(vars(listening).get("_skl_callbacks") for listening in (estimator, inner) if listening is not None):
         yield None
@@ -227,9 +231,9 @@ def _require(valid: bool, words: str) -> None:
 class Checkpoint(EpochCallback):
     """Save the model while it trains, so that ``fit(X, y, resume=True)`` can go on after a crash, to the same bits.
 
-    The file is that of ``save(path, optimizer_state=True)``. It is replaced as a whole, so that it holds a complete model
-    whenever the process ends. It is also written at the end of the fit, unless that ends with an error. Members of an
-    ensemble cannot have this callback: they would all write the same file.
+    The file is that of ``save(path, optimizer_state=True)``. It is replaced as a whole, so that it holds a complete
+    model whenever the process ends. It is also written at the end of the fit, unless that ends with an error. Members
+    of an ensemble cannot have this callback: they would all write the same file.
 
     Parameters
     ----------
@@ -303,8 +307,8 @@ class Checkpoint(EpochCallback):
 class CSVLogger(EpochCallback):
     """Write a line per epoch to a CSV file: the entries of ``history_``, below a line with their names.
 
-    The file is closed after each line, so that other programs can read it during the fit. Do not set it on members of an
-    ensemble that are trained at the same time.
+    The file is closed after each line, so that other programs can read it during the fit. Do not set it on members of
+    an ensemble that are trained at the same time.
 
     Parameters
     ----------

@@ -41,8 +41,8 @@ from fastmlp.estimators.validation.weights import leave_out, weight_of_rows
 from fastmlp.network.network import LazyRows, Network
 from fastmlp.training.rows import RowSource
 
-# ``predict`` holds this many outputs at a time, some 16 MB in float32, but no fewer than those of _FEWEST_ROWS rows: the core packs the weights
-# for each piece.
+# ``predict`` holds this many outputs at a time, some 16 MB in float32, but no fewer than those of _FEWEST_ROWS rows:
+# the core packs the weights for each piece.
 _PIECE = 2**22
 _FEWEST_ROWS = 1024
 
@@ -51,7 +51,9 @@ class ClassifierScore(ClassifierMixin):
     """The score of a classifier."""
 
     def score(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> float:
-        """Accuracy; in multi-label, the share of rows whose labels are all right or, with weights of labels, each label's accuracy.
+        """Accuracy: the share of rows that are right.
+
+        In multi-label, all labels of a row must be right. With weights of labels, it is the mean of each label's accuracy.
 
         Parameters
         ----------
@@ -59,8 +61,8 @@ class ClassifierScore(ClassifierMixin):
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             True labels, as in ``fit``.
         sample_weight : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
-            Weights of the rows; None: all the same. If weights of labels differ within a row, the score is the mean over labels
-            of each one's accuracy with its weights.
+            Weights of the rows; None: all the same. If weights of labels differ within a row, the score is the mean
+            over labels of each one's accuracy with its weights.
 
         Returns
         -------
@@ -142,8 +144,8 @@ class ClassifierPredictions(ClassifierScore):
         Returns
         -------
         ndarray of shape (n_samples, n_classes)
-            Columns in the order of ``classes_``; rows add up to 1 (to rounding), except in multi-label. Of two classes, each
-            probability is computed from the logit: a small one keeps its digits.
+            Columns in the order of ``classes_``; rows add up to 1 (to rounding), except in multi-label. Of two classes,
+            each probability is computed from the logit: a small one keeps its digits.
         """
         networks = self._networks()
         return self._probabilities(networks, *self._rows_and_threads(networks[0], X))
@@ -216,25 +218,28 @@ class MLPClassifier(ClassifierPredictions, BaseMLP):
     ----------
     hidden_layer_sizes : int or sequence of int, default=(100,)
         Units of each hidden layer.
-    activation : {'identity', 'logistic', 'tanh', 'relu', 'leaky_relu', 'elu', 'selu', 'gelu', 'silu', 'softplus', 'mish'}, \
+    activation : {'identity', 'logistic', 'tanh', 'relu', 'leaky_relu', 'elu', 'selu', 'gelu', 'silu', 'softplus', \
+'mish'}, \
 or a list of them, default='relu'
         Activation of the hidden layers; with a list, of each. Formulas: ``docs/methods.md``.
     solver : {'lbfgs', 'sgd', 'adam', 'momentum', 'adagrad', 'rmsprop', 'adam_hat', 'adamw', 'nadam', 'amsgrad'}, \
 default='adam'
-        'lbfgs' uses all rows in every step (scipy.optimize), the others one batch. Formulas: ``docs/methods.md``; 'adam'
-        is scikit-learn's form, 'adam_hat' algorithm 1 of Kingma and Ba (2014).
+        'lbfgs' uses all rows in every step (scipy.optimize), the others one batch. Formulas: ``docs/methods.md``;
+        'adam' is scikit-learn's form, 'adam_hat' algorithm 1 of Kingma and Ba (2014).
     alpha : float, default=0.0001
         Strength of the penalty ``alpha (l1_ratio sum |W| + (1 - l1_ratio) / 2 sum W^2)``, which is divided by the
         batch's sum of weights (see ``loss_reduction``). Biases go unpenalised.
     batch_size : int or 'auto', default='auto'
         Rows per step; 'auto' is min(200, n_samples).
-    learning_rate : {'constant', 'invscaling', 'adaptive', 'step', 'exponential', 'cosine', 'one_cycle', 'warmup_cosine', \
+    learning_rate : {'constant', 'invscaling', 'adaptive', 'step', 'exponential', 'cosine', 'one_cycle', \
+'warmup_cosine', \
 'flat_cosine', 'coslog4'} or callable, default='constant'
-        The first three are scikit-learn's and act on 'sgd' only: unchanged; ``learning_rate_init / (t_ + 1)^power_t``, set
-        after each epoch; a fifth whenever training stalls. The others plan the rate of each step over ``max_iter`` epochs,
-        for every solver but 'lbfgs': a name, a :class:`StepDecay`, :class:`ExponentialDecay`, :class:`CosineDecay`,
-        :class:`OneCycle`, :class:`WarmupCosine`, :class:`FlatCosine` or :class:`LogCosine`, or any function (step, n_steps) -> factor on
-        learning_rate_init. A run that reaches the end of its plan gives no ConvergenceWarning.
+        The first three are scikit-learn's and act on 'sgd' only: unchanged; ``learning_rate_init / (t_ + 1)^power_t``,
+        set after each epoch; a fifth whenever training stalls. The others plan the rate of each step over ``max_iter``
+        epochs, for every solver but 'lbfgs': a name, a :class:`StepDecay`, :class:`ExponentialDecay`,
+        :class:`CosineDecay`, :class:`OneCycle`, :class:`WarmupCosine`, :class:`FlatCosine` or :class:`LogCosine`, or
+        any function (step, n_steps) -> factor on learning_rate_init. A run that reaches the end of its plan gives no
+        ConvergenceWarning.
     learning_rate_init : float, default=0.001
         Learning rate to start from.
     power_t : float, default=0.5
@@ -253,16 +258,16 @@ default='adam'
     warm_start : bool, default=False
         Begin a further ``fit`` from the fitted parameters. Changes by ``set_params`` take effect then, except for the
         network itself: ``hidden_layer_sizes``, ``batch_norm`` and ``residual`` must stay the same, and ``weight_init``,
-        ``bias_init``, ``pretrained`` and ``pretrained_rate`` have no effect. ``dtype='auto'`` then means the network's. The
-        same holds for ``partial_fit``, whose solver keeps its memory as long as ``solver``, ``dtype`` and, for 'sgd', the
-        form of momentum (none, plain, Nesterov's) stay the same.
+        ``bias_init``, ``pretrained`` and ``pretrained_rate`` have no effect. ``dtype='auto'`` then means the network's.
+        The same holds for ``partial_fit``, whose solver keeps its memory as long as ``solver``, ``dtype`` and, for
+        'sgd', the form of momentum (none, plain, Nesterov's) stay the same.
     momentum : float, default=0.9
         For 'sgd' and 'momentum', in [0, 1].
     nesterovs_momentum : bool, default=True
         For 'sgd'.
     early_stopping : bool, default=False
-        Validate on rows that are split off, stratified by class, stop when their score stalls, and keep the parameters with
-        the best score.
+        Validate on rows that are split off, stratified by class, stop when their score stalls, and keep the parameters
+        with the best score.
     validation_fraction : float, default=0.1
         Share of the rows for validation, in [0, 1).
     beta_1, beta_2 : float, default=0.9, 0.999
@@ -284,15 +289,16 @@ default='adam'
     l1_ratio : float, default=0.0
         Share of the absolute values in the penalty, in [0, 1].
     dropout : float or sequence of float, default=0.0
-        Share, in [0, 1), of a layer's input that becomes 0 in training, the rest being divided by 1 - share (Srivastava et
-        al., JMLR 2014). A number is for the hidden units; a sequence has one rate for the input and one for each hidden
-        layer.
+        Share, in [0, 1), of a layer's input that becomes 0 in training, the rest being divided by 1 - share (Srivastava
+        et al., JMLR 2014). A number is for the hidden units; a sequence has one rate for the input and one for each
+        hidden layer.
     batch_norm : bool, default=False
         Normalise each hidden layer over the batch before its activation (Ioffe and Szegedy, ICML 2015); predictions use
-        running averages (a tenth of each new batch, less of a shorter one). ``network_.intercepts`` are then the shifts,
-        ``network_.scales`` the scales; there are no ``intercepts_``.
+        running averages (a tenth of each new batch, less of a shorter one). ``network_.intercepts`` are then the
+        shifts, ``network_.scales`` the scales; there are no ``intercepts_``.
     residual : bool, default=False
-        Hidden layers as wide as their input add it to their output (He et al., CVPR 2016). ``fit`` warns if there is none.
+        Hidden layers as wide as their input add it to their output (He et al., CVPR 2016). ``fit`` warns if there is
+        none.
     label_smoothing : float, default=0.0
         Share of each target, in [0, 1), that goes to all classes alike (Szegedy et al., CVPR 2016).
     weight_init, bias_init : str, (str, float) or callable, default='auto'
@@ -307,32 +313,33 @@ default='adam'
     max_grad_norm : float or None, default=None
         A gradient with a larger Euclidean norm is scaled down to it (Pascanu, Mikolov and Bengio, ICML 2013).
     validation_metric : str, callable or None, default=None
-        The score of early stopping and of ``eval_set``: a scikit-learn scorer, by name or (estimator, X, y) -> float, more
-        being better. It gets the rows' weights if it takes ``sample_weight``. 'loss': minus the loss on these rows, without
-        penalty and label smoothing. None: accuracy; in regression R^2, or minus the loss for losses that scikit-learn lacks.
-        ``fit`` warns if there is nothing to score.
+        The score of early stopping and of ``eval_set``: a scikit-learn scorer, by name or (estimator, X, y) -> float,
+        more being better. It gets the rows' weights if it takes ``sample_weight``. 'loss': minus the loss on these
+        rows, without penalty and label smoothing. None: accuracy; in regression R^2, or minus the loss for losses that
+        scikit-learn lacks. ``fit`` warns if there is nothing to score.
     input_noise : float, default=0.0
         Standard deviation of the normal noise that is added to each number of X whenever a row is trained on.
     input_mask : float, default=0.0
         Share of the numbers of X that become 0, in [0, 1), whenever a row is trained on.
     mixup : float, default=0.0
-        Each step draws s from Beta(mixup, mixup); rows become s row + (1 - s) (the next row of the batch), and so do their
-        targets and weights (Zhang et al., ICLR 2018). 0: none; 0.2 is usual.
+        Each step draws s from Beta(mixup, mixup); rows become s row + (1 - s) (the next row of the batch), and so do
+        their targets and weights (Zhang et al., ICLR 2018). 0: none; 0.2 is usual.
     pretrained : Network or None, default=None
-        ``network_`` of another estimator with the same hidden layers: a new fit begins with a copy of these, and draws the
-        output layer only.
+        ``network_`` of another estimator with the same hidden layers: a new fit begins with a copy of these, and draws
+        the output layer only.
     pretrained_rate : float, default=0.0
         Factor on the learning rate of these layers; 0 freezes them.
     loss_reduction : {'weighted_mean', 'mean'}, default='weighted_mean'
-        What divides the sum of a batch's weighted losses: the sum of its weights, as in scikit-learn, so that only the ratio of
-        weights within a batch matters; or the number of its rows, so that a row of weight 100 counts a hundred times as much
-        as one of weight 1 in any other batch. It also divides the penalty, and the losses that are reported.
+        What divides the sum of a batch's weighted losses: the sum of its weights, as in scikit-learn, so that only the
+        ratio of weights within a batch matters; or the number of its rows, so that a row of weight 100 counts a hundred
+        times as much as one of weight 1 in any other batch. It also divides the penalty, and the losses that are
+        reported.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        Class labels; the columns' indices in multi-label. If y has one class only, ``fit`` warns, and that class is predicted,
-        with probability 1.
+        Class labels; the columns' indices in multi-label. If y has one class only, ``fit`` warns, and that class is
+        predicted, with probability 1.
     coefs_, intercepts_ : list of ndarray
         Weights (fan_in, fan_out) and biases (fan_out,) of each layer: views of ``network_.parameters``. Code that
         computes a network from them must know ``activation``. With batch normalisation or residual layers they are not
@@ -350,7 +357,8 @@ default='adam'
     layer_rates_ : tuple of float
         Factor on the learning rate of each layer: see ``freeze``.
     history_ : list of dict
-        One per epoch: epoch, loss, learning_rate, rows, time (seconds), validation_score and validation_loss if there are.
+        One per epoch: epoch, loss, learning_rate, rows, time (seconds), validation_score and validation_loss if there
+        are.
     n_iter_, t_ : int
         Epochs run by the last call; rows seen in all.
     n_layers_, n_outputs_, out_activation_, n_features_in_, feature_names_in_
@@ -360,7 +368,8 @@ default='adam'
     -----
     Where scikit-learn 1.9 is wrong, results differ: early stopping stratifies multi-class too, with an integer
     seed each ``partial_fit`` draws a new order (its issue #12505), rows of weight 0 change nothing, a changed
-    ``learning_rate_init`` takes effect in ``partial_fit``, and the next fit does not compare with a best loss for another ``alpha``.
+    ``learning_rate_init`` takes effect in ``partial_fit``, and the next fit does not compare with a best loss for
+    another ``alpha``.
 
     Examples
     --------
@@ -480,27 +489,29 @@ default='adam'
         Parameters
         ----------
         network : Network
-            It is copied. Of k classes, it has k outputs and ``out_activation='softmax'``; of two classes also one logistic
-            output, the probability of the second. Several logistic outputs make a multi-label classifier.
+            It is copied. Of k classes, it has k outputs and ``out_activation='softmax'``; of two classes also one
+            logistic output, the probability of the second. Several logistic outputs make a multi-label classifier.
         classes : array-like of shape (n_classes,)
-            Labels in the order of the outputs: numbers, truth values or strings. Rising order is restored, for the outputs
-            too. In multi-label ``range(n_outputs)``.
+            Labels in the order of the outputs: numbers, truth values or strings. Rising order is restored, for the
+            outputs too. In multi-label ``range(n_outputs)``.
         feature_names : sequence of str, default=None
             ``feature_names_in_``.
         **parameters
-            Of the constructor, except those that describe the network. ``warm_start`` is True unless it is given: a further
-            ``fit`` begins with the network's weights, like ``partial_fit``.
+            Of the constructor, except those that describe the network. ``warm_start`` is True unless it is given: a
+            further ``fit`` begins with the network's weights, like ``partial_fit``.
 
         Returns
         -------
         MLPClassifier
-            Its probabilities are the network's output. Two softmax outputs become one logistic output, of the difference of
-            their weights: the same function to rounding. ``loss_`` is NaN, ``n_iter_`` and ``t_`` are 0, ``history_`` is empty.
+            Its probabilities are the network's output. Two softmax outputs become one logistic output, of the
+            difference of their weights: the same function to rounding. ``loss_`` is NaN, ``n_iter_`` and ``t_`` are 0,
+            ``history_`` is empty.
 
         Raises
         ------
         ValueError
-            For classes that do not belong to the outputs, weights that are not finite, an embedding, invalid parameters.
+            For classes that do not belong to the outputs, weights that are not finite, an embedding, invalid
+            parameters.
         TypeError
             For another object than a Network, and labels of several kinds.
 
@@ -545,7 +556,8 @@ default='adam'
             return weight
         if incremental and self.class_weight == "balanced":
             raise ValueError(
-                "class_weight 'balanced' is not supported for partial_fit, which does not see all rows. Give the weights as a "
+                "class_weight 'balanced' is not supported for partial_fit, which does not see all rows. Give the "
+                "weights as a "
                 "dict: sklearn.utils.compute_class_weight finds them."
             )
         return apply_class_weight(self.class_weight, self.classes_, y, weight)
@@ -600,8 +612,8 @@ default='adam'
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             As in ``fit``, like ``sample_weight``.
         sample_weight : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
-            As in ``fit``. By default the weights' sum in each batch divides them out: the weight of a single row has no effect.
-            ``loss_reduction='mean'`` keeps it.
+            As in ``fit``. By default the weights' sum in each batch divides them out: the weight of a single row has no
+            effect. ``loss_reduction='mean'`` keeps it.
         classes : array-like of shape (n_classes,), default=None
             All classes there will be; required in the first call. A batch need not contain all of them.
 

@@ -28,7 +28,8 @@ _SHARED = {*INPUT, "classes_", *RECORD, *STOCHASTIC_RECORD} - {"history_", "vali
 # Values that scikit-learn has, of parameters for which fastmlp has more.
 _THEIR_ACTIVATIONS = ("identity", "logistic", "tanh", "relu")
 _THEIR_VALUES = {
-    "solver": ("lbfgs", "sgd", "adam"), "learning_rate": ("constant", "invscaling", "adaptive"), "loss": ("log_loss", "squared_error", "poisson"),
+    "solver": ("lbfgs", "sgd", "adam"), "learning_rate": ("constant", "invscaling", "adaptive"),
+    "loss": ("log_loss", "squared_error", "poisson"),
 }  # fmt: skip
 # Parameters of fastmlp that affect neither predictions nor further training.
 _NO_LOSS = {
@@ -170,8 +171,9 @@ def from_sklearn(estimator: Any) -> Any:
     Returns
     -------
     MLPClassifier or MLPRegressor
-        Fitted: predictions agree to rounding, and ``partial_fit`` and ``fit`` with ``warm_start`` continue from the same
-        parameters, record and optimizer state. ``history_`` has epochs and losses; ``validation_loss_curve_`` is None.
+        Fitted: predictions agree to rounding, and ``partial_fit`` and ``fit`` with ``warm_start`` continue from the
+        same parameters, record and optimizer state. ``history_`` has epochs and losses; ``validation_loss_curve_`` is
+        None.
 
     Raises
     ------

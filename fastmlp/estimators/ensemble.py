@@ -81,8 +81,8 @@ def bootstrap_counts(random_state: int, n_rows: int) -> np.ndarray:
 def _run_at_once(tasks: Sequence[Callable[[], Any]], n_workers: int) -> list[Any]:
     """The tasks' results, in order; at most ``n_workers`` tasks run at a time, each in a thread.
 
-    If a task raises, later ones are stopped and earlier ones finish; then the error of the first in order is raised, as with
-    a single worker. It gets a note with the task's number.
+    If a task raises, later ones are stopped and earlier ones finish; then the error of the first in order is raised, as
+    with a single worker. It gets a note with the task's number.
 
     An exception in the calling thread, such as Ctrl-C, stops all tasks, and is raised at once.
 
@@ -132,7 +132,8 @@ def _fit_member(
     tasks: FitTasks | None,
     target_names: list[Any] | None,
 ) -> Record:
-    """Fit a member, as a task of the ensemble's fit. The record says how the training ended; the ensemble warns of it."""
+    """Fit a member, as a task of the ensemble's fit. The record says how the training ended; the ensemble warns of
+    it."""
     with nullcontext() if tasks is None else tasks.member(number, member):
         return member._fit_member(X, y, sample_weight, f"Member {number}", None, target_names)
 
@@ -202,7 +203,8 @@ class BaseMLPEnsemble(MetaEstimatorMixin, BaseModel, ABC):
             As a member's ``fit``, with the number of the first member that failed in a note. Those after it are stopped
             within about 0.1 s, or do not begin. Also for an estimator of which no snapshots can be taken.
         KeyboardInterrupt
-            Ctrl-C, at once. Members that have not begun are not trained; running ones end in the background within about
+            Ctrl-C, at once. Members that have not begun are not trained; running ones end in the background within
+            about
             0.1 s. Unlike a single network's, an interrupted ensemble's training is lost: it would lack members.
 
         In each case the ensemble is then as before the call.
@@ -335,7 +337,8 @@ class BaseMLPEnsemble(MetaEstimatorMixin, BaseModel, ABC):
 
 
 def _bootstrap_weight(seed: int, n_rows: int, sample_weight: np.ndarray | None) -> np.ndarray:
-    """Weights, of rows or outputs, of a bootstrap sample, drawn among the rows whose weight is not 0: the others change nothing."""
+    """Weights, of rows or outputs, of a bootstrap sample, drawn among the rows whose weight is not 0: the others change
+    nothing."""
     if sample_weight is None:
         return bootstrap_counts(seed, n_rows).astype(np.float64)
     rows = np.flatnonzero(rows_that_count(sample_weight))
@@ -350,9 +353,13 @@ def _warn_of_end(records: list[Record], max_iter: int) -> None:
     max_iter_reached = (
         f"Stochastic Optimizer: Maximum iterations ({max_iter}) reached and the optimization hasn't converged yet"
     )
-    diverged = "Parameters were no longer finite after some epoch; training ended with the parameters of the best validation score"
+    diverged = (
+        "Parameters were no longer finite after some epoch; training ended with the parameters of the best validation "
+        "score"
+    )
     overflowed = (
-        "Gradients overflowed in the averages of the solver: some weights have stopped learning. Scale the input, or take "
+        "Gradients overflowed in the averages of the solver: some weights have stopped learning. Scale the input, or "
+        "take "
         "dtype='float64'"
     )
     diagnosis = next((record.diagnosis for record in records if record.diagnosis), "").removesuffix(".")
@@ -395,9 +402,9 @@ class MLPEnsembleClassifier(ClassifierPredictions, BaseMLPEnsemble):
           the number of rows with a weight other than 0.
         - 'snapshots': the time. One run of ``n_estimators`` cycles, each of ``estimator.max_iter // n_estimators``
           epochs; a copy of the network is kept at the end of each. The learning rate falls over a cycle as in
-          ``learning_rate='cosine'`` and starts anew with the next, as does the solver's memory (Huang et al., ICLR 2017,
-          "Snapshot ensembles: train 1, get M for free"). The estimator's ``learning_rate``, ``n_iter_no_change`` and
-          ``warm_start`` do not matter; 'lbfgs' and ``early_stopping`` are errors.
+          ``learning_rate='cosine'`` and starts anew with the next, as does the solver's memory (Huang et al., ICLR
+          2017, "Snapshot ensembles: train 1, get M for free"). The estimator's ``learning_rate``, ``n_iter_no_change``
+          and ``warm_start`` do not matter; 'lbfgs' and ``early_stopping`` are errors.
     n_jobs : int or None, default=None
         Threads to train and predict with. None and -1: as many as OpenMP, threadpoolctl, CPU affinity and cgroup allow.
         An integer: at most that many. Each trains a member of its own; where there are more threads than members, a
@@ -497,8 +504,8 @@ class MLPEnsembleRegressor(RegressorScore, BaseMLPEnsemble):
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
         return_std : bool, default=False
-            Return the members' standard deviation too. It tells how far they disagree, in the unit of y, with n_estimators
-            as the divisor; the noise in y is not in it. All members' predictions are then held at once.
+            Return the members' standard deviation too. It tells how far they disagree, in the unit of y, with
+            n_estimators as the divisor; the noise in y is not in it. All members' predictions are then held at once.
 
         Returns
         -------

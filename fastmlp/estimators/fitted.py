@@ -86,7 +86,8 @@ def attributes_if_ended(estimator: Any, run: Run, parameters: np.ndarray, statis
 def continued_record(fitted: Any, scored: bool, terms: dict[str, dict[str, Any]]) -> Record:
     """The record of a fitted estimator. A best value under other settings is no measure for this run.
 
-    The run appends to the estimator's own lists: copies would make each call of ``partial_fit`` cost more than the last.
+    The run appends to the estimator's own lists: copies would make each call of ``partial_fit`` cost more than the
+    last.
     """
     if not hasattr(fitted, "loss_curve_"):  # after L-BFGS
         return Record(terms=terms)
@@ -111,13 +112,15 @@ def position_to_resume(estimator: Any) -> Position:
     """Where the last fit ended."""
     if estimator.solver == "lbfgs":
         raise ValueError(
-            "solver='lbfgs' cannot resume a fit: SciPy keeps no state of it. fit() with warm_start=True begins with the "
+            "solver='lbfgs' cannot resume a fit: SciPy keeps no state of it. fit() with warm_start=True begins with "
+            "the "
             "fitted weights."
         )
     check_is_fitted(estimator)
     if getattr(estimator, "_position", None) is None:
         raise ValueError(
-            "There is no fit to resume. resume=True goes on with a fit that was interrupted or stopped, in the same process "
+            "There is no fit to resume. resume=True goes on with a fit that was interrupted or stopped, in the same "
+            "process "
             "or from a file of save(path, optimizer_state=True)."
         )
     return Position(**estimator._position)
@@ -158,7 +161,8 @@ def check_resumed(
     """Raise a ValueError if the data or the parameters are not those of the fit to resume."""
     if n_rows != position.n_rows:
         raise ValueError(
-            f"fit(resume=True) needs the rows of the fit that it resumes: it trained on {position.n_rows} rows, these give "
+            f"fit(resume=True) needs the rows of the fit that it resumes: it trained on {position.n_rows} rows, these "
+            f"give "
             f"{n_rows}."
         )
     changed = [
@@ -171,6 +175,7 @@ def check_resumed(
     changed += ["shuffle"] if estimator.shuffle != position.shuffle else []
     if changed:
         raise ValueError(
-            f"fit(resume=True) needs the parameters of the fit that it resumes; {', '.join(changed)} changed. fit() with "
+            f"fit(resume=True) needs the parameters of the fit that it resumes; {', '.join(changed)} changed. fit() "
+            f"with "
             "warm_start=True begins a new run with the fitted weights."
         )

@@ -1,4 +1,5 @@
-"""The parameters that the classifier and the regressor share: their constraints, and the training options that follow from them."""
+"""The parameters that the classifier and the regressor share: their constraints, and the training options that follow
+from them."""
 
 from __future__ import annotations
 
@@ -38,19 +39,21 @@ _FLOAT_TYPES = (np.float32, np.float64, float)
 _DTYPE_OBJECTS = (Options(type, set(_FLOAT_TYPES)), Options(np.dtype, set(map(np.dtype, _FLOAT_TYPES))))
 # L-BFGS takes all rows at once and needs exact losses: with it, these must have their defaults.
 _STOCHASTIC_ONLY: dict[str, Any] = {
-    "dropout": 0, "batch_norm": False, "input_noise": 0, "input_mask": 0, "mixup": 0, "max_grad_norm": None, "weight_decay": 0,
+    "dropout": 0, "batch_norm": False, "input_noise": 0, "input_mask": 0, "mixup": 0, "max_grad_norm": None,
+    "weight_decay": 0,
 }  # fmt: skip
-# Parameters that a run's rate, loss, score and random numbers depend on. After one of them changes, these are no longer comparable
-# with those of the previous run.
+# Parameters that a run's rate, loss, score and random numbers depend on. After one of them changes, these are no longer
+# comparable with those of the previous run.
 _RATE_DEPENDS_ON = ("learning_rate", "learning_rate_init", "power_t")
 _LOSS_DEPENDS_ON = (
-    "loss", "quantile", "huber_delta", "alpha", "l1_ratio", "class_weight", "label_smoothing", "dropout", "input_noise", "input_mask",
+    "loss", "quantile", "huber_delta", "alpha", "l1_ratio", "class_weight", "label_smoothing", "dropout", "input_noise",
+    "input_mask",
     "mixup", "loss_reduction", "hidden_layer_sizes", "layer_rates_",
 )  # fmt: skip
 _DRAWS_DEPEND_ON = ("random_state",)
 _SCORE_DEPENDS_ON = ("validation_metric", "validation_fraction", "early_stopping")
-# Parameters beyond scikit-learn's that do nothing without another one: the value that is off, whether this estimator uses them, and
-# what they need.
+# Parameters beyond scikit-learn's that do nothing without another one: the value that is off, whether this estimator
+# uses them, and what they need.
 _NEEDS: dict[str, tuple[Any, Callable[[Any], bool], str]] = {
     "quantile": (0.5, lambda estimator: estimator.loss == "quantile", "loss='quantile'"),
     "huber_delta": (1.0, lambda estimator: estimator.loss == "huber", "loss='huber'"),
@@ -70,7 +73,8 @@ def one_of(names: Iterable[str]) -> StrOptions:
 
 
 def plain(value: Any) -> Any:
-    """A parameter's value as ``load`` would return it: NumPy's numbers as Python's, sequences as tuples, element types by name."""
+    """A parameter's value as ``load`` would return it: NumPy's numbers as Python's, sequences as tuples, element types
+    by name."""
     if isinstance(value, np.dtype) or (isinstance(value, type) and value in _FLOAT_TYPES):
         return np.dtype(value).name
     if isinstance(value, (np.generic, np.ndarray)):
@@ -93,7 +97,8 @@ def layer_sizes_of(hidden_layer_sizes: Any) -> tuple[int, ...]:
 
 
 def validate(estimator_class: type[BaseEstimator], given: dict[str, Any]) -> None:
-    """scikit-learn's check of parameters. An error ends with the choice that is meant, or the parameter that takes the value."""
+    """scikit-learn's check of parameters. An error ends with the choice that is meant, or the parameter that takes the
+    value."""
     constraints: dict[str, list[Any]] = estimator_class._parameter_constraints
     try:
         validate_parameter_constraints(constraints, given, estimator_class.__name__)
@@ -104,7 +109,8 @@ def validate(estimator_class: type[BaseEstimator], given: dict[str, Any]) -> Non
 
 
 def _advice(name: str, value: Any, constraints: list[Any]) -> str:
-    """What to do about a value that belongs to another parameter, or a choice under another name; '' if there is no advice."""
+    """What to do about a value that belongs to another parameter, or a choice under another name; '' if there is no
+    advice."""
     if name == "learning_rate" and _is_number(value):
         return f" A number is the learning_rate_init={float(value)}."
     if name == "learning_rate_init" and isinstance(value, str) and value in (*SCHEDULES, *CURVES):
@@ -132,7 +138,10 @@ def _advice_on_type(value: Any) -> str:
         wide = None if "16" in str(value) else near_name(value, ["float32", "float64"])
     if wide in ("float32", "float64"):
         return f" Did you mean {wide!r}?"
-    return " Networks compute in these types only, float32 with half the memory. X and y may have any: a batch at a time is converted."
+    return (
+        " Networks compute in these types only, float32 with half the memory. X and y may have any: a batch at a time "
+        "is converted."
+    )
 
 
 def _is_number(value: Any) -> bool:
@@ -328,7 +337,8 @@ class Parameters(BaseEstimator):
                 warn_of_parameter(f"{name}={value!r} has no effect without {needs}.")
         if self.validation_metric is not None and not self.early_stopping and not has_eval_set:
             warn_of_parameter(
-                f"validation_metric={self.validation_metric!r} has no effect without early_stopping=True or an eval_set."
+                f"validation_metric={self.validation_metric!r} has no effect without early_stopping=True or an "
+                f"eval_set."
             )
 
     def _check_combination(self, eval_set: Any) -> None:

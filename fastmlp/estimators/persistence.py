@@ -1,7 +1,7 @@
 """Saving, loading, pickling and copying of estimators. docs/saving.md has the format.
 
-A parameter's value is plain JSON where JSON has its type, with tuples as lists and NumPy's numbers as Python's. A value of another
-type is an object with one field, the type's name: {"random_state": ...}.
+A parameter's value is plain JSON where JSON has its type, with tuples as lists and NumPy's numbers as Python's. A value
+of another type is an object with one field, the type's name: {"random_state": ...}.
 """
 
 from __future__ import annotations
@@ -124,7 +124,8 @@ class InconsistentVersionWarning(UserWarning):
 
     def __str__(self) -> str:
         return (
-            f"Unpickling {self.estimator_name} of fastmlp {self.original_version} with fastmlp {self.current_version}: newer "
+            f"Unpickling {self.estimator_name} of fastmlp {self.original_version} with fastmlp {self.current_version}: "
+            f"newer "
             "parameters get their defaults. Later versions read the files that save() writes."
         )
 
@@ -160,7 +161,8 @@ class Saved(BaseEstimator):
     _own_attributes: ClassVar[tuple[str, ...]] = ()
 
     def _describe_own(self, arrays: dict[str, np.ndarray], prefix: str) -> dict[str, Any]:
-        """JSON of these attributes, as fields of ``fitted``; arrays go to ``arrays``, under names that begin with ``prefix``."""
+        """JSON of these attributes, as fields of ``fitted``; arrays go to ``arrays``, under names that begin with
+        ``prefix``."""
         return {}
 
     def _build_own(self, fields: Fields, tensors: Tensors, prefix: str) -> None:
@@ -183,8 +185,8 @@ class Saved(BaseEstimator):
             An existing file is replaced at once: a reader finds the old file or the new one, whatever happens.
         optimizer_state : bool, default=False
             Write the optimizer's state and the random state too, so that ``partial_fit``, and ``fit`` with ``resume``,
-            continue as if training had not been interrupted. ``fit`` with ``warm_start`` does not need them: it begins with
-            an empty optimizer state.
+            continue as if training had not been interrupted. ``fit`` with ``warm_start`` does not need them: it begins
+            with an empty optimizer state.
 
         Raises
         ------
@@ -193,11 +195,12 @@ class Saved(BaseEstimator):
         NotFittedError
             If there is nothing to save yet.
         NotSerializableError
-            A TypeError: if a parameter is a function or another object that is not data; the message names it. Of NumPy's
-            generators a RandomState is data, of functions fastmlp's own learning-rate schedules. Also for a subclass, and for
-            attributes that are not fastmlp's.
+            A TypeError: if a parameter is a function or another object that is not data; the message names it. Of
+            NumPy's generators a RandomState is data, of functions fastmlp's own learning-rate schedules. Also for a
+            subclass, and for attributes that are not fastmlp's.
         FileFormatError
-            If the model could not be loaded again, such as one with an invalid parameter or weights that are not finite.
+            If the model could not be loaded again, such as one with an invalid parameter or weights that are not
+            finite.
         OSError
             If the file cannot be written. An existing file stays as it was.
         """
@@ -253,7 +256,8 @@ def load(path: str | os.PathLike[str]) -> Any:
 
     Returns
     -------
-    MLPClassifier, MLPRegressor, MLPEnsembleClassifier, MLPEnsembleRegressor, TabularClassifier, TabularRegressor or Network
+    MLPClassifier, MLPRegressor, MLPEnsembleClassifier, MLPEnsembleRegressor, TabularClassifier, TabularRegressor or
+    Network
         With the same parameters, attributes and predictions as the one that was saved.
 
     Raises
@@ -285,7 +289,8 @@ def load(path: str | os.PathLike[str]) -> Any:
 
 
 def _to_json(value: Any, name: str, arrays: dict[str, np.ndarray], prefix: str, optimizer_state: bool) -> Any:
-    """JSON of a value of the parameter ``name``; large arrays go to ``arrays``, under names that begin with ``prefix``."""
+    """JSON of a value of the parameter ``name``; large arrays go to ``arrays``, under names that begin with
+    ``prefix``."""
     value, kind = plain(value), type(value)
 
     def inner(part: Any) -> Any:
@@ -435,7 +440,8 @@ def _describe(estimator: Any, arrays: dict[str, np.ndarray], prefix: str, optimi
     )
     if unknown:
         raise NotSerializableError(
-            f"{name} cannot be saved with the attribute {unknown[0]!r}, which is not one of fastmlp's. Delete it, or use pickle."
+            f"{name} cannot be saved with the attribute {unknown[0]!r}, which is not one of fastmlp's. Delete it, or "
+            f"use pickle."
         )
     fitted = None
     if hasattr(estimator, "estimators_"):
@@ -467,7 +473,8 @@ def _describe_input(estimator: Any, arrays: dict[str, np.ndarray], prefix: str) 
 
 
 def _describe_classes(classes: np.ndarray, arrays: dict[str, np.ndarray], name: str) -> list[str] | None:
-    """Labels that are Python strings; None for others, which go to ``arrays``: NumPy's strings as code points, (n, width)."""
+    """Labels that are Python strings; None for others, which go to ``arrays``: NumPy's strings as code points, (n,
+    width)."""
     if classes.dtype.kind == "O" and all(type(label) is str for label in classes):
         return list(classes)
     classes = classes.astype(classes.dtype.newbyteorder("="), copy=False)
@@ -477,7 +484,8 @@ def _describe_classes(classes: np.ndarray, arrays: dict[str, np.ndarray], name: 
         arrays[name] = classes
     else:
         raise NotSerializableError(
-            f"classes_ cannot be saved: labels must be numbers, truth values or strings, got an array of {classes.dtype}."
+            f"classes_ cannot be saved: labels must be numbers, truth values or strings, got an array of "
+            f"{classes.dtype}."
         )
     return None
 

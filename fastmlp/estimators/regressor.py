@@ -56,7 +56,8 @@ class RegressorScore(RegressorMixin):
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             True values.
         sample_weight : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
-            Weights of the rows, or of the targets, each output's R^2 then being that with its weights; None: all the same.
+            Weights of the rows, or of the targets, each output's R^2 then being that with its weights; None: all the
+            same.
 
         Returns
         -------
@@ -77,11 +78,12 @@ class MLPRegressor(RegressorScore, BaseMLP):
     Parameters
     ----------
     loss : {'squared_error', 'absolute_error', 'huber', 'quantile', 'poisson'}, default='squared_error'
-        Half the mean squared error; the mean absolute error; Huber's, which is squared up to ``huber_delta`` and absolute
-        beyond; the pinball loss of ``quantile``; half the Poisson deviance of exp(output), for y >= 0.
+        Half the mean squared error; the mean absolute error; Huber's, which is squared up to ``huber_delta`` and
+        absolute beyond; the pinball loss of ``quantile``; half the Poisson deviance of exp(output), for y >= 0.
     hidden_layer_sizes, activation, solver, alpha, batch_size, learning_rate, learning_rate_init, power_t, max_iter, \
 shuffle, random_state, tol, verbose, warm_start, momentum, nesterovs_momentum, early_stopping, validation_fraction, \
-beta_1, beta_2, epsilon, n_iter_no_change, max_fun, dtype, n_jobs, l1_ratio, dropout, batch_norm, residual, weight_init, \
+beta_1, beta_2, epsilon, n_iter_no_change, max_fun, dtype, n_jobs, l1_ratio, dropout, batch_norm, residual, \
+weight_init, \
 bias_init, rho, weight_decay, max_grad_norm, validation_metric
         As in :class:`MLPClassifier`, with the same defaults. The validation split of early stopping is not stratified.
     quantile : float, default=0.5
@@ -94,7 +96,8 @@ bias_init, rho, weight_decay, max_grad_norm, validation_metric
     Attributes
     ----------
     coefs_, intercepts_, network_, loss_, best_loss_, loss_curve_, validation_scores_, best_validation_score_, \
-validation_loss_curve_, layer_rates_, history_, n_iter_, t_, n_layers_, n_outputs_, out_activation_, n_features_in_, feature_names_in_
+validation_loss_curve_, layer_rates_, history_, n_iter_, t_, n_layers_, n_outputs_, out_activation_, n_features_in_, \
+feature_names_in_
         As in :class:`MLPClassifier`.
 
     Notes
@@ -223,13 +226,15 @@ validation_loss_curve_, layer_rates_, history_, n_iter_, t_, n_layers_, n_output
         feature_names : sequence of str, default=None
             ``feature_names_in_``.
         **parameters
-            Of the constructor, except those that describe the network. ``warm_start`` is True unless it is given: a further
-            ``fit`` begins with the network's weights, like ``partial_fit``. ``loss`` is 'poisson' for 'exp' unless it is given.
+            Of the constructor, except those that describe the network. ``warm_start`` is True unless it is given: a
+            further ``fit`` begins with the network's weights, like ``partial_fit``. ``loss`` is 'poisson' for 'exp'
+            unless it is given.
 
         Returns
         -------
         MLPRegressor
-            Its predictions are the network's output. ``loss_`` is NaN, ``n_iter_`` and ``t_`` are 0, ``history_`` is empty.
+            Its predictions are the network's output. ``loss_`` is NaN, ``n_iter_`` and ``t_`` are 0, ``history_`` is
+            empty.
 
         Raises
         ------
@@ -329,7 +334,8 @@ validation_loss_curve_, layer_rates_, history_, n_iter_, t_, n_layers_, n_output
 
 
 def _mean_r2(output: np.ndarray, target: np.ndarray, weight: np.ndarray) -> float:
-    """Mean over the outputs of R^2 (``sklearn.metrics.r2_score``), each with its own weights; NaN if none has two targets."""
+    """Mean over the outputs of R^2 (``sklearn.metrics.r2_score``), each with its own weights; NaN if none has two
+    targets."""
     counts = (weight != 0).sum(axis=0) > 1
     output, target, weight = output[:, counts], target[:, counts], weight[:, counts]
     if not counts.any():

@@ -1,4 +1,5 @@
-"""Changing and reusing networks: growing, freezing, hidden layers of another network, hidden representations, estimators of networks."""
+"""Changing and reusing networks: growing, freezing, hidden layers of another network, hidden representations,
+estimators of networks."""
 
 from __future__ import annotations
 
@@ -28,8 +29,8 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 def atomic(method: Function) -> Function:
     """Decorator of a method that changes its object as one ``AtomicUpdate``.
 
-    It must be the outermost decorator of a fit: a second fit must fail before scikit-learn's callbacks see it, since they would
-    take it for the running one; and they must be torn down before attributes are restored.
+    It must be the outermost decorator of a fit: a second fit must fail before scikit-learn's callbacks see it, since
+    they would take it for the running one; and they must be torn down before attributes are restored.
     """
 
     @functools.wraps(method)
@@ -134,7 +135,8 @@ def network_up_to(network: Network, layer: int) -> Network:
 
 
 class HiddenRepresentation:
-    """The method ``transform``. It is not in a subclass of TransformerMixin, whose ``transform`` scikit-learn would wrap."""
+    """The method ``transform``. It is not in a subclass of TransformerMixin, whose ``transform`` scikit-learn would
+    wrap."""
 
     network_: Network
     _run_network: Callable[[Network, Any], np.ndarray]
@@ -186,7 +188,8 @@ def take_network(estimator: Any, network: Network) -> None:
 
 
 def estimator_of(cls: Any, network: Network, feature_names: Any, parameters: dict[str, Any]) -> Any:
-    """An estimator of class ``cls`` with the network, its architecture as parameters, and an empty record of training."""
+    """An estimator of class ``cls`` with the network, its architecture as parameters, and an empty record of
+    training."""
     valid = inspect.signature(cls).parameters
     for name in parameters:
         if name in _OF_THE_NETWORK:
@@ -195,7 +198,8 @@ def estimator_of(cls: Any, network: Network, feature_names: Any, parameters: dic
             raise TypeError(f"from_network got an unknown parameter: {name!r}.{hint(name, valid)}")
     if not isinstance(network, Network):
         raise TypeError(
-            f"network must be a fastmlp.Network, got {type(network).__qualname__}.{' Take its network_.' if hasattr(network, 'network_') else ''}"
+            f"network must be a fastmlp.Network, got "
+            f"{type(network).__qualname__}.{' Take its network_.' if hasattr(network, 'network_') else ''}"
         )
     network.check_dense()
     network = network.copy()
@@ -242,8 +246,10 @@ def classifier_of(cls: Any, network: Network, classes: Any, feature_names: Any, 
         kind = "multilabel-indicator"
         if labels.dtype.kind not in "iu" or not np.array_equal(labels, np.arange(n_outputs)):
             raise ValueError(
-                f"A network with {n_outputs} logistic outputs is a multi-label classifier, whose classes are the outputs' numbers: "
-                f"pass range({n_outputs}). Of exclusive classes, out_activation is 'softmax', or there is one logistic output for two."
+                f"A network with {n_outputs} logistic outputs is a multi-label classifier, whose classes are the "
+                f"outputs' numbers: "
+                f"pass range({n_outputs}). Of exclusive classes, out_activation is 'softmax', or there is one logistic "
+                f"output for two."
             )
     elif output == "logistic" and n_outputs == 1 and len(labels) == 2:
         kind = "binary"
@@ -257,9 +263,13 @@ def classifier_of(cls: Any, network: Network, classes: Any, feature_names: Any, 
         if not all_finite(network.parameters):
             raise ValueError("The difference of the two outputs' weights is not finite.")
     else:
-        way = " For logits, make a Network of the same parameters with that out_activation; the converters of fastmlp.interop take output='softmax'."
+        way = (
+            " For logits, make a Network of the same parameters with that out_activation; the converters of "
+            "fastmlp.interop take output='softmax'."
+        )
         raise ValueError(
-            f"{len(labels)} classes need out_activation='softmax' and {len(labels)} outputs{', or one logistic output' * (len(labels) == 2)}, "
+            f"{len(labels)} classes need out_activation='softmax' and {len(labels)} "
+            f"outputs{', or one logistic output' * (len(labels) == 2)}, "
             f"got out_activation={output!r} and n_outputs={n_outputs}.{way * (output not in ('softmax', 'logistic'))}"
         )
     take_network(estimator, network)

@@ -46,7 +46,8 @@ def _fitted(estimator: Any) -> BaseMLP:
     last = estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
     if not isinstance(last, BaseMLP):
         raise TypeError(
-            f"estimator must be an MLPClassifier or an MLPRegressor, or a Pipeline that ends in one, got {type(last).__name__}. "
+            f"estimator must be an MLPClassifier or an MLPRegressor, or a Pipeline that ends in one, got "
+            f"{type(last).__name__}. "
             "Of a search, take best_estimator_; of an ensemble, one of estimators_."
         )
     check_is_fitted(last)
@@ -82,8 +83,8 @@ class LossCurveDisplay:
     line_ : matplotlib Line2D
         The training loss.
     validation_line_, score_line_, rate_line_, best_line_ : matplotlib Line2D or None
-        The validation loss; score and learning rate, each on axes of its own over the same epochs; a vertical line at the
-        best epoch.
+        The validation loss; score and learning rate, each on axes of its own over the same epochs; a vertical line at
+        the best epoch.
     score_ax_, rate_ax_ : matplotlib Axes or None
         Axes of score and learning rate, to the right.
 
@@ -112,8 +113,8 @@ class LossCurveDisplay:
         Parameters
         ----------
         estimator : MLPClassifier, MLPRegressor, or a Pipeline that ends in one
-            Fitted. The best epoch is the first with ``best_validation_score_``, whose parameters ``early_stopping`` keeps.
-            Without scores, none is marked.
+            Fitted. The best epoch is the first with ``best_validation_score_``, whose parameters ``early_stopping``
+            keeps. Without scores, none is marked.
         ax : matplotlib Axes, default=None
             As for ``plot``.
         **kwargs : dict
@@ -208,7 +209,8 @@ class LossCurveDisplay:
             self.best_line_ = ax.axvline(self.best_epoch, label=f"Best epoch ({self.best_epoch})", **style)
         lines = [self.line_, self.validation_line_, self.score_line_, self.rate_line_, self.best_line_]
         drawn = [line for line in lines if line is not None]
-        # On the axes that are drawn last, so that no line covers it; in the middle, between fallen losses and risen scores.
+        # On the axes that are drawn last, so that no line covers it; in the middle, between fallen losses and risen
+        # scores.
         on_top = self.rate_ax_ or self.score_ax_ or ax
         on_top.legend(drawn, [line.get_label() for line in drawn], loc="center right")
         return self
@@ -372,13 +374,15 @@ class WeightsDisplay:
         return self
 
     def _side_by_side(self, weights: np.ndarray) -> np.ndarray:
-        """One image (rows (height + 1) - 1, columns (width + 1) - 1), about square, with NaN between the units' images."""
+        """One image (rows (height + 1) - 1, columns (width + 1) - 1), about square, with NaN between the units'
+        images."""
         fan_in, n = weights.shape
         shape = np.ravel(np.asarray(self.image_shape)).tolist()
         height, width = shape if len(shape) == 2 else (0, 0)
         if height * width != fan_in or height < 0:
             raise ValueError(
-                f"image_shape must have height * width = {fan_in}, the number of weights into a unit, got {self.image_shape}."
+                f"image_shape must have height * width = {fan_in}, the number of weights into a unit, got "
+                f"{self.image_shape}."
             )
         columns = int(np.ceil(np.sqrt(n)))
         rows = -(-n // columns)

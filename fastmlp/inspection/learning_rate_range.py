@@ -1,4 +1,5 @@
-"""Learning-rate range test: training with a rate that grows from step to step, to find a value for ``learning_rate_init``."""
+"""Learning-rate range test: training with a rate that grows from step to step, to find a value for
+``learning_rate_init``."""
 
 from __future__ import annotations
 
@@ -22,9 +23,9 @@ from fastmlp.training.solvers import STOCHASTIC_SOLVERS
 _N_CHECKS = 20
 # The default window is a tenth of the steps.
 _WINDOWS = 10
-# The best rate is usually within a factor of two of the largest at which training converges (Bengio 2012); Smith takes a third
-# or a fourth of that as the lower end of a range. A third of the rate of the least loss was within a factor of six of the best of
-# 11 rates on five data sets, with one exception (14).
+# The best rate is usually within a factor of two of the largest at which training converges (Bengio 2012); Smith takes
+# a third or a fourth of that as the lower end of a range. A third of the rate of the least loss was within a factor of
+# six of the best of 11 rates on five data sets, with one exception (14).
 _SUGGESTED_SHARE = 3.0
 
 
@@ -52,8 +53,8 @@ class LearningRateRange:
     Attributes
     ----------
     suggestion : float
-        A third of ``least_rate``: a value for ``learning_rate_init``. With ``learning_rate='one_cycle'``, whose highest rate
-        it is, ``least_rate`` itself may work.
+        A third of ``least_rate``: a value for ``learning_rate_init``. With ``learning_rate='one_cycle'``, whose highest
+        rate it is, ``least_rate`` itself may work.
     """
 
     rates: np.ndarray
@@ -75,7 +76,7 @@ class LearningRateRange:
         return f"{type(self).__name__}({', '.join(words)}, {len(self.rates)} steps)"
 
     def plot(self, ax: Any = None, **kwargs: Any) -> Any:
-        """Draw the smoothed losses over the rates, with the losses as a fainter line and a vertical one at the suggestion.
+        """Draw the smoothed losses over the rates, the losses as a fainter line, the suggestion as a vertical one.
 
         Parameters
         ----------
@@ -133,27 +134,28 @@ def learning_rate_range(
 ) -> LearningRateRange:
     """Learning-rate range test: train with a growing rate, to see where the loss falls and where it explodes.
 
-    Step k = 0 .. n_steps - 1 takes the rate low (high / low)^(k / (n_steps - 1)). The test ends early when the mean of the
-    last ``window`` losses is more than ``factor`` times the least such mean so far, or when a loss is not finite.
+    Step k = 0 .. n_steps - 1 takes the rate low (high / low)^(k / (n_steps - 1)). The test ends early when the mean of
+    the last ``window`` losses is more than ``factor`` times the least such mean so far, or when a loss is not finite.
 
     Parameters
     ----------
     estimator : MLPClassifier or MLPRegressor
         With any solver but 'lbfgs'. It is not changed: the test trains a clone, which starts where ``fit`` would: with
-        new parameters, drawn by ``random_state``, or, if it is fitted and has ``warm_start=True``, with those of the fitted
-        network, frozen layers included; the optimizer state is empty. The test replaces ``learning_rate``,
+        new parameters, drawn by ``random_state``, or, if it is fitted and has ``warm_start=True``, with those of the
+        fitted network, frozen layers included; the optimizer state is empty. The test replaces ``learning_rate``,
         ``learning_rate_init``, ``power_t`` and ``max_iter``. There are no validation rows, so ``early_stopping``,
         ``validation_metric``, ``tol`` and ``n_iter_no_change`` have no effect either. Everything else is as in ``fit``,
         including the order of the rows.
     X, y, sample_weight
-        As for ``fit``. A step takes a batch of rows. The test may end within an epoch or take several, each in a new order.
+        As for ``fit``. A step takes a batch of rows. The test may end within an epoch or take several, each in a new
+        order.
     low, high : float, default=1e-6, 10.0
         The first and the last rate.
     n_steps : int, default=200
         At least 2.
     window : int, default=None
-        Number of losses to average, odd; None: ``n_steps // 10``, plus 1 if that is even. Wide windows blur, narrow ones
-        show the noise of the batches.
+        Number of losses to average, odd; None: ``n_steps // 10``, plus 1 if that is even. Wide windows blur, narrow
+        ones show the noise of the batches.
     factor : float, default=4.0
         More than 1.
 
@@ -219,7 +221,8 @@ def _probe(estimator: Any) -> BaseMLP:
     """The clone to train, which continues from the fitted network if ``fit`` would."""
     if not isinstance(estimator, BaseMLP):
         raise TypeError(
-            f"estimator must be an MLPClassifier or an MLPRegressor, got {type(estimator).__name__}. Of a Pipeline, take the "
+            f"estimator must be an MLPClassifier or an MLPRegressor, got {type(estimator).__name__}. Of a Pipeline, "
+            f"take the "
             "last step, and X as the other steps transform it."
         )
     if estimator.solver == "lbfgs":
@@ -318,8 +321,8 @@ def end_of_test(losses: np.ndarray, window: int, factor: float) -> int | None:
 def smooth(losses: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
     """Value and slope at each step of the straight line fitted to the losses around it, two arrays (n,).
 
-    With j = -h .. h around step k: mean_j loss[k+j]; sum_j j loss[k+j] / sum_j j^2. h is window // 2, or less near the ends,
-    where the slope is NaN.
+    With j = -h .. h around step k: mean_j loss[k+j]; sum_j j loss[k+j] / sum_j j^2. h is window // 2, or less near the
+    ends, where the slope is NaN.
     """
     n, half = len(losses), window // 2
     values, slopes = np.empty(n), np.full(n, np.nan)

@@ -25,10 +25,14 @@ from fastmlp.network.network import Network
 _FUNCTIONS = (Path(__file__).parent / "c_functions.txt").read_text(encoding="utf-8")
 # C99, C11 and C++17; Python's list has the others that a user would think of.
 _KEYWORDS = {
-    *keyword.kwlist, "alignas", "alignof", "asm", "auto", "bool", "case", "catch", "char", "const", "constexpr", "default", "delete", "do",
-    "double", "enum", "explicit", "export", "extern", "false", "float", "friend", "goto", "inline", "int", "long", "main", "mutable",
-    "namespace", "new", "noexcept", "nullptr", "operator", "private", "protected", "public", "register", "restrict", "short", "signed",
-    "sizeof", "static", "struct", "switch", "template", "this", "throw", "true", "typedef", "typeid", "typename", "union", "unsigned",
+    *keyword.kwlist, "alignas", "alignof", "asm", "auto", "bool", "case", "catch", "char", "const", "constexpr",
+    "default", "delete", "do",
+    "double", "enum", "explicit", "export", "extern", "false", "float", "friend", "goto", "inline", "int", "long",
+    "main", "mutable",
+    "namespace", "new", "noexcept", "nullptr", "operator", "private", "protected", "public", "register", "restrict",
+    "short", "signed",
+    "sizeof", "static", "struct", "switch", "template", "this", "throw", "true", "typedef", "typeid", "typename",
+    "union", "unsigned",
     "using", "virtual", "void", "volatile",
 }  # fmt: skip
 
@@ -36,25 +40,27 @@ _KEYWORDS = {
 def to_c(model: Any, name: str = "model", fma: bool = False, quantize: str | None = None) -> str:
     """A fitted model as the text of one C file that predicts single rows.
 
-    The file needs the standard headers only. Its functions allocate nothing and keep no state, so that threads may call them at the same
-    time. It compiles as C99 and as C++11 and later, without warnings, as a header or by itself.
+    The file needs the standard headers only. Its functions allocate nothing and keep no state, so that threads may call
+    them at the same time. It compiles as C99 and as C++11 and later, without warnings, as a header or by itself.
 
     Parameters
     ----------
-    model : Network, MLPClassifier, MLPRegressor, MLPEnsembleClassifier, MLPEnsembleRegressor, Pipeline or TransformedTargetRegressor
+    model : Network, MLPClassifier, MLPRegressor, MLPEnsembleClassifier, MLPEnsembleRegressor, Pipeline or \
+TransformedTargetRegressor
         Fitted. Scalers of a pipeline, or of the target, become part of the layers, as in :func:`fastmlp.fold_scaler`.
     name : str, default='model'
         Begins each name in the file: a C identifier.
     fma : bool, default=False
         Round as fastmlp does, with C's ``fma``: the outputs are then the bits of ``Network.forward`` on CPUs with fused
-        multiply-add (AVX2, AVX-512, NEON), for all activations, output activations and both element types, with batch normalisation and
-        residual layers. Compile with ``-march=native`` or ``-mfma``: without the instruction, ``fma`` is a slow function. Clang's ``-ffp-contract=fast`` would change them. False: sums of
-        products, and batch normalisation folded into the weights. Outputs agree to rounding.
+        multiply-add (AVX2, AVX-512, NEON), for all activations, output activations and both element types, with batch
+        normalisation and residual layers. Compile with ``-march=native`` or ``-mfma``: without the instruction, ``fma``
+        is a slow function. Clang's ``-ffp-contract=fast`` would change them. False: sums of products, and batch
+        normalisation folded into the weights. Outputs agree to rounding.
     quantize : {'int8'}, default=None
-        Store weights in a byte each, with one scale per unit: they take a quarter of the memory of float32. A weight is then off by up to
-        1/254 of its unit's largest. A 64-64-10 classifier of handwritten digits kept its accuracy to 0.5 %, and its probabilities moved
-        by less than 0.01 on average; measure the loss of yours. Biases and arithmetic keep their type. With ``fma=True`` too, outputs are
-        not the bits of ``Network.forward``.
+        Store weights in a byte each, with one scale per unit: they take a quarter of the memory of float32. A weight is
+        then off by up to 1/254 of its unit's largest. A 64-64-10 classifier of handwritten digits kept its accuracy to
+        0.5 %, and its probabilities moved by less than 0.01 on average; measure the loss of yours. Biases and
+        arithmetic keep their type. With ``fma=True`` too, outputs are not the bits of ``Network.forward``.
 
     Returns
     -------
@@ -63,12 +69,13 @@ def to_c(model: Any, name: str = "model", fma: bool = False, quantize: str | Non
 
         - ``void model_forward(const real *x, real *y)`` of a Network: its output;
         - ``void model_predict(const real *x, real *y)`` of a regressor: its values;
-        - ``int model_predict(const real *x)`` of a classifier: the class's index in ``model_class_names`` (for classes that are
-          integers, also in ``model_classes``), and ``void model_predict_proba(const real *x, real *y)``;
+        - ``int model_predict(const real *x)`` of a classifier: the class's index in ``model_class_names`` (for classes
+          that are integers, also in ``model_classes``), and ``void model_predict_proba(const real *x, real *y)``;
         - ``void model_predict(const real *x, int *labels)`` of a multi-label classifier: 0 or 1 for each label;
         - ``model_n_inputs``, ``model_n_outputs`` (numbers in y), and ``model_feature_names``, where the model has them.
 
-        ``x`` and ``y`` must not overlap. Functions are static, unless ``MODEL_API`` is defined otherwise: ``-DMODEL_API=`` exports them.
+        ``x`` and ``y`` must not overlap. Functions are static, unless ``MODEL_API`` is defined otherwise:
+        ``-DMODEL_API=`` exports them.
 
     Raises
     ------
@@ -113,7 +120,8 @@ def _without_scalers(model: Any) -> Any:
     if not isinstance(model, (Pipeline, TransformedTargetRegressor)):
         if type(model).__module__.startswith("fastmlp.tabular"):
             raise ConversionError(
-                f"{type(model).__name__} cannot be written as C: its rows hold words, dates and gaps, which the file has no reader for. "
+                f"{type(model).__name__} cannot be written as C: its rows hold words, dates and gaps, which the file "
+                f"has no reader for. "
                 "Fit an MLPClassifier or MLPRegressor on columns of numbers, or serve it with RowPredictor."
             )
         return model
@@ -130,12 +138,14 @@ def _without_scalers(model: Any) -> Any:
     if isinstance(folded, Pipeline):
         step = folded.steps[-2]
         raise ConversionError(
-            f"{step[0]} ({type(step[1]).__name__}) cannot be written as C: only scalers directly before the estimator become part of its "
+            f"{step[0]} ({type(step[1]).__name__}) cannot be written as C: only scalers directly before the estimator "
+            f"become part of its "
             "layers. Do this step in the program, and pass the rest, pipeline[-1] or a shorter pipeline."
         )
     if isinstance(folded, TransformedTargetRegressor):
         raise ConversionError(
-            f"The target's transformer {type(folded.transformer_).__name__} cannot be written as C. Undo it in the program, and pass "
+            f"The target's transformer {type(folded.transformer_).__name__} cannot be written as C. Undo it in the "
+            f"program, and pass "
             "model.regressor_."
         )
     return folded
@@ -149,7 +159,8 @@ class _Labels(NamedTuple):
 
 
 class _Function(NamedTuple):
-    """A function of the file: its declaration, what it does, and its body's lines, where $ begins the file's own names."""
+    """A function of the file: its declaration, what it does, and its body's lines, where $ begins the file's own
+    names."""
 
     declaration: str
     does: str
@@ -215,12 +226,14 @@ class _File:
             network.adopt()
             if network.embedding:
                 raise ConversionError(
-                    "The network embeds coded rows (embedding > 0), which cannot be written as C: the file takes rows of numbers."
+                    "The network embeds coded rows (embedding > 0), which cannot be written as C: the file takes rows "
+                    "of numbers."
                 )
             if not (np.isfinite(network.parameters).all() and np.isfinite(network.statistics).all()):
                 raise ValueError("The network's parameters and statistics must be finite.")
         self.dtype = networks[0].dtype
-        # With fma, the normalisation stays the core's own step after the product; otherwise it is folded into the weights.
+        # With fma, the normalisation stays the core's own step after the product; otherwise it is folded into the
+        # weights.
         self.networks = [network if fma and quantize is None else network.folded() for network in networks]
         self.bits = 8 * self.dtype.itemsize
 
@@ -272,16 +285,20 @@ class _File:
         described = f"{count}, hidden activation {hidden}, output {first.out_activation}, {self.dtype.name}"
         stack = self.dtype.itemsize * sum(max([0, *first.layer_sizes[1 + i : -1 : 2]]) for i in (0, 1))
         lines = [
-            f"{self._guard.lower().removesuffix('_h')}: written by fastmlp {__version__}. {', '.join([described, *traits])}.",
+            f"{self._guard.lower().removesuffix('_h')}: written by fastmlp {__version__}. "
+            f"{', '.join([described, *traits])}.",
             "",
             *(f"    {self._filled(function.declaration)};  {function.does}" for function in functions),
             "",
-            f"x has {first.layer_sizes[0]} numbers, y has {n_outputs}; they must not overlap. The functions allocate nothing, keep no state, and",
-            f"use about {stack + 256:,} bytes of the stack. They are static unless {upper}_API is defined otherwise. Not for -ffast-math.",
+            f"x has {first.layer_sizes[0]} numbers, y has {n_outputs}; they must not overlap. The functions allocate "
+            f"nothing, keep no state, and",
+            f"use about {stack + 256:,} bytes of the stack. They are static unless {upper}_API is defined otherwise. "
+            f"Not for -ffast-math.",
         ]
         if self.fma:
             lines += [
-                "Compile with -march=native or -mfma, and link with -lm: fma is a slow function without the instruction."
+                "Compile with -march=native or -mfma, and link with -lm: fma is a slow function without the "
+                "instruction."
             ]
         comment = "\n".join(["/* " + lines[0], *((" * " + line).rstrip() for line in lines[1:])]) + "\n */"
         return f"""{comment}
@@ -424,7 +441,8 @@ class _File:
         return "\n\n".join(text for name, text in blocks.items() if name in called) + "\n"
 
     def _exactly(self, code: str) -> str:
-        """With fma, products and sums are fused where it is written and nowhere else, though compilers may do more unless they are told."""
+        """With fma, products and sums are fused where it is written and nowhere else, though compilers may do more
+        unless they are told."""
         if not self.fma:
             return code
         return f"""#if defined(__clang__)

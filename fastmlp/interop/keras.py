@@ -50,10 +50,12 @@ _LONGEST = 2**26
 # keras.config.epsilon(), below which Normalization divides by it.
 _EPSILON = 1e-7
 _LOGITS = {
-    "CategoricalCrossentropy": "softmax", "SparseCategoricalCrossentropy": "softmax", "CategoricalFocalCrossentropy": "softmax",
+    "CategoricalCrossentropy": "softmax", "SparseCategoricalCrossentropy": "softmax",
+    "CategoricalFocalCrossentropy": "softmax",
     "BinaryCrossentropy": "logistic", "BinaryFocalCrossentropy": "logistic",
 }  # fmt: skip
-_BROKEN = (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError, IndexError, zipfile.BadZipFile, zlib.error, RecursionError, EOFError, NotImplementedError)  # fmt: skip
+_BROKEN = (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError, IndexError, zipfile.BadZipFile,
+    zlib.error, RecursionError, EOFError, NotImplementedError)  # fmt: skip
 
 
 # --- from Keras -----------------------------------------------------------------------------------------------------
@@ -72,15 +74,17 @@ def from_keras(
     Parameters
     ----------
     model : path of a .keras file, or keras.Model
-        Sequential or functional, nested or not: Dense, BatchNormalization, activations, Dropout, GaussianNoise, Rescaling, Normalization,
-        Flatten, Reshape, Add. A file needs h5py, and neither Keras nor TensorFlow. Input of several dimensions is flattened in C order.
+        Sequential or functional, nested or not: Dense, BatchNormalization, activations, Dropout, GaussianNoise,
+        Rescaling, Normalization, Flatten, Reshape, Add. A file needs h5py, and neither Keras nor TensorFlow. Input of
+        several dimensions is flattened in C order.
     output : str, default=None
         What stands behind logits: 'softmax', 'logistic'. None: what the loss says that the model was compiled with
         (``from_logits=True``), else nothing.
     batch_norm : {'keep', 'fold'}, default='keep'
         As in :func:`from_torch`.
     rewrite : bool, default=False
-        Allow more units or layers for functions that fastmlp lacks: LeakyReLU's default slope of 0.3, PReLU, relu6, hard_sigmoid.
+        Allow more units or layers for functions that fastmlp lacks: LeakyReLU's default slope of 0.3, PReLU, relu6,
+        hard_sigmoid.
     dtype : {'float32', 'float64'}, default=None
         None: that of the weights, float32 for float16 and bfloat16.
 
@@ -101,7 +105,8 @@ def from_keras(
     --------
     >>> import keras
     >>> from fastmlp.interop import from_keras
-    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, activation="relu"), keras.layers.Dense(3, activation="softmax")])
+    >>> hidden = keras.layers.Dense(8, activation="relu")
+    >>> model = keras.Sequential([keras.Input((4,)), hidden, keras.layers.Dense(3, activation="softmax")])
     >>> from_keras(model).network
     Network((4, 8, 3), activation='relu', out_activation='softmax', dtype='float32')
     """
@@ -289,7 +294,8 @@ class _Reader:
                 if node["kwargs"].get("training"):
                     raise refuse(
                         name,
-                        "it is called with training=True: its output in prediction is random, or depends on other rows.",
+                        "it is called with training=True: its output in prediction is random, or depends on other "
+                        "rows.",
                     )
                 args = [argument for argument in args if argument is not None]
                 values[name, number] = self._call(layer, groups, args)
@@ -436,7 +442,8 @@ def _dense(where: str, own: dict[str, Any], weights: list[np.ndarray], value: _V
     if [array.shape for array in weights] != shapes or any(array.dtype.kind != "f" for array in weights):
         raise refuse(
             where,
-            f"weights of shapes {[array.shape for array in weights]} and types {[str(array.dtype) for array in weights]}; expected floats of {shapes}.",
+            f"weights of shapes {[array.shape for array in weights]} and types "
+            f"{[str(array.dtype) for array in weights]}; expected floats of {shapes}.",
         )
     after = value.then((Affine(where, weights[0], weights[1] if biased else None),), (units,))
     return after.then(_activation(where, own.get("activation"), after))
@@ -563,8 +570,10 @@ def _per_unit(where: str, layers: Chain, value: _Value) -> Chain:
 
 
 _NAMES = {
-    "linear": "identity", "identity": "identity", "sigmoid": "logistic", "tanh": "tanh", "relu": "relu", "selu": "selu", "silu": "silu",
-    "swish": "silu", "softplus": "softplus", "mish": "mish", "softmax": "softmax", "log_softmax": "log_softmax", "exponential": "exp", "exp": "exp",
+    "linear": "identity", "identity": "identity", "sigmoid": "logistic", "tanh": "tanh", "relu": "relu", "selu": "selu",
+    "silu": "silu",
+    "swish": "silu", "softplus": "softplus", "mish": "mish", "softmax": "softmax", "log_softmax": "log_softmax",
+    "exponential": "exp", "exp": "exp",
     "log_sigmoid": "log_logistic",
 }  # fmt: skip
 
@@ -639,8 +648,9 @@ def to_keras(model: Any, *, logits: bool = False) -> Any:
     -------
     keras.Sequential or keras.Model
         Not compiled, of the network's element type (saved and loaded again, one of float64 rounds its input unless
-        ``keras.config.set_floatx('float64')`` was called); functional where there are residual layers or several networks. Its output has shape
-        (n_rows, n_outputs): probabilities, for two classes that of the second, or predictions.
+        ``keras.config.set_floatx('float64')`` was called); functional where there are residual layers or several
+        networks. Its output has shape (n_rows, n_outputs): probabilities, for two classes that of the second, or
+        predictions.
 
     Raises
     ------

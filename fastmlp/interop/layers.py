@@ -1,8 +1,8 @@
 """The normal form of a network, a chain of layers, which all converters read and write.
 
-A reader of another framework's network turns each of its operations into layers of this module; ``assemble`` makes a ``Network`` of
-the chain, or raises a ConversionError. What fastmlp can hold is decided here and nowhere else. Arithmetic is in float64; a result
-is rounded once, to the network's element type.
+A reader of another framework's network turns each of its operations into layers of this module; ``assemble`` makes a
+``Network`` of the chain, or raises a ConversionError. What fastmlp can hold is decided here and nowhere else.
+Arithmetic is in float64; a result is rounded once, to the network's element type.
 """
 
 from __future__ import annotations
@@ -224,7 +224,8 @@ def hard_sigmoid(where: str, slope: float = 1 / 6, middle: float = 0.5) -> Chain
 
 #: Of other frameworks, by their names in small letters: why there is none, and what comes near.
 UNKNOWN = {
-    "gelu_tanh": "the tanh form of gelu; fastmlp has the exact one, x Phi(x). Make the layer with the exact form, and fine-tune it.",
+    "gelu_tanh": "the tanh form of gelu; fastmlp has the exact one, x Phi(x). Make the layer with the exact form, and "
+    "fine-tune it.",
     "softsign": "fastmlp has no softsign; tanh comes near.",
     "tanhshrink": "fastmlp has no tanhshrink.",
     "softshrink": "fastmlp has no softshrink.",
@@ -367,7 +368,8 @@ class Converted:
         classes : array-like of shape (n_classes,)
             Labels in the order of the outputs.
         **parameters
-            As in :meth:`MLPClassifier.from_network`; 'dropout' and 'input_noise' are those of the network unless they are given.
+            As in :meth:`MLPClassifier.from_network`; 'dropout' and 'input_noise' are those of the network unless they
+            are given.
 
         Returns
         -------
@@ -390,7 +392,8 @@ class Converted:
         Parameters
         ----------
         **parameters
-            As in :meth:`MLPRegressor.from_network`; 'dropout' and 'input_noise' are those of the network unless they are given.
+            As in :meth:`MLPRegressor.from_network`; 'dropout' and 'input_noise' are those of the network unless they
+            are given.
 
         Returns
         -------
@@ -595,7 +598,8 @@ class _Assembly:
         self.take_affine(Affine(f"the layer added for {where}", np.eye(width), np.zeros(width)))
 
     def _take_piecewise(self, layer: Activation) -> None:
-        """A piecewise linear function as a layer of relu, with as many units for each unit as the function has terms."""
+        """A piecewise linear function as a layer of relu, with as many units for each unit as the function has
+        terms."""
         terms = layer.terms
         assert terms is not None
         n_terms = len(terms)
@@ -706,7 +710,8 @@ class _Assembly:
         if len(inside.layers) != 1 or inside.open is not None or inside.pending or inside.ended:
             raise refuse(
                 layer.where,
-                "a branch of several layers, or with a scale behind its activation; fastmlp adds a layer's input to the output of one layer, "
+                "a branch of several layers, or with a scale behind its activation; fastmlp adds a layer's input to "
+                "the output of one layer, "
                 "x + f(x W + b).",
             )
         if self.open is not None:
@@ -714,7 +719,8 @@ class _Assembly:
         if self.pending:
             raise refuse(
                 self.pending[0][0].where,
-                f"its output is both the input of {first.where} and added to the output, so that it cannot be folded into weights.",
+                f"its output is both the input of {first.where} and added to the output, so that it cannot be folded "
+                f"into weights.",
             )
         hidden = inside.layers[0]
         if self.layers and self.layers[-1].weight.shape[1] != hidden.weight.shape[0]:
@@ -890,7 +896,8 @@ def _residual(hidden: list[_Hidden]) -> bool:
     if added and plain:
         raise refuse(
             added[0].residual,
-            f"it adds its input, and {plain[0].where} does not, which is as wide as its input too; with residual=True all such "
+            f"it adds its input, and {plain[0].where} does not, which is as wide as its input too; with residual=True "
+            f"all such "
             "layers of fastmlp do. Give that layer another width.",
         )
     return bool(added)

@@ -78,11 +78,13 @@ def exported(model: Any) -> Exported:
         return Exported(name, [model], "network")
     if hasattr(model, "columns_"):
         raise ConversionError(
-            f"{name}: its networks take coded columns, which only fastmlp makes. save(), pickle and RowPredictor keep the whole model."
+            f"{name}: its networks take coded columns, which only fastmlp makes. save(), pickle and RowPredictor keep "
+            f"the whole model."
         )
     if not hasattr(model, "_networks"):
         raise TypeError(
-            f"The model must be a Network or an estimator of fastmlp, got {type(model).__qualname__}. Of a pipeline, take its last step."
+            f"The model must be a Network or an estimator of fastmlp, got {type(model).__qualname__}. Of a pipeline, "
+            f"take its last step."
         )
     networks = model._networks()
     kind, classes = "regressor", None

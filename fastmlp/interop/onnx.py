@@ -112,14 +112,15 @@ def to_onnx(model: Any, path: str | os.PathLike[str] | None = None, *, opset: in
     opset : int, default=20
         Version of ONNX's operators, 13 to 24.
     zipmap : bool, default=False
-        Give probabilities as a list of dicts by label, as skl2onnx does by default. For float32 and labels that are strings or integers.
+        Give probabilities as a list of dicts by label, as skl2onnx does by default. For float32 and labels that are
+        strings or integers.
 
     Returns
     -------
     onnx.ModelProto
-        Its input ``X`` has shape (n_rows, n_features) and the network's element type. A classifier's outputs are ``label`` and
-        ``probabilities`` (n_rows, n_classes), a regressor's ``variable`` (n_rows, n_outputs), a Network's ``output``. Activations that ONNX
-        Runtime lacks in float64 are functions of the model.
+        Its input ``X`` has shape (n_rows, n_features) and the network's element type. A classifier's outputs are
+        ``label`` and ``probabilities`` (n_rows, n_classes), a regressor's ``variable`` (n_rows, n_outputs), a Network's
+        ``output``. Activations that ONNX Runtime lacks in float64 are functions of the model.
 
     Raises
     ------
@@ -196,7 +197,8 @@ def to_onnx(model: Any, path: str | os.PathLike[str] | None = None, *, opset: in
 def _zipmap_labels(model: Any, dtype: np.dtype, labels: np.ndarray) -> dict[str, Any]:
     if dtype != np.float32 or model.kind == "multilabel" or labels.dtype.kind not in "Oi":
         raise ConversionError(
-            f"{model.name}: zipmap=True is for float32 and labels that are strings or integers; ONNX's ZipMap has no other. Leave it out."
+            f"{model.name}: zipmap=True is for float32 and labels that are strings or integers; ONNX's ZipMap has no "
+            f"other. Leave it out."
         )
     return (
         {"classlabels_strings": list(labels)} if labels.dtype.kind == "O" else {"classlabels_int64s": labels.tolist()}
@@ -219,9 +221,9 @@ def from_onnx(
     Parameters
     ----------
     model : path, bytes or onnx.ModelProto
-        Of any exporter (PyTorch, Keras, skl2onnx, tf2onnx): Gemm, MatMul, arithmetic with constants, activations, BatchNormalization, ``x +
-        f(x)``, gates of silu, gelu and mish written out. Of a classifier, the probabilities are taken; those of two classes become one
-        logistic output.
+        Of any exporter (PyTorch, Keras, skl2onnx, tf2onnx): Gemm, MatMul, arithmetic with constants, activations,
+        BatchNormalization, ``x + f(x)``, gates of silu, gelu and mish written out. Of a classifier, the probabilities
+        are taken; those of two classes become one logistic output.
     output : str, default=None
         What stands behind logits: 'softmax', 'logistic'. None: nothing.
     batch_norm : {'keep', 'fold'}, default='keep'
@@ -271,7 +273,8 @@ def from_onnx(
 
 
 def _inlined(model: Any, onnx: Any) -> Any:
-    """The model with the functions of others in place of their calls. Ours stay, if they are what this version writes."""
+    """The model with the functions of others in place of their calls. Ours stay, if they are what this version
+    writes."""
     opset = max([entry.version for entry in model.opset_import if entry.domain == ""], default=1)
     foreign = []
     for function in model.functions:
@@ -287,7 +290,8 @@ def _inlined(model: Any, onnx: Any) -> Any:
 
 
 class _Value:
-    """A tensor of the graph. ``pair``: 'logits' or 'probabilities' of both classes, of which the chain has the second's."""
+    """A tensor of the graph. ``pair``: 'logits' or 'probabilities' of both classes, of which the chain has the
+    second's."""
 
     def __init__(self, chain: Chain, rank: int | None, pair: str = "") -> None:
         self.chain, self.rank, self.pair = chain, rank, pair
@@ -304,7 +308,8 @@ class _Shape:
 
 
 class _Reader:
-    """An interpreter of a graph. What cannot be converted is an error that its consumers inherit: labels may be such."""
+    """An interpreter of a graph. What cannot be converted is an error that its consumers inherit: labels may be
+    such."""
 
     def __init__(self, model: Any, onnx: Any) -> None:
         self.onnx, self.graph = onnx, model.graph
@@ -648,7 +653,8 @@ class _Reader:
 _LABELS = ("label", "output_label")
 _ARITHMETIC = ("Add", "Sub", "Mul", "Div")
 _NAMES = {
-    "Relu": "relu", "Sigmoid": "logistic", "Tanh": "tanh", "Softplus": "softplus", "Mish": "mish", "Exp": "exp", "Erf": "erf", "Identity": "identity",
+    "Relu": "relu", "Sigmoid": "logistic", "Tanh": "tanh", "Softplus": "softplus", "Mish": "mish", "Exp": "exp",
+    "Erf": "erf", "Identity": "identity",
 }  # fmt: skip
 
 
@@ -671,7 +677,8 @@ def _bounds(where: str, op: str, given: list[Any], attributes: dict[str, Any]) -
 def _folded(where: str, op: str, given: list[Any], attributes: dict[str, Any]) -> np.ndarray:
     """An operator on constants."""
     simple: dict[str, Callable[..., Any]] = {
-        "Add": np.add, "Sub": np.subtract, "Mul": np.multiply, "Div": np.divide, "Sqrt": np.sqrt, "Neg": np.negative, "Exp": np.exp,
+        "Add": np.add, "Sub": np.subtract, "Mul": np.multiply, "Div": np.divide, "Sqrt": np.sqrt, "Neg": np.negative,
+        "Exp": np.exp,
         "Reciprocal": np.reciprocal, "Identity": np.copy, "MatMul": np.matmul,
     }  # fmt: skip
     arrays = [np.asarray(part) for part in given if part is not None]

@@ -1,7 +1,7 @@
 """ONNX graphs of chains and models, for to_onnx and for skl2onnx: nodes are made by one of two writers.
 
-ONNX Runtime lacks float64 forms of several activations, and ONNX attributes are float32: these functions are written out. ``to_onnx``
-makes them functions of the model, under fastmlp's domain, by which ``from_onnx`` knows them.
+ONNX Runtime lacks float64 forms of several activations, and ONNX attributes are float32: these functions are written
+out. ``to_onnx`` makes them functions of the model, under fastmlp's domain, by which ``from_onnx`` knows them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Writer(Protocol):
         """Append a call of one of ``FUNCTIONS``, or its nodes."""
 
 
-# --- functions that are written out ---------------------------------------------------------------------------------------
+# --- functions that are written out -----------------------------------------------------------------------------------
 
 
 def _number(g: Writer, value: float) -> str:
@@ -66,7 +66,8 @@ def _leaky_relu(g: Writer, x: str) -> str:
 
 
 def _softplus(g: Writer, x: str) -> str:
-    """max(x, 0) + log(u) e / (u - 1), e = exp(-|x|), u = 1 + e: Kahan's log(1 + e), which keeps the digits of a small e."""
+    """max(x, 0) + log(u) e / (u - 1), e = exp(-|x|), u = 1 + e: Kahan's log(1 + e), which keeps the digits of a small
+    e."""
     e = g.node("Exp", g.node("Neg", g.node("Abs", x)))
     one = _number(g, 1.0)
     u = g.node("Add", e, one)
@@ -132,10 +133,12 @@ _C = (
     8.81952221241769090e2, 1.71204761263407058e3, 2.05107837782607147e3, 1.23033935479799725e3,
 )  # fmt: skip
 _D = (
-    1.0, 1.57449261107098347e1, 1.17693950891312499e2, 5.37181101862009858e2, 1.62138957456669019e3, 3.29079923573345963e3,
+    1.0, 1.57449261107098347e1, 1.17693950891312499e2, 5.37181101862009858e2, 1.62138957456669019e3,
+    3.29079923573345963e3,
     4.36261909014324716e3, 3.43936767414372164e3, 1.23033935480374942e3,
 )  # fmt: skip
-_P = (1.63153871373020978e-2, 3.05326634961232344e-1, 3.60344899949804439e-1, 1.25781726111229246e-1, 1.60837851487422766e-2, 6.58749161529837803e-4)  # fmt: skip
+_P = (1.63153871373020978e-2, 3.05326634961232344e-1, 3.60344899949804439e-1, 1.25781726111229246e-1,
+    1.60837851487422766e-2, 6.58749161529837803e-4)  # fmt: skip
 _Q = (
     1.0,
     2.56852019228982242e0,
@@ -225,7 +228,7 @@ def _activation(g: Writer, x: str, name: str) -> str:
     return g.function(name, x)
 
 
-# --- models ------------------------------------------------------------------------------------------------------------
+# --- models -----------------------------------------------------------------------------------------------------------
 
 
 def write_scores(g: Writer, x: str, model: Exported) -> str:

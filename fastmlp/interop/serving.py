@@ -1,4 +1,5 @@
-"""Models in service: scalers of a pipeline folded into the first layer, and predictions of single rows in a few microseconds."""
+"""Models in service: scalers of a pipeline folded into the first layer, and predictions of single rows in a few
+microseconds."""
 
 from __future__ import annotations
 
@@ -32,8 +33,8 @@ from fastmlp.tabular.frames import Table
 from fastmlp.tabular.regressor import TabularRegressor
 
 _SCALERS = (StandardScaler, MinMaxScaler, RobustScaler, MaxAbsScaler)
-# A folded first layer adds numbers that are larger than their sum. Beyond this loss of accuracy, in units of the scaled column, there
-# is a warning.
+# A folded first layer adds numbers that are larger than their sum. Beyond this loss of accuracy, in units of the scaled
+# column, there is a warning.
 _MOST_LOSS = 1e-3
 
 
@@ -41,23 +42,26 @@ _MOST_LOSS = 1e-3
 
 
 def fold_scaler(model: Any) -> Any:
-    """The same model with the scalers folded into its layers: it takes the columns, and predicts the target, on their own scales.
+    """The same model with its scalers folded into the layers.
+
+    It takes the columns, and predicts the target, on their own scales.
 
     Parameters
     ----------
     model : Pipeline or TransformedTargetRegressor
-        Fitted. A pipeline ends with an estimator or ensemble of fastmlp, or with a TransformedTargetRegressor around one; before it
-        stand any of StandardScaler, MinMaxScaler, RobustScaler and MaxAbsScaler, with any parameters but ``clip=True``. They become
-        part of the first layer. Such a transformer of a TransformedTargetRegressor becomes part of the output layer.
+        Fitted. A pipeline ends with an estimator or ensemble of fastmlp, or with a TransformedTargetRegressor around
+        one; before it stand any of StandardScaler, MinMaxScaler, RobustScaler and MaxAbsScaler, with any parameters but
+        ``clip=True``. They become part of the first layer. Such a transformer of a TransformedTargetRegressor becomes
+        part of the output layer.
 
     Returns
     -------
     MLPClassifier, MLPRegressor, MLPEnsembleClassifier, MLPEnsembleRegressor, Pipeline or TransformedTargetRegressor
-        A copy of the last step, which shares nothing with ``model``. Its predictions agree to rounding, and its feature names are
-        those of the first scaler that was folded. Other steps before the scalers (an imputer, say) stay, in a Pipeline. So does
-        a TransformedTargetRegressor whose transformer is not one of these scalers, whose y had shape (n, 1), or whose
-        network's output is not linear (``loss='poisson'``).
-        Further training works on unscaled columns, with an empty optimizer state.
+        A copy of the last step, which shares nothing with ``model``. Its predictions agree to rounding, and its feature
+        names are those of the first scaler that was folded. Other steps before the scalers (an imputer, say) stay, in a
+        Pipeline. So does a TransformedTargetRegressor whose transformer is not one of these scalers, whose y had shape
+        (n, 1), or whose network's output is not linear (``loss='poisson'``). Further training works on unscaled
+        columns, with an empty optimizer state.
 
     Raises
     ------
@@ -65,15 +69,15 @@ def fold_scaler(model: Any) -> Any:
     TypeError
         For a model of another kind.
     ValueError
-        If there is nothing to fold: no scaler stands directly before the last step, and none transforms the target; if the fold could not
-        be exact: for ``clip=True``, and for a first layer that
-        adds its input (``residual=True``); and if new weights are not finite in the network's element type.
+        If there is nothing to fold: no scaler stands directly before the last step, and none transforms the target; if
+        the fold could not be exact: for ``clip=True``, and for a first layer that adds its input (``residual=True``);
+        and if new weights are not finite in the network's element type.
 
     Warns
     -----
     UserWarning
-        If the offsets of columns or of the target are so much larger than their scales that the network's element type loses digits of
-        them.
+        If the offsets of columns or of the target are so much larger than their scales that the network's element type
+        loses digits of them.
 
     Examples
     --------
@@ -97,7 +101,8 @@ def fold_scaler(model: Any) -> Any:
         if not scalers and not _folds_target(model if is_wrapped else pipeline[-1]):
             before = f"a {type(kept[-1][1]).__name__}" if kept else "nothing"
             raise ValueError(
-                f"Only {', '.join(scaler.__name__ for scaler in _SCALERS)} can be folded; before the last step stands {before}."
+                f"Only {', '.join(scaler.__name__ for scaler in _SCALERS)} can be folded; before the last step stands "
+                f"{before}."
             )
     if not is_wrapped:
         return _without_scalers(model)
@@ -129,9 +134,13 @@ def _check_last(model: Any) -> None:
         return
     advice = ""
     if isinstance(model, BaseModel):
-        advice = " It needs no scaler: it learns bins of each column, and the target's scale. Fit it on the columns as they are."
+        advice = (
+            " It needs no scaler: it learns bins of each column, and the target's scale. Fit it on the columns as they "
+            "are."
+        )
     raise TypeError(
-        f"fold_scaler folds into an MLPClassifier, an MLPRegressor or an ensemble of them; the last step is a {type(model).__name__}."
+        f"fold_scaler folds into an MLPClassifier, an MLPRegressor or an ensemble of them; the last step is a "
+        f"{type(model).__name__}."
         f"{advice}"
     )
 
@@ -193,8 +202,8 @@ def _folds_target(model: Any) -> bool:
 
 
 def _without_target_scaler(model: Any) -> Any:
-    """The regressor within a TransformedTargetRegressor, its output layer on the target's own scale; where that is not linear, and
-    of any other model, the model itself."""
+    """The regressor within a TransformedTargetRegressor, its output layer on the target's own scale; where that is not
+    linear, and of any other model, the model itself."""
     if not _folds_target(model):
         return model
     regressor = model.regressor_
@@ -244,7 +253,8 @@ def _fold_into(network: Network, factor: np.ndarray, shift: np.ndarray) -> Netwo
     network = network.copy()
     if network.residual and len(network.layer_sizes) > 2 and network.layer_sizes[0] == network.layer_sizes[1]:
         raise ValueError(
-            "residual=True: the first layer adds its input, the scaled columns, to its output, so that the scaler cannot be folded into it."
+            "residual=True: the first layer adds its input, the scaled columns, to its output, so that the scaler "
+            "cannot be folded into it."
         )
     weights = network.coefs[0].astype(np.float64)
     product = shift @ weights
@@ -269,7 +279,8 @@ def _warn_of_loss(estimator: BaseMLP, shift: Any, described: str, names: Any = N
     if loss > _MOST_LOSS:
         name = column if names is None else names[column]
         warn(
-            f"{described.format(repr(name))} lies {distance[column]:.1e} times its scale from 0. In {dtype.name}, the folded network loses "
+            f"{described.format(repr(name))} lies {distance[column]:.1e} times its scale from 0. In {dtype.name}, the "
+            f"folded network loses "
             f"up to {loss:.1e} of that scale. Train with dtype='float64', or keep the scaler."
         )
 
@@ -282,9 +293,10 @@ class RowPredictor:
 
     Parameters
     ----------
-    model : MLPClassifier, MLPRegressor, MLPEnsembleClassifier, MLPEnsembleRegressor, TabularClassifier or TabularRegressor
-        Fitted. The predictor keeps a copy of what it needs: training the model further does not change it. For a pipeline with
-        scalers see :func:`fold_scaler`.
+    model : MLPClassifier, MLPRegressor, MLPEnsembleClassifier, MLPEnsembleRegressor, TabularClassifier or \
+TabularRegressor
+        Fitted. The predictor keeps a copy of what it needs: training the model further does not change it. For a
+        pipeline with scalers see :func:`fold_scaler`.
 
     Attributes
     ----------
@@ -307,11 +319,12 @@ class RowPredictor:
     - a DataFrame of pandas or polars with one row, or a Series of pandas: also by name, like a dict;
     - a sequence or array of numbers in the order of the features, (n_features,) or (1, n_features).
 
-    For a model without feature names, a dict is an error, and the columns of a DataFrame are taken in their order. Threads may share
-    a predictor. It can be pickled.
+    For a model without feature names, a dict is an error, and the columns of a DataFrame are taken in their order.
+    Threads may share a predictor. It can be pickled.
 
-    A TabularClassifier or TabularRegressor takes the values that its tables hold, and treats them as there: words, dates, None for a
-    missing one. Plain values in a list or dict take microseconds; dates, and a row of a DataFrame, take longer.
+    A TabularClassifier or TabularRegressor takes the values that its tables hold, and treats them as there: words,
+    dates, None for a missing one. Plain values in a list or dict take microseconds; dates, and a row of a DataFrame,
+    take longer.
 
     Examples
     --------
@@ -364,14 +377,14 @@ class RowPredictor:
         Returns
         -------
         str, int, float or ndarray of shape (n_outputs,)
-            A classifier's label, or a regressor's value, as Python's; an array for several outputs. It equals the model's own
-            ``predict``.
+            A classifier's label, or a regressor's value, as Python's; an array for several outputs. It equals the
+            model's own ``predict``.
 
         Raises
         ------
         ValueError
-            For another number of values, a name that is missing, and values that are not finite or that the network's element type
-            cannot hold.
+            For another number of values, a name that is missing, and values that are not finite or that the network's
+            element type cannot hold.
         TypeError
             For values that are not numbers.
         """
@@ -484,7 +497,8 @@ class RowPredictor:
         """The error for what is no row of as many values."""
         names = "" if self.feature_names_in_ is None else f", of {reprlib.repr(self.feature_names_in_)}"
         return ValueError(
-            f"A row has {self._n_features} values{names}, got {got}. Pass {'a dict by name, ' if names else ''}a list or an array."
+            f"A row has {self._n_features} values{names}, got {got}. Pass {'a dict by name, ' if names else ''}a list "
+            f"or an array."
         )
 
     def _checked(self, values: ArrayLike) -> np.ndarray:
@@ -506,7 +520,8 @@ class RowPredictor:
             given = np.asarray(values, dtype=object).ravel().tolist()  # NumPy makes text of numbers beside text
             number, value = next((i, v) for i, v in enumerate(given) if not isinstance(v, (Number, NoneType)))
             raise TypeError(
-                f"A row must hold numbers, got {reprlib.repr(value)} for feature {self._name(number)!r}: convert it first."
+                f"A row must hold numbers, got {reprlib.repr(value)} for feature {self._name(number)!r}: convert it "
+                f"first."
             )
         if array.dtype != np.float64 and array.dtype != np.float32:
             array = array.astype(np.float64)
@@ -514,7 +529,8 @@ class RowPredictor:
         if not (-self._largest <= array.min() <= array.max() <= self._largest if narrow else all_finite(array)):
             number = int(np.flatnonzero(~(np.abs(array.ravel()) <= self._largest))[0])
             raise ValueError(
-                f"Feature {self._name(number)!r} is {array.ravel()[number]}; values must be finite in {self._networks[0].dtype.name}."
+                f"Feature {self._name(number)!r} is {array.ravel()[number]}; values must be finite in "
+                f"{self._networks[0].dtype.name}."
             )
         return array.reshape(1, -1)
 
@@ -522,8 +538,9 @@ class RowPredictor:
 class _TableRows:
     """A model of tables, prepared for one row at a time.
 
-    The sums of weights before each bin are made once. The weights lie in one block, which the system holds in large pages: a row reads
-    most of them. They push Python's and NumPy's own data out of the cache, so that the mean of a few numbers is computed in Python.
+    The sums of weights before each bin are made once. The weights lie in one block, which the system holds in large
+    pages: a row reads most of them. They push Python's and NumPy's own data out of the cache, so that the mean of a few
+    numbers is computed in Python.
     """
 
     def __init__(
@@ -559,7 +576,8 @@ class _TableRows:
         return cls(model.columns_, scales, member, networks, model._counts)
 
     def _prepared(self) -> CodedRowForward | None:
-        """A function of a row's codes; None for scaled numbers. The parameters and sums of all networks lie in one block."""
+        """A function of a row's codes; None for scaled numbers. The parameters and sums of all networks lie in one
+        block."""
         if isinstance(self.coder, RowScaler):
             return None
         layout, networks = self.coder.layout, self._networks
@@ -577,7 +595,8 @@ class _TableRows:
         return _TableRows, self._state
 
     def mean(self, codes: Inputs) -> list[float]:
-        """The model's prediction of a row: probabilities, or numbers on the target's scale. Sums are in the model's order."""
+        """The model's prediction of a row: probabilities, or numbers on the target's scale. Sums are in the model's
+        order."""
         if self._classes is not None and len(self._classes) == 1:
             return [1.0]
         outputs = np.empty(self._shape, dtype=self._dtype)

@@ -27,9 +27,9 @@ _OPTIONS = {
 def register() -> None:
     """Let skl2onnx convert fastmlp's classifiers, regressors and ensembles, alone and inside of other estimators.
 
-    Inside of Pipeline, ColumnTransformer, CalibratedClassifierCV, VotingClassifier and others; with the options 'zipmap' and 'nocl'. With
-    ``FloatTensorType`` the arithmetic is in float32, with ``DoubleTensorType`` in float64, whatever the network's type. Calling it again
-    changes nothing.
+    Inside of Pipeline, ColumnTransformer, CalibratedClassifierCV, VotingClassifier and others; with the options
+    'zipmap' and 'nocl'. With ``FloatTensorType`` the arithmetic is in float32, with ``DoubleTensorType`` in float64,
+    whatever the network's type. Calling it again changes nothing.
 
     Raises
     ------

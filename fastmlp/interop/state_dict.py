@@ -62,18 +62,18 @@ def from_state_dict(
     Parameters
     ----------
     source : dict of arrays or tensors, or path of a safetensors file
-        Weights of linear layers as PyTorch names and shapes them: ``0.weight`` (fan_out, fan_in), ``0.bias``; ``weight_g`` and ``weight_v``
-        of weight_norm; ``weight``, ``bias``, ``running_mean`` and ``running_var`` of batch normalisation. float16, bfloat16, float32 or
-        float64. A file is read without PyTorch.
+        Weights of linear layers as PyTorch names and shapes them: ``0.weight`` (fan_out, fan_in), ``0.bias``;
+        ``weight_g`` and ``weight_v`` of weight_norm; ``weight``, ``bias``, ``running_mean`` and ``running_var`` of
+        batch normalisation. float16, bfloat16, float32 or float64. A file is read without PyTorch.
     activation : str or sequence of str, default=None
-        Of each hidden layer, where the layers' order is plain: that of the numbers in their names or, in a dict, of its items. Batch
-        normalisation must follow the linear layer directly, by its number.
+        Of each hidden layer, where the layers' order is plain: that of the numbers in their names or, in a dict, of its
+        items. Batch normalisation must follow the linear layer directly, by its number.
     output : str, default=None
         Activation of the output; None: none.
     layers : sequence of str, default=None
-        The order of computation, instead of ``activation``: names of layers, as before ``.weight``, and of activations, for example
-        ``["fc1", "bn1", "relu", "fc2"]``. '+' adds the value that came before the last linear layer: a residual layer. None: as the
-        file says, if ``to_state_dict`` wrote it.
+        The order of computation, instead of ``activation``: names of layers, as before ``.weight``, and of activations,
+        for example ``["fc1", "bn1", "relu", "fc2"]``. '+' adds the value that came before the last linear layer: a
+        residual layer. None: as the file says, if ``to_state_dict`` wrote it.
     epsilon : float, default=1e-5
         Of batch normalisation.
     residual : bool, default=False
@@ -117,7 +117,8 @@ def from_state_dict(
         layers = written
     if layers is None and activation is None and len(groups) > 1:
         raise ConversionError(
-            "Tensors do not tell the activations. Pass activation='relu', for example, or layers, the order of computation: "
+            "Tensors do not tell the activations. Pass activation='relu', for example, or layers, the order of "
+            "computation: "
             f"{_example(groups)}."
         )
     if layers is None:
@@ -292,7 +293,8 @@ def _ordered(
     elif (not in_order or has_norm) and len(groups) > 1:
         why = "where batch normalisation stands" if has_norm else "the order of layers"
         raise ConversionError(
-            f"The names {reprlib.repr(names)} do not tell {why}. Pass layers, {_example(groups)}, in the order of computation."
+            f"The names {reprlib.repr(names)} do not tell {why}. Pass layers, {_example(groups)}, in the order of "
+            f"computation."
         )
     linear = [name for name in names if not _is_norm(groups[name])]
     functions = [activation] * (len(linear) - 1) if isinstance(activation, str) else list(activation)
@@ -309,7 +311,8 @@ def _ordered(
             if not last or numbers[name][1] != numbers[last][1] + 1:  # type: ignore[index]
                 raise refuse(
                     name,
-                    f"batch normalisation that does not follow a linear layer directly. Pass layers, {_example(groups)}.",
+                    f"batch normalisation that does not follow a linear layer directly. Pass layers, "
+                    f"{_example(groups)}.",
                 )
         else:
             if last:
@@ -360,16 +363,18 @@ def _listed(groups: dict[str, dict[str, np.ndarray]], layers: Sequence[str], eps
             chain = (*chain, *named(part, _activation(part)))
         else:
             raise ValueError(
-                f"layers: {part!r} is neither a layer, {reprlib.repr(list(groups))}, nor an activation.{hint(part, [*groups, *core.ACTIVATIONS])}"
+                f"layers: {part!r} is neither a layer, {reprlib.repr(list(groups))}, nor an "
+                f"activation.{hint(part, [*groups, *core.ACTIVATIONS])}"
             )
     if unused := set(groups) - used:
         raise ConversionError(
-            f"layers lacks {reprlib.repr(sorted(unused))}, which have tensors. Leave them out of the dict if they take no part."
+            f"layers lacks {reprlib.repr(sorted(unused))}, which have tensors. Leave them out of the dict if they take "
+            f"no part."
         )
     return chain
 
 
-# --- to tensors --------------------------------------------------------------------------------------------------------
+# --- to tensors -------------------------------------------------------------------------------------------------------
 
 
 def to_state_dict(model: Any, path: str | os.PathLike[str] | None = None, *, prefix: str = "") -> dict[str, np.ndarray]:

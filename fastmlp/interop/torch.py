@@ -68,24 +68,27 @@ def from_torch(
     Parameters
     ----------
     module : torch.nn.Module
-        Layers of ``torch.nn``, ``nn.Sequential``, or a module of your own, whose ``forward`` is traced by ``torch.fx``: linear layers, the
-        activations of ``fastmlp.core.ACTIVATIONS``, batch normalisation, dropout, ``x + f(x)``, scales and shifts. It is read as after
-        ``eval()``, and not changed. Input of several dimensions is flattened in C order.
+        Layers of ``torch.nn``, ``nn.Sequential``, or a module of your own, whose ``forward`` is traced by ``torch.fx``:
+        linear layers, the activations of ``fastmlp.core.ACTIVATIONS``, batch normalisation, dropout, ``x + f(x)``,
+        scales and shifts. It is read as after ``eval()``, and not changed. Input of several dimensions is flattened in
+        C order.
     output : str, default=None
-        What stands behind logits: 'softmax', 'logistic', 'exp', since a loss such as ``CrossEntropyLoss`` contains it. None: nothing.
+        What stands behind logits: 'softmax', 'logistic', 'exp', since a loss such as ``CrossEntropyLoss`` contains it.
+        None: nothing.
     batch_norm : {'keep', 'fold'}, default='keep'
-        'keep': where every hidden layer has batch normalisation between weights and activation, it is kept and trains. Elsewhere, and
-        with 'fold', it is folded into weights, which notes say.
+        'keep': where every hidden layer has batch normalisation between weights and activation, it is kept and trains.
+        Elsewhere, and with 'fold', it is folded into weights, which notes say.
     rewrite : bool, default=False
-        Allow more units or layers for functions that fastmlp lacks: a slope of leaky_relu other than 0.01, PReLU, relu6, hardtanh, a scale
-        behind the last activation.
+        Allow more units or layers for functions that fastmlp lacks: a slope of leaky_relu other than 0.01, PReLU,
+        relu6, hardtanh, a scale behind the last activation.
     dtype : {'float32', 'float64'}, default=None
         Element type of the network; None: that of the weights, float32 for float16 and bfloat16.
 
     Returns
     -------
     Converted
-        ``network``, ``parameters`` of the training, ``notes``; ``classifier(classes)`` and ``regressor()`` make estimators.
+        ``network``, ``parameters`` of the training, ``notes``; ``classifier(classes)`` and ``regressor()`` make
+        estimators.
 
     Raises
     ------
@@ -163,7 +166,8 @@ def _place(name: str, module: Any) -> str:
 
 
 class _Value:
-    """A tensor of the traced graph. Views share a cell, which counts changes in place. ``flat``: it has one dimension, that of rows."""
+    """A tensor of the traced graph. Views share a cell, which counts changes in place. ``flat``: it has one dimension,
+    that of rows."""
 
     def __init__(self, chain: Chain, cell: list[int] | None = None, flat: bool = False) -> None:
         self.chain, self.flat = chain, flat
@@ -191,7 +195,8 @@ class _Reader:
         except Exception as error:
             raise refuse(
                 type(root).__name__,
-                f"its forward cannot be traced by torch.fx ({str(error).rstrip('.')}). Give its layers to an nn.Sequential.",
+                f"its forward cannot be traced by torch.fx ({str(error).rstrip('.')}). Give its layers to an "
+                f"nn.Sequential.",
             ) from error
         values: dict[Any, Any] = {}
         inputs = [node for node in graph.nodes if node.op == "placeholder"]
@@ -390,11 +395,13 @@ def _leaves(torch: Any) -> dict[Any, Callable[[str, Any], Chain]]:
 
 # Activations without arguments, by the names of functions and methods; those that end in _ change their input.
 _SIMPLE = {
-    "relu": "relu", "sigmoid": "logistic", "tanh": "tanh", "selu": "selu", "silu": "silu", "mish": "mish", "exp": "exp", "erf": "erf",
+    "relu": "relu", "sigmoid": "logistic", "tanh": "tanh", "selu": "selu", "silu": "silu", "mish": "mish", "exp": "exp",
+    "erf": "erf",
     "logsigmoid": "log_logistic", "log_sigmoid": "log_logistic",
 }  # fmt: skip
 _ALIASES = {
-    "__add__": "add", "__mul__": "mul", "iadd": "add_", "imul": "mul_", "isub": "sub_", "itruediv": "div_", "truediv": "div",
+    "__add__": "add", "__mul__": "mul", "iadd": "add_", "imul": "mul_", "isub": "sub_", "itruediv": "div_",
+    "truediv": "div",
     "multiply": "mul", "subtract": "sub", "divide": "div", "negative": "neg", "expit": "sigmoid", "true_divide": "div",
     "clip": "clamp", "reshape": "view",
 }  # fmt: skip
@@ -403,7 +410,8 @@ _ALIASES = {
 def _functions(torch: Any) -> dict[Any, str]:
     """Names of functions whose __name__ is not the one above."""
     return {
-        torch.nn.functional.logsigmoid: "logsigmoid", torch.nn.functional.linear: "linear", torch.nn.functional.softplus: "softplus",
+        torch.nn.functional.logsigmoid: "logsigmoid", torch.nn.functional.linear: "linear",
+        torch.nn.functional.softplus: "softplus",
         torch.nn.functional.gelu: "gelu", torch.nn.functional.prelu: "prelu",
     }  # fmt: skip
 
@@ -621,9 +629,9 @@ def to_torch(model: Any, *, logits: bool = False) -> Any:
     Returns
     -------
     torch.nn.Sequential or torch.fx.GraphModule
-        In ``eval()`` mode, of the network's element type; a GraphModule, which needs no fastmlp to be loaded, where there are residual
-        layers, an exponential or several networks. Its output has shape (n_rows, n_outputs): probabilities, for two classes that of the
-        second, or predictions.
+        In ``eval()`` mode, of the network's element type; a GraphModule, which needs no fastmlp to be loaded, where
+        there are residual layers, an exponential or several networks. Its output has shape (n_rows, n_outputs):
+        probabilities, for two classes that of the second, or predictions.
 
     Raises
     ------
@@ -711,7 +719,9 @@ def _module(layer: Layer, torch: Any) -> Any:
         return nn.Dropout(layer.rate)
     assert isinstance(layer, Activation)
     return {
-        "logistic": nn.Sigmoid, "tanh": nn.Tanh, "relu": nn.ReLU, "leaky_relu": lambda: nn.LeakyReLU(0.01), "elu": nn.ELU, "selu": nn.SELU,
+        "logistic": nn.Sigmoid, "tanh": nn.Tanh, "relu": nn.ReLU, "leaky_relu": lambda: nn.LeakyReLU(0.01),
+        "elu": nn.ELU, "selu": nn.SELU,
         "gelu": nn.GELU, "silu": nn.SiLU, "mish": nn.Mish, "softplus": lambda: nn.Softplus(threshold=40.0),
-        "softmax": lambda: nn.Softmax(dim=1), "log_softmax": lambda: nn.LogSoftmax(dim=1), "log_logistic": nn.LogSigmoid,
+        "softmax": lambda: nn.Softmax(dim=1), "log_softmax": lambda: nn.LogSoftmax(dim=1),
+        "log_logistic": nn.LogSigmoid,
     }[layer.name]()  # fmt: skip

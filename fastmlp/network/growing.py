@@ -3,13 +3,13 @@
 When that is possible:
 
     wider   always; in a residual network, if the same layers stay as wide as their input
-    deeper  a new layer starts as the identity. Without a residual connection, this needs an activation with f(f(x)) = f(x):
-            identity or relu; before the first hidden layer, identity only. With a residual connection, it needs f(0) = 0 and a
-            slope at 0 that is not 0, or the layer could never learn: not relu, not logistic.
+    deeper  a new layer starts as the identity. Without a residual connection, this needs an activation with
+            f(f(x)) = f(x): identity or relu; before the first hidden layer, identity only. With a residual connection,
+            it needs f(0) = 0 and a slope at 0 that is not 0, or the layer could never learn: not relu, not logistic.
 
-With batch normalisation, the output in training is kept too. A new residual layer has scale 0. Without residual connections, a
-new layer's scale and shift are the standard deviation and the mean of its input, computed from the layer before as if the sums
-there were normally distributed.
+With batch normalisation, the output in training is kept too. A new residual layer has scale 0. Without residual
+connections, a new layer's scale and shift are the standard deviation and the mean of its input, computed from the layer
+before as if the sums there were normally distributed.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ def grow_network(
     sizes, old = tuple(hidden_layer_sizes), network.layer_sizes[1:-1]
     if len(sizes) < len(old) or not old:
         raise ValueError(
-            f"hidden_layer_sizes must keep the {len(old)} hidden layers {old}, of which there is at least one, got {sizes}."
+            f"hidden_layer_sizes must keep the {len(old)} hidden layers {old}, of which there is at least one, got "
+            f"{sizes}."
         )
     reasons = []
     for places in combinations(range(len(sizes)), len(old)):  # new layers as late as possible first
@@ -128,7 +129,8 @@ def _deepened(network: Network, origin: Sequence[int | None], rng: np.random.Ran
 
 
 def _moments(activation: str, mean: np.ndarray, deviation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and variance of f(u), u normal with this mean and deviation, for the two activations that a new layer may have."""
+    """Mean and variance of f(u), u normal with this mean and deviation, for the two activations that a new layer may
+    have."""
     m, d = mean.astype(np.float64), np.maximum(np.abs(deviation.astype(np.float64)), np.finfo(np.float32).tiny)
     if activation == "identity":
         return m, d * d
@@ -139,7 +141,8 @@ def _moments(activation: str, mean: np.ndarray, deviation: np.ndarray) -> tuple[
 
 
 def _widened(network: Network, sizes: Sequence[int], rng: np.random.RandomState) -> Network:
-    """Widen layers by copying units. Copies have the same incoming weights and share the outgoing ones in unequal parts."""
+    """Widen layers by copying units. Copies have the same incoming weights and share the outgoing ones in unequal
+    parts."""
     grown = _empty(network, [network.layer_sizes[0], *sizes, network.layer_sizes[-1]], network.activations, rng)
     copies, shares = np.arange(network.layer_sizes[0]), np.ones(network.layer_sizes[0])
     last = len(network.coefs) - 1
@@ -158,7 +161,8 @@ def _widened(network: Network, sizes: Sequence[int], rng: np.random.RandomState)
 
 
 def _copies(n: int, wanted: int, rng: np.random.RandomState) -> tuple[np.ndarray, np.ndarray]:
-    """For each of ``wanted`` units, the index of the unit that it copies and its share of the outgoing weights (sum 1 per unit)."""
+    """For each of ``wanted`` units, the index of the unit that it copies and its share of the outgoing weights (sum 1
+    per unit)."""
     copies = np.concatenate([np.arange(n), rng.randint(n, size=wanted - n)])
     drawn = rng.uniform(0.5, 1.5, wanted)
     total = np.bincount(copies, weights=drawn, minlength=n)

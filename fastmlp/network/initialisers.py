@@ -1,4 +1,5 @@
-"""Initial weights and biases: the names of ``weight_init`` and ``bias_init``, and their distributions. Drawn in float64."""
+"""Initial weights and biases: the names of ``weight_init`` and ``bias_init``, and their distributions. Drawn in
+float64."""
 
 from __future__ import annotations
 
@@ -49,9 +50,9 @@ _COLUMNS = 64
 def _orthogonal(rng: Any, layer: Layer, shape: tuple[int, ...]) -> np.ndarray:
     """Orthonormal columns, or rows where those are fewer, evenly distributed over all such matrices.
 
-    A product of reflections by normal vectors of decreasing length (Stewart 1980): the Q of the QR factorisation of a normal
-    matrix, with signs such that R's diagonal is positive (Mezzadri 2007). LAPACK is not used because its bits depend on
-    the processor and the number of threads.
+    A product of reflections by normal vectors of decreasing length (Stewart 1980): the Q of the QR factorisation of a
+    normal matrix, with signs such that R's diagonal is positive (Mezzadri 2007). LAPACK is not used because its bits
+    depend on the processor and the number of threads.
     """
     n, m = min(shape), max(shape)
     vectors = rng.normal(size=(n, m))
@@ -146,9 +147,9 @@ def data_driven(
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Weights and biases of each layer from the rows that it will see.
 
-    Weights are normal, each unit's divided by the standard deviation of its product over the rows. The bias is minus a random convex
-    combination of the unit's products for five rows, with shares Exp(1) divided by their sum: the unit changes its sign somewhere
-    among the rows (Steinwart 2019; Holzmüller, Grinsztajn and Steinwart, NeurIPS 2024).
+    Weights are normal, each unit's divided by the standard deviation of its product over the rows. The bias is minus a
+    random convex combination of the unit's products for five rows, with shares Exp(1) divided by their sum: the unit
+    changes its sign somewhere among the rows (Steinwart 2019; Holzmüller, Grinsztajn and Steinwart, NeurIPS 2024).
 
     Parameters
     ----------

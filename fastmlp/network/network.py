@@ -1,7 +1,7 @@
 """Network: an architecture and its parameters, as plain NumPy arrays; forward pass and gradient.
 
-It needs NumPy and the compiled core only, so a service that only predicts starts fast. Input is checked for shape and type, not
-for values.
+It needs NumPy and the compiled core only, so a service that only predicts starts fast. Input is checked for shape and
+type, not for values.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ class LazyRows:
         return self.shape[0]
 
     def parts(self) -> Iterator[tuple[slice, Any]]:
-        """All rows in their order: where some of them are, and an array, CSR matrix or ``fastmlp.core.Codes`` of these."""
+        """All rows in their order: where some of them are, and an array, CSR matrix or ``fastmlp.core.Codes`` of
+        these."""
         raise NotImplementedError
 
 
@@ -111,38 +112,42 @@ class Network:
     weight_init : str, (str, float) or callable, default='auto'
         'auto': uniform(-r, r), r = sqrt(6 / (fan_in + fan_out)), or with 2 instead of 6 for a layer with a logistic
         activation (Glorot and Bengio, AISTATS 2010, as scikit-learn applies it). 'glorot_uniform' (always 6),
-        'glorot_normal', 'he_uniform', 'he_normal', 'lecun_normal', 'orthogonal': ``fastmlp.network.initialisers`` has formulas
-        and sources. ('normal', std), ('uniform', bound), ('constant', value): the same for all layers. A callable
-        (fan_in, fan_out, rng) returns an array (fan_in, fan_out), drawn with ``rng``.
+        'glorot_normal', 'he_uniform', 'he_normal', 'lecun_normal', 'orthogonal': ``fastmlp.network.initialisers`` has
+        formulas and sources. ('normal', std), ('uniform', bound), ('constant', value): the same for all layers. A
+        callable (fan_in, fan_out, rng) returns an array (fan_in, fan_out), drawn with ``rng``.
     bias_init : str, (str, float) or callable, default='auto'
         The same but for 'orthogonal', with the layer's fan_in and fan_out; a callable returns an array (fan_out,).
         With batch normalisation, 'auto' sets the biases of hidden layers to 0.
     batch_norm : bool, default=False
         Normalise the product of each hidden layer over the batch before its activation: z = scale (x W - mean) /
-        sqrt(variance + 1e-5) + b (Ioffe and Szegedy, ICML 2015). b is the shift; the product has no bias of its own, since
-        the mean would cancel it. ``loss_gradient`` uses the batch's averages, ``forward`` those in ``statistics``.
+        sqrt(variance + 1e-5) + b (Ioffe and Szegedy, ICML 2015). b is the shift; the product has no bias of its own,
+        since the mean would cancel it. ``loss_gradient`` uses the batch's averages, ``forward`` those in
+        ``statistics``.
     residual : bool, default=False
         A hidden layer that is as wide as its input adds the input to its output (He, Zhang, Ren and Sun, CVPR 2016).
     statistics : array-like of shape (n_statistics,), default=None
         Running averages to copy: the means of all hidden layers, then their variances. None: zeros and ones.
     embedding : int, default=0
-        Units of the first layer for each feature of coded rows (``fastmlp.core.Codes``), a multiple of 16: the first layer's units
-        ``f * embedding`` to ``(f + 1) * embedding`` are connected to feature f only, and ``layer_sizes[1]`` is the number of features
-        times ``embedding`` (Gorishniy, Rubachev and Babenko, NeurIPS 2022). 0: a dense layer.
+        Units of the first layer for each feature of coded rows (``fastmlp.core.Codes``), a multiple of 16: the first
+        layer's units ``f * embedding`` to ``(f + 1) * embedding`` are connected to feature f only, and
+        ``layer_sizes[1]`` is the number of features times ``embedding`` (Gorishniy, Rubachev and Babenko, NeurIPS
+        2022). 0: a dense layer.
     n_members : int, default=1
-        Networks that share all layers but the last. Each multiplies the embeddings of the features by scalings of its own, and has
-        an output layer of its own. The first member's scalings are 1, the others' are drawn as 1 or -1; they stay as they are. The
-        loss is the mean of the members'; the output activation is applied to the mean of their logits (Gorishniy, Kotelnikov and
-        Babenko, ICLR 2025, who learn the scalings and average probabilities). Several need an embedding and a hidden layer behind
-        it, which multiplies features of equal scalings together: 2 or 4 members cost little more than one there.
+        Networks that share all layers but the last. Each multiplies the embeddings of the features by scalings of its
+        own, and has an output layer of its own. The first member's scalings are 1, the others' are drawn as 1 or -1;
+        they stay as they are. The loss is the mean of the members'; the output activation is applied to the mean of
+        their logits (Gorishniy, Kotelnikov and Babenko, ICLR 2025, who learn the scalings and average probabilities).
+        Several need an embedding and a hidden layer behind it, which multiplies features of equal scalings together: 2
+        or 4 members cost little more than one there.
 
     Attributes
     ----------
     parameters : ndarray of shape (n_parameters,)
         All parameters, in one array that starts on a cache line. Writing into it changes the network.
     coefs, intercepts : list of ndarray
-        Views of ``parameters``, shapes (fan_in, fan_out) and (fan_out,). Of an embedding, the weights are (fan_in, embedding); of
-        several members' output layers, the shapes are (n_members, fan_in, fan_out) and (n_members, fan_out).
+        Views of ``parameters``, shapes (fan_in, fan_out) and (fan_out,). Of an embedding, the weights are (fan_in,
+        embedding); of several members' output layers, the shapes are (n_members, fan_in, fan_out) and (n_members,
+        fan_out).
     scales, means, variances : list of ndarray
         Of each hidden layer (fan_out,), empty without batch normalisation; views of ``parameters`` and ``statistics``.
     scalings : list of ndarray
@@ -208,7 +213,8 @@ class Network:
         self.embedding, self.n_members = operator.index(embedding), operator.index(n_members)
         self.layer_sizes = _check_sizes(layer_sizes)
         self.activations = _check_activations(activation, len(self.layer_sizes) - 2)
-        # scikit-learn's rule: the output layer is drawn like the last hidden layer; without one, ``activation`` decides.
+        # scikit-learn's rule: the output layer is drawn like the last hidden layer; without one, ``activation``
+        # decides.
         drawn_as = self.activations[-1] if self.activations else activation
         self.out_activation = _check_name(
             "out_activation", out_activation, dict.fromkeys(core.OUTPUTS + core.ACTIVATIONS)
@@ -369,7 +375,8 @@ class Network:
 
     def _new_plan(self, out_activation: str) -> core.Plan:
         return core.Plan(
-            self.layer_sizes, self.activations, out_activation, self.dtype.name, self.batch_norm, self.residual, self.embedding,
+            self.layer_sizes, self.activations, out_activation, self.dtype.name, self.batch_norm, self.residual,
+            self.embedding,
             self.n_members,
         )  # fmt: skip
 
@@ -377,7 +384,8 @@ class Network:
         """Raise a ValueError if the first layer is an embedding, whose weights are not those of a dense layer."""
         if self.embedding:
             raise ValueError(
-                f"The network embeds coded features (embedding={self.embedding}), and has no dense first layer: this is for networks "
+                f"The network embeds coded features (embedding={self.embedding}), and has no dense first layer: this "
+                f"is for networks "
                 "whose layers are all dense."
             )
 
@@ -416,8 +424,8 @@ class Network:
         Returns
         -------
         Network
-            Its outputs agree with this one's to rounding. It is not faster by much: in ``forward``, normalisation costs one
-            multiply-add per unit.
+            Its outputs agree with this one's to rounding. It is not faster by much: in ``forward``, normalisation costs
+            one multiply-add per unit.
         """
         self.adopt()
         if not self.batch_norm:
@@ -436,8 +444,8 @@ class Network:
         """Copy arrays that have replaced views, such as those of ``coefs``, into ``parameters`` or ``statistics``.
 
         After ``net.coefs[0] = other``, ``net.coefs[0]`` is no longer a view; ``adopt`` makes it one, with the values of
-        ``other``. The same holds for ``intercepts``, ``scales``, ``means`` and ``variances``. It costs nothing if nothing was
-        replaced.
+        ``other``. The same holds for ``intercepts``, ``scales``, ``means`` and ``variances``. It costs nothing if
+        nothing was replaced.
 
         Raises
         ------
@@ -462,7 +470,8 @@ class Network:
                 array = np.asarray(new)
                 if array.shape != view.shape or array.dtype.kind not in "fiub":
                     raise ValueError(
-                        f"{name}[{place}] must have shape {view.shape} and hold real numbers, got {array.shape} of {array.dtype}."
+                        f"{name}[{place}] must have shape {view.shape} and hold real numbers, got {array.shape} of "
+                        f"{array.dtype}."
                     )
                 values.append(array.ravel())
         return aligned_copy(np.concatenate([np.empty(0, self.dtype), *values]), self.dtype)
@@ -518,16 +527,16 @@ class Network:
         Parameters
         ----------
         X : array-like, CSR matrix, fastmlp.core.Codes or LazyRows of shape (n, layer_sizes[0])
-            An array must be float32 or float64, with any strides; it is converted to ``dtype`` in parts, without a copy of the
-            whole. Anything else, such as a list of rows, becomes an array of ``dtype`` first. Codes need a first layer that
-            is not residual.
+            An array must be float32 or float64, with any strides; it is converted to ``dtype`` in parts, without a copy
+            of the whole. Anything else, such as a list of rows, becomes an array of ``dtype`` first. Codes need a first
+            layer that is not residual.
         out : ndarray of shape (n, layer_sizes[-1]), default=None
             Array for the result, of ``dtype`` and C-contiguous; None makes a new one.
         n_threads : int, default=1
             The result does not depend on it.
         out_activation : str, default=None
-            Output activation instead of the network's own: 'identity' gives logits, 'log_softmax' and 'log_logistic' the logarithms
-            of probabilities, also where these round to 0.
+            Output activation instead of the network's own: 'identity' gives logits, 'log_softmax' and 'log_logistic'
+            the logarithms of probabilities, also where these round to 0.
 
         Returns
         -------
@@ -553,16 +562,17 @@ class Network:
         return out
 
     def predictor(self) -> core.RowForward:
-        """A function of one row, for services: it prepares the layers once, and spends half a microsecond where ``forward`` takes one.
+        """A function of one row, for services: it prepares the layers once, and takes half of ``forward``'s time.
 
         Returns
         -------
         fastmlp.core.RowForward
-            ``predictor(row, out=None)`` returns the output, an ndarray of shape (layer_sizes[-1],) with the bits of ``forward``. A row is
-            an array of float32 or float64 of shape (n_features,) or (1, n_features), or a list or tuple of numbers; values are not
-            checked. ``out``, of that shape and ``dtype``, receives the result. Of small networks it holds the interpreter's lock, since
-            letting go of it takes longer beside a busy thread. Threads may share it, and it can be pickled.
-            It keeps a copy of the parameters: later changes of the network do not reach it.
+            ``predictor(row, out=None)`` returns the output, an ndarray of shape (layer_sizes[-1],) with the bits of
+            ``forward``. A row is an array of float32 or float64 of shape (n_features,) or (1, n_features), or a list or
+            tuple of numbers; values are not checked. ``out``, of that shape and ``dtype``, receives the result. Of
+            small networks it holds the interpreter's lock, since letting go of it takes longer beside a busy thread.
+            Threads may share it, and it can be pickled. It keeps a copy of the parameters: later changes of the network
+            do not reach it.
 
         Raises
         ------
@@ -611,8 +621,8 @@ class Network:
         y : array-like
             (n,) class indices for ``log_loss``; else (n, layer_sizes[-1]) targets, or (n,) with one output.
         sample_weight : array-like of shape (n,) or (n, layer_sizes[-1]), default=None
-            Of rows or, but for ``log_loss``, of their outputs: a target of weight 0 is left out, and may be NaN. None: 1 for
-            each row.
+            Of rows or, but for ``log_loss``, of their outputs: a target of weight 0 is left out, and may be NaN. None:
+            1 for each row.
         loss : str, default=None
             A name of ``fastmlp.core.LOSSES`` that belongs to ``out_activation``; None takes the first of them.
         alpha, l1_ratio : float, default=0.0
@@ -622,8 +632,8 @@ class Network:
         label_smoothing : float, default=0.0
             Share of the target that is spread evenly over all classes (Szegedy et al., CVPR 2016).
         loss_reduction : {'weighted_mean', 'mean'}, default='weighted_mean'
-            What divides the sum of weighted losses, and the penalty: the sum of weights, or the number of rows. The weight of a
-            row whose outputs have weights is their mean.
+            What divides the sum of weighted losses, and the penalty: the sum of weights, or the number of rows. The
+            weight of a row whose outputs have weights is their mean.
         out : ndarray of shape (n_parameters,), default=None
             Array for the gradient, of ``dtype``; None makes a new one.
         n_threads : int, default=1
@@ -638,14 +648,16 @@ class Network:
         Raises
         ------
         ValueError
-            For a loss that does not belong to the output activation, for targets or weights of another shape, and for no rows.
+            For a loss that does not belong to the output activation, for targets or weights of another shape, and for
+            no rows.
         """
         self.adopt()
         X = self._rows(X)
         losses = [name for name, output in core.LOSSES.items() if output == self.out_activation]
         if not losses:
             raise ValueError(
-                f"No loss belongs to out_activation={self.out_activation!r}, only to {sorted(set(core.LOSSES.values()))}."
+                f"No loss belongs to out_activation={self.out_activation!r}, only to "
+                f"{sorted(set(core.LOSSES.values()))}."
             )
         loss = losses[0] if loss is None else _check_name("loss", loss, losses)
         n_rows = X.shape[0]
@@ -691,7 +703,8 @@ class Network:
         Returns
         -------
         ndarray
-            Of type intp and shape (n_rows,) for a softmax, else of ``dtype``, or uint8 if y is, and shape (n_rows, layer_sizes[-1]).
+            Of type intp and shape (n_rows,) for a softmax, else of ``dtype``, or uint8 if y is, and shape (n_rows,
+            layer_sizes[-1]).
 
         Raises
         ------
@@ -723,7 +736,8 @@ class Network:
         return (
             f"Network({self.layer_sizes}, activation={names!r}, out_activation={self.out_activation!r}, "
             f"dtype={self.dtype.name!r}{', batch_norm=True' * self.batch_norm}{', residual=True' * self.residual}"
-            f"{f', embedding={self.embedding}' * bool(self.embedding)}{f', n_members={self.n_members}' * (self.n_members > 1)})"
+            f"{f', embedding={self.embedding}' * bool(self.embedding)}"
+            f"{f', n_members={self.n_members}' * (self.n_members > 1)})"
         )
 
 

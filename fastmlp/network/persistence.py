@@ -1,8 +1,8 @@
 """Model files: safetensors, with the model's description as JSON text in the metadata. docs/saving.md has the format.
 
-Writing is atomic: if the process is killed, the old file or the new one is there. Reading executes nothing: every field is
-checked, and no array is made that the file does not hold. ``write`` and ``read`` serve all models; ``describe_network`` and
-``network_state`` are for networks.
+Writing is atomic: if the process is killed, the old file or the new one is there. Reading executes nothing: every field
+is checked, and no array is made that the file does not hold. ``write`` and ``read`` serve all models;
+``describe_network`` and ``network_state`` are for networks.
 """
 
 from __future__ import annotations
@@ -35,15 +35,18 @@ _VERSION_KEY, _MADE_BY_KEY, _MODEL_KEY = "fastmlp_format", "fastmlp_version", "m
 
 #: Names of element types: safetensors' and NumPy's.
 ELEMENT_TYPES = {
-    "BOOL": "bool", "I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64", "U8": "uint8", "U16": "uint16", "U32": "uint32",
+    "BOOL": "bool", "I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64", "U8": "uint8", "U16": "uint16",
+    "U32": "uint32",
     "U64": "uint64", "F16": "float16", "F32": "float32", "F64": "float64",
 }  # fmt: skip
-#: A network's lists of arrays, one array per layer: views of its parameters, in their order, and of its running averages.
+#: A network's lists of arrays, one array per layer: views of its parameters, in their order, and of its running
+#: averages.
 IN_PARAMETERS, IN_STATISTICS = ("coefs", "intercepts", "scales", "scalings"), ("means", "variances")
 _ARRAYS = (*IN_PARAMETERS, *IN_STATISTICS)
 #: Largest count in a file: the core counts in 64 bits.
 MAX_COUNT = 2**62
-#: Most brackets, colons and commas in a description: each may cost 64 bytes when it is parsed. The record of 400,000 epochs fits.
+#: Most brackets, colons and commas in a description: each may cost 64 bytes when it is parsed. The record of 400,000
+#: epochs fits.
 MAX_ITEMS = 5_000_000
 
 
@@ -56,10 +59,11 @@ class FileFormatError(ValueError):
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[str]:
-    """Yield the name of a new, empty file, which takes the place of ``path`` at the end of the block, at once and durably.
+    """Yield the name of a new, empty file, which takes the place of ``path`` at the end of the block, at once and
+    durably.
 
-    The new file is ``.<name>.<random>.tmp`` in the folder of ``path``. It is removed if the block raises; a process that is
-    killed leaves it. A link is followed, and an existing file keeps its permissions.
+    The new file is ``.<name>.<random>.tmp`` in the folder of ``path``. It is removed if the block raises; a process
+    that is killed leaves it. A link is followed, and an existing file keeps its permissions.
     """
     name = os.fsdecode(path)
     if name.endswith(("/", os.sep)):
@@ -324,11 +328,13 @@ def _read(file: Any, build: Callable[[Fields, Tensors, str], T]) -> T:
     if version != str(FORMAT_VERSION):
         made_by = reprlib.repr(metadata.get(_MADE_BY_KEY))
         raise FileFormatError(
-            f"it has format {reprlib.repr(version)}, written by fastmlp {made_by}; this version reads format {FORMAT_VERSION}"
+            f"it has format {reprlib.repr(version)}, written by fastmlp {made_by}; this version reads format "
+            f"{FORMAT_VERSION}"
         )
     if set(metadata) != {_VERSION_KEY, _MADE_BY_KEY, _MODEL_KEY}:
         raise FileFormatError(
-            f"its metadata must be {_VERSION_KEY}, {_MADE_BY_KEY} and {_MODEL_KEY}, got {reprlib.repr(sorted(metadata))}"
+            f"its metadata must be {_VERSION_KEY}, {_MADE_BY_KEY} and {_MODEL_KEY}, got "
+            f"{reprlib.repr(sorted(metadata))}"
         )
     entries = {}
     names: list[str] = file.keys()

@@ -1,8 +1,9 @@
-"""Coded rows: the dense encoding that they stand for, and the first layer on them in the order of the compiled code; embeddings.
+"""Coded rows: the dense encoding that they stand for, and the first layer on them in the order of the compiled code;
+embeddings.
 
-A number has a bin k of m and a fraction, a category a code of c. Numbers come first; ``bins``, ``fractions`` and ``categories`` have a
-column for each feature, ``bin_counts`` holds each m, ``category_counts`` each c. A missing number has the bin m and the fraction 1,
-no category the code c.
+A number has a bin k of m and a fraction, a category a code of c. Numbers come first; ``bins``, ``fractions`` and
+``categories`` have a column for each feature, ``bin_counts`` holds each m, ``category_counts`` each c. A missing number
+has the bin m and the fraction 1, no category the code c.
 """
 
 from __future__ import annotations
@@ -18,14 +19,15 @@ Counts = Sequence[int]
 
 
 def owned_rows(bin_counts: Counts, category_counts: Counts) -> list[slice]:
-    """Each feature's columns of the encoding, its rows of W: m + 1 of a number, the last for missing ones; c of a category."""
+    """Each feature's columns of the encoding, its rows of W: m + 1 of a number, the last for missing ones; c of a
+    category."""
     sizes = [m + 1 for m in bin_counts] + list(category_counts)
     return [slice(*ends) for ends in pairwise(accumulate(sizes, initial=0))]
 
 
 def encode(bins: Array, fractions: Array, categories: Array, bin_counts: Counts, category_counts: Counts) -> Array:
-    """The dense encoding: of a number [1, .., 1, fraction, 0, .., 0 | 0] with k ones, or [0, .., 0 | 1] (Gorishniy et al. 2022);
-    of a category its indicators."""
+    """The dense encoding: of a number [1, .., 1, fraction, 0, .., 0 | 0] with k ones, or [0, .., 0 | 1] (Gorishniy et
+    al. 2022); of a category its indicators."""
     owned = owned_rows(bin_counts, category_counts)
     X = np.zeros((max(len(bins), len(categories)), owned[-1].stop))
     for f, m in enumerate(bin_counts):
@@ -38,8 +40,9 @@ def encode(bins: Array, fractions: Array, categories: Array, bin_counts: Counts,
 
 
 def find_bin(x: float, edges: Array, fill: float, largest: float) -> tuple[int, float]:
-    """The bin k of a number, the last one with edges[k] <= x or the first, and its fraction (x - edges[k]) / (edges[k + 1] - edges[k]),
-    limited to +-largest; (m, 1) for a number that is missing (NaN, as ``fill``). A single edge makes one bin, whose fraction is 0."""
+    """The bin k of a number, the last one with edges[k] <= x or the first, and its fraction (x - edges[k]) / (edges[k +
+    1] - edges[k]), limited to +-largest; (m, 1) for a number that is missing (NaN, as ``fill``). A single edge makes
+    one bin, whose fraction is 0."""
     m = max(len(edges) - 1, 1)
     x = fill if np.isnan(x) else x
     if np.isnan(x):
@@ -65,8 +68,8 @@ def sum_bins(W: Array, bin_counts: Counts) -> Array:
 def code_product(
     W: Array, b: Array, bins: Array, fractions: Array, categories: Array, bin_counts: Counts, category_counts: Counts
 ) -> Array:
-    """z = encode(...) W + b: from b on, feature by feature, + C[i] + fraction W[i] with i the row of the number's bin, or + W[i] with i
-    the row of the category."""
+    """z = encode(...) W + b: from b on, feature by feature, + C[i] + fraction W[i] with i the row of the number's bin,
+    or + W[i] with i the row of the category."""
     C, owned = sum_bins(W, bin_counts), owned_rows(bin_counts, category_counts)
     z = np.tile(b.astype(np.float64), (max(len(bins), len(categories)), 1))
     for f in range(len(bin_counts)):
@@ -82,8 +85,8 @@ def code_product(
 def code_gradient(
     dz: Array, bins: Array, fractions: Array, categories: Array, bin_counts: Counts, category_counts: Counts
 ) -> Array:
-    """dW = encode(...)^T dz: of a number F[k] + S[k + 1] + .. + S[m - 1], with S[k] the sum of dz over the rows in bin k and F[k] that of
-    fraction dz; of missing numbers, and of a category, the sum of dz."""
+    """dW = encode(...)^T dz: of a number F[k] + S[k + 1] + .. + S[m - 1], with S[k] the sum of dz over the rows in bin
+    k and F[k] that of fraction dz; of missing numbers, and of a category, the sum of dz."""
     return np.vstack(list(_code_gradients(dz, bins, fractions, categories, bin_counts, category_counts)))
 
 
@@ -110,8 +113,8 @@ def _code_gradients(
 
 
 def dense_embedding(W: Array, bin_counts: Counts, category_counts: Counts) -> Array:
-    """The dense layer (I, F d) that an embedding W (I, d) of F features is: feature f's rows of W in the units f d .. (f + 1) d of its
-    own rows, and 0 elsewhere."""
+    """The dense layer (I, F d) that an embedding W (I, d) of F features is: feature f's rows of W in the units f d ..
+    (f + 1) d of its own rows, and 0 elsewhere."""
     owned, d = owned_rows(bin_counts, category_counts), W.shape[1]
     dense = np.zeros((len(W), len(owned) * d))
     for f, own in enumerate(owned):

@@ -1,5 +1,5 @@
-"""What becomes of a table's numbers: piecewise-linear encoding (Gorishniy, Rubachev and Babenko, NeurIPS 2022, equation 1), number by
-number; and robust scaling with a smooth limit (Holzmüller, Grinsztajn and Steinwart, NeurIPS 2024)."""
+"""What becomes of a table's numbers: piecewise-linear encoding (Gorishniy, Rubachev and Babenko, NeurIPS 2022, equation
+1), number by number; and robust scaling with a smooth limit (Holzmüller, Grinsztajn and Steinwart, NeurIPS 2024)."""
 
 from __future__ import annotations
 

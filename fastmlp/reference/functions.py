@@ -186,8 +186,8 @@ ACTIVATIONS: dict[str, tuple[Callable[[Array], Array], Callable[[Array, Array], 
 def softmax(z: Array) -> Array:
     """a_ij = exp(z_ij - m_i) / sum_k exp(z_ik - m_i), m_i = max_k z_ik; one row, one distribution.
 
-    An infinite z counts as the largest number of its sign: the limit where one logit outgrows the others, and a share for
-    each where several do.
+    An infinite z counts as the largest number of its sign: the limit where one logit outgrows the others, and a share
+    for each where several do.
     """
     largest = np.finfo(z.dtype).max
     z = np.clip(z, -largest, largest)
@@ -198,8 +198,8 @@ def softmax(z: Array) -> Array:
 
 
 def log_softmax(z: Array) -> Array:
-    """The logarithm of ``softmax``, also where that is 0: a_ij = z_ij - m_i - log1p(s_i), m_i = max_k z_ik, s_i the sum of
-    exp(z_ik - m_i) over all k but that of the maximum.
+    """The logarithm of ``softmax``, also where that is 0: a_ij = z_ij - m_i - log1p(s_i), m_i = max_k z_ik, s_i the sum
+    of exp(z_ik - m_i) over all k but that of the maximum.
     """
     largest = np.finfo(z.dtype).max
     z = np.clip(z, -largest, largest)

@@ -1,7 +1,8 @@
 """Several members on one network's weights: a dense network for each of them, on the dense encoding of coded rows.
 
-All members share the embedding W (I, d) of the F features and its b (F d,), and the hidden layers. Member m multiplies the embedding of
-feature f by scalings[m, f], and has its own output layer (Gorishniy, Kotelnikov and Babenko, ICLR 2025).
+All members share the embedding W (I, d) of the F features and its b (F d,), and the hidden layers. Member m multiplies
+the embedding of feature f by scalings[m, f], and has its own output layer (Gorishniy, Kotelnikov and Babenko, ICLR
+2025).
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from fastmlp.reference.training import (
 
 
 class Members(NamedTuple):
-    """``coefs[0]`` (I, d) and ``intercepts[0]`` (F d,) are the embedding's, ``coefs[-1]`` (k, H, O) and ``intercepts[-1]`` (k, O) the
-    output layers'. ``scalings`` (k, F) are given, not learnt."""
+    """``coefs[0]`` (I, d) and ``intercepts[0]`` (F d,) are the embedding's, ``coefs[-1]`` (k, H, O) and
+    ``intercepts[-1]`` (k, O) the output layers'. ``scalings`` (k, F) are given, not learnt."""
 
     coefs: Layers
     intercepts: Layers
@@ -37,14 +38,16 @@ class Members(NamedTuple):
     category_counts: Counts
 
     def dense(self, m: int) -> tuple[Layers, Layers]:
-        """Weights and intercepts of member m. The embedding has no activation, so that its scalings go into its weights."""
+        """Weights and intercepts of member m. The embedding has no activation, so that its scalings go into its
+        weights."""
         W = scale_features(dense_embedding(self.coefs[0], self.bin_counts, self.category_counts), self.scalings[m])
         b = scale_features(self.intercepts[0][np.newaxis], self.scalings[m])[0]
         return [W, *self.coefs[1:-1], self.coefs[-1][m]], [b, *self.intercepts[1:-1], self.intercepts[-1][m]]
 
 
 def patterns(scalings: Array) -> Array:
-    """Of each feature, the number of its column of scalings (k, F) among the different ones, in the order of their first features."""
+    """Of each feature, the number of its column of scalings (k, F) among the different ones, in the order of their
+    first features."""
     _, first, of = np.unique(scalings, axis=1, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[of.ravel()]
 
@@ -60,8 +63,8 @@ def sum_members(dz: Array, scalings: Array) -> Array:
 
 
 def predict_members(members: Members, activations: Sequence[str], output: str, X: Array) -> Array:
-    """The output activation (B, O) of the mean of the members' logits, for encoded rows X (B, I). The first of the activations is the
-    embedding's, identity."""
+    """The output activation (B, O) of the mean of the members' logits, for encoded rows X (B, I). The first of the
+    activations is the embedding's, identity."""
     logits = [
         predict(new_model(*members.dense(m), "gradient"), activations, "identity", X)
         for m in range(len(members.scalings))
@@ -79,8 +82,9 @@ def member_gradients(
     method: Method = PLAIN,
     step: int = 1,
 ) -> tuple[float, Layers]:
-    """J = the mean over the members of sum_i s_i loss_i / S, plus the penalty of all weights / S; and the gradient by ``coefs`` and
-    ``intercepts``. Member m's rows are numbers m B .. (m + 1) B in the draws of dropout; that of the embedding is the same for all.
+    """J = the mean over the members of sum_i s_i loss_i / S, plus the penalty of all weights / S; and the gradient by
+    ``coefs`` and ``intercepts``. Member m's rows are numbers m B .. (m + 1) B in the draws of dropout; that of the
+    embedding is the same for all.
     """
     assert ACTIVATIONS[activations[0]] is ACTIVATIONS["identity"]
     k, n_layers, d = len(members.scalings), len(members.coefs), members.coefs[0].shape[1]

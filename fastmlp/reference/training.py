@@ -1,4 +1,5 @@
-"""Networks and their training: initial values, random numbers by position, batch normalisation, gradients, steps, epochs."""
+"""Networks and their training: initial values, random numbers by position, batch normalisation, gradients, steps,
+epochs."""
 
 from __future__ import annotations
 
@@ -33,8 +34,8 @@ INITIALISERS: dict[str, tuple[str, Callable[[int, int], float]]] = {
 def orthogonal(I: int, O: int, rng: Rng) -> Array:
     """Q = Q_0 Q_1 ... of n = min(I, O) columns, m = max(I, O) long; transposed where I < O (Saxe et al. 2014).
 
-    Q_k leaves the first k axes alone and turns the next one into x / |x|, x = m - k normal numbers: minus the sign of x_0
-    times the reflection that swaps the two, for that one axis. Then Q is evenly distributed (Stewart 1980).
+    Q_k leaves the first k axes alone and turns the next one into x / |x|, x = m - k normal numbers: minus the sign of
+    x_0 times the reflection that swaps the two, for that one axis. Then Q is evenly distributed (Stewart 1980).
     """
     n, m = min(I, O), max(I, O)
     x = rng.normal(0.0, 1.0, (n, m))
@@ -88,9 +89,11 @@ def initialise(
 
 
 def data_driven(x: Array, W: Array, rows: Array, shares: Array) -> tuple[Array, Array]:
-    """W / std(x W) by columns, over the rows of x (B, I); and b = -sum_k shares[:, k] z[rows[:, k]], z = x W / std(x W).
+    """W / std(x W) by columns, over the rows of x (B, I); and b = -sum_k shares[:, k] z[rows[:, k]], z = x W / std(x
+    W).
 
-    W (I, O) normal; rows, shares (O, 5), the shares of each unit adding up to 1 (Holzmüller, Grinsztajn and Steinwart 2024).
+    W (I, O) normal; rows, shares (O, 5), the shares of each unit adding up to 1 (Holzmüller, Grinsztajn and Steinwart
+    2024).
     """
     W = W / (x @ W).std(axis=0)
     z = x @ W
@@ -142,7 +145,8 @@ def keep(seed: int, stream: int, step: int, rows: int, columns: int, rate: float
 
 
 def normals(seed: int, stream: int, step: int, rows: int, columns: int) -> Array:
-    """sqrt(-2 log u0) cos(2 pi u1) and sin: rows 2k and 2k + 1 (Box and Muller 1958), u = (upper 23 bits + 1/2) / 2^23."""
+    """sqrt(-2 log u0) cos(2 pi u1) and sin: rows 2k and 2k + 1 (Box and Muller 1958), u = (upper 23 bits + 1/2) /
+    2^23."""
     u = (words(seed, stream, step, rows + rows % 2, columns) >> np.uint64(9)).astype(np.float64)
     u = (u + 0.5) / 2.0**23
     radius, angle = np.sqrt(-2.0 * np.log(u[0::2])), 2.0 * np.pi * u[1::2]
@@ -156,7 +160,8 @@ NORM_MOMENTUM = 0.1
 
 
 def normalise(z: Array, scale: Array, b: Array) -> tuple[Array, Array, Array]:
-    """u = scale xhat + b, xhat = (z - mean) / sqrt(variance + epsilon) over the batch (Ioffe and Szegedy 2015, algorithm 1).
+    """u = scale xhat + b, xhat = (z - mean) / sqrt(variance + epsilon) over the batch (Ioffe and Szegedy 2015,
+    algorithm 1).
 
     Returns u, xhat and 1 / sqrt(variance + epsilon).
     """
@@ -195,8 +200,8 @@ def unbiased_variance(z: Array) -> Array:
 class Model(NamedTuple):
     """Parameters and optimizer state: ``state[k]`` holds the arrays of parameter k, in the order of ``parameters``.
 
-    ``input_scale`` (I,), none or one, multiplies the input. ``scales``, ``means`` and ``variances`` hold one array per hidden layer with batch normalisation, else nothing; the
-    layer's intercept is then its shift.
+    ``input_scale`` (I,), none or one, multiplies the input. ``scales``, ``means`` and ``variances`` hold one array per
+    hidden layer with batch normalisation, else nothing; the layer's intercept is then its shift.
     """
 
     coefs: Layers
@@ -221,8 +226,8 @@ class Method(NamedTuple):
 
     ``factors`` multiply learning rate, epsilon and weight decay, of each layer's weights, and of its biases and scales;
     ``input_scaling`` those of the input's scale.
-    ``eps`` is the unit roundoff that losses clip by. ``first_row`` is the number of the batch's first row in the draws of dropout behind
-    the first layer.
+    ``eps`` is the unit roundoff that losses clip by. ``first_row`` is the number of the batch's first row in the draws
+    of dropout behind the first layer.
     """
 
     residual: bool = False
@@ -317,7 +322,8 @@ def output_losses(y: Array, a: Array, loss: str, method: Method) -> Array:
 
 
 class Gradients(NamedTuple):
-    """The loss of a batch, its gradient in the order of ``Model.parameters``, and the statistics of its normalisations."""
+    """The loss of a batch, its gradient in the order of ``Model.parameters``, and the statistics of its
+    normalisations."""
 
     loss: float
     parameters: Layers
@@ -339,10 +345,11 @@ def gradients(
 ) -> Gradients:
     """J = (sum_i s_i loss_i + penalty) / S, and its derivatives. Without weights s_i = 1.
 
-    With weights s_io of outputs, a loss that is a sum or a mean over outputs takes s_io times that of output o, and s_i is the
-    mean of s_io over the outputs. S = sum_i s_i, or with ``loss_reduction='mean'`` the number of rows. That the penalty is divided by S is scikit-learn's rule. With mixup (Zhang et al. 2018) row i of the batch becomes
-    mix row_i + (1 - mix) row_{i+1}, its targets and its weight likewise, the first row following the last. Layers whose rate is
-    0 pay no penalty and normalise by their running averages. ``share`` is the number of rows divided by ``batch_size``.
+    With weights s_io of outputs, a loss that is a sum or a mean over outputs takes s_io times that of output o, and s_i
+    is the mean of s_io over the outputs. S = sum_i s_i, or with ``loss_reduction='mean'`` the number of rows. That the
+    penalty is divided by S is scikit-learn's rule. With mixup (Zhang et al. 2018) row i of the batch becomes mix row_i
+    + (1 - mix) row_{i+1}, its targets and its weight likewise, the first row following the last. Layers whose rate is 0
+    pay no penalty and normalise by their running averages. ``share`` is the number of rows divided by ``batch_size``.
     """
     output, value, derivative = LOSSES[loss]
     n_layers = len(model.coefs)
@@ -424,7 +431,8 @@ def gradients(
 
 
 def clip(g: Layers, learns: Sequence[bool], max_norm: float) -> Layers:
-    """g min(1, max_norm / |g|), |g| the Euclidean norm of all layers that learn (Pascanu, Mikolov, Bengio 2013); 0: as it is."""
+    """g min(1, max_norm / |g|), |g| the Euclidean norm of all layers that learn (Pascanu, Mikolov, Bengio 2013); 0: as
+    it is."""
     norm = np.sqrt(sum((part * part).sum() for part, counts in zip(g, learns, strict=True) if counts))
     return [part * (max_norm / norm) for part in g] if max_norm and norm > max_norm else g
 
@@ -511,9 +519,9 @@ def epoch(
     """One pass over the rows ``order`` (all, in order, if None), one step per batch.
 
     ``t`` counts the steps before this epoch; step k of the epoch is number t + k + 1 and takes
-    ``learning_rates[k]`` and ``mix[k]``, and ``dropout_factors[k]`` of the rates of dropout and ``decay_factors[k]`` of the
-    weight decay. Returns the mean of the batch losses weighted by the batches' numbers of ROWS, as
-    scikit-learn reports it, and the new model.
+    ``learning_rates[k]`` and ``mix[k]``, and ``dropout_factors[k]`` of the rates of dropout and ``decay_factors[k]`` of
+    the weight decay. Returns the mean of the batch losses weighted by the batches' numbers of ROWS, as scikit-learn
+    reports it, and the new model.
     """
     rows = np.arange(len(X)) if order is None else order
     total = 0.0
@@ -527,7 +535,8 @@ def epoch(
             own = method._replace(dropout=tuple(p * float(dropout_factors[k]) for p in method.dropout))
         mixed = None if mix is None else float(mix[k])
         batch_loss, model = step(
-            model, activations, loss, optimizer, X[i], y[i], batch_weight, rate, t + k + 1, own, mixed, len(i) / batch_size
+            model, activations, loss, optimizer, X[i], y[i], batch_weight, rate, t + k + 1, own, mixed,
+            len(i) / batch_size
         )  # fmt: skip
         total += batch_loss * len(i)
     return total / len(rows), model

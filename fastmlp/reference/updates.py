@@ -27,8 +27,8 @@ class Hyper(NamedTuple):
     weight_decay: float = 0.0  # of weights only: ``step`` passes 0 for biases and scales
 
 
-# After every 128th update, subnormal numbers in an average of gradients become 0: they are slow to compute with, and their share
-# of a step is negligible. Averages of squares stay, since steps are divided by them.
+# After every 128th update, subnormal numbers in an average of gradients become 0: they are slow to compute with, and
+# their share of a step is negligible. Averages of squares stay, since steps are divided by them.
 FLUSH_INTERVAL = 128
 
 State = tuple[np.ndarray, ...]
@@ -117,7 +117,8 @@ def adamw(w: Array, g: Array, state: State, hyper: Hyper, t: int) -> tuple[Array
     """adam_hat on g, and w -= lr weight_decay w besides, with the old w (Loshchilov and Hutter 2019, algorithm 2).
 
     The paper subtracts eta_t lambda w, eta_t being a schedule's factor; here the initial rate is in lr too, as users of
-    other libraries expect, so lambda is that rate times weight_decay. The penalty (alpha) is part of g, as in every rule.
+    other libraries expect, so lambda is that rate times weight_decay. The penalty (alpha) is part of g, as in every
+    rule.
     """
     new, state = adam_hat(w, g, state, hyper, t)
     return new - hyper.learning_rate * hyper.weight_decay * w, state

@@ -1,4 +1,5 @@
-"""BaseTabular: what TabularClassifier and TabularRegressor share. A fit reads the columns, deals the rows into folds, and trains a network on each."""
+"""BaseTabular: what TabularClassifier and TabularRegressor share. A fit reads the columns, deals the rows into folds,
+and trains a network on each."""
 
 from __future__ import annotations
 
@@ -106,7 +107,8 @@ class BaseTabular(BaseModel, ABC):
         **{
             name: [one_of([AUTO]), *_MLP[name]]
             for name in (
-                "hidden_layer_sizes", "activation", "dropout", "weight_decay", "max_grad_norm", "learning_rate", "learning_rate_init",
+                "hidden_layer_sizes", "activation", "dropout", "weight_decay", "max_grad_norm", "learning_rate",
+                "learning_rate_init",
                 "beta_2", "max_iter", "n_iter_no_change",
             )
         },
@@ -200,7 +202,8 @@ class BaseTabular(BaseModel, ABC):
     def _member(self) -> BaseMLP:
         """A network's estimator, with these parameters."""
         names = (
-            "hidden_layer_sizes", "activation", "dropout", "weight_decay", "max_grad_norm", "learning_rate", "learning_rate_init",
+            "hidden_layer_sizes", "activation", "dropout", "weight_decay", "max_grad_norm", "learning_rate",
+            "learning_rate_init",
             "beta_2", "batch_size", "max_iter", "early_stopping", "n_iter_no_change", "dtype", "verbose",
         )  # fmt: skip
         metric = self._metric()
@@ -235,8 +238,8 @@ class BaseTabular(BaseModel, ABC):
         return RealMLPNetwork(float(self._own("scaling_rate")), self.initial_values == "data")
 
     def _embed(self, member: BaseMLP, codes: Any) -> EmbeddingNetwork | RealMLPNetwork | None:
-        """What makes the member's network, if it is not Network. With an embedding, the member gets a layer more, without
-        activation or dropout."""
+        """What makes the member's network, if it is not Network. With an embedding, the member gets a layer more,
+        without activation or dropout."""
         if self.method == "realmlp":
             return self._scaling_network(member)
         if self.initial_values != AUTO:
@@ -250,17 +253,20 @@ class BaseTabular(BaseModel, ABC):
         rates = member._dropout_rates(len(hidden) + 1)
         if rates[0]:
             raise ValueError(
-                f"dropout of the input must be 0, since it is codes of columns, got {rates[0]} as the first of {self.dropout!r}."
+                f"dropout of the input must be 0, since it is codes of columns, got {rates[0]} as the first of "
+                f"{self.dropout!r}."
             )
         if not embedding:
             if n_members > 1:
                 raise ValueError(
-                    f"n_members={n_members} needs an embedding, got embedding=0: set n_members=1, or take method='plain'."
+                    f"n_members={n_members} needs an embedding, got embedding=0: set n_members=1, or take "
+                    f"method='plain'."
                 )
             return None
         if n_members > 1 and not hidden:
             raise ValueError(
-                f"n_members={n_members} needs a hidden layer that the members share, got hidden_layer_sizes={self.hidden_layer_sizes!r}: "
+                f"n_members={n_members} needs a hidden layer that the members share, got "
+                f"hidden_layer_sizes={self.hidden_layer_sizes!r}: "
                 "set n_members=1 or 'auto'."
             )
         if embedding % 16:
@@ -343,12 +349,14 @@ class BaseTabular(BaseModel, ABC):
         Parameters
         ----------
         X : data frame, array-like or list of rows, of shape (n_samples, n_features)
-            A DataFrame of pandas or polars, a pyarrow table, any frame that pyarrow can read, an array, or rows of values. Columns may
-            hold numbers, text, categories, truth values, dates and durations, and may have gaps: None, NaN, NaT, NA.
+            A DataFrame of pandas or polars, a pyarrow table, any frame that pyarrow can read, an array, or rows of
+            values. Columns may hold numbers, text, categories, truth values, dates and durations, and may have gaps:
+            None, NaN, NaT, NA.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Class labels, or an indicator matrix for multi-label; real numbers in regression.
         sample_weight : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
-            Rows, or targets, of weight 0 are left out: see :meth:`MLPRegressor.fit`. Bins and categories do not depend on weights.
+            Rows, or targets, of weight 0 are left out: see :meth:`MLPRegressor.fit`. Bins and categories do not depend
+            on weights.
         eval_set : tuple (X, y), default=None
             Rows that decide about the epoch, instead of those that each network does not train on.
         sample_weight_eval : array-like, default=None
@@ -363,11 +371,11 @@ class BaseTabular(BaseModel, ABC):
         Raises
         ------
         TypeError, ValueError
-            For parameters or input that cannot be used. An error about a column names it and says what to do. The estimator is then
-            as before the call.
+            For parameters or input that cannot be used. An error about a column names it and says what to do. The
+            estimator is then as before the call.
         KeyboardInterrupt
-            Ctrl-C, at once. The networks' training is lost. During a search, once the default configuration has been trained, Ctrl-C
-            ends the search instead, and the model is that of the configurations that have been trained.
+            Ctrl-C, at once. The networks' training is lost. During a search, once the default configuration has been
+            trained, Ctrl-C ends the search instead, and the model is that of the configurations that have been trained.
         """
         n_configurations = self._n_configurations()
         n_networks = None if n_configurations is None else n_configurations * self.n_folds
@@ -433,7 +441,8 @@ class BaseTabular(BaseModel, ABC):
             self.n_features_in_ = table.shape[1]
         elif table.shape[1] != self.n_features_in_:
             raise ValueError(
-                f"X has {table.shape[1]} features, but {type(self).__name__} is expecting {self.n_features_in_} features as input."
+                f"X has {table.shape[1]} features, but {type(self).__name__} is expecting {self.n_features_in_} "
+                f"features as input."
             )
         return table
 
@@ -468,8 +477,9 @@ class BaseTabular(BaseModel, ABC):
     def _splits(
         self, rows: np.ndarray, strata: np.ndarray | None, scored: np.ndarray | None, rng: np.random.RandomState
     ) -> tuple[list[np.ndarray], int, Callable[[int], RowSplit]]:
-        """The rows of each fold, none with a single network; the number of networks; and a function that finds a network's rows to
-        train on and to score on. Each list of indices takes 8 bytes a row, so only those in use are held."""
+        """The rows of each fold, none with a single network; the number of networks; and a function that finds a
+        network's rows to train on and to score on. Each list of indices takes 8 bytes a row, so only those in use are
+        held."""
         n_folds = min(self.n_folds, len(rows))
         if n_folds == 1:
             if scored is not None or not self.early_stopping:
@@ -499,14 +509,16 @@ class BaseTabular(BaseModel, ABC):
             )
         if (searches or self.n_permutations) and not has_held_out:
             raise ValueError(
-                f"{'A search' if searches else 'n_permutations > 0'} needs rows that networks are not trained on: take n_folds >= 2, "
+                f"{'A search' if searches else 'n_permutations > 0'} needs rows that networks are not trained on: take "
+                f"n_folds >= 2, "
                 f"early_stopping=True or an eval_set{', or n_configurations=1' if searches else ''}."
             )
 
     def _search(self, training: Training, first: Configuration, held_out: Any) -> None:
         """Train further configurations, and select the ensemble.
 
-        held_out: the rows that each network of a configuration has not been trained on; with an ``eval_set``, its rows, for all of them.
+        held_out: the rows that each network of a configuration has not been trained on; with an ``eval_set``, its rows,
+        for all of them.
         """
         n_configurations = self._n_configurations()
         judge = None if held_out[0] is None else self._judge(training.codes, training.y, training.weight, held_out)
@@ -543,7 +555,8 @@ class BaseTabular(BaseModel, ABC):
         if self.verbose:
             shown = ", ".join(f"{name}={value!r}" for name, value in configuration.parameters.items())
             print(
-                f"Configuration {configuration.number}: score = {configuration.score:.6f}, {configuration.seconds:.1f} s, "
+                f"Configuration {configuration.number}: score = {configuration.score:.6f}, {configuration.seconds:.1f} "
+                f"s, "
                 f"{configuration.ended} ({shown})",
                 flush=True,
             )
@@ -573,7 +586,8 @@ class BaseTabular(BaseModel, ABC):
         return Judge(outputs, lambda part: score_by(metric, self._predicted_class(self, self._own_scale(part)), data))
 
     def _permute(self, training: Training, held_out: list[np.ndarray]) -> None:
-        """Set the columns' importances: the fall of the score on held-out rows where a column's values are permuted among them."""
+        """Set the columns' importances: the fall of the score on held-out rows where a column's values are permuted
+        among them."""
         rows, fold = np.concatenate(held_out), np.repeat(np.arange(len(held_out)), [len(part) for part in held_out])
         if len(rows) > _MOST_PERMUTED:
             some = np.sort(training.rng.choice(len(rows), _MOST_PERMUTED, replace=False))
@@ -605,7 +619,8 @@ class BaseTabular(BaseModel, ABC):
             self.feature_importances_std_[used] = found.importances_std
 
     def _out_of_fold(self, codes: Inputs, n_rows: int, folds: list[np.ndarray]) -> np.ndarray:
-        """The outputs (n_rows, n_outputs) for each row of the networks that have not seen it; of all of them for rows of weight 0."""
+        """The outputs (n_rows, n_outputs) for each row of the networks that have not seen it; of all of them for rows
+        of weight 0."""
         outputs = np.empty((n_rows, self._n_columns()))
         unseen = np.ones(n_rows, dtype=bool)
         for fold, rows in enumerate(folds):
@@ -670,8 +685,8 @@ class BaseTabular(BaseModel, ABC):
         return network.forward(rows, n_threads=self._threads(network, rows))
 
     def _threads(self, network: Network, rows: Inputs | SelectedRows) -> int:
-        """Threads that pay for the prediction of these rows. Of a number, the first layer multiplies two columns; members share the
-        product of the next."""
+        """Threads that pay for the prediction of these rows. Of a number, the first layer multiplies two columns;
+        members share the product of the next."""
         codes = rows.X if isinstance(rows, SelectedRows) else rows
         if not isinstance(codes, Codes):
             return choose_threads(self.n_jobs, forward_flops(network.layer_sizes, len(rows)))
@@ -766,7 +781,8 @@ class BaseTabular(BaseModel, ABC):
 
 
 def _rows_by_column(codes: Any, rows: np.ndarray, coder: Coder | Scaler) -> Any:
-    """Codes, or scaled numbers, whose columns come from rows of their own: ``rows`` (n_rows, n_columns), numbers before categories."""
+    """Codes, or scaled numbers, whose columns come from rows of their own: ``rows`` (n_rows, n_columns), numbers before
+    categories."""
     if isinstance(coder, Scaler):
         return np.take_along_axis(codes, rows[:, coder.owners], axis=0)
     n_numbers = 0 if codes.bins is None else codes.bins.shape[1]

@@ -35,8 +35,8 @@ def quantile_edges(known: np.ndarray, n_bins: int) -> np.ndarray:
     Returns
     -------
     ndarray of shape (n_edges,), float64
-        The quantiles 0, 1 / n_bins ... 1, rising: equal ones are one edge. Between two numbers they are interpolated. One edge if all
-        numbers are equal, none without numbers.
+        The quantiles 0, 1 / n_bins ... 1, rising: equal ones are one edge. Between two numbers they are interpolated.
+        One edge if all numbers are equal, none without numbers.
     """
     if not len(known):
         return np.empty(0)
@@ -58,8 +58,8 @@ def median(known: np.ndarray) -> float:
 def quartile_scaling(values: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
     """Center and scale of numbers: their median, and the difference of their quartiles.
 
-    Where the quartiles are equal, the scale is half of the range, which is 0 for numbers that are all equal. Quantiles are NumPy's
-    linear ones.
+    Where the quartiles are equal, the scale is half of the range, which is 0 for numbers that are all equal. Quantiles
+    are NumPy's linear ones.
 
     Parameters
     ----------
@@ -101,7 +101,8 @@ def fill_codes(out: np.ndarray, x: np.ndarray, edges: np.ndarray, missing: bool,
         Finite, or NaN for a missing number.
     edges : ndarray of shape (n_edges,), float64
     missing : bool
-        Whether the last column of ``out`` marks missing numbers, whose code is then 0. Otherwise they have the code of ``fill``.
+        Whether the last column of ``out`` marks missing numbers, whose code is then 0. Otherwise they have the code of
+        ``fill``.
     fill : float
     """
     if missing:

@@ -82,8 +82,8 @@ class Coder(Reader):
     Attributes
     ----------
     layout : CodeLayout
-        Of the codes: the columns of numbers, then those of categories, in the order of the table. If every column was dropped, a
-        category that no row has.
+        Of the codes: the columns of numbers, then those of categories, in the order of the table. If every column was
+        dropped, a category that no row has.
     bins : Bins
         Of the numbers.
     """
@@ -152,8 +152,8 @@ class Coder(Reader):
 class Scaler(Reader):
     """Makes scaled numbers of the rows of tables, for ``method='realmlp'``.
 
-    Each input, of a number, of its flag for missing values, or of a category, becomes y = (x - center) / scale, 0 where the scale
-    is 0, and then y / sqrt(1 + (y / 3)^2), so that no input is beyond 3.
+    Each input, of a number, of its flag for missing values, or of a category, becomes y = (x - center) / scale, 0 where
+    the scale is 0, and then y / sqrt(1 + (y / 3)^2), so that no input is beyond 3.
 
     Parameters
     ----------
@@ -219,7 +219,8 @@ class Scaler(Reader):
         return inputs
 
     def _write(self, out: np.ndarray, numbers: np.ndarray, codes: Sequence[Any]) -> None:
-        """The inputs of rows, from their numbers (n_rows, n_numbers), which it overwrites, and the codes of each category."""
+        """The inputs of rows, from their numbers (n_rows, n_numbers), which it overwrites, and the codes of each
+        category."""
         n_numbers = len(self.numbers)
         missing = np.isnan(numbers)
         for at, (j, flag) in enumerate(zip(self._flagged, self._flags, strict=True), start=n_numbers):
@@ -237,7 +238,8 @@ _FAR = 1e100
 
 
 def _scaled(x: np.ndarray, center: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """(x - center) / scale, smoothly limited to 3; 0 where the scale is 0. Halves: differences of finite numbers are finite."""
+    """(x - center) / scale, smoothly limited to 3; 0 where the scale is 0. Halves: differences of finite numbers are
+    finite."""
     with np.errstate(over="ignore"):
         y = (x / 2.0 - center / 2.0) / np.where(scale == 0, np.inf, scale / 2.0)
     y = np.clip(y, -_FAR, _FAR)
@@ -265,7 +267,8 @@ def category_codes(values: Values, column: Column) -> np.ndarray:
 
 
 def _check_kind(values: Values, column: Column) -> None:
-    """Refuse text where there were numbers, and numbers where there was text: as categories, none of them has been seen."""
+    """Refuse text where there were numbers, and numbers where there was text: as categories, none of them has been
+    seen."""
     assert values.codes is not None
     seen, now = (
         (*column.categories, *column.grouped),
@@ -279,7 +282,8 @@ def _check_kind(values: Values, column: Column) -> None:
         ):
             kinds = (_PLURAL[TEXT], _PLURAL[NUMBER])[:: 1 if was_text else -1]
             raise TypeError(
-                f"Column {column.name!r} held {kinds[0]} as categories in fit, {_few(seen)}, and holds {kinds[1]} now, {_few(now)}: "
+                f"Column {column.name!r} held {kinds[0]} as categories in fit, {_few(seen)}, and holds {kinds[1]} now, "
+                f"{_few(now)}: "
                 "convert it to the type that it had."
             )
 
@@ -299,7 +303,8 @@ def numbers_of(values: Values, column: Column) -> np.ndarray:
     empty = numbers is not None and np.isnan(numbers).all()
     if numbers is None or (values.kind != column.kind and not empty and {values.kind, column.kind} & {DATE, DURATION}):
         raise TypeError(
-            f"Column {column.name!r} held {_PLURAL[column.kind]} in fit, and holds {_PLURAL[values.kind]} now: convert it to "
+            f"Column {column.name!r} held {_PLURAL[column.kind]} in fit, and holds {_PLURAL[values.kind]} now: convert "
+            f"it to "
             f"{_PLURAL[column.kind]} first{_BY.get(column.kind, '')}."
         )
     check_finite(numbers, column.name)

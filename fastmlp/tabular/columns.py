@@ -19,7 +19,8 @@ TREATMENTS = (NUMBER, CATEGORY, DROPPED)
 KINDS = (NUMBER, DATE, DURATION, BOOLEAN, TEXT, CATEGORY)
 #: Most different values of a column of text that nobody has declared a category.
 MOST_TEXTS = 1000
-# A column of text with fewer values is one of categories, whatever they look like; with more, it is not if most look like something else.
+# A column of text with fewer values is one of categories, whatever they look like; with more, it is not if most look
+# like something else.
 _FEW_TEXTS, _MOST = 20, 0.9
 # Columns that an error lists.
 _NAMED = 5
@@ -49,13 +50,13 @@ class Column:
     missing : bool
         Whether it had missing values in ``fit``, which are then told from others.
     fill : float
-        Of a number: its median, which stands in for missing values if there were none in ``fit``. Of one that is scaled: its mean,
-        which always does.
+        Of a number: its median, which stands in for missing values if there were none in ``fit``. Of one that is
+        scaled: its mean, which always does.
     kind : {'number', 'date', 'duration', 'boolean', 'text', 'category'}
         What its values are.
     scaling : ndarray of shape (n_inputs, 2)
-        Center and scale of each input, with ``method='realmlp'``: the number, and a flag for missing ones; of a category, 1 in one
-        input and 0 in the others, or 1 and -1 in a single input for two categories. Empty for codes.
+        Center and scale of each input, with ``method='realmlp'``: the number, and a flag for missing ones; of a
+        category, 1 in one input and 0 in the others, or 1 and -1 in a single input for two categories. Empty for codes.
     """
 
     name: Any
@@ -87,7 +88,8 @@ class Column:
         return len(self.scaling) > 0
 
     def one_hot(self) -> np.ndarray:
-        """The inputs (n_codes, n_inputs) of each category, before they are scaled; the last row is that of missing and other ones."""
+        """The inputs (n_codes, n_inputs) of each category, before they are scaled; the last row is that of missing and
+        other ones."""
         n_categories = len(self.categories) + bool(self.grouped)
         if n_categories > 2:
             return np.eye(n_categories + 1, n_categories)
@@ -171,10 +173,12 @@ def _learn_column(
 
 
 def as_categories(values: Values, name: Any) -> Values:
-    """The values of a column as categories, with a warning if they are floats to which different integers were rounded."""
+    """The values of a column as categories, with a warning if they are floats to which different integers were
+    rounded."""
     if values.exact is None and values.kind == NUMBER and values.has_rounded():
         warn(
-            f"Column {name!r} holds categories as floats beyond 2**53, which cannot tell integers from their neighbours. Read it as "
+            f"Column {name!r} holds categories as floats beyond 2**53, which cannot tell integers from their "
+            f"neighbours. Read it as "
             "integers (in pandas as Int64, if there are gaps) or as text."
         )
     return values.as_categories()
@@ -191,7 +195,8 @@ def _learn_number(values: Values, name: Any, rows: np.ndarray | None, n_bins: in
     if len(edges) == 1 and not missing:
         if values.exact is not None and values.has_rounded() and len(set(values.exact())) > 1:
             warn(
-                f"Column {name!r} was dropped: it holds integers that are the same number in float64. Subtract the smallest from them, or "
+                f"Column {name!r} was dropped: it holds integers that are the same number in float64. Subtract the "
+                f"smallest from them, or "
                 "name it in categorical_features if they are categories."
             )
             return Column(name, values.dtype, DROPPED, "the same in float64", kind=values.kind)
@@ -268,14 +273,21 @@ def sort_key(label: Any) -> tuple[int, Any]:
 
 def _too_much_text(labels: list[Any], name: Any) -> ValueError:
     """The error for a column of free text, of keys, or of numbers that were read as text."""
-    advice = "drop it, make columns of it (the page on text shows how), or name it in categorical_features to keep its most frequent values."
+    advice = (
+        "drop it, make columns of it (the page on text shows how), or name it in categorical_features to keep its most "
+        "frequent values."
+    )
     kinds = [kind_of_text(str(label)) for label in labels]
     if kinds.count("number") > len(labels) / 2:
-        advice = "its values look like numbers: convert it to numbers first. pandas.to_numeric(column, errors='coerce') makes missing values of those that it cannot read, so take out commas and units before."
+        advice = (
+            "its values look like numbers: convert it to numbers first. pandas.to_numeric(column, errors='coerce') "
+            "makes missing values of those that it cannot read, so take out commas and units before."
+        )
     elif kinds.count("date") > len(labels) / 2:
         advice = "its values look like dates: convert it to dates first (pandas.to_datetime, say)."
     return ValueError(
-        f"Column {name!r} is text with {len(labels)} different values, more than {MOST_TEXTS} ({_some(labels)}): {advice}"
+        f"Column {name!r} is text with {len(labels)} different values, more than {MOST_TEXTS} ({_some(labels)}): "
+        f"{advice}"
     )
 
 
@@ -296,14 +308,18 @@ def _warn_of_text(labels: list[Any], n_rows: int, name: Any) -> None:
         advice = "Convert it to dates (pandas.to_datetime, say)"
     elif kinds.count("number") > _MOST * n and not are_codes:
         found = "text whose values look like numbers"
-        advice = "Convert it to numbers (pandas.to_numeric(column, errors='coerce') makes missing values of those that it cannot read)"
+        advice = (
+            "Convert it to numbers (pandas.to_numeric(column, errors='coerce') makes missing values of those that it "
+            "cannot read)"
+        )
     elif 2 * n > n_rows:
         found = f"text with {n} different values in {n_rows} rows"
         advice = "Drop it if it is a key or free text"
     else:
         return
     warn(
-        f"Column {name!r} is {found} ({_some(labels)}), and each value was taken for a category. {advice}, or name it in "
+        f"Column {name!r} is {found} ({_some(labels)}), and each value was taken for a category. {advice}, or name it "
+        f"in "
         "categorical_features to keep it as it is."
     )
 
@@ -331,7 +347,8 @@ def declared_categories(categorical_features: Any, names: Sequence[Any]) -> np.n
         return mask
     if isinstance(categorical_features, (Set, Mapping)):
         raise ValueError(
-            f"categorical_features must be a list of columns, got a {type(categorical_features).__name__}: make a list of it, "
+            f"categorical_features must be a list of columns, got a {type(categorical_features).__name__}: make a list "
+            f"of it, "
             f"{list(categorical_features)!r}."
         )
     # NumPy would make text of numbers beside names, and numbers of truth values beside numbers.
@@ -357,7 +374,8 @@ def declared_categories(categorical_features: Any, names: Sequence[Any]) -> np.n
             kind = "names" if isinstance(item, str) else "holds"
             some = ", ".join(map(repr, names[:_NAMED])) + (" ..." if n_columns > _NAMED else "")
             raise ValueError(
-                f"categorical_features {kind} {item!r}, which is not a column of X. It takes names of columns ({some}), indices "
+                f"categorical_features {kind} {item!r}, which is not a column of X. It takes names of columns "
+                f"({some}), indices "
                 f"from 0 to {n_columns - 1}, or a truth value for each column."
             )
         mask[places] = True

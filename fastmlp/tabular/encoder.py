@@ -24,22 +24,24 @@ from fastmlp.tabular.bins import MOST_BINS, fill_codes, known_numbers, median, n
 class PiecewiseLinearEncoder(TransformerMixin, BaseEstimator):
     """Encode each number by its position in bins between the training rows' quantiles.
 
-    With edges e_0 < ... < e_m, component i of the code of x is ``(x - e_{i-1}) / (e_i - e_{i-1})``: 1 in the bins below x, 0 in those
-    above, and the position within the bin of x. A layer on such codes is a piecewise-linear function of each column, which a network
-    learns much better than steep functions of the number itself. Nothing needs scaling.
+    With edges e_0 < ... < e_m, component i of the code of x is ``(x - e_{i-1}) / (e_i - e_{i-1})``: 1 in the bins below
+    x, 0 in those above, and the position within the bin of x. A layer on such codes is a piecewise-linear function of
+    each column, which a network learns much better than steep functions of the number itself. Nothing needs scaling.
 
     Parameters
     ----------
     n_bins : int, default=48
-        Most bins of a column, at most 65,535. Quantiles that are equal are one edge, so that a column with few different values has fewer bins.
+        Most bins of a column, at most 65,535. Quantiles that are equal are one edge, so that a column with few
+        different values has fewer bins.
     dtype : {'auto', 'float32', 'float64'}, default='auto'
-        Element type of the codes; 'auto' is that of X if it is a float, float64 otherwise. The arithmetic is in float64.
+        Element type of the codes; 'auto' is that of X if it is a float, float64 otherwise. The arithmetic is in
+        float64.
 
     Attributes
     ----------
     edges_ : list of ndarray of shape (n_edges,), float64
-        Each column's edges: the quantiles 0, 1 / n_bins ... 1 without repetitions. A column with one value has one edge and no
-        component; one without values has neither.
+        Each column's edges: the quantiles 0, 1 / n_bins ... 1 without repetitions. A column with one value has one edge
+        and no component; one without values has neither.
     missing_ : ndarray of shape (n_features,), bool
         Columns with missing numbers in ``fit``.
     fill_ : ndarray of shape (n_features,)
@@ -49,12 +51,12 @@ class PiecewiseLinearEncoder(TransformerMixin, BaseEstimator):
 
     Notes
     -----
-    The first component is at most 1, the last at least 0, and those between are in [0, 1]: beyond the outer edges the code goes on
-    linearly. A single component has no limits. Codes too large for ``dtype`` become its largest number.
+    The first component is at most 1, the last at least 0, and those between are in [0, 1]: beyond the outer edges the
+    code goes on linearly. A single component has no limits. Codes too large for ``dtype`` become its largest number.
 
-    A missing number (NaN, None, NA) of a column that had some in ``fit`` has a code of zeros, and a 1 in a column of its own, the last
-    of its feature. If there was none in ``fit``, nothing could be learnt about such a column: there is none, and the number gets
-    the code of the column's median.
+    A missing number (NaN, None, NA) of a column that had some in ``fit`` has a code of zeros, and a 1 in a column of
+    its own, the last of its feature. If there was none in ``fit``, nothing could be learnt about such a column: there
+    is none, and the number gets the code of the column's median.
 
     References
     ----------

@@ -1,4 +1,5 @@
-"""Reading tables: the columns of pandas, polars, pyarrow and other data frames, of NumPy arrays and of lists, in one form.
+"""Reading tables: the columns of pandas, polars, pyarrow and other data frames, of NumPy arrays and of lists, in one
+form.
 
 No data frame library is imported: a frame is known by its methods.
 """
@@ -27,13 +28,15 @@ _NESTED = (list, tuple, dict, set, frozenset, np.ndarray)
 _NUMBERS = (int, float, np.integer, np.floating, Decimal, Fraction)
 _BOOLS = (bool, np.bool_)
 _LABELS = (str, bytes, *_BOOLS, *_NUMBERS)
-# pandas' scalars of its dtypes for intervals and periods, which ``pandas.cut`` and others make. Their text says what they are.
+# pandas' scalars of its dtypes for intervals and periods, which ``pandas.cut`` and others make. Their text says what
+# they are.
 _AS_TEXT = ("Interval", "Period")
 # How pandas' names of Arrow's types of dates begin.
 _ARROW_DATES = ("date32", "date64")
 
 _NOT_2D = (
-    "Expected 2D array, got {} instead. Reshape your data either using array.reshape(-1, 1) if your data has a single feature or "
+    "Expected 2D array, got {} instead. Reshape your data either using array.reshape(-1, 1) if your data has a single "
+    "feature or "
     "array.reshape(1, -1) if it contains a single sample."
 )
 
@@ -55,7 +58,8 @@ class Values:
     labels : list
         Different strings, numbers or truth values.
     exact : function () -> sequence of shape (n,), or None
-        The numbers as Python's objects, where float64 may not hold all of them: it takes different integers beyond 2^53 for one.
+        The numbers as Python's objects, where float64 may not hold all of them: it takes different integers beyond 2^53
+        for one.
     """
 
     kind: str
@@ -109,7 +113,8 @@ class Table:
     def __init__(self, X: Any) -> None:
         if issparse(X):
             raise TypeError(
-                "Sparse data was passed for X, but dense data is required. Use '.toarray()' to convert it, or an MLPClassifier or "
+                "Sparse data was passed for X, but dense data is required. Use '.toarray()' to convert it, or an "
+                "MLPClassifier or "
                 "MLPRegressor, which read sparse rows as they are."
             )
         check_has_rows("X", X)
@@ -179,7 +184,8 @@ def _to_arrow(X: Any) -> Any:
         import pyarrow
     except ImportError:
         raise TypeError(
-            f"X of type {type(X).__module__}.{type(X).__name__} is read by pyarrow, which is not installed. Install it, or convert X "
+            f"X of type {type(X).__module__}.{type(X).__name__} is read by pyarrow, which is not installed. Install "
+            f"it, or convert X "
             "to a DataFrame of pandas or polars."
         ) from None
     if hasattr(X, "__arrow_c_stream__"):
@@ -196,7 +202,8 @@ def _to_array(X: Any) -> np.ndarray:
         array = np.asarray(X) if hasattr(X, "__array__") else _of_rows(X)
     if array.dtype.names is not None:
         raise TypeError(
-            "X must be a data frame, an array or a list of rows, got records. pandas.DataFrame(X) makes a frame of them."
+            "X must be a data frame, an array or a list of rows, got records. pandas.DataFrame(X) makes a frame of "
+            "them."
         )
     if array.ndim != 2:
         raise ValueError(_NOT_2D.format(f"{array.ndim}D array"))
@@ -208,12 +215,14 @@ def _to_array(X: Any) -> np.ndarray:
 
 
 def _of_rows(X: Any) -> np.ndarray:
-    """A list of rows as an array; of objects, unless all are numbers, since NumPy would turn numbers beside text into text."""
+    """A list of rows as an array; of objects, unless all are numbers, since NumPy would turn numbers beside text into
+    text."""
     odd = {type(row) for row in X if isinstance(row, dict) or is_dataclass(row)} if hasattr(X, "__len__") else set()
     if not hasattr(X, "__len__") or odd:
         kind = f"a list of {'dicts' if dict in odd else 'dataclasses'}" if odd else type(X).__name__
         raise TypeError(
-            f"X must be a data frame, an array or a list of rows, got {kind}. pandas.DataFrame(X) may make a frame of it."
+            f"X must be a data frame, an array or a list of rows, got {kind}. pandas.DataFrame(X) may make a frame of "
+            f"it."
         )
     lengths = {len(row) if hasattr(row, "__len__") and not isinstance(row, (str, bytes, dict)) else -1 for row in X}
     if len(lengths) > 1:
@@ -495,10 +504,12 @@ def _refuse(value: Any) -> NoReturn:
     """The error for an object that is neither number nor label nor date."""
     if isinstance(value, _NESTED):
         raise ColumnError(
-            f"holds a {type(value).__name__} in each cell: make columns of its parts first, or drop it. A cell must be a number, a "
+            f"holds a {type(value).__name__} in each cell: make columns of its parts first, or drop it. A cell must be "
+            f"a number, a "
             "string, a truth value or a date."
         )
     raise ColumnError(
-        f"holds objects of type {type(value).__name__}: convert them first, to strings for example. A cell must be a number, a string, "
+        f"holds objects of type {type(value).__name__}: convert them first, to strings for example. A cell must be a "
+        f"number, a string, "
         "a truth value or a date."
     )

@@ -15,7 +15,8 @@ from fastmlp.tabular.search import ENDS
 
 
 def describe_columns(columns: Columns, arrays: dict[str, np.ndarray], prefix: str) -> list[dict[str, Any]]:
-    """The columns as JSON; their edges and scalings go to ``arrays``, as ``<prefix>columns.<number>.edges`` and ``.scaling``."""
+    """The columns as JSON; their edges and scalings go to ``arrays``, as ``<prefix>columns.<number>.edges`` and
+    ``.scaling``."""
     described = []
     for number, column in enumerate(columns):
         if len(column.edges):

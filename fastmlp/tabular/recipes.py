@@ -84,9 +84,9 @@ REGRESSION_RECIPES = {
 class EmbeddingNetwork:
     """Makes networks that embed the features of codes, in Network's place.
 
-    A number's embedding begins as a line: its place among the quantiles, standardised as if numbers were spread evenly, times a
-    direction of its own; a missing number is in the middle. All categories of a column begin alike. The other layers begin as
-    uniform(-r, r), r = 1 / sqrt(fan_in), as PyTorch's Linear does.
+    A number's embedding begins as a line: its place among the quantiles, standardised as if numbers were spread evenly,
+    times a direction of its own; a missing number is in the middle. All categories of a column begin alike. The other
+    layers begin as uniform(-r, r), r = 1 / sqrt(fan_in), as PyTorch's Linear does.
 
     Parameters
     ----------
@@ -137,10 +137,11 @@ _BIAS_RATE = 0.1
 class RealMLPNetwork:
     """Makes the networks of RealMLP-S, in Network's place, and trains them as its authors do.
 
-    A layer of the authors is z = x W / sqrt(fan_in) + b, with W and b from N(0, 1), and zeros in the output layer. Here it is
-    z = x w + b, w = W / sqrt(fan_in). Adam's steps do not depend on the scale of a gradient, but for epsilon: so w learns as W does, at
-    the rate / sqrt(fan_in) and with epsilon sqrt(fan_in). In the same way, the difference of the outputs for two classes, which
-    begin as zeros, learns as a single output at twice the rate; and the squared error learns as half of it, with half of epsilon.
+    A layer of the authors is z = x W / sqrt(fan_in) + b, with W and b from N(0, 1), and zeros in the output layer. Here
+    it is z = x w + b, w = W / sqrt(fan_in). Adam's steps do not depend on the scale of a gradient, but for epsilon: so
+    w learns as W does, at the rate / sqrt(fan_in) and with epsilon sqrt(fan_in). In the same way, the difference of the
+    outputs for two classes, which begin as zeros, learns as a single output at twice the rate; and the squared error
+    learns as half of it, with half of epsilon.
 
     Parameters
     ----------
@@ -172,8 +173,8 @@ class RealMLPNetwork:
         return network
 
     def adapt(self, run: StochasticRun) -> StochasticRun:
-        """The run with the factors of each tensor, and RealMLP's schedule of dropout and weight decay, if it has any. The last batch of
-        an epoch is left out unless it is full, and of equal epochs the last one is the best."""
+        """The run with the factors of each tensor, and RealMLP's schedule of dropout and weight decay, if it has any.
+        The last batch of an epoch is left out unless it is full, and of equal epochs the last one is the best."""
         if self.from_data:
             _draw_from_data(run)
         network, last = run.network, len(run.network.coefs) - 1

@@ -1,4 +1,5 @@
-"""Random search over a method's configurations within a time limit, and the selection of an ensemble from those that were trained."""
+"""Random search over a method's configurations within a time limit, and the selection of an ensemble from those that
+were trained."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ from fastmlp.training.run import DivergenceError, Record
 #: A network may take this many times the arithmetic of the default's.
 MOST_WORK = 8
 _SHARE_OF_PLAIN = 0.25
-#: So many configurations are drawn at a time, and trained in the order of their work: a time limit is met by one that takes long.
+#: So many configurations are drawn at a time, and trained in the order of their work: a time limit is met by one that
+#: takes long.
 BLOCK = 8
 # Configurations whose networks are kept until the ensemble is selected: the best ones so far.
 _KEPT = 32
@@ -38,8 +40,8 @@ def _log_uniform(rng: np.random.RandomState, low: float, high: float) -> float:
 def _of_tabm(rng: np.random.RandomState) -> dict[str, Any]:
     """TabM-mini's space as its authors tune it, with fewer members and narrower layers, or a configuration of 'plain'.
 
-    All networks read the same codes, so that the number of bins is fixed. Rates below 5e-4 need more epochs than they are worth. The two
-    methods err differently: an ensemble of both is better than one of either.
+    All networks read the same codes, so that the number of bins is fixed. Rates below 5e-4 need more epochs than they
+    are worth. The two methods err differently: an ensemble of both is better than one of either.
     """
     if rng.uniform() < _SHARE_OF_PLAIN:
         return {"method": "plain", **_of_plain(rng)}
@@ -233,8 +235,8 @@ def weighted_mean(values: np.ndarray, weight: np.ndarray | None) -> float:
 def select(parts: Sequence[np.ndarray], score: Callable[[np.ndarray], float], n_steps: int = _N_STEPS) -> np.ndarray:
     """How often each part is in the mean with the best score that forward selection with replacement finds.
 
-    Each step adds the part that makes the mean's score best, of equal ones the first; parts may be added again. The best mean of all steps
-    is returned.
+    Each step adds the part that makes the mean's score best, of equal ones the first; parts may be added again. The
+    best mean of all steps is returned.
 
     Parameters
     ----------

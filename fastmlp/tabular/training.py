@@ -1,4 +1,5 @@
-"""The training of a fit's networks: rows for training and rows for scoring, and the configurations of a search on them."""
+"""The training of a fit's networks: rows for training and rows for scoring, and the configurations of a search on
+them."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ from fastmlp.training.threads import choose_threads, forward_flops
 
 
 def _order(labels: np.ndarray | None, n_rows: int, rng: np.random.RandomState) -> np.ndarray:
-    """The rows in random order, one class after the other: each stretch of equal steps takes its part of every class."""
+    """The rows in random order, one class after the other: each stretch of equal steps takes its part of every
+    class."""
     order: np.ndarray = rng.permutation(n_rows)
     return order if labels is None else order[np.argsort(labels[order], kind="stable")]
 
@@ -132,7 +134,8 @@ class Training:
                 return parameters
 
     def _allowed(self, drawn: dict[str, Any]) -> dict[str, Any] | None:
-        """What the search may change of these parameters; None if they are another method's, which has no place for what the user has set."""
+        """What the search may change of these parameters; None if they are another method's, which has no place for
+        what the user has set."""
         method, searched = self.model.method, self._searched()
         if drawn.get("method", method) != method and not searched >= {"embedding", "n_members"}:
             return None
@@ -179,7 +182,8 @@ class Training:
         return Configuration(self._n_begun, shown, members, make_network, work)
 
     def default(self) -> Configuration:
-        """The model's own configuration, trained: as many networks at once as threads are allowed; spare threads are shared out."""
+        """The model's own configuration, trained: as many networks at once as threads are allowed; spare threads are
+        shared out."""
         configuration = self._configuration({})
         self._n_begun = 1
         n_networks = len(configuration.members)
@@ -204,7 +208,8 @@ class Training:
             configuration.ended = STOPPED
             if self.clock.left() <= 0:
                 warn(
-                    f"time_limit={self.model.time_limit} was up before the default configuration's networks had converged: they were "
+                    f"time_limit={self.model.time_limit} was up before the default configuration's networks had "
+                    f"converged: they were "
                     f"trained for {[record.n_epochs for record in records]} epochs.",
                     ConvergenceWarning,
                 )

@@ -1,4 +1,5 @@
-"""Diagnosis of a finished run: whether its network is worse than a constant prediction, and which columns may be the cause."""
+"""Diagnosis of a finished run: whether its network is worse than a constant prediction, and which columns may be the
+cause."""
 
 from __future__ import annotations
 
@@ -20,8 +21,9 @@ _SUSPECT = 0.95
 _GROWTH = 0.1
 # A run that ended by max_iter is as slow as its columns let it be if it keeps this share of a constant's loss.
 _SLOW = 0.5
-# Far from unit scale: a root mean square above the first number, a mean above the second number of standard deviations, or no
-# value above the third. A target's output bias starts near 0, and takes a step of about learning_rate_init at a time.
+# Far from unit scale: a root mean square above the first number, a mean above the second number of standard deviations,
+# or no value above the third. A target's output bias starts near 0, and takes a step of about learning_rate_init at a
+# time.
 _FAR_X = (30.0, 10.0, 0.01)
 _FAR_Y = (10.0, np.inf, 0.1)
 # Outputs are the same for all rows if they differ by less than this share of the target's standard deviation.
@@ -36,8 +38,8 @@ _NOT_JUDGED = ("single_epoch", "stopped", "interrupted", "diverged")
 def diagnose(run: Run, names: Any = None) -> str:
     """Why the fit cannot have gone well, and the remedy; '' if it may have.
 
-    The training loss is compared with that of the best constant prediction. Only if it is no better, or has grown since the first
-    epoch, the network predicts a sample of the rows, and the columns of X and y are examined.
+    The training loss is compared with that of the best constant prediction. Only if it is no better, or has grown since
+    the first epoch, the network predicts a sample of the rows, and the columns of X and y are examined.
 
     Parameters
     ----------
@@ -96,7 +98,8 @@ def _predicts_labels(run: Run) -> bool:
 
 
 def _sample(run: Run, width: int) -> np.ndarray:
-    """Indices of some of the rows that were trained on, spread over all of them: fewer, if the rows to be copied are wide."""
+    """Indices of some of the rows that were trained on, spread over all of them: fewer, if the rows to be copied are
+    wide."""
     data = run.data.sample()
     n_rows, target = data.n_rows, data.y
     many = (target.ndim == 2 and target.shape[1] >= _MANY_OUTPUTS) or run.network.n_parameters >= _MANY_PARAMETERS

@@ -16,8 +16,8 @@ def train_lbfgs(run: Run) -> Any:
     """Train ``run.network`` in place on all rows at once with L-BFGS-B (Byrd, Lu, Nocedal, Zhu 1995; scipy.optimize).
 
     Value and gradient are computed in float64 whatever the network's type: the line search needs the digits.
-    Ctrl-C ends it with the best parameters seen; ``record.ended`` is then 'interrupted'. It is 'stopped' if the observer,
-    which is told of each iteration, ended it.
+    Ctrl-C ends it with the best parameters seen; ``record.ended`` is then 'interrupted'. It is 'stopped' if the
+    observer, which is told of each iteration, ended it.
 
     Returns
     -------

@@ -26,9 +26,10 @@ def train_epochs(run: StochasticRun) -> None:
 
     The data give the rows of each epoch, in one part or in several (``training.rows``). With a validation that controls
     stopping, the run is judged by its score instead of its loss, and returns the parameters with the best score, if any
-    score was a number. ``record.ended`` says why it ended; Ctrl-C ends it with the parameters after the last whole step,
-    or the best ones. Whenever the observer is called, ``record``, ``schedule``, ``optimizer`` and ``position`` are as if the
-    run ended there. A run that resumes another draws the orders of its epochs again, and goes on from ``position``.
+    score was a number. ``record.ended`` says why it ended; Ctrl-C ends it with the parameters after the last whole
+    step, or the best ones. Whenever the observer is called, ``record``, ``schedule``, ``optimizer`` and ``position``
+    are as if the run ended there. A run that resumes another draws the orders of its epochs again, and goes on from
+    ``position``.
 
     Raises
     ------
@@ -149,7 +150,8 @@ class _EpochLoop:
         if run.observer is not None:
             run.observer.epoch_begins()
         entry = self.update_parameters()
-        # Running averages alone may overflow: a square does, and leaves a normalised layer silent and its parameters unchanged.
+        # Running averages alone may overflow: a square does, and leaves a normalised layer silent and its parameters
+        # unchanged.
         if self.is_finite:
             self.judge(entry)
         else:
@@ -272,7 +274,8 @@ class _EpochLoop:
         return "stopped" if time.perf_counter() >= DEADLINE.get() else ""
 
     def save_best(self) -> None:
-        """Copy the parameters, which are about to be overwritten, if they are the best ones. The copy is made no earlier."""
+        """Copy the parameters, which are about to be overwritten, if they are the best ones. The copy is made no
+        earlier."""
         record = self.run.record
         if self.run.validation is None or not record.best_epoch == record.n_epochs != self.saved_epoch:
             return

@@ -1,4 +1,5 @@
-"""Progress of a training run on ``sys.stdout``: a line per epoch, or a bar, which a notebook shows in an output of its own.
+"""Progress of a training run on ``sys.stdout``: a line per epoch, or a bar, which a notebook shows in an output of its
+own.
 
 Each line is flushed: a pipe would otherwise hold lines back until the run is over.
 """
@@ -44,10 +45,11 @@ class NotebookLine:
 class Progress:
     """Prints epochs as they end.
 
-    ``verbose=1`` prints a line per epoch; 2 and more draw a bar, in a notebook or on a terminal. ``n_epochs`` is the most epochs
-    of the run, from which the time left is estimated; ``done`` of them belong to the run that this one resumes. A ``name``
-    begins each line of runs that print at the same time; these draw no bar, since bars would overwrite each other. ``show``
-    replaces the bar's text; None: on a ``NotebookLine`` in a notebook, else on the terminal.
+    ``verbose=1`` prints a line per epoch; 2 and more draw a bar, in a notebook or on a terminal. ``n_epochs`` is the
+    most epochs of the run, from which the time left is estimated; ``done`` of them belong to the run that this one
+    resumes. A ``name`` begins each line of runs that print at the same time; these draw no bar, since bars would
+    overwrite each other. ``show`` replaces the bar's text; None: on a ``NotebookLine`` in a notebook, else on the
+    terminal.
     """
 
     def __init__(

@@ -13,7 +13,8 @@ from fastmlp.network.network import LazyRows
 
 
 class Part(NamedTuple):
-    """Some of an epoch's rows: whole batches, but for the epoch's last one. The fields are arguments of ``Trainer.epoch``."""
+    """Some of an epoch's rows: whole batches, but for the epoch's last one. The fields are arguments of
+    ``Trainer.epoch``."""
 
     X: Any
     y: np.ndarray
@@ -86,7 +87,8 @@ class TrainingData:
 
 
 class _InMemory:
-    """Epochs over rows in memory, one part each. The order of each is that of the last one, shuffled, as in scikit-learn."""
+    """Epochs over rows in memory, one part each. The order of each is that of the last one, shuffled, as in
+    scikit-learn."""
 
     def __init__(self, data: TrainingData, rng: np.random.RandomState | None, alone: bool) -> None:
         self.data, self.rng, self.alone = data, rng, alone
@@ -111,7 +113,8 @@ class RowSource:
     """
 
     def _learn(self, estimator: Any, *, reset: bool, incremental: bool) -> Self:
-        """Learn the features and the target, or check against what was learnt; returns the source as this fit reads it."""
+        """Learn the features and the target, or check against what was learnt; returns the source as this fit reads
+        it."""
         raise NotImplementedError
 
     def _labels(self, estimator: Any) -> np.ndarray:

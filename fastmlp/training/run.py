@@ -1,4 +1,5 @@
-"""A training run: its data, settings and training methods, the state that it continues from, and the record that it keeps."""
+"""A training run: its data, settings and training methods, the state that it continues from, and the record that it
+keeps."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ from fastmlp.training.progress import Progress
 from fastmlp.training.rows import Data
 from fastmlp.training.schedules import Curve, Schedule
 
-#: An ensemble gives each of its members an event, in the member's own context. Once set, it ends the fit with ``Cancelled``.
+#: An ensemble gives each of its members an event, in the member's own context. Once set, it ends the fit with
+#: ``Cancelled``.
 CANCEL: ContextVar[threading.Event | None] = ContextVar("CANCEL", default=None)
 #: By ``time.perf_counter()``: a run ends with the epoch in which this passes.
 DEADLINE: ContextVar[float] = ContextVar("DEADLINE", default=np.inf)
@@ -181,7 +183,8 @@ class Method:
         return {name: getattr(self, name) for name in names}
 
     def schedules(self, t: int, n_steps: int) -> dict[str, np.ndarray]:
-        """Factors (n_steps,) of dropout and of weight decay in the steps after update ``t``, where they have a schedule."""
+        """Factors (n_steps,) of dropout and of weight decay in the steps after update ``t``, where they have a
+        schedule."""
         if self.regularisation is None:
             return {}
         factors = self.regularisation.factors(np.arange(t, t + n_steps), self.total_steps)
@@ -243,7 +246,8 @@ class Validation:
 
 
 class Observer(Protocol):
-    """Is told of each epoch, or each iteration of L-BFGS, and may end the run. An exception that it raises ends the run too.
+    """Is told of each epoch, or each iteration of L-BFGS, and may end the run. An exception that it raises ends the run
+    too.
 
     Each epoch that begins also ends, unless an error or Ctrl-C ends the run.
     """
@@ -276,7 +280,8 @@ class Record:
     no_improvement: int = 0
     samples_seen: int = 0
     n_epochs: int = 0
-    #: Why the run ended: 'plateau', 'max_iter', 'planned' (max_iter, as the schedule has it), 'single_epoch', 'stopped' (by its
+    #: Why the run ended: 'plateau', 'max_iter', 'planned' (max_iter, as the schedule has it), 'single_epoch', 'stopped'
+    #: (by its
     #: observer, or at its deadline), 'interrupted', 'diverged'.
     ended: str = ""
     #: Learning rate and layers of a run that diverged.
@@ -457,10 +462,11 @@ class StochasticRun(Run):
     optimizer : OptimizerState
     validation : Validation, default=None
     position : Position, default=None
-        Where the run is, whenever the observer is told of an epoch's end, and at the end. None: the run cannot be resumed.
+        Where the run is, whenever the observer is told of an epoch's end, and at the end. None: the run cannot be
+        resumed.
     resumes : bool, default=False
-        The run begins at ``position``. The network has the last parameters, the position the best ones, if there are other
-        ones, and the record the epochs so far.
+        The run begins at ``position``. The network has the last parameters, the position the best ones, if there are
+        other ones, and the record the epochs so far.
     """
 
     schedule: Schedule

@@ -110,13 +110,13 @@ class Adaptive(Schedule):
 class Curve:
     """A plan for the learning rate: a callable (step, n_steps) -> factor on ``learning_rate_init``.
 
-    ``step`` counts the updates of a run from 0; ``n_steps`` is the number of updates in ``max_iter`` epochs. Training that
-    stops earlier skips the rest of the plan, and training that continues beyond it (``partial_fit``) keeps the last factor.
-    Curves are compared by value, can be pickled, and work with every stochastic solver. A subclass with a ``name`` is
-    added to ``CURVES``; its name means an object with the default values.
+    ``step`` counts the updates of a run from 0; ``n_steps`` is the number of updates in ``max_iter`` epochs. Training
+    that stops earlier skips the rest of the plan, and training that continues beyond it (``partial_fit``) keeps the
+    last factor. Curves are compared by value, can be pickled, and work with every stochastic solver. A subclass with a
+    ``name`` is added to ``CURVES``; its name means an object with the default values.
 
-    The factors have the same bits on every machine. NumPy's exp and power differ in the last bit between AVX2 and AVX-512,
-    so this module has its own.
+    The factors have the same bits on every machine. NumPy's exp and power differ in the last bit between AVX2 and
+    AVX-512, so this module has its own.
     """
 
     name: ClassVar[str]
@@ -176,7 +176,8 @@ class StepDecay(Curve):
     factor : float, default=0.1
         In (0, 1].
     at : sequence of float, default=(0.5, 0.75)
-        Points as fractions of the run, rising, each in (0, 1): from step ``fraction * n_steps`` on, the rate is multiplied by ``factor``.
+        Points as fractions of the run, rising, each in (0, 1): from step ``fraction * n_steps`` on, the rate is
+        multiplied by ``factor``.
 
     Raises
     ------
@@ -269,7 +270,7 @@ class CosineDecay(Curve):
 
 @dataclass(frozen=True)
 class OneCycle(Curve):
-    """From ``start`` up to 1, then down to ``final``, both by half a cosine wave: Smith and Topin 2019, super-convergence.
+    """From ``start`` up to 1, then down to ``final``, both by half a cosine wave (Smith and Topin 2019).
 
     ``learning_rate_init`` is the highest rate, so it may be several times the usual one. The paper's ramps are straight
     lines, and its momentum falls while the rate rises; here the momentum is constant.
@@ -390,7 +391,8 @@ class LogCosine(Curve):
 
     References
     ----------
-    Holzmüller, Grinsztajn and Steinwart. Better by default: strong pre-tuned MLPs and boosted trees on tabular data. NeurIPS 2024.
+    Holzmüller, Grinsztajn and Steinwart. Better by default: strong pre-tuned MLPs and boosted trees on tabular data.
+    NeurIPS 2024.
     """
 
     n_cycles: int = 4
@@ -469,7 +471,8 @@ class Planned(Schedule):
 
     planned: ClassVar[bool] = True
 
-    #: Steps beyond the epoch for which a Curve is evaluated too: epochs may be one step long, and a call takes tens of microseconds.
+    #: Steps beyond the epoch for which a Curve is evaluated too: epochs may be one step long, and a call takes tens of
+    #: microseconds.
     look_ahead: ClassVar[int] = 1000
 
     def __post_init__(self) -> None:
@@ -526,8 +529,8 @@ def make_schedule(
     """The schedule for the estimators' ``learning_rate``, ``solver``, ``learning_rate_init`` and ``power_t``.
 
     A schedule that follows the run continues from ``rate`` (None: ``initial``), a curve from ``step``, the number of
-    updates made before. ``total_steps`` is the most updates of the whole run: ``max_iter`` times ceil(rows / batch_size),
-    with the rows that are trained on. Only curves need it.
+    updates made before. ``total_steps`` is the most updates of the whole run: ``max_iter`` times ceil(rows /
+    batch_size), with the rows that are trained on. Only curves need it.
     """
     if isinstance(schedule, str) and schedule in SCHEDULES:
         cls = SCHEDULES[schedule]

@@ -1,6 +1,7 @@
 """Solvers: their names and the update rule of each.
 
-The arithmetic is in the compiled core (csrc/optimizers.def) and, to read, in ``reference``; names come from the core's table.
+The arithmetic is in the compiled core (csrc/optimizers.def) and, to read, in ``reference``; names come from the core's
+table.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""The number of threads for a piece of work: how many pay, how many this process may use, and one for BLAS under L-BFGS."""
+"""The number of threads for a piece of work: how many pay, how many this process may use, and one for BLAS under
+L-BFGS."""
 
 from __future__ import annotations
 
@@ -17,8 +18,8 @@ import numpy as np
 import fastmlp.core as core
 from fastmlp.core.memory import control_groups
 
-# Waking a thread pays from this many floating-point operations per step (or per call, in prediction). Above it, a training
-# run measures whether more threads help (csrc/runtime/pace.h).
+# Waking a thread pays from this many floating-point operations per step (or per call, in prediction). Above it, a
+# training run measures whether more threads help (csrc/runtime/pace.h).
 FLOPS_PER_THREAD = 500_000
 
 _blas_lock = RLock()
@@ -40,8 +41,9 @@ def forward_flops(layer_sizes: tuple[int, ...], n_rows: int) -> int:
 def choose_threads(n_jobs: int | None, flops: int) -> int:
     """Threads for work of ``flops`` operations between barriers.
 
-    None or -1: as many as pay, within the limits of OpenMP (and thereby threadpoolctl), of the process's CPU affinity and
-    cgroup quota, and of a pool, whose workers get one each. An integer: at most that many. Never more than OpenMP's limit.
+    None or -1: as many as pay, within the limits of OpenMP (and thereby threadpoolctl), of the process's CPU affinity
+    and cgroup quota, and of a pool, whose workers get one each. An integer: at most that many. Never more than OpenMP's
+    limit.
     """
     if n_jobs is not None and n_jobs > 0:
         return min(n_jobs, core.max_threads())
@@ -52,7 +54,8 @@ def choose_threads(n_jobs: int | None, flops: int) -> int:
 
 
 def available_cpus() -> int:
-    """CPUs this process may use: its affinity, and its cgroup's quota rounded up; one in a worker of a multiprocessing.Pool.
+    """CPUs this process may use: its affinity, and its cgroup's quota rounded up; one in a worker of a
+    multiprocessing.Pool.
 
     The workers of a pool run side by side, and none knows their number. They are slower if each uses all cores.
     """
@@ -93,7 +96,8 @@ def _restore_unused_blas_limit() -> None:
 
 
 def _let_any_thread_limit_blas() -> None:
-    """From 3.8 on, threadpoolctl ignores limits of threads other than the one that set the last, until that ends or gives way."""
+    """From 3.8 on, threadpoolctl ignores limits of threads other than the one that set the last, until that ends or
+    gives way."""
     for library in _blas_libraries().lib_controllers:
         if hasattr(library, "clear_controlling_thread"):
             library.clear_controlling_thread(force=True)
@@ -109,7 +113,8 @@ def _keep_own_blas_users() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    # A fork waits until no other thread is entering or leaving a block: the child inherits the lock and the limit whole.
+    # A fork waits until no other thread is entering or leaving a block: the child inherits the lock and the limit
+    # whole.
     os.register_at_fork(
         before=_blas_lock.acquire, after_in_parent=_blas_lock.release, after_in_child=_keep_own_blas_users
     )

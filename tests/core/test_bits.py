@@ -21,10 +21,11 @@ from fastmlp.core._testing import Kernels
 # Sets without fused multiply-add are outside the promise.
 FMA_ISAS = [name for name in core.info()["available"] if name != "base"]
 
-# Prints the digest of all parameters and running averages after 5 epochs, by shape, type and n_jobs: shapes that are multiples
-# of nothing, batches shorter, longer and much longer than any tile, more threads than the machine has cores. Five, because a run
-# works alone in its first two slices of time, of which an epoch is at least one, and then tries all threads. Every activation
-# goes through batch normalisation, residual layers and dropout; every training method has its case.
+# Prints the digest of all parameters and running averages after 5 epochs, by shape, type and n_jobs: shapes that are
+# multiples of nothing, batches shorter, longer and much longer than any tile, more threads than the machine has cores.
+# Five, because a run works alone in its first two slices of time, of which an epoch is at least one, and then tries all
+# threads. Every activation goes through batch normalisation, residual layers and dropout; every training method has its
+# case.
 PROGRAM = """
 import hashlib, json, sys, warnings
 import numpy as np
@@ -46,36 +47,41 @@ cases = [
     (409, (19, (33, 33, 15), 4), 50, "tanh", "sgd", dict(batch_norm=True, residual=True)),
     (331, (31, (16, 1), 3), 33, "relu", "rmsprop", dict(input_noise=0.3, input_mask=0.2)),
     (333, (31, (16, 2), 3), 33, "silu", "rmsprop", dict(mixup=0.3, label_smoothing=0.1, class_weight="balanced")),
-    (287, (65, (47, 31), 5), 64, "logistic", "adamw", dict(max_grad_norm=0.05, l1_ratio=0.4, alpha=0.1, weight_decay=0.1)),
-    (2609, (7, (15, 15), 2), 2301, "mish", "adam", dict(loss="huber", dropout=0.2, batch_norm=True, residual=True, input_noise=0.1,
-                                                        mixup=0.2, max_grad_norm=0.5)),
+    (287, (65, (47, 31), 5), 64, "logistic", "adamw",
+     dict(max_grad_norm=0.05, l1_ratio=0.4, alpha=0.1, weight_decay=0.1)),
+    (2609, (7, (15, 15), 2), 2301, "mish", "adam",
+     dict(loss="huber", dropout=0.2, batch_norm=True, residual=True, input_noise=0.1, mixup=0.2, max_grad_norm=0.5)),
     (2611, (17, (31,), 1), 2301, "relu", "adam", dict(loss="quantile", max_grad_norm=0.01)),
 ]
 for i, activation in enumerate(core.ACTIVATIONS):
-    cases.append((151 + i, (11, (18, 18), 3), 31, activation, "nadam", dict(batch_norm=True, residual=True, dropout=0.2)))
+    options = dict(batch_norm=True, residual=True, dropout=0.2)
+    cases.append((151 + i, (11, (18, 18), 3), 31, activation, "nadam", options))
 for n, sizes, batch, activation, solver, *methods in cases[:: int(sys.argv[1])]:
     rng = np.random.RandomState(0)
     n_features, hidden, n_out = sizes
     X = rng.standard_normal((n, n_features))
     assert np.ptp(X) > 0
-    settings = dict(hidden_layer_sizes=hidden, batch_size=batch, activation=activation, solver=solver, max_iter=5, random_state=0,
-                    **dict(*methods))
+    settings = dict(hidden_layer_sizes=hidden, batch_size=batch, activation=activation, solver=solver, max_iter=5,
+                    random_state=0, **dict(*methods))
     for dtype in ("float32", "float64"):
         for n_jobs in (1, 2, 3):
             if n_out > 2:
                 estimator = MLPClassifier(**settings, dtype=dtype, n_jobs=n_jobs).fit(X, np.arange(n) % n_out)
             else:
-                estimator = MLPRegressor(**settings, dtype=dtype, n_jobs=n_jobs).fit(X, np.sin(X[:, :1] + X[:, -1:] * np.arange(n_out)))
+                y = np.sin(X[:, :1] + X[:, -1:] * np.arange(n_out))
+                estimator = MLPRegressor(**settings, dtype=dtype, n_jobs=n_jobs).fit(X, y)
             parameters, averages = estimator.network_.parameters, estimator.network_.statistics
             assert parameters.dtype == dtype and np.isfinite(parameters).all() and np.ptp(parameters) > 0
-            digest = hashlib.sha256(parameters.tobytes() + averages.tobytes() + estimator.predict(X).tobytes() + repr(estimator.loss_curve_).encode())
+            digest = hashlib.sha256(parameters.tobytes() + averages.tobytes() + estimator.predict(X).tobytes())
+            digest.update(repr(estimator.loss_curve_).encode())
             digests[f"{n} {sizes} {dtype} n_jobs={n_jobs}"] = digest.hexdigest()
 print(json.dumps({"isa": core.info()["isa"], "threads": core.max_threads(), "digests": digests}))
 """
 
 
 def run(isa: str, every: int) -> dict[str, str]:
-    """The digests of each case, or each fourth, as a process of its own finds them on one instruction set, with room for three threads."""
+    """The digests of each case, or each fourth, as a process of its own finds them on one instruction set, with room
+    for three threads."""
     environment = {**os.environ, "OMP_NUM_THREADS": "3", "FASTMLP_ISA": isa}
     done = subprocess.run(
         [sys.executable, "-P", "-c", PROGRAM, str(every)], env=environment, capture_output=True, text=True, check=False
@@ -133,7 +139,8 @@ def test_bits_do_not_depend_on_the_run():
 )
 @pytest.mark.parametrize("n_jobs", [1, 2])
 def test_sparse_rows_leave_out_zeros_and_nothing_else(settings, n_jobs):
-    """CSR with few stored elements takes kernels of its own, in training and prediction; the numbers are the dense ones."""
+    """CSR with few stored elements takes kernels of its own, in training and prediction; the numbers are the dense
+    ones."""
     draws = np.random.RandomState(0)
     X = np.where(draws.uniform(size=(2600, 75)) < 0.05, draws.standard_normal((2600, 75)), 0)
     assert 0 < np.count_nonzero(X) < 0.1 * X.size

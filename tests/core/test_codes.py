@@ -70,7 +70,8 @@ METHODS = {
 def train(
     method, layout, dtype, batch_size, *, optimizer="adam", n_threads=1, n=110, epochs=2, dense=False, compared=True
 ):
-    """(losses, parameters, state, statistics) of epochs on codes, or on their encoding, and the reference's (losses, model)."""
+    """(losses, parameters, state, statistics) of epochs on codes, or on their encoding, and the reference's (losses,
+    model)."""
     rng = np.random.RandomState(5)
     options = {"dropout": (), "batch_norm": False, "residual": False, "layer_rates": (), **METHODS[method]}
     X, encoded = coded(rng, n, *LAYOUTS[layout])
@@ -96,7 +97,8 @@ def train(
     losses, expected = [], []
     for e in range(epochs):
         losses.append(trainer.epoch(
-            encoded.astype(dtype) if dense else X, y, weight, order, rates, e * n_steps, alpha=0.1, l1_ratio=0.3, seed=77,
+            encoded.astype(dtype) if dense else X, y, weight, order, rates, e * n_steps, alpha=0.1, l1_ratio=0.3,
+            seed=77,
             label_smoothing=smoothing, epsilon=1e-3,
         ))  # fmt: skip
         if not compared:
@@ -198,7 +200,8 @@ def test_gradient_is_that_of_differences(layout, rng):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_exact_sums_are_those_of_the_encoding(layout, dtype, wide, rng):
-    """Where no sum is rounded, the order of the sums does not matter: the same bits in the loss, outputs and gradient."""
+    """Where no sum is rounded, the order of the sums does not matter: the same bits in the loss, outputs and
+    gradient."""
     X, encoded = coded(rng, 600, *LAYOUTS[layout], wide=wide, exact=True)
     network = Network((X.shape[1], 19, 4), "relu", "identity", dtype, random_state=0)
     network.parameters = varied(rng.randint(-2, 3, network.n_parameters) / 2)
@@ -310,7 +313,7 @@ def test_runs_of_codes_are_judged(rng):
     assert [diagnose(good), diagnose(bad), describe_scale(bad)] == ["", "", ""]
 
 
-# ---- What is refused ----------------------------------------------------------------------------------------------------
+# ---- What is refused -------------------------------------------------------------------------------------------------
 
 BINS, FRACTIONS, CATEGORIES = (
     np.full((5, 2), 2, np.uint16),
@@ -352,11 +355,14 @@ def misaligned(array: np.ndarray) -> np.ndarray:
     ((BINS.ravel(), FRACTIONS, CATEGORIES), r"bins must have shape \(n, 2\), got \(10,\)"),
     ((BINS, FRACTIONS[:4].copy(), CATEGORIES), r"fractions must have shape \(5, 2\), got \(4, 2\)"),
     ((BINS, FRACTIONS, CATEGORIES[:4].copy()), r"categories must have shape \(5, 1\), got \(4, 1\)"),
-    ((with_one(BINS, 10), FRACTIONS, CATEGORIES), r"bins must lie in \[0, 9\] for a number of 9 bins, got 10 for feature 1 of row 3"),
+    ((with_one(BINS, 10), FRACTIONS, CATEGORIES),
+        r"bins must lie in \[0, 9\] for a number of 9 bins, got 10 for feature 1 of row 3"),
     ((with_one(BINS, 65535), FRACTIONS, CATEGORIES), r"bins must lie in \[0, 9\]"),
-    ((with_one(BINS, 9), FRACTIONS, CATEGORIES), "fractions must be 1 for missing numbers, got 0.5 for feature 1 of row 3"),
+    ((with_one(BINS, 9), FRACTIONS, CATEGORIES),
+        "fractions must be 1 for missing numbers, got 0.5 for feature 1 of row 3"),
     ((with_one(BINS, 9), with_one(FRACTIONS, np.nan), CATEGORIES), "fractions must be 1 for missing numbers, got nan"),
-    ((BINS, FRACTIONS, with_one(CATEGORIES, 4)), r"categories must lie in \[0, 3\] for a feature of 3 categories, got 4"),
+    ((BINS, FRACTIONS, with_one(CATEGORIES, 4)),
+        r"categories must lie in \[0, 3\] for a feature of 3 categories, got 4"),
     ((BINS, FRACTIONS, with_one(CATEGORIES.astype(np.uint32), 2**32 - 1)), r"got 4294967295 for feature 2 of row 3"),
 ])  # fmt: skip
 def test_arrays_that_hold_no_codes_are_refused(arrays, message):
@@ -490,7 +496,7 @@ def test_a_trainer_takes_one_kind_of_rows_after_the_other(rng):
     np.testing.assert_allclose(*found, rtol=0, atol=tolerance("float64", 65 * 16))
 
 
-# ---- Bins of numbers ----------------------------------------------------------------------------------------------------
+# ---- Bins of numbers -------------------------------------------------------------------------------------------------
 
 EDGES = {
     "few": [-1.0, 0.0, 0.5],

@@ -1,4 +1,5 @@
-"""A forked child trains and predicts the same bits and does not hang, whoever else uses OpenMP and whatever runs meanwhile.
+"""A forked child trains and predicts the same bits and does not hang, whoever else uses OpenMP and whatever runs
+meanwhile.
 
 Each test runs in a process of its own, which ends with all its children when its time is over.
 """
@@ -28,8 +29,9 @@ needs_threads = pytest.mark.skipif(
 LIMIT = 120  # seconds; what hangs, hangs for ever
 PACKAGES = Path(fastmlp.__file__).parent.parent  # the processes import what this one has imported
 
-# `digest()` trains and predicts on all threads, `digest_of_fit()` through an estimator too (import it first; scikit-learn takes a
-# second), `in_child(work)` is what `work` returns in a forked child, and how many threads the child had.
+# `digest()` trains and predicts on all threads, `digest_of_fit()` through an estimator too (import it first;
+# scikit-learn takes a second), `in_child(work)` is what `work` returns in a forked child, and how many threads the
+# child had.
 COMMON = """
 import hashlib, json, os, sys, threading, time, warnings
 import numpy as np
@@ -56,7 +58,8 @@ def digest():
 
 def digest_of_fit():
     fitted = MLPClassifier((256, 128), max_iter=2, random_state=0, n_jobs=-1).fit(X, y)
-    return digest() + hashlib.sha256(fitted.network_.parameters.tobytes() + fitted.predict_proba(X).tobytes()).hexdigest()
+    parts = fitted.network_.parameters.tobytes(), fitted.predict_proba(X).tobytes()
+    return digest() + hashlib.sha256(b"".join(parts)).hexdigest()
 
 def in_child(work):
     reading, writing = os.pipe()
@@ -77,7 +80,8 @@ def in_child(work):
 
 
 def run(code: str, first: str = "", **environment: str) -> str:
-    """What the code prints in a process with two threads; it fails when its time is over. ``first``: what precedes COMMON."""
+    """What the code prints in a process with two threads; it fails when its time is over. ``first``: what precedes
+    COMMON."""
     process = subprocess.Popen(
         [sys.executable, "-P", "-c", first + COMMON + code],
         env={**os.environ, "PYTHONPATH": str(PACKAGES), "OMP_NUM_THREADS": "2", **environment},
@@ -155,8 +159,9 @@ product = torch.ones(512, 512) @ torch.ones(512, 512)
 @pytest.mark.parametrize("order", rest_slow(["before", "after"], "before"))
 @pytest.mark.parametrize("other", ["sklearn", "torch"])
 def test_child_beside_other_users_of_openmp(other, order):
-    """Which bring their own copies of the runtime; theirs have run on several threads. torch shows its symbols to libraries that
-    are loaded later, so the order of the imports counts: ours in `COMMON` come first unless the other one stands before."""
+    """Which bring their own copies of the runtime; theirs have run on several threads. torch shows its symbols to
+    libraries that are loaded later, so the order of the imports counts: ours in `COMMON` come first unless the other
+    one stands before."""
     if importlib.util.find_spec(other) is None:
         pytest.skip(f"{other} is not installed")
     first = f"import {other}\n" if order == "before" else ""
@@ -228,7 +233,8 @@ print("done")
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", ["None", "np.random.mtrand._rand", "0"])
 def test_child_can_draw_while_another_thread_shuffles(seed):
-    """From NumPy's own generator: a fork in the middle of a shuffle must not leave its lock taken in the child, for ever."""
+    """From NumPy's own generator: a fork in the middle of a shuffle must not leave its lock taken in the child, for
+    ever."""
     assert run(SHUFFLES.replace("{seed}", seed)) == "done\n"
 
 

@@ -1,6 +1,7 @@
 """Every kernel on awkward sizes, offsets and strides, on every instruction set of this machine, against the reference.
 
-Sentinels stand in fastmlp/core/_testing.pyx: outputs are filled with NaN beforehand and whatever is written outside raises.
+Sentinels stand in fastmlp/core/_testing.pyx: outputs are filled with NaN beforehand and whatever is written outside
+raises.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ def awkward(V: int) -> list[tuple[int, int, int]]:
 @pytest.mark.parametrize("every_shape", rest_slow([False, True], False))
 @pytest.mark.parametrize("case", list(cases()), ids=lambda case: case.operation)
 def test_kernel_agrees_with_reference(kernels, case, every_shape):
-    """In the fast set, the rows of a table (activations, losses, update rules, ...) share the shapes: each has another third of them."""
+    """In the fast set, the rows of a table (activations, losses, update rules, ...) share the shapes: each has another
+    third of them."""
     shapes = awkward(kernels.vector)
     if isinstance(case.run, partial) and not every_shape:
         shapes = shapes[OPERATIONS.index(case.operation) % 3 :: 3]
@@ -77,7 +79,8 @@ def not_passed(passed: set, isas: set[str]) -> set:
 
 @pytest.mark.skipif(not CPUINFO.exists(), reason="reads Linux's /proc/cpuinfo")
 def test_instruction_sets_all_ran(request):
-    """Every operation has passed on every instruction set that the kernel of the system says this CPU has, in both element types."""
+    """Every operation has passed on every instruction set that the kernel of the system says this CPU has, in both
+    element types."""
     if not any(getattr(item, "function", None) is test_kernel_agrees_with_reference for item in request.session.items):
         pytest.skip("no kernel was to be tested in this session")
     table = (Path(__file__).parents[2] / "csrc" / "isa.def").read_text()

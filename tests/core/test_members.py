@@ -1,4 +1,5 @@
-"""Embeddings of coded rows, and members on shared weights: those of the reference, on any number of threads and instruction set."""
+"""Embeddings of coded rows, and members on shared weights: those of the reference, on any number of threads and
+instruction set."""
 
 from __future__ import annotations
 
@@ -128,7 +129,8 @@ def train(
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(("shape", "layout", "method"), [
     *((shape, "mixed", "plain") for shape in SHAPES if shape != "many"),
-    pytest.param("many", "mixed", "plain", marks=pytest.mark.slow), *(("several", "mixed", method) for method in METHODS if method != "plain"),
+    pytest.param("many", "mixed", "plain", marks=pytest.mark.slow),
+    *(("several", "mixed", method) for method in METHODS if method != "plain"),
     *(("several", layout, "plain") for layout in ("numbers", "categories", "one number", "one category")),
 ])  # fmt: skip
 def test_epochs_are_the_references(shape, layout, method, dtype):
@@ -158,7 +160,8 @@ def digest_of(shape: str, layout: str, method: str, dtype: str, n_threads: int) 
 
 
 BITS = [
-    ("one", "mixed", "plain"), ("several", "mixed", "dropout"), ("two", "categories", "plain"), ("many", "numbers", "plain"),
+    ("one", "mixed", "plain"), ("several", "mixed", "dropout"), ("two", "categories", "plain"),
+    ("many", "numbers", "plain"),
     ("several", "mixed", "clipping"),
 ]  # fmt: skip
 
@@ -210,7 +213,8 @@ def test_gradient_is_that_of_differences(shape, rng):
 @pytest.mark.parametrize("output", ["softmax", "logistic", "identity"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_prediction_does_not_depend_on_how_many_rows(shape, output, dtype, n_threads, rng):
-    """The output of the mean of the members' logits: the same for one row, few and many, with the sums before the bins and without."""
+    """The output of the mean of the members' logits: the same for one row, few and many, with the sums before the bins
+    and without."""
     network = network_of(shape, "mixed", dtype, rng, output)
     X, encoded = coded(rng, 1100, *LAYOUTS["mixed"])
     every = network.forward(X, n_threads=n_threads)

@@ -139,7 +139,8 @@ class Unusual:
 @pytest.mark.parametrize(
     "row",
     [
-        np.ones(3), np.ones(5), np.ones((2, 4)), np.ones((4, 1)), np.ones(4, int), np.ones(4, np.float16), np.ones(4, ">f8"),
+        np.ones(3), np.ones(5), np.ones((2, 4)), np.ones((4, 1)), np.ones(4, int), np.ones(4, np.float16),
+        np.ones(4, ">f8"),
         np.array(1.0), [1.0] * 3, (1.0,) * 5, [], "1234", None, 4.0, {1: 1}, np.ones((1, 1, 4)), [[1.0] * 4],
         np.array([None] * 4), np.ones(4, complex),
     ],

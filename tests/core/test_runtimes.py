@@ -1,4 +1,5 @@
-"""Our OpenMP runtime beside scikit-learn's: in a wheel it is another one, and threadpoolctl and a fork must reach it all the same."""
+"""Our OpenMP runtime beside scikit-learn's: in a wheel it is another one, and threadpoolctl and a fork must reach it
+all the same."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ import pytest
 import fastmlp
 from fastmlp import core
 
-# Scikit-learn's runtime has worked before and ours has trained on its threads: the state of a process in the midst of its work.
+# Scikit-learn's runtime has worked before and ours has trained on its threads: the state of a process in the midst of
+# its work.
 BOTH_AT_WORK = """
     import os
     import numpy as np
@@ -67,7 +69,8 @@ def test_threadpool_limits_reach_our_runtime():
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_fork_while_both_runtimes_have_threads_ends():
-    """A child that is forked then trains on what it has, and finds the same numbers; it does not wait for threads that are gone."""
+    """A child that is forked then trains on what it has, and finds the same numbers; it does not wait for threads that
+    are gone."""
     printed = run(
         """
         child = os.fork()

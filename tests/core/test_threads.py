@@ -24,7 +24,7 @@ needs_threads = pytest.mark.skipif(not core.info()["openmp"], reason="built with
 
 pytestmark = pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
 
-# --- several threads of Python -----------------------------------------------------------------------------------------
+# --- several threads of Python ----------------------------------------------------------------------------------------
 
 
 def at_once(work, n_threads: int) -> list:
@@ -41,7 +41,8 @@ def at_once(work, n_threads: int) -> list:
 
 @needs_threads
 def test_callers_share_the_threads():
-    """Four threads: two callers take two each, five one each; a running epoch is a caller, and takes what others leave."""
+    """Four threads: two callers take two each, five one each; a running epoch is a caller, and takes what others
+    leave."""
     code = """
 import numpy as np
 from fastmlp import core
@@ -109,8 +110,8 @@ def test_one_estimator_predicts_from_sixteen_threads(n_rows):
 
 @pytest.mark.parametrize("work", ["train", "forward", "sparse"])
 def test_no_lock_is_held_while_computing(work):
-    """Another thread of Python runs on during one long call of the core, which looks up every 50 ms at most: with the lock held, it
-    would get a turn then only, some dozens of times in all."""
+    """Another thread of Python runs on during one long call of the core, which looks up every 50 ms at most: with the
+    lock held, it would get a turn then only, some dozens of times in all."""
     network = Network((200, 600, 600, 3), random_state=0)
     X, y = np.random.RandomState(0).rand(2000, 200).astype("float32"), np.zeros(2000, np.intp)
     if work == "sparse":
@@ -143,7 +144,8 @@ def test_no_lock_is_held_while_computing(work):
 
 @needs_threads
 def test_parallel_regions_touch_no_interpreter():
-    """After a subinterpreter, CPython no longer finds the state of a thread by itself: a region that asks for it ends the process."""
+    """After a subinterpreter, CPython no longer finds the state of a thread by itself: a region that asks for it ends
+    the process."""
     code = """
 try:
     import _interpreters as interpreters
@@ -220,7 +222,7 @@ def test_stacks_that_do_not_fit_into_memory_are_done_without():
     assert output_of(LIMITED.format(limit=limit, fit=""), OMP_NUM_THREADS="40", OMP_STACKSIZE=" 256 M ") == "40 0"
 
 
-# --- one estimator, changed twice at once ---------------------------------------------------------------------------------
+# --- one estimator, changed twice at once -----------------------------------------------------------------------------
 
 
 class Waits:

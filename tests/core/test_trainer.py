@@ -1,4 +1,5 @@
-"""Trainer: its epochs against the reference, its state stored and loaded again, what it and a Plan cannot be used for."""
+"""Trainer: its epochs against the reference, its state stored and loaded again, what it and a Plan cannot be used
+for."""
 
 from __future__ import annotations
 

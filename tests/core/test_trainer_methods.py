@@ -1,5 +1,5 @@
-"""What a training run does beyond the plain one, held against the reference: dropout, batch normalisation, residual layers,
-changed input, mixup, label smoothing, clipping, layers at rates of their own."""
+"""What a training run does beyond the plain one, held against the reference: dropout, batch normalisation, residual
+layers, changed input, mixup, label smoothing, clipping, layers at rates of their own."""
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ METHODS = {
     "input scaling, clipping": {"input_scaling": (3.0, 1.0, 1.0), "max_grad_norm": 0.05, "batch_norm": True},
     "schedules": {"dropout": (0.2, 0.5, 0.1, 0.3), "schedules": True, "weight_decay": 0.3},
     "everything": {
-        "dropout": (0.1, 0.2, 0.3, 0.4), "batch_norm": True, "residual": True, "input_noise": 0.2, "input_mask": 0.1, "mix": True,
+        "dropout": (0.1, 0.2, 0.3, 0.4), "batch_norm": True, "residual": True, "input_noise": 0.2, "input_mask": 0.1,
+        "mix": True,
         "label_smoothing": 0.1, "max_grad_norm": 0.1, "layer_rates": (1.0, 0.5, 1.0, 2.0),
         "factors": FACTORS, "input_scaling": (2.0, 1.0, 1.0), "schedules": True, "weight_decay": 0.1,
     },
@@ -62,7 +63,8 @@ def of_network(model):
 
 
 def train(method, activation, loss, optimizer, dtype, batch_size, n_threads=1, n_rows=110, epochs=2, compared=True):
-    """(losses, step losses, parameters, state, statistics) by the core, and (losses, model) by the reference if compared."""
+    """(losses, step losses, parameters, state, statistics) by the core, and (losses, model) by the reference if
+    compared."""
     rng = np.random.RandomState(3)
     options = {"batch_norm": False, "residual": False, "mix": False, "dropout": (), "layer_rates": (), **method}
     plan = core.Plan(SIZES, (activation,) * 3, core.LOSSES[loss], dtype, options["batch_norm"], options["residual"])
@@ -104,7 +106,8 @@ def train(method, activation, loss, optimizer, dtype, batch_size, n_threads=1, n
     own = {**CONSTANTS, "weight_decay": options.get("weight_decay", 0.0)}
     spec = reference.Method(
         options["residual"], options["dropout"], options["layer_rates"], options.get("max_grad_norm", 0.0),
-        loss_parameter=0.7, seed=SEED, alpha=0.1, l1_ratio=0.3, eps=float(np.finfo(dtype).eps), factors=options.get("factors", ()),
+        loss_parameter=0.7, seed=SEED, alpha=0.1, l1_ratio=0.3, eps=float(np.finfo(dtype).eps),
+        factors=options.get("factors", ()),
         input_scaling=options.get("input_scaling", ()), **constants,
     )  # fmt: skip
     ours, theirs, step_losses = [], [], np.zeros(n_steps)
@@ -116,7 +119,8 @@ def train(method, activation, loss, optimizer, dtype, batch_size, n_threads=1, n
         if not compared:
             continue
         loss_value, model = reference.epoch(
-            model, plan.activations, loss, optimizer, batch_size, X.astype(np.float64), y, weight, order, rates, e * n_steps,
+            model, plan.activations, loss, optimizer, batch_size, X.astype(np.float64), y, weight, order, rates,
+            e * n_steps,
             reference.Hyper(0.0, **own), spec, mix, **schedules,
         )  # fmt: skip
         theirs.append(loss_value)
@@ -143,7 +147,8 @@ def test_epochs_are_the_references(method, loss, optimizer, activation, dtype):
     if loss == "huber":
         options.pop("label_smoothing", None)
     ours, theirs = train(options, activation, loss, optimizer, dtype, 32)
-    # A relu whose input rounding takes across the kink changes a gradient by a whole term; batches of such size hide it.
+    # A relu whose input rounding takes across the kink changes a gradient by a whole term; batches of such size hide
+    # it.
     bound = tolerance(dtype, 40 * sum(SIZES))
     assert np.abs(np.subtract(ours[0], theirs[0])).max() <= bound
     model = theirs[1]
@@ -163,7 +168,8 @@ def test_epochs_are_the_references(method, loss, optimizer, activation, dtype):
 def test_bits_do_not_depend_on_threads(method, batch_size):
     """1, 2 and 3 threads: random numbers, statistics, norms and sums are the same bits.
 
-    A trainer works alone in its first two slices of time, of which an epoch is at least one, and then tries all threads.
+    A trainer works alone in its first two slices of time, of which an epoch is at least one, and then tries all
+    threads.
     """
     n_rows = 5300 if batch_size == 2500 else 110
     found = []
@@ -195,7 +201,8 @@ def test_bits_do_not_depend_on_threads(method, batch_size):
 @pytest.mark.parametrize("method", ["plain", "batch_norm", "residual", "everything"])
 @pytest.mark.parametrize("n_rows", [1, 3, 100, 1100])
 def test_prediction_is_the_references(method, n_rows):
-    """Running averages and residual layers, on every path that prediction takes: the same bits for each number of rows."""
+    """Running averages and residual layers, on every path that prediction takes: the same bits for each number of
+    rows."""
     ours, (_, model, spec) = train(METHODS[method], "tanh", "log_loss", "adam", "float64", 32)
     _, _, parameters, _, statistics, plan = ours
     X = np.random.RandomState(0).standard_normal((1100, SIZES[0]))
@@ -220,7 +227,8 @@ def test_frozen_layers_do_not_change_a_bit():
 
 
 def test_clipping_bounds_the_step():
-    """With plain gradient descent a step is rate * gradient: its norm is at most rate * max_grad_norm, and reaches it."""
+    """With plain gradient descent a step is rate * gradient: its norm is at most rate * max_grad_norm, and reaches
+    it."""
     for max_norm in (0.01, 0.1):
         plan = core.Plan((5, 8, 2), ("relu",), "softmax", "float64")
         rng = np.random.RandomState(0)
@@ -251,7 +259,8 @@ def test_step_losses_add_up():
 
 @pytest.mark.parametrize(("argument", "value"), [
     ("dropout", (0.5,)), ("dropout", (0.0, 1.0)), ("dropout", (-0.1, 0.0)), ("dropout", (float("nan"), 0.0)),
-    ("layer_rates", (1.0,)), ("layer_rates", (1.0, -1.0)), ("layer_rates", (1.0, float("inf"))), ("max_grad_norm", -1.0),
+    ("layer_rates", (1.0,)), ("layer_rates", (1.0, -1.0)), ("layer_rates", (1.0, float("inf"))),
+    ("max_grad_norm", -1.0),
     ("max_grad_norm", float("nan")),
 ])  # fmt: skip
 def test_trainer_names_what_it_cannot_use(argument, value):

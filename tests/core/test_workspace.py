@@ -168,7 +168,8 @@ def test_panels_of_another_network_are_refused(options):
 
 
 def test_reserve_lends_memory_and_changes_no_bit():
-    """Blocks of more than 4 MiB go from a Trainer to the next, of other batches and other state, with what is in them."""
+    """Blocks of more than 4 MiB go from a Trainer to the next, of other batches and other state, with what is in
+    them."""
     sizes, rows = (600, 1000, 600), np.random.RandomState(0).standard_normal((700, 600))
     target = np.arange(700) % 600
     reserve, networks = core.Reserve(), [Network(sizes, dtype="float64", random_state=0) for _ in range(2)]

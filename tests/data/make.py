@@ -1,7 +1,7 @@
 """Makes the models of this folder with the fastmlp that is installed: python tests/data/make.py VERSION.
 
-One of each kind of file and the same models as pickles, named by the version that made them. They are made once, when a version
-is released, and never again: tests/estimators/test_pickles.py loads all of them with the version under test.
+One of each kind of file and the same models as pickles, named by the version that made them. They are made once, when a
+version is released, and never again: tests/estimators/test_pickles.py loads all of them with the version under test.
 """
 
 from __future__ import annotations

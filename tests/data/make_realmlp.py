@@ -1,7 +1,9 @@
-"""Makes realmlp.npz: what the authors' RealMLP-S draws and finds in 20 steps, in float64. python tests/data/make_realmlp.py
+"""Makes realmlp.npz: what the authors' RealMLP-S draws and finds in 20 steps, in float64. python
+tests/data/make_realmlp.py
 
-It needs pytabkit 1.7.3 (Holzmüller, Grinsztajn and Steinwart), which tests do not: tests/tabular/test_realmlp.py compares with the
-numbers of the file. pytabkit computes in float32; here, its tables and parameters are made float64 before the first step.
+It needs pytabkit 1.7.3 (Holzmüller, Grinsztajn and Steinwart), which tests do not: tests/tabular/test_realmlp.py
+compares with the numbers of the file. pytabkit computes in float32; here, its tables and parameters are made float64
+before the first step.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ N_EPOCHS, BATCH_SIZE, WIDTH = 5, 25, 16
 
 
 def table(n: int = 133) -> dict[str, np.ndarray]:
-    """Numbers, of which one has equal quartiles, and categories: two, four, and three with gaps. Numbers are exact in float32."""
+    """Numbers, of which one has equal quartiles, and categories: two, four, and three with gaps. Numbers are exact in
+    float32."""
     rng = np.random.RandomState(0)
     columns = {
         "normal": rng.standard_normal(n),
@@ -42,7 +45,8 @@ def target(kind: str, signal: np.ndarray) -> np.ndarray:
 
 
 def record(kind: str, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Rows of training and validation, inputs, initial parameters, the rows and the loss of each step, and predictions for all rows."""
+    """Rows of training and validation, inputs, initial parameters, the rows and the loss of each step, and predictions
+    for all rows."""
     import pandas as pd
     import torch
     from pytabkit import RealMLP_TD_Classifier, RealMLP_TD_S_Classifier, RealMLP_TD_S_Regressor

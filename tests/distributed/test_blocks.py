@@ -1,4 +1,5 @@
-"""Blocks: the bits of a fit in memory, whatever holds the rows; targets and weights of every kind; predictions; messages."""
+"""Blocks: the bits of a fit in memory, whatever holds the rows; targets and weights of every kind; predictions;
+messages."""
 
 from __future__ import annotations
 
@@ -460,7 +461,8 @@ def test_a_number_that_is_not_finite_is_found(tmp_path, form, value, words):
     X, y = broken(*data(), 450, 3, value)
     blocks = FORMS[form](tmp_path, X, y)
     place = {
-        "npy": r"X-2\.npy, rows 100 to 149", "columns": r"X-2\.npy, rows 100 to 149", "arrays": "part 2, rows 100 to 149", "functions": "part 2",
+        "npy": r"X-2\.npy, rows 100 to 149", "columns": r"X-2\.npy, rows 100 to 149",
+        "arrays": "part 2, rows 100 to 149", "functions": "part 2",
         "parquet": r"2\.parquet, row group 2", "arrow": r"2\.arrow, record batch 2",
     }[form]  # fmt: skip
     column = "'x3'" if form in ("parquet", "arrow") else "3"
@@ -501,27 +503,42 @@ ERRORS = {
     "gaps": (lambda folder: Blocks([(X, gaps(y))]), (ValueError, TypeError), r"part 0, rows 500 to 549: .*"),
     "numbers": (lambda folder: Blocks([(X, X[:, 0])]), ValueError, "part 0, rows 0 to 49: Unknown label type"),
     "classes of columns": (lambda folder: Blocks([(X, np.stack([y, y], axis=1))]), ValueError, "MultiOutputClassifier"),
-    "weights": (lambda folder: Blocks([(X, y, -np.ones(N))]), ValueError, "part 0, rows 0 to 49: sample_weight must not be negative"),
+    "weights": (lambda folder: Blocks([(X, y, -np.ones(N))]), ValueError,
+        "part 0, rows 0 to 49: sample_weight must not be negative"),
     "no weight": (lambda folder: Blocks([(X, y, np.zeros(N))]), ValueError, "at least one non-zero"),
-    "NaN in weights": (lambda folder: Blocks([(X, y, np.full(N, np.nan))]), ValueError, "part 0, rows 0 to 49: .*sample_weight"),
-    "another class": (lambda folder: Blocks([(X, y)], classes=[0, 1]), ValueError, r"part 0, rows 0 to .*not among classes_: \[2\]"),
-    "no file": (lambda folder: Blocks.npy(folder / "none-*.npy", folder / "y.npy"), FileNotFoundError, "X='.*none-.* matches no file"),
-    "arrays": (lambda folder: Blocks.npy(folder / "X.npy", y), TypeError, r"y must name files, got ndarray.*Blocks\(\["),
-    "fewer files": (lambda folder: Blocks.npy([folder / "X.npy"] * 2, folder / "y.npy"), ValueError, "X names 2 files and y 1"),
-    "fewer rows": (lambda folder: Blocks.npy(folder / "X.npy", folder / "short.npy"), ValueError, r"X\.npy has 700 rows, .*short\.npy has 7"),
-    "objects": (lambda folder: Blocks.npy(folder / "X.npy", folder / "objects.npy"), ValueError, r"objects\.npy .*astype\(str\)"),
+    "NaN in weights": (lambda folder: Blocks([(X, y, np.full(N, np.nan))]), ValueError,
+        "part 0, rows 0 to 49: .*sample_weight"),
+    "another class": (lambda folder: Blocks([(X, y)], classes=[0, 1]), ValueError,
+        r"part 0, rows 0 to .*not among classes_: \[2\]"),
+    "no file": (lambda folder: Blocks.npy(folder / "none-*.npy", folder / "y.npy"), FileNotFoundError,
+        "X='.*none-.* matches no file"),
+    "arrays": (lambda folder: Blocks.npy(folder / "X.npy", y), TypeError,
+        r"y must name files, got ndarray.*Blocks\(\["),
+    "fewer files": (lambda folder: Blocks.npy([folder / "X.npy"] * 2, folder / "y.npy"), ValueError,
+        "X names 2 files and y 1"),
+    "fewer rows": (lambda folder: Blocks.npy(folder / "X.npy", folder / "short.npy"), ValueError,
+        r"X\.npy has 700 rows, .*short\.npy has 7"),
+    "objects": (lambda folder: Blocks.npy(folder / "X.npy", folder / "objects.npy"), ValueError,
+        r"objects\.npy .*astype\(str\)"),
     "cut": (lambda folder: Blocks.npy(folder / "cut.npy", folder / "y.npy"), ValueError, r"cut\.npy cannot be read"),
-    "no npy": (lambda folder: Blocks.npy(folder / "rows.parquet", folder / "y.npy"), ValueError, r"rows\.parquet cannot be read"),
+    "no npy": (lambda folder: Blocks.npy(folder / "rows.parquet", folder / "y.npy"), ValueError,
+        r"rows\.parquet cannot be read"),
     "no parquet": (lambda folder: Blocks.parquet(folder / "X.npy", target="y"), ValueError, r"X\.npy cannot be read"),
     "no arrow": (lambda folder: Blocks.arrow(folder / "X.npy", target="y"), ValueError, r"X\.npy cannot be read"),
-    "no column": (lambda folder: Blocks.parquet(folder / "rows.parquet", ["x9"], "y"), ValueError, r"rows\.parquet: there are no columns \['x9'\]"),
-    "twice": (lambda folder: Blocks.parquet(folder / "rows.parquet", ["y"], "y"), ValueError, r"\['y'\] are asked for twice"),
-    "a word": (lambda folder: Blocks.parquet(folder / "rows.parquet", target="y"), TypeError, r"rows\.parquet: column 'city' must be numbers, got string"),
+    "no column": (lambda folder: Blocks.parquet(folder / "rows.parquet", ["x9"], "y"), ValueError,
+        r"rows\.parquet: there are no columns \['x9'\]"),
+    "twice": (lambda folder: Blocks.parquet(folder / "rows.parquet", ["y"], "y"), ValueError,
+        r"\['y'\] are asked for twice"),
+    "a word": (lambda folder: Blocks.parquet(folder / "rows.parquet", target="y"), TypeError,
+        r"rows\.parquet: column 'city' must be numbers, got string"),
     "a name": (lambda folder: Blocks.parquet(folder / "rows.parquet", "x0", "y"), TypeError, "features must be a list"),
-    "a gap": (lambda folder: Blocks.parquet(folder / "rows.parquet", ["x0"], "city"), ValueError, r"row group 0: Column 'city' has no label in row 3"),
-    "a gap in X": (lambda folder: Blocks.parquet(folder / "rows.parquet", ["x0", "gap"], "y"), ValueError, "(?s)row group 0: Input X contains NaN.*'gap'"),
+    "a gap": (lambda folder: Blocks.parquet(folder / "rows.parquet", ["x0"], "city"), ValueError,
+        r"row group 0: Column 'city' has no label in row 3"),
+    "a gap in X": (lambda folder: Blocks.parquet(folder / "rows.parquet", ["x0", "gap"], "y"), ValueError,
+        "(?s)row group 0: Input X contains NaN.*'gap'"),
     "lbfgs": (lambda folder: Blocks([(X, y)]), ValueError, "lbfgs' takes all rows at once"),
-    "changes": (lambda folder: Blocks([(lambda calls=[]: (calls.append(0), (X[len(calls) :], y[len(calls) :]))[1])]), ValueError, "same ones in each call"),
+    "changes": (lambda folder: Blocks([(lambda calls=[]: (calls.append(0), (X[len(calls) :], y[len(calls) :]))[1])]),
+        ValueError, "same ones in each call"),
 }  # fmt: skip
 
 

@@ -1,4 +1,5 @@
-"""Shards of a batch: the tree by brute force, one shard against epochs, the same digest whoever sums, what shards cannot train."""
+"""Shards of a batch: the tree by brute force, one shard against epochs, the same digest whoever sums, what shards
+cannot train."""
 
 from __future__ import annotations
 
@@ -83,7 +84,8 @@ def update_by(gradient, weights, n_rows, rate, t, penalty, worker):
 
 
 def train(n_shards, n_workers=1, weight=None, dtype="float32", penalty=PENALTY, method=METHOD, X=None, **options):
-    """Two epochs: parameters and losses. Each worker sums the shards whose number it has modulo their number, and updates all weights."""
+    """Two epochs: parameters and losses. Each worker sums the shards whose number it has modulo their number, and
+    updates all weights."""
     network, workers = trainers(n_workers, dtype=dtype, **options)
     own, y, order = rows(dtype)
     X = own if X is None else X

@@ -88,7 +88,8 @@ RUNS = [
 @pytest.mark.filterwarnings("error::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize(("page", "peer"), RUNS)
 def test_page_runs(page: Path, peer: str | None, tmp_path: Path, monkeypatch, capsys):
-    """A page's Python from the top, in one session and an empty folder, without a ConvergenceWarning, prints what the page shows.
+    """A page's Python from the top, in one session and an empty folder, without a ConvergenceWarning, prints what the
+    page shows.
 
     README's blocks each stand alone. A peer's blocks take part where it is installed.
     """

@@ -55,7 +55,8 @@ NAMES = list(public())
 def test_public_interface_was_found():
     """Methods of its own, inherited ones, conditional ones and properties among it."""
     assert {
-        "fastmlp.MLPClassifier", "fastmlp.MLPClassifier.fit", "fastmlp.MLPClassifier.partial_fit", "fastmlp.MLPRegressor.coefs_",
+        "fastmlp.MLPClassifier", "fastmlp.MLPClassifier.fit", "fastmlp.MLPClassifier.partial_fit",
+        "fastmlp.MLPRegressor.coefs_",
         "fastmlp.Network.forward", "fastmlp.learning_rate_range", "fastmlp.LossCurveDisplay.from_estimator",
     } <= set(NAMES)  # fmt: skip
     assert not any(name.endswith(".get_params") for name in NAMES)

@@ -1,4 +1,5 @@
-"""docs/scikit-learn.md has every parameter, attribute and method of the scikit-learn that is installed, and what it says is so."""
+"""docs/scikit-learn.md has every parameter, attribute and method of the scikit-learn that is installed, and what it
+says is so."""
 
 from __future__ import annotations
 

@@ -57,9 +57,11 @@ def assert_agrees(output, net: Network, X: np.ndarray) -> None:
 GRID = [
     {"activation": name, "dtype": dtype} for name in core.ACTIVATIONS for dtype in ("float32", "float64")
 ] + [
-    {"sizes": sizes, "batch_norm": norm, "residual": residual, "dtype": dtype, "out": out, "activation": ["tanh", "relu", "gelu"][: len(sizes)]}
+    {"sizes": sizes, "batch_norm": norm, "residual": residual, "dtype": dtype, "out": out,
+        "activation": ["tanh", "relu", "gelu"][: len(sizes)]}
     for sizes, norm, residual, dtype, out in itertools.product(
-        [(), (7,), (6, 6), (5, 5, 4)], [False, True], [False, True], ["float32", "float64"], ["identity", "softmax", "logistic", "exp"]
+        [(), (7,), (6, 6), (5, 5, 4)], [False, True], [False, True], ["float32", "float64"],
+        ["identity", "softmax", "logistic", "exp"]
     )
 ]  # fmt: skip
 # The fast set has each activation at one element type, and a part of the rest.

@@ -35,7 +35,8 @@ COMPILERS = [("gcc", "c99"), ("g++", "c++17"), ("clang", "c99"), ("clang++", "c+
 # Beyond the narrow softmax, whole and broken vectors, a residual layer.
 SHAPES = [(7, 11, 11, 3), (5, 33, 33, 21)]
 VARIANTS = [  # batch_norm, residual, output
-    (False, False, "softmax"), (True, True, "identity"), (False, True, "logistic"), (True, False, "log_softmax"), (False, False, "exp"),
+    (False, False, "softmax"), (True, True, "identity"), (False, True, "logistic"), (True, False, "log_softmax"),
+    (False, False, "exp"),
     (False, False, "log_logistic"),
 ]  # fmt: skip
 HAS_FMA = core.info()["isa"] != "base"
@@ -244,7 +245,8 @@ def test_pipelines(tmp_path: Path):
 
 @pytest.mark.filterwarnings("ignore")
 def test_int8(tmp_path: Path):
-    """The accuracy that to_c's docstring promises of the handwritten digits, and the arithmetic: that of rounded weights."""
+    """The accuracy that to_c's docstring promises of the handwritten digits, and the arithmetic: that of rounded
+    weights."""
     X, y = load_digits(return_X_y=True)
     X = (X / 16).astype(np.float32)
     model = MLPClassifier((64,), max_iter=40, random_state=0).fit(X[:1200], y[:1200])

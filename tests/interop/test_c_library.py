@@ -1,4 +1,5 @@
-"""fastmlp_predict.h: small programs, built against the installed package, give the bits of Network.forward and refuse bad files."""
+"""fastmlp_predict.h: small programs, built against the installed package, give the bits of Network.forward and refuse
+bad files."""
 
 from __future__ import annotations
 

@@ -51,7 +51,8 @@ def sequential(*parts, shape=(5,)):
 
 @pytest.mark.parametrize(
     "name",
-    ["linear", "sigmoid", "tanh", "relu", "elu", "selu", "gelu", "silu", "softplus", "mish", "celu", "log_sigmoid", "exponential", "softmax", "log_softmax"],
+    ["linear", "sigmoid", "tanh", "relu", "elu", "selu", "gelu", "silu", "softplus", "mish", "celu", "log_sigmoid",
+        "exponential", "softmax", "log_softmax"],
 )  # fmt: skip
 def test_activations_by_name(name):
     last = name in ("exponential", "softmax", "log_softmax")
@@ -63,7 +64,8 @@ def test_an_article():
     """784-256-128-10 on images, with the layers that stand before such networks."""
     normalise = layers.Normalization(axis=None, mean=0.3, variance=0.1)
     model = sequential(
-        layers.Rescaling(1 / 255), normalise, layers.Flatten(), layers.Dense(256, "relu"), layers.Dense(128, "relu"), layers.Dense(10),
+        layers.Rescaling(1 / 255), normalise, layers.Flatten(), layers.Dense(256, "relu"), layers.Dense(128, "relu"),
+        layers.Dense(10),
         shape=(28, 28),
     )  # fmt: skip
     model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
@@ -84,7 +86,8 @@ def test_elementwise_layers_of_several_dimensions(shape):
     normalise = layers.Normalization(axis=-1)
     normalise.adapt(rng.normal(1, 2, (30, *shape)))
     model = sequential(
-        normalise, layers.BatchNormalization(), layers.Rescaling([2.0] * shape[-1], offset=list(map(float, range(shape[-1])))),
+        normalise, layers.BatchNormalization(),
+        layers.Rescaling([2.0] * shape[-1], offset=list(map(float, range(shape[-1])))),
         layers.Reshape((-1,)), layers.Dense(6, "tanh"), layers.GaussianNoise(0.1), layers.Dense(2), shape=shape,
     )  # fmt: skip
     converted = check(model, rng.normal(size=(10, *shape)).astype("float32"))
@@ -92,8 +95,10 @@ def test_elementwise_layers_of_several_dimensions(shape):
 
 
 def test_batch_norm_and_dropout():
-    model = sequential(layers.Dense(6), layers.BatchNormalization(), layers.Activation("relu"), layers.Dropout(0.25), layers.Dense(6, use_bias=False),
-                       layers.BatchNormalization(center=False, scale=False), layers.ReLU(), layers.Dense(2))  # fmt: skip
+    model = sequential(layers.Dense(6), layers.BatchNormalization(), layers.Activation("relu"), layers.Dropout(0.25),
+        layers.Dense(6, use_bias=False),
+                       layers.BatchNormalization(center=False, scale=False), layers.ReLU(),
+                       layers.Dense(2))  # fmt: skip
     converted = check(model)
     assert converted.network.batch_norm
     assert converted.parameters == {"dropout": (0.0, 0.25, 0.0)}
@@ -140,9 +145,11 @@ def own(x):
 
 
 REFUSED = {
-    "layer norm": (lambda: sequential(layers.Dense(4), layers.LayerNormalization(), layers.Dense(2)), "LayerNormalization"),
+    "layer norm": (lambda: sequential(layers.Dense(4), layers.LayerNormalization(), layers.Dense(2)),
+        "LayerNormalization"),
     "convolution": (lambda: sequential(layers.Conv1D(2, 2), layers.Flatten(), layers.Dense(2), shape=(4, 3)), "Conv1D"),
-    "dense of images": (lambda: sequential(layers.Dense(4), layers.Flatten(), layers.Dense(2), shape=(4, 3)), "Put a Flatten"),
+    "dense of images": (lambda: sequential(layers.Dense(4), layers.Flatten(), layers.Dense(2), shape=(4, 3)),
+        "Put a Flatten"),
     "threshold": (lambda: sequential(layers.Dense(4), layers.ReLU(threshold=0.5), layers.Dense(2)), "threshold"),
     "alpha": (lambda: sequential(layers.Dense(4), layers.ELU(0.5), layers.Dense(2)), "alpha 0.5"),
     "softsign": (lambda: sequential(layers.Dense(4, "softsign"), layers.Dense(2)), "softsign"),
@@ -150,14 +157,17 @@ REFUSED = {
     "a function": (lambda: sequential(layers.Dense(4, activation=own), layers.Dense(2)), "does not describe"),
     "lambda": (lambda: sequential(layers.Lambda(own), layers.Dense(2)), "Lambda"),
     "concatenate": (lambda: functional(lambda x: layers.Concatenate()([x, layers.Dense(3)(x)])), "Concatenate"),
-    "two branches": (lambda: functional(lambda x: layers.Add()([layers.Dense(3, "relu")(x), layers.Dense(3, "relu")(x)])), "two branches"),
+    "two branches": (lambda: functional(lambda x: layers.Add()([layers.Dense(3, "relu")(x),
+        layers.Dense(3, "relu")(x)])), "two branches"),
     "product": (lambda: functional(lambda x: layers.Multiply()([layers.Dense(5)(x), x])), "product"),
     "three": (lambda: functional(lambda x: layers.Add()([x, x, x])), "3 arguments"),
     "training": (lambda: functional(lambda x: layers.Dropout(0.5)(x, training=True)), "training=True"),
     "sequence": (lambda: sequential(layers.LSTM(3), layers.Dense(2), shape=(4, 3)), "LSTM"),
-    "softmax of axis": (lambda: sequential(layers.Softmax(), layers.Flatten(), layers.Dense(2), shape=(4, 3)), "softmax"),
+    "softmax of axis": (lambda: sequential(layers.Softmax(), layers.Flatten(), layers.Dense(2), shape=(4, 3)),
+        "softmax"),
     "not adapted": (lambda: sequential(layers.Normalization(), layers.Dense(2)), None),
-    "units": (lambda: sequential(layers.Dense(4), layers.UnitNormalization(), layers.Dense(2)), "UnitNormalization|unit_normalization"),
+    "units": (lambda: sequential(layers.Dense(4), layers.UnitNormalization(), layers.Dense(2)),
+        "UnitNormalization|unit_normalization"),
 }  # fmt: skip
 
 
@@ -207,10 +217,12 @@ def test_narrow_types(policy):
 
 
 PARTS = [
-    lambda rng: layers.Dense(int(rng.randint(1, 7)), activation=[None, "relu", "tanh", "gelu", "softplus", "leaky_relu"][rng.randint(6)]),
+    lambda rng: layers.Dense(int(rng.randint(1, 7)),
+        activation=[None, "relu", "tanh", "gelu", "softplus", "leaky_relu"][rng.randint(6)]),
     lambda rng: layers.BatchNormalization(center=bool(rng.randint(2)), scale=bool(rng.randint(2))),
     lambda rng: layers.Activation(["relu", "elu", "silu", "log_sigmoid", "hard_sigmoid", "softmax"][rng.randint(6)]),
-    lambda rng: [layers.PReLU("uniform"), layers.LeakyReLU(0.01), layers.ReLU(6.0), layers.Dropout(0.3), layers.Rescaling(0.5, 1.0)][rng.randint(5)],
+    lambda rng: [layers.PReLU("uniform"), layers.LeakyReLU(0.01), layers.ReLU(6.0), layers.Dropout(0.3),
+        layers.Rescaling(0.5, 1.0)][rng.randint(5)],
 ]  # fmt: skip
 
 

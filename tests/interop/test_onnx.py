@@ -135,7 +135,7 @@ def test_refused_exports():
         to_onnx(MLPClassifier.from_network(network(out="logistic", n_out=1), np.array([1, 2**64 - 1], np.uint64)))
 
 
-# --- graphs of others ---------------------------------------------------------------------------------------------------
+# --- graphs of others -------------------------------------------------------------------------------------------------
 
 
 def graph(nodes, constants=None, shape=(None, 5), outputs=("y",), opset=17, kind=1):
@@ -148,7 +148,8 @@ def graph(nodes, constants=None, shape=(None, 5), outputs=("y",), opset=17, kind
         for op, ins, outs, attributes in nodes
     ]
     graph = helper.make_graph(
-        made, "graph", [helper.make_tensor_value_info("x", kind, shape)], [helper.make_tensor_value_info(name, 1, None) for name in outputs],
+        made, "graph", [helper.make_tensor_value_info("x", kind, shape)],
+        [helper.make_tensor_value_info(name, 1, None) for name in outputs],
         [numpy_helper.from_array(array, name) for name, array in constants.items()],
     )  # fmt: skip
     return helper.make_model(
@@ -157,8 +158,10 @@ def graph(nodes, constants=None, shape=(None, 5), outputs=("y",), opset=17, kind
 
 
 RNG = np.random.RandomState(3)
-C = {"W": RNG.normal(size=(5, 6)), "V": RNG.normal(size=(6, 2)), "b": RNG.normal(size=6), "S": RNG.normal(size=(5, 5)), "half": np.array(0.5),
-     "one": np.array(1.0), "root": np.array(0.5**0.5), "two": np.array(2.0), "c": RNG.normal(size=5), "m": RNG.uniform(0.5, 2, 6), "six": np.array(6.0),
+C = {"W": RNG.normal(size=(5, 6)), "V": RNG.normal(size=(6, 2)), "b": RNG.normal(size=6), "S": RNG.normal(size=(5, 5)),
+    "half": np.array(0.5),
+     "one": np.array(1.0), "root": np.array(0.5**0.5), "two": np.array(2.0), "c": RNG.normal(size=5),
+     "m": RNG.uniform(0.5, 2, 6), "six": np.array(6.0),
      "zero": np.array(0.0), "t": RNG.normal(size=(6, 5)), "shape": np.array([-1, 5]), "k": np.array(1.702)}  # fmt: skip
 M = ("MatMul", "x W", "h", {})
 L = ("MatMul", "a V", "y", {})
@@ -166,26 +169,32 @@ L = ("MatMul", "a V", "y", {})
 ACCEPTED = {
     "gemm": [("Gemm", "x t b", "h", {"transB": 1, "alpha": 0.5, "beta": 2.0}), ("Relu", "h", "a", {}), L],
     "bias": [M, ("Add", "b h", "g", {}), ("Tanh", "g", "a", {}), L],
-    "scales": [("Sub", "x c", "u", {}), ("Div", "u two", "v", {}), ("MatMul", "v W", "h", {}), ("Mul", "m h", "g", {}), ("Sub", "one g", "q", {}), ("Elu", "q", "a", {}), L],
+    "scales": [("Sub", "x c", "u", {}), ("Div", "u two", "v", {}), ("MatMul", "v W", "h", {}), ("Mul", "m h", "g", {}),
+        ("Sub", "one g", "q", {}), ("Elu", "q", "a", {}), L],
     "silu": [M, ("Sigmoid", "h", "s", {}), ("Mul", "h s", "a", {}), L],
     "quick gelu": [M, ("Mul", "h k", "u", {}), ("Sigmoid", "u", "s", {}), ("Mul", "h s", "a", {}), L],
-    "gelu": [M, ("Div", "h sqrt2", "u", {}), ("Erf", "u", "e", {}), ("Add", "e one", "f", {}), ("Mul", "h f", "p", {}), ("Mul", "p half", "a", {}), L],
-    "gelu the other way": [M, ("Mul", "h root", "u", {}), ("Erf", "u", "e", {}), ("Add", "one e", "f", {}), ("Mul", "half h", "p", {}), ("Mul", "f p", "a", {}), L],
+    "gelu": [M, ("Div", "h sqrt2", "u", {}), ("Erf", "u", "e", {}), ("Add", "e one", "f", {}), ("Mul", "h f", "p", {}),
+        ("Mul", "p half", "a", {}), L],
+    "gelu the other way": [M, ("Mul", "h root", "u", {}), ("Erf", "u", "e", {}), ("Add", "one e", "f", {}),
+        ("Mul", "half h", "p", {}), ("Mul", "f p", "a", {}), L],
     "mish": [M, ("Softplus", "h", "s", {}), ("Tanh", "s", "u", {}), ("Mul", "h u", "a", {}), L],
-    "residual": [("MatMul", "x S", "h", {}), ("Relu", "h", "g", {}), ("Add", "g x", "z", {}), ("MatMul", "z W", "y", {})],
+    "residual": [("MatMul", "x S", "h", {}), ("Relu", "h", "g", {}), ("Add", "g x", "z", {}),
+        ("MatMul", "z W", "y", {})],
     "norm": [M, ("BatchNormalization", "h m b b m", "g", {"epsilon": 1e-3}), ("Selu", "g", "a", {}), L],
     "norm behind": [M, ("Relu", "h", "g", {}), ("BatchNormalization", "g m b b m", "a", {}), L],
     "clip to relu": [M, ("Clip", "h zero", "a", {}), L],
     "max": [M, ("Max", "h zero", "a", {}), L],
     "flatten": [("Flatten", "x", "u", {}), ("MatMul", "u W", "y", {})],
     "reshape": [("Reshape", "x shape", "u", {}), ("MatMul", "u W", "y", {})],
-    "flatten by shape": [("Shape", "x", "s", {}), ("Gather", "s i", "n", {}), ("Unsqueeze", "n ax", "n1", {}), ("Concat", "n1 minus", "to", {"axis": 0}), ("Reshape", "x to", "u", {}), ("MatMul", "u W", "y", {})],
+    "flatten by shape": [("Shape", "x", "s", {}), ("Gather", "s i", "n", {}), ("Unsqueeze", "n ax", "n1", {}),
+        ("Concat", "n1 minus", "to", {"axis": 0}), ("Reshape", "x to", "u", {}), ("MatMul", "u W", "y", {})],
     "constants": [("Transpose", "t", "T", {"perm": [1, 0]}), ("Mul", "T half", "U", {}), ("MatMul", "x U", "y", {})],
     "dropout": [M, ("Dropout", "h", "a", {}), L],
     "scaler": [("Scaler", "x", "u", {"offset": [1.0] * 5, "scale": [0.5] * 5}), ("MatMul", "u W", "y", {})],
     "log sigmoid": [M, ("Neg", "h", "n", {}), ("Softplus", "n", "s", {}), ("Neg", "s", "y", {})],
     "log softmax": [M, ("LogSoftmax", "h", "y", {})],
-    "two classes": [("MatMul", "x c1", "h", {}), ("Sigmoid", "h", "p", {}), ("Sub", "one p", "q", {}), ("Concat", "q p", "y", {"axis": 1})],
+    "two classes": [("MatMul", "x c1", "h", {}), ("Sigmoid", "h", "p", {}), ("Sub", "one p", "q", {}),
+        ("Concat", "q p", "y", {"axis": 1})],
 }  # fmt: skip
 C |= {
     "sqrt2": np.array(2**0.5),
@@ -230,7 +239,8 @@ REFUSED = {
     "softmax of rows": ([M, ("Softmax", "h", "y", {"axis": 0})], "axis 0"),
     "hidden softmax": ([M, ("Softmax", "h", "a", {}), L], "as the last one only"),
     "gelu": ([M, ("Tanh", "h", "g", {}), ("Mul", "h g", "a", {}), L], "product"),
-    "mean": ([("ReduceMean", "x", "m1", {"axes": [0]}), ("Sub", "x m1", "u", {}), ("MatMul", "u W", "y", {})], "ReduceMean"),
+    "mean": ([("ReduceMean", "x", "m1", {"axes": [0]}), ("Sub", "x m1", "u", {}), ("MatMul", "u W", "y", {})],
+        "ReduceMean"),
     "training": ([M, ("BatchNormalization", "h m b b m", "a r s", {"training_mode": 1}), L], "averages of a batch"),
     "transposed": ([("Gemm", "x W", "y", {"transA": 1})], "product"),
     "reshaped": ([M, ("Reshape", "h wrong", "a", {}), L], "reshape"),
@@ -238,8 +248,10 @@ REFUSED = {
     "selu": ([M, ("Selu", "h", "a", {"alpha": 2.0}), L], "selu has"),
     "elu": ([M, ("Elu", "h", "a", {"alpha": 0.5}), L], "elu has 1"),
     "side by side": ([M, ("Concat", "h h", "y", {"axis": 1})], "side by side"),
-    "both logits": ([("MatMul", "x c1", "h", {}), ("Neg", "h", "q", {}), ("Concat", "q h", "y", {"axis": 1})], "negative"),
-    "pair goes on": ([("MatMul", "x c1", "h", {}), ("Sigmoid", "h", "p", {}), ("Sub", "one p", "q", {}), ("Concat", "q p", "g", {"axis": 1}), ("Mul", "g two", "y", {})], "both classes"),
+    "both logits": ([("MatMul", "x c1", "h", {}), ("Neg", "h", "q", {}), ("Concat", "q h", "y", {"axis": 1})],
+        "negative"),
+    "pair goes on": ([("MatMul", "x c1", "h", {}), ("Sigmoid", "h", "p", {}), ("Sub", "one p", "q", {}),
+        ("Concat", "q p", "g", {"axis": 1}), ("Mul", "g two", "y", {})], "both classes"),
 }  # fmt: skip
 C["wrong"] = np.array([-1, 3])
 

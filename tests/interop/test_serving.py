@@ -1,4 +1,5 @@
-"""Scalers folded into the first layer, and single rows in a service: the pipeline's and the estimator's own predictions."""
+"""Scalers folded into the first layer, and single rows in a service: the pipeline's and the estimator's own
+predictions."""
 
 from __future__ import annotations
 
@@ -38,9 +39,12 @@ pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceW
 
 SMALL = {"hidden_layer_sizes": (9, 9), "max_iter": 3, "random_state": 0}
 SCALERS = {
-    "standard": StandardScaler, "no mean": partial(StandardScaler, with_mean=False), "no std": partial(StandardScaler, with_std=False),
-    "neither": partial(StandardScaler, with_mean=False, with_std=False), "min max": partial(MinMaxScaler, (-2, 3)), "robust": RobustScaler,
-    "not centred": partial(RobustScaler, with_centering=False), "not scaled": partial(RobustScaler, with_scaling=False), "max abs": MaxAbsScaler,
+    "standard": StandardScaler, "no mean": partial(StandardScaler, with_mean=False),
+    "no std": partial(StandardScaler, with_std=False),
+    "neither": partial(StandardScaler, with_mean=False, with_std=False), "min max": partial(MinMaxScaler, (-2, 3)),
+    "robust": RobustScaler,
+    "not centred": partial(RobustScaler, with_centering=False), "not scaled": partial(RobustScaler, with_scaling=False),
+    "max abs": MaxAbsScaler,
 }  # fmt: skip
 
 
@@ -94,7 +98,8 @@ def test_folded_scalers_change_no_prediction(scaler, batch_norm, dtype):
 @pytest.mark.parametrize(
     "last",
     [
-        MLPRegressor(**SMALL), MLPRegressor(**{**SMALL, "hidden_layer_sizes": ()}, batch_norm=True), MLPRegressor(**SMALL, residual=True),
+        MLPRegressor(**SMALL), MLPRegressor(**{**SMALL, "hidden_layer_sizes": ()}, batch_norm=True),
+        MLPRegressor(**SMALL, residual=True),
         MLPEnsembleRegressor(MLPRegressor(**SMALL), 2, random_state=0), MLPRegressor("poisson", **SMALL),
     ],
     ids=lambda last: type(last).__name__,
@@ -140,7 +145,8 @@ def test_scalers_of_the_target_are_folded(transformer, y, tmp_path):
 
 @pytest.mark.parametrize(("regressor", "transformer", "y"), [
     (MLPRegressor(**SMALL), PowerTransformer(), TARGET), (MLPRegressor(**SMALL), MinMaxScaler(clip=True), TARGET),
-    (MLPRegressor("poisson", **SMALL), MaxAbsScaler(), np.abs(TARGET)), (MLPRegressor(**SMALL), StandardScaler(), TARGET[:, None]),
+    (MLPRegressor("poisson", **SMALL), MaxAbsScaler(), np.abs(TARGET)),
+    (MLPRegressor(**SMALL), StandardScaler(), TARGET[:, None]),
 ])  # fmt: skip
 def test_transformers_of_the_target_that_are_not_linear_stay(regressor, transformer, y):
     model = scale_target(make_pipeline(StandardScaler(), regressor), transformer).fit(FRAME, y)
@@ -180,7 +186,8 @@ def test_a_folded_pipeline_is_a_file(tmp_path):
 
 
 @pytest.mark.parametrize(("steps", "match"), [
-    ([MinMaxScaler(clip=True), MLPClassifier(**SMALL)], "clip=True"), ([PCA(), MLPClassifier(**SMALL)], "stands a PCA"), ([MLPClassifier(**SMALL)], "stands nothing"),
+    ([MinMaxScaler(clip=True), MLPClassifier(**SMALL)], "clip=True"), ([PCA(), MLPClassifier(**SMALL)], "stands a PCA"),
+    ([MLPClassifier(**SMALL)], "stands nothing"),
     ([StandardScaler(), MLPClassifier((13, 9), residual=True, max_iter=3)], "residual=True"),
 ])  # fmt: skip
 def test_what_cannot_be_folded_exactly_is_refused(steps, match):
@@ -237,8 +244,10 @@ def test_targets_far_from_zero_are_warned_of(several):
 MODELS = {
     "multiclass": (MLPClassifier(**SMALL), np.array(["a", "b", "c"])[Y]), "binary": (MLPClassifier(**SMALL), Y > 0),
     "float32": (MLPClassifier(**SMALL, dtype="float32"), Y), "multilabel": (MLPClassifier(**SMALL), multilabel()[1]),
-    "sparse multilabel": (MLPClassifier(**SMALL), csr_matrix(multilabel()[1])), "regressor": (MLPRegressor(**SMALL), TARGET),
-    "outputs": (MLPRegressor(**SMALL), np.c_[TARGET, TARGET]), "ensemble": (MLPEnsembleClassifier(MLPClassifier(**SMALL), 2, random_state=0), Y),
+    "sparse multilabel": (MLPClassifier(**SMALL), csr_matrix(multilabel()[1])),
+    "regressor": (MLPRegressor(**SMALL), TARGET),
+    "outputs": (MLPRegressor(**SMALL), np.c_[TARGET, TARGET]),
+    "ensemble": (MLPEnsembleClassifier(MLPClassifier(**SMALL), 2, random_state=0), Y),
 }  # fmt: skip
 
 
@@ -246,9 +255,13 @@ def forms(names=NAMES):
     """The second row of FRAME in all forms."""
     values = FRAME.iloc[1].tolist()
     return {
-        "dict": dict(zip(names, values, strict=True)), "other order": {"id": "x", **dict(zip(names[::-1], values[::-1], strict=True))}, "list": values,
-        "tuple": tuple(values), "array": np.array(values), "one row": np.array([values]), "frame": FRAME[1:2], "frame in another order": FRAME[NAMES[::-1]][1:2],
-        "objects": FRAME[1:2].astype(object), "numbers of several types": FRAME[1:2].assign(x3=np.array([7]), x4=FRAME["x4"][1:2].astype(object)), "series": FRAME.iloc[1], "polars": pl.from_pandas(FRAME[1:2]),
+        "dict": dict(zip(names, values, strict=True)),
+        "other order": {"id": "x", **dict(zip(names[::-1], values[::-1], strict=True))}, "list": values,
+        "tuple": tuple(values), "array": np.array(values), "one row": np.array([values]), "frame": FRAME[1:2],
+        "frame in another order": FRAME[NAMES[::-1]][1:2],
+        "objects": FRAME[1:2].astype(object),
+        "numbers of several types": FRAME[1:2].assign(x3=np.array([7]), x4=FRAME["x4"][1:2].astype(object)),
+        "series": FRAME.iloc[1], "polars": pl.from_pandas(FRAME[1:2]),
     }  # fmt: skip
 
 
@@ -298,8 +311,10 @@ def test_truth_values_are_numbers():
 
 
 @pytest.mark.parametrize(("change", "error", "match"), [
-    ({"x3": np.nan}, ValueError, "Feature 'x3' is nan"), ({"x3": 1e39}, ValueError, "finite in float32"), ({"x3": -np.inf}, ValueError, "-inf"),
-    ({"x3": "1"}, TypeError, "numbers"), ({"x3": None}, ValueError, "'x3' is nan"), ({"x3": np.datetime64(0, "s")}, TypeError, "numbers"),
+    ({"x3": np.nan}, ValueError, "Feature 'x3' is nan"), ({"x3": 1e39}, ValueError, "finite in float32"),
+    ({"x3": -np.inf}, ValueError, "-inf"),
+    ({"x3": "1"}, TypeError, "numbers"), ({"x3": None}, ValueError, "'x3' is nan"),
+    ({"x3": np.datetime64(0, "s")}, TypeError, "numbers"),
 ])  # fmt: skip
 def test_values_that_are_not_numbers_are_refused(change, error, match):
     predictor = RowPredictor(MLPRegressor(**SMALL, dtype="float32").fit(FRAME, TARGET))
@@ -309,7 +324,8 @@ def test_values_that_are_not_numbers_are_refused(change, error, match):
 
 @pytest.mark.parametrize(
     ("row", "match"),
-    [(X[0, :5], "13 values"), (FRAME[:2], "13 values"), ({"x0": 1.0}, "lacks features: 'x1'"), (FRAME[["x0"]][:1], "lacks features: 'x1'"), (1.0, "13 values")],
+    [(X[0, :5], "13 values"), (FRAME[:2], "13 values"), ({"x0": 1.0}, "lacks features: 'x1'"),
+        (FRAME[["x0"]][:1], "lacks features: 'x1'"), (1.0, "13 values")],
 )  # fmt: skip
 def test_rows_of_another_shape_are_refused(row, match):
     predictor = RowPredictor(MLPRegressor(**SMALL).fit(FRAME, TARGET))
@@ -368,14 +384,18 @@ RNG = np.random.RandomState(0)
 N_ROWS = 200
 TABLE = pd.DataFrame(
     {
-        "number": RNG.standard_normal(N_ROWS), "word": RNG.choice(["a", "b", "c"], N_ROWS), "gaps": np.where(RNG.uniform(size=N_ROWS) < 0.2, np.nan, RNG.uniform(size=N_ROWS)),
-        "same": 1, "key": RNG.randint(5, size=N_ROWS), "truth": RNG.uniform(size=N_ROWS) < 0.5, "word and gaps": RNG.choice(np.array(["x", "y", None]), N_ROWS),
+        "number": RNG.standard_normal(N_ROWS), "word": RNG.choice(["a", "b", "c"], N_ROWS),
+        "gaps": np.where(RNG.uniform(size=N_ROWS) < 0.2, np.nan, RNG.uniform(size=N_ROWS)),
+        "same": 1, "key": RNG.randint(5, size=N_ROWS), "truth": RNG.uniform(size=N_ROWS) < 0.5,
+        "word and gaps": RNG.choice(np.array(["x", "y", None]), N_ROWS),
     }
 )  # fmt: skip
 SIGNAL = TABLE["number"].to_numpy() + (TABLE["word"] == "a")
 OF_TABLES = {
-    "binary": np.where(SIGNAL > 0, "yes", "no"), "multiclass": np.digitize(SIGNAL, [-0.5, 0.5]), "many classes": np.arange(N_ROWS) % 11, "one class": ["x"] * N_ROWS,
-    "multilabel": np.c_[SIGNAL > 0, SIGNAL > 1].astype(int), "sparse multilabel": csr_matrix(np.c_[SIGNAL > 0, SIGNAL > 1].astype(int)),
+    "binary": np.where(SIGNAL > 0, "yes", "no"), "multiclass": np.digitize(SIGNAL, [-0.5, 0.5]),
+    "many classes": np.arange(N_ROWS) % 11, "one class": ["x"] * N_ROWS,
+    "multilabel": np.c_[SIGNAL > 0, SIGNAL > 1].astype(int),
+    "sparse multilabel": csr_matrix(np.c_[SIGNAL > 0, SIGNAL > 1].astype(int)),
     "regression": SIGNAL, "outputs": np.c_[SIGNAL, -1000 * SIGNAL],
 }  # fmt: skip
 FEW = {"hidden_layer_sizes": (17,), "max_iter": 3, "random_state": 0, "categorical_features": ["key"]}
@@ -401,7 +421,8 @@ def test_row_of_a_table_is_predicted_as_by_the_model(kind, n_folds):
         expected = (expected.toarray() if hasattr(expected, "toarray") else expected)[0]
         named = dict(zip(TABLE.columns, values, strict=True))
         rows = [
-            values, tuple(values), [values], np.array(values, dtype=object), np.array([values], dtype=object), named, {"id": 3, **dict(reversed(named.items()))},
+            values, tuple(values), [values], np.array(values, dtype=object), np.array([values], dtype=object), named,
+            {"id": 3, **dict(reversed(named.items()))},
             TABLE.iloc[i], frame, frame[frame.columns[::-1]], pl.from_pandas(frame),
         ]  # fmt: skip
         for row in rows:
@@ -415,9 +436,12 @@ def test_row_of_a_table_is_predicted_as_by_the_model(kind, n_folds):
 
 
 @pytest.mark.parametrize("change", [
-    {"number": None}, {"number": np.nan}, {"number": pd.NA}, {"number": 3}, {"number": True}, {"number": np.float32(0.3)}, {"number": np.int8(3)},
-    {"number": Decimal("0.3")}, {"gaps": None}, {"gaps": 1e300}, {"word": None}, {"word": "other"}, {"word": np.str_("b")}, {"word": b"b"}, {"key": 3.0},
-    {"key": np.int64(3)}, {"key": 77}, {"key": None}, {"key": 2**53 + 1}, {"truth": 1}, {"truth": 0.0}, {"truth": np.True_}, {"truth": None}, {"same": object()}, {"key": 2**1100},
+    {"number": None}, {"number": np.nan}, {"number": pd.NA}, {"number": 3}, {"number": True},
+    {"number": np.float32(0.3)}, {"number": np.int8(3)},
+    {"number": Decimal("0.3")}, {"gaps": None}, {"gaps": 1e300}, {"word": None}, {"word": "other"},
+    {"word": np.str_("b")}, {"word": b"b"}, {"key": 3.0},
+    {"key": np.int64(3)}, {"key": 77}, {"key": None}, {"key": 2**53 + 1}, {"truth": 1}, {"truth": 0.0},
+    {"truth": np.True_}, {"truth": None}, {"same": object()}, {"key": 2**1100},
 ], ids=str)  # fmt: skip
 def test_values_of_any_type_count_as_in_a_table(change):
     """Those that NumPy and a dict take as they are, and the others."""
@@ -458,8 +482,10 @@ def test_dates_in_a_row():
 
 
 @pytest.mark.parametrize(("change", "error", "match"), [
-    ({"number": np.inf}, ValueError, "Column 'number' holds inf"), ({"gaps": -np.inf}, ValueError, "Column 'gaps' holds -inf"),
-    ({"number": "1"}, TypeError, "Column 'number' held numbers in fit, and holds text now"), ({"word": ["a"]}, TypeError, "Column 'word' holds a list"),
+    ({"number": np.inf}, ValueError, "Column 'number' holds inf"),
+    ({"gaps": -np.inf}, ValueError, "Column 'gaps' holds -inf"),
+    ({"number": "1"}, TypeError, "Column 'number' held numbers in fit, and holds text now"),
+    ({"word": ["a"]}, TypeError, "Column 'word' holds a list"),
     ({"number": {}}, TypeError, "Column 'number' holds a dict"),
 ])  # fmt: skip
 def test_values_that_a_table_cannot_hold_are_refused(change, error, match):
@@ -468,8 +494,10 @@ def test_values_that_a_table_cannot_hold_are_refused(change, error, match):
 
 
 @pytest.mark.parametrize(("row", "match"), [
-    ([1.0, "a"], "7 values, of .*, got 2"), ("abcdefg", "got str, 'abcdefg'"), (None, "got NoneType"), ({1, 2}, "got set"), (TABLE[:2], r"got shape \(2, 7\)"),
-    ({"number": 1.0}, "lacks features: 'word'"), (TABLE[["word"]][:1], "lacks features: 'number'"), (np.zeros((2, 7)), "got 14"),
+    ([1.0, "a"], "7 values, of .*, got 2"), ("abcdefg", "got str, 'abcdefg'"), (None, "got NoneType"),
+    ({1, 2}, "got set"), (TABLE[:2], r"got shape \(2, 7\)"),
+    ({"number": 1.0}, "lacks features: 'word'"), (TABLE[["word"]][:1], "lacks features: 'number'"),
+    (np.zeros((2, 7)), "got 14"),
 ])  # fmt: skip
 def test_what_is_no_row_of_a_table(row, match):
     with pytest.raises(ValueError, match=match):
@@ -507,8 +535,10 @@ def test_fold_scaler_says_what_it_takes(model):
 
 @pytest.mark.parametrize("nest", [
     lambda network: make_pipeline(StandardScaler(), make_pipeline(StandardScaler(), network)),
-    lambda network: make_pipeline(StandardScaler(), TransformedTargetRegressor(make_pipeline(StandardScaler(), network))),
-    lambda network: TransformedTargetRegressor(TransformedTargetRegressor(network, transformer=StandardScaler()), transformer=StandardScaler()),
+    lambda network: make_pipeline(StandardScaler(),
+        TransformedTargetRegressor(make_pipeline(StandardScaler(), network))),
+    lambda network: TransformedTargetRegressor(TransformedTargetRegressor(network, transformer=StandardScaler()),
+        transformer=StandardScaler()),
 ])  # fmt: skip
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_fold_scaler_names_what_is_nested(nest, rng):

@@ -141,7 +141,8 @@ def wrapped(*parts):
         (nn.LeakyReLU(0.0), nn.Linear(6, 2)),
         (nn.Linear(6, 6), nn.Linear(6, 2, bias=False)),
         (nn.ReLU(), nn.ReLU(), nn.Identity(), nn.Linear(6, 2)),
-        (nn.Sequential(nn.ReLU(inplace=True), nn.Sequential()), nn.Dropout(0.1), nn.Flatten(), nn.Linear(6, 2), nn.Sigmoid()),
+        (nn.Sequential(nn.ReLU(inplace=True), nn.Sequential()), nn.Dropout(0.1), nn.Flatten(), nn.Linear(6, 2),
+            nn.Sigmoid()),
         (nn.RReLU(0.01, 0.01), nn.Linear(6, 2)),
         (nn.AlphaDropout(0.1), nn.SELU(), nn.Linear(6, 1), nn.Softplus()),
     ],
@@ -154,7 +155,9 @@ def test_converted_as_it_is(parts):
 
 
 @pytest.mark.parametrize(
-    "gate", [lambda h: h * torch.tanh(F.softplus(h)), lambda h: torch.sigmoid(1.702 * h) * h, lambda h: h * 0.5 * (torch.erf(h / 2**0.5) + 1)]
+    "gate",
+    [lambda h: h * torch.tanh(F.softplus(h)), lambda h: torch.sigmoid(1.702 * h) * h,
+        lambda h: h * 0.5 * (torch.erf(h / 2**0.5) + 1)]
 )  # fmt: skip
 def test_gates_written_out(gate):
     check(Forward(lambda s, x: s.c(gate(s.a(x)))))
@@ -214,7 +217,8 @@ def test_narrow_types(dtype):
 
 @pytest.mark.parametrize(
     "wrap",
-    [nn.utils.parametrizations.weight_norm, nn.utils.parametrizations.spectral_norm, nn.utils.weight_norm, nn.utils.spectral_norm],
+    [nn.utils.parametrizations.weight_norm, nn.utils.parametrizations.spectral_norm, nn.utils.weight_norm,
+        nn.utils.spectral_norm],
     ids=lambda wrap: f"{wrap.__module__}.{wrap.__name__}",
 )  # fmt: skip
 def test_weights_that_are_computed(wrap):
@@ -276,7 +280,7 @@ def test_estimators_of_a_module():
     assert from_torch(module).regressor().predict(rows()).shape == (40, 3)
 
 
-# --- refusals -----------------------------------------------------------------------------------------------------------
+# --- refusals ---------------------------------------------------------------------------------------------------------
 
 
 class Forward(nn.Module):
@@ -310,7 +314,8 @@ class Doubled(nn.Linear):
 
 
 REFUSED = {
-    "slope": (lambda: wrapped(nn.LeakyReLU(0.2), nn.Linear(6, 2)), r"1 \(LeakyReLU\): slope 0.2; fastmlp has 0.01. rewrite=True"),
+    "slope": (lambda: wrapped(nn.LeakyReLU(0.2), nn.Linear(6, 2)),
+        r"1 \(LeakyReLU\): slope 0.2; fastmlp has 0.01. rewrite=True"),
     "alpha": (lambda: wrapped(nn.ELU(0.5), nn.Linear(6, 2)), r"1 \(ELU\): alpha 0.5; fastmlp's elu has 1"),
     "gelu": (lambda: wrapped(nn.GELU(approximate="tanh"), nn.Linear(6, 2)), "tanh form of gelu"),
     "threshold": (lambda: wrapped(nn.Softplus(threshold=5), nn.Linear(6, 2)), "threshold 5"),
@@ -338,7 +343,8 @@ REFUSED = {
     "some residual": (lambda: Forward(lambda s, x: s.c(F.relu(s.b(x + F.relu(s.a(x)))))), "all such layers"),
     "residual at the end": (lambda: Forward(lambda s, x: x + F.relu(s.a(x))), "rewrite=True"),
     "scaled skip": (lambda: Forward(lambda s, x: s.c(s.norm(x) + F.relu(s.a(s.norm(x))))), None),
-    "scaled input of a sum": (lambda: Forward(lambda s, x: (lambda h: s.c(h + F.relu(s.a(h))))(s.norm(x))), "both the input"),
+    "scaled input of a sum": (lambda: Forward(lambda s, x: (lambda h: s.c(h + F.relu(s.a(h))))(s.norm(x))),
+        "both the input"),
     "product": (lambda: Forward(lambda s, x: s.c(s.a(x) * s.b(x))), "product of two values"),
     "gate": (lambda: Forward(lambda s, x: s.c(x * torch.tanh(x))), "product of two values"),
     "quotient": (lambda: Forward(lambda s, x: s.c(x / s.a(x))), "quotient"),
@@ -347,11 +353,14 @@ REFUSED = {
     "two outputs": (lambda: Forward(lambda s, x: (s.c(x), s.a(x))), "one tensor"),
     "cat": (lambda: Forward(lambda s, x: s.c(torch.cat([x, x], 1))), None),
     "dropout in prediction": (lambda: Forward(lambda s, x: s.c(F.dropout(x, 0.5, True))), "training"),
-    "batch statistics": (lambda: Forward(lambda s, x: s.c(F.batch_norm(x, s.norm.running_mean, s.norm.running_var, training=True))), "batch"),
-    "changed in place": (lambda: Forward(lambda s, x: (lambda h: s.c(h + F.relu(h, inplace=True)))(s.a(x))), "in place"),
+    "batch statistics": (lambda: Forward(lambda s,
+        x: s.c(F.batch_norm(x, s.norm.running_mean, s.norm.running_var, training=True))), "batch"),
+    "changed in place": (lambda: Forward(lambda s, x: (lambda h: s.c(h + F.relu(h, inplace=True)))(s.a(x))),
+        "in place"),
     "changed by position": (lambda: Forward(lambda s, x: (lambda h: s.c(F.relu(h, True) + h))(s.a(x))), "in place"),
     "changed by a method": (lambda: Forward(lambda s, x: (lambda h: s.c(h.relu_() + h))(s.a(x))), "in place"),
-    "changed through a view": (lambda: Forward(lambda s, x: (lambda h: s.c(h.flatten(1).relu_() + h))(s.a(x))), "in place"),
+    "changed through a view": (lambda: Forward(lambda s, x: (lambda h: s.c(h.flatten(1).relu_() + h))(s.a(x))),
+        "in place"),
     "reshaped": (lambda: Forward(lambda s, x: s.c(s.a(x).view(-1, 1))), "reshape"),
     "clipped": (lambda: Forward(lambda s, x: s.c(s.a(x).clamp(-1, 1))), "rewrite=True"),
     "sum behind squeeze": (lambda: Forward(lambda s, x: (lambda h: h + torch.tanh(h).squeeze())(s.c(x)[:, :1])), None),
@@ -412,12 +421,17 @@ PARTS = [
     lambda n, rng: nn.Linear(n, int(rng.randint(1, 8)), bias=bool(rng.randint(4))),
     lambda n, rng: nn.Linear(n, n),
     lambda n, rng: norm(n, bool(rng.randint(2)), float(rng.choice([1e-5, 1e-2]))),
-    lambda n, rng: [nn.ReLU, nn.Tanh, nn.GELU, nn.SiLU, nn.Mish, nn.SELU, nn.Sigmoid, nn.LogSigmoid, nn.Identity][rng.randint(9)](),
+    lambda n,
+    rng: [nn.ReLU, nn.Tanh, nn.GELU, nn.SiLU, nn.Mish, nn.SELU, nn.Sigmoid, nn.LogSigmoid,
+        nn.Identity][rng.randint(9)](),
     lambda n, rng: nn.LeakyReLU(float(rng.choice([0.01, 0.3, 0, 1]))),
     lambda n, rng: nn.PReLU(int(rng.choice([1, n]))),
-    lambda n, rng: [nn.Softplus(2.0), nn.CELU(0.7), nn.ELU(), nn.Hardtanh(), nn.ReLU6(), nn.Hardsigmoid()][rng.randint(6)],
+    lambda n,
+    rng: [nn.Softplus(2.0), nn.CELU(0.7), nn.ELU(), nn.Hardtanh(), nn.ReLU6(), nn.Hardsigmoid()][rng.randint(6)],
     lambda n, rng: [nn.Dropout(0.2), nn.Flatten(), nn.Softmax(1), nn.LogSoftmax(1)][rng.randint(4)],
-    lambda n, rng: Sum(nn.Sequential(nn.Linear(n, n), *([norm(n)] if rng.randint(2) else []), [nn.ReLU(), nn.Identity(), nn.GELU()][rng.randint(3)])),
+    lambda n,
+    rng: Sum(nn.Sequential(nn.Linear(n, n), *([norm(n)] if rng.randint(2) else []),
+        [nn.ReLU(), nn.Identity(), nn.GELU()][rng.randint(3)])),
 ]  # fmt: skip
 
 
@@ -450,7 +464,7 @@ def test_random_modules_convert_right_or_not_at_all(seed):
         np.testing.assert_allclose(net.forward(X), expected, rtol=1e-9, atol=1e-11 * (1 + np.abs(expected).max()))
 
 
-# --- to PyTorch ---------------------------------------------------------------------------------------------------------
+# --- to PyTorch -------------------------------------------------------------------------------------------------------
 
 X, Y = rows(), np.array(list("abc"))[np.arange(40) % 3]
 SMALL = {"hidden_layer_sizes": (6,), "max_iter": 3, "random_state": 0}

@@ -217,7 +217,8 @@ def test_pair_is_checked_in_the_networks_type():
 
 
 def test_data_driven_values_are_the_references():
-    """From the same draws, layer by layer; each unit's product has a standard deviation of 1, and changes its sign among the rows."""
+    """From the same draws, layer by layer; each unit's product has a standard deviation of 1, and changes its sign
+    among the rows."""
     X, sizes = np.random.RandomState(1).standard_normal((50, 4)), (4, 7, 5, 2)
     coefs, intercepts = data_driven(sizes, ("tanh", "selu"), X, np.random.RandomState(0))
     rng, x = np.random.RandomState(0), X

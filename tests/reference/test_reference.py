@@ -123,8 +123,8 @@ def test_penalty_ignores_sign_at_zero():
 HYPER = reference.Hyper(
     learning_rate=0.5, momentum=0.5, beta_1=0.5, beta_2=0.75, epsilon=0.25, rho=0.5, weight_decay=0.25
 )
-# Parameter after the second of two steps from w = 1 with gradients 1 and 2, worked out from the rules' formulas. A check of
-# the oracle itself, for the rules that the interface promises.
+# Parameter after the second of two steps from w = 1 with gradients 1 and 2, worked out from the rules' formulas. A
+# check of the oracle itself, for the rules that the interface promises.
 BY_HAND = {
     "gradient": 1.0,
     "sgd": 1 - 0.5 * (1 + 2),

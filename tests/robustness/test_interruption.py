@@ -1,5 +1,6 @@
-"""Whatever ends a fit in the middle, the estimator is as it was before or a valid fitted model: Ctrl-C and lack of memory at every
-line of ours, callables that raise, real signals in a script, in workers of joblib and in a notebook's kernel, real limits."""
+"""Whatever ends a fit in the middle, the estimator is as it was before or a valid fitted model: Ctrl-C and lack of
+memory at every line of ours, callables that raise, real signals in a script, in workers of joblib and in a notebook's
+kernel, real limits."""
 
 from __future__ import annotations
 
@@ -51,7 +52,8 @@ BLOCKS = ("with AtomicUpdate(", "with _blas_lock:")
 
 
 def raise_at(line: int, error: type[BaseException], work) -> int:
-    """Do the work, and raise the error before the line of this number that runs in the package; returns how many lines ran."""
+    """Do the work, and raise the error before the line of this number that runs in the package; returns how many lines
+    ran."""
     seen = 0
 
     def trace_lines(frame, event, argument):
@@ -98,7 +100,8 @@ def assert_valid(estimator, X) -> None:
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
 @pytest.mark.parametrize(("kind", "step"), rest_slow(itertools.product(KINDS, [1, 7]), ("fresh", 7)))
 def test_raised_at_every_line(kind, step, error):
-    """Before each line, or each seventh, of the package that a fit of three epochs runs, as a signal may come or an allocation fail."""
+    """Before each line, or each seventh, of the package that a fit of three epochs runs, as a signal may come or an
+    allocation fail."""
     X, y = classification(3, n=90)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -157,7 +160,8 @@ def test_interrupted_at_every_line_leaves_the_best_parameters():
 
         def run() -> None:
             train_epochs(training.StochasticRun(
-                network=network, loss="log_loss", data=data, settings=settings, schedule=schedule, optimizer=state, rng=rng,
+                network=network, loss="log_loss", data=data, settings=settings, schedule=schedule, optimizer=state,
+                rng=rng,
                 record=record, validation=training.Validation(score),
             ))  # fmt: skip
 
@@ -230,7 +234,7 @@ def test_interrupted_divergence_is_an_error(monkeypatch):
     assert vars(estimator)["network_"] is before["network_"]
 
 
-# --- memory -------------------------------------------------------------------------------------------------------------
+# --- memory -----------------------------------------------------------------------------------------------------------
 
 MEMORY = """
 import resource, sys
@@ -241,7 +245,7 @@ estimator = MLPClassifier((16,), max_iter=2, random_state=0).fit(X, y)
 before, predicted = dict(vars(estimator)), estimator.predict_proba(X)
 size = 4096 * int(open("/proc/self/statm").read().split()[0])
 refused = 0
-for spare in (1, 2, 4, 12, 24, 48, 96):     # MiB: too few for the parameters, then for one more of their copies each time
+for spare in (1, 2, 4, 12, 24, 48, 96):  # MiB: too few for the parameters, then for one more of their copies
     resource.setrlimit(resource.RLIMIT_AS, (size + spare * 2**20, resource.RLIM_INFINITY))
     estimator.hidden_layer_sizes = (1500, 1500)
     try:
@@ -265,12 +269,13 @@ def test_real_lack_of_memory_keeps_the_model():
     """Wherever in a fit the system refuses."""
     done = subprocess.run(
         [sys.executable, "-P", "-c", "import warnings; warnings.simplefilter('ignore')\n" + MEMORY],
-        env={**ENVIRONMENT, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=LIMIT,
+        env={**ENVIRONMENT, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}, capture_output=True, text=True,
+        timeout=LIMIT,
     )  # fmt: skip
     assert done.stdout == "kept\n", done.stderr
 
 
-# --- real signals ---------------------------------------------------------------------------------------------------------
+# --- real signals -----------------------------------------------------------------------------------------------------
 
 SCRIPT = """
 import signal, sys, time, warnings
@@ -349,7 +354,8 @@ def test_large_network_looks_for_signals_between_few_rows():
 @pytest.mark.skipif(os.name != "posix", reason="needs process groups and SIGINT")
 @pytest.mark.parametrize("name", rest_slow(SCRIPTS, "fit"))
 def test_interrupt_of_a_script(name, tmp_path):
-    """Ctrl-C reaches all processes of the terminal's group: workers too. Soon none is left, and nothing was lost but the work."""
+    """Ctrl-C reaches all processes of the terminal's group: workers too. Soon none is left, and nothing was lost but
+    the work."""
     script = tmp_path / "script.py"
     script.write_text(SCRIPT + SCRIPTS[name] + "\nprint('ended', flush=True)\n")
     process = subprocess.Popen(
@@ -419,7 +425,7 @@ def test_interrupt_of_a_notebook_kernel(tmp_path):
         manager.shutdown_kernel(now=True)
 
 
-# --- cancelling -------------------------------------------------------------------------------------------------------------
+# --- cancelling -------------------------------------------------------------------------------------------------------
 
 
 def test_cancel_ends_an_epoch():

@@ -1,4 +1,5 @@
-"""Columns of every kind, from every kind of table: what is done to them, what later rows may hold, and errors that name them."""
+"""Columns of every kind, from every kind of table: what is done to them, what later rows may hold, and errors that name
+them."""
 
 from __future__ import annotations
 
@@ -196,7 +197,8 @@ class Capsule:
 @pytest.mark.parametrize("library", ["polars", "pyarrow", "pandas with Arrow types", "Arrow's protocol"])
 @pytest.mark.filterwarnings("ignore:X does not have valid feature names")
 def test_every_library_gives_the_same_model(library):
-    """A model of a pandas frame predicts another library's to the same bits, and one fitted on that is the same model."""
+    """A model of a pandas frame predicts another library's to the same bits, and one fitted on that is the same
+    model."""
     expected = fitted(FRAME).predict_proba(FRAME)
     table = in_library(library)
     np.testing.assert_array_equal(fitted(FRAME).predict_proba(table), expected)
@@ -408,7 +410,8 @@ def test_categories_with_one_name_are_one():
 
 
 def test_many_categories_share_an_input():
-    """50,000 categories of a declared column: the most frequent have an input each, and a rare one is not an unknown one."""
+    """50,000 categories of a declared column: the most frequent have an input each, and a rare one is not an unknown
+    one."""
     n = 60_000
     codes = np.concatenate([np.arange(50_000), np.repeat(np.arange(10), 1000)])
     column = np.array([f"c{code}" for code in codes], dtype=object)
@@ -614,8 +617,10 @@ def test_records_become_a_frame_first():
 
 
 @pytest.mark.parametrize(("before", "now", "words"), [
-    (np.arange(N), ["1"] * N, "held numbers in fit, and holds text now: convert it to numbers first .pandas.to_numeric"),
-    (pd.date_range("2024", periods=N), ["2024-01-01"] * N, "held dates in fit, and holds text now: .* .pandas.to_datetime"),
+    (np.arange(N), ["1"] * N,
+        "held numbers in fit, and holds text now: convert it to numbers first .pandas.to_numeric"),
+    (pd.date_range("2024", periods=N), ["2024-01-01"] * N,
+        "held dates in fit, and holds text now: .* .pandas.to_datetime"),
 ])  # fmt: skip
 def test_another_kind_of_value_later(before, now, words):
     """With what to do."""

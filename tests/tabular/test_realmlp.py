@@ -1,4 +1,5 @@
-"""method='realmlp': the draws, losses and predictions of the authors' code, its inputs, and what becomes of odd columns."""
+"""method='realmlp': the draws, losses and predictions of the authors' code, its inputs, and what becomes of odd
+columns."""
 
 from __future__ import annotations
 
@@ -147,10 +148,12 @@ def test_missing_numbers_are_the_mean_and_flagged(rng):
 
 
 @pytest.mark.parametrize("values", [
-    ["a"] * 30 + ["b"] * 50, ["a", None] * 20, ["a"] * 5 + ["b"] * 9 + [None] * 3, ["a"] * 40 + ["b"] * 30 + ["c"] * 30, list("aabbbccccdd") + [None] * 4,
+    ["a"] * 30 + ["b"] * 50, ["a", None] * 20, ["a"] * 5 + ["b"] * 9 + [None] * 3, ["a"] * 40 + ["b"] * 30 + ["c"] * 30,
+    list("aabbbccccdd") + [None] * 4,
 ], ids=str)  # fmt: skip
 def test_categories_are_the_references(values):
-    """One input for each but two; one of 1 and -1 for two, or for one with gaps; zeros for missing and unknown ones, all scaled."""
+    """One input for each but two; one of 1 and -1 for two, or for one with gaps; zeros for missing and unknown ones,
+    all scaled."""
     names = sorted({value for value in values if value is not None})
     _, inputs = scaled_columns(pd.DataFrame({"x": pd.Series(values, dtype=object)}))
     if len(names) == 1:
@@ -209,7 +212,8 @@ SMALL = {"method": "realmlp", "hidden_layer_sizes": (17, 9), "max_iter": 6, "n_f
 
 def small_table(n=90):
     rng = np.random.RandomState(1)
-    X = pd.DataFrame({"x": rng.standard_normal(n), "gaps": np.where(rng.uniform(size=n) < 0.2, np.nan, rng.standard_normal(n)),
+    X = pd.DataFrame({"x": rng.standard_normal(n),
+        "gaps": np.where(rng.uniform(size=n) < 0.2, np.nan, rng.standard_normal(n)),
                       "word": rng.choice(["a", "b", "c", None], n)})  # fmt: skip
     return X, X["x"].to_numpy() + (X["word"] == "a")
 
@@ -277,7 +281,8 @@ def test_recipe_and_parameters():
     classifier = TabularClassifier(**SMALL).fit(X, y > 0)
     assert classifier.estimators_[0].label_smoothing == 0.1
     changed = [
-        {"label_smoothing": 0.0}, {"beta_2": 0.9}, {"scaling_rate": 0}, {"dropout": 0.3}, {"weight_decay": 0.1}, {"learning_rate": "constant"}, {"initial_values": "data"},
+        {"label_smoothing": 0.0}, {"beta_2": 0.9}, {"scaling_rate": 0}, {"dropout": 0.3}, {"weight_decay": 0.1},
+        {"learning_rate": "constant"}, {"initial_values": "data"},
     ]  # fmt: skip
     for given in changed:
         other = TabularClassifier(**SMALL, **given).fit(X, y > 0)
@@ -289,7 +294,8 @@ def test_recipe_and_parameters():
     ({"n_members": 3}, "n_members must be 1 or 'auto' for method='realmlp', got 3"),
     ({"method": "tabm", "initial_values": "data"}, "initial_values must be 'auto' for method='tabm', got 'data'"),
     ({"method": "tabm", "scaling_rate": 2.0}, "scaling_rate must be 0 or 'auto' for method='tabm', got 2.0"),
-    ({"scaling_rate": -1}, "scaling_rate"), ({"label_smoothing": 2}, "label_smoothing"), ({"dropout": [0.1]}, "dropout"),
+    ({"scaling_rate": -1}, "scaling_rate"), ({"label_smoothing": 2}, "label_smoothing"),
+    ({"dropout": [0.1]}, "dropout"),
 ])  # fmt: skip
 def test_wrong_parameter_is_named(parameters, words):
     X, y = small_table()
@@ -318,7 +324,7 @@ def test_bits_do_not_depend_on_instruction_set():
     assert found[0] == found[1]
 
 
-# --- files and single rows ---------------------------------------------------------------------------------------------
+# --- files and single rows --------------------------------------------------------------------------------------------
 
 
 def test_single_rows():
@@ -339,7 +345,8 @@ def test_single_rows():
 
 
 @pytest.mark.parametrize("change", [
-    lambda scaling: scaling[:0], lambda scaling: -scaling - 1, lambda scaling: np.r_[scaling, scaling], lambda scaling: scaling * np.nan,
+    lambda scaling: scaling[:0], lambda scaling: -scaling - 1, lambda scaling: np.r_[scaling, scaling],
+    lambda scaling: scaling * np.nan,
 ])  # fmt: skip
 def test_wrong_scaling_in_a_file_is_named(change, tmp_path):
     X, y = small_table()

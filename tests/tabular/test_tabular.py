@@ -1,4 +1,5 @@
-"""TabularClassifier and TabularRegressor: folds, the choice of the epoch, scales, weights, small data, files, callbacks, searches."""
+"""TabularClassifier and TabularRegressor: folds, the choice of the epoch, scales, weights, small data, files,
+callbacks, searches."""
 
 from __future__ import annotations
 

@@ -11,8 +11,9 @@ SMALL = {"hidden_layer_sizes": (30,), "max_iter": 60, "learning_rate_init": 0.00
 WEIGHTS = ("check_sample_weight_equivalence_on_dense_data",)
 
 
-# Several networks, with members; one of the other method, which trains on all rows, alone and in float64. (With members, a thousand
-# epochs without early stopping learn even the class whose rows weigh ten million times less, which one check does not expect.)
+# Several networks, with members; one of the other method, which trains on all rows, alone and in float64. (With
+# members, a thousand epochs without early stopping learn even the class whose rows weigh ten million times less, which
+# one check does not expect.)
 IN_FOLDS = {**SMALL, "n_folds": 2}
 REALMLP = {"method": "realmlp", "hidden_layer_sizes": (30,), "n_folds": 2, "random_state": 0}
 ALONE = {**SMALL, "method": "plain", "n_folds": 1, "early_stopping": False, "n_iter_no_change": 100, "dtype": "float64"}

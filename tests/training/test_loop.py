@@ -45,7 +45,8 @@ def test_orders_compose(monkeypatch):
 
 
 def test_weight_decay_reaches_the_core():
-    """Where nothing else moves (epsilon is huge), each of adamw's steps leaves 1 - rate * weight_decay of the weights."""
+    """Where nothing else moves (epsilon is huge), each of adamw's steps leaves 1 - rate * weight_decay of the
+    weights."""
     network = Network((4, 5, 2), dtype="float64", random_state=0)
     start = network.copy()
     data = TrainingData(np.eye(4), np.array([0, 1, 1, 0]))

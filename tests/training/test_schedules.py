@@ -53,13 +53,15 @@ LENGTHS = (1, 2, 3, 7, 10, 100, 1009)
 
 
 def condition(curve):
-    """What an error of rounding grows by: the number of waves so far is up to n_cycles, and a wave's slope in it is up to pi."""
+    """What an error of rounding grows by: the number of waves so far is up to n_cycles, and a wave's slope in it is up
+    to pi."""
     return np.pi * curve.n_cycles if isinstance(curve, LogCosine) else 1.0
 
 
 @pytest.mark.parametrize("curve", [*(cls() for cls in CURVES.values()), *OTHERS], ids=repr)
 def test_curve_is_the_references(curve):
-    """Every step of short and long runs; one step alone has the bits that it has among others; the last factor stays."""
+    """Every step of short and long runs; one step alone has the bits that it has among others; the last factor
+    stays."""
     formula = reference.SCHEDULES[curve.name]
     for n_steps in LENGTHS:
         factors = curve.factors(np.arange(n_steps + 2), n_steps)
@@ -283,7 +285,8 @@ def test_inverse_scaling_ends_at_0():
 
 
 def test_a_plan_carried_out_is_no_failure_to_converge():
-    """max_iter epochs without a plateau warn; where the rate was planned for max_iter epochs, they are what was asked for."""
+    """max_iter epochs without a plateau warn; where the rate was planned for max_iter epochs, they are what was asked
+    for."""
     X, y = classification(3)
     with pytest.warns(ConvergenceWarning):
         MLPClassifier((5,), max_iter=3, random_state=0).fit(X, y)

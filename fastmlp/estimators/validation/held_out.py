@@ -74,14 +74,17 @@ def column_names(values: Any) -> list[Any] | None:
 
 
 def warn_if_unscaled(X: Any, rows: np.ndarray | None, X_val: Any, names: Any = None) -> None:
-    """Warn if the columns of the rows to score on lie far outside of those to train on: the two were not transformed alike.
+    """Warn if the columns of the rows to score on lie far outside of those to train on: the two were not transformed
+    alike.
 
     rows: those of X that are trained on, None for all; names: of the columns.
     """
     if found := _far_outside(_some_rows(X, rows), _some_rows(X_val, None), "X", names):
         warn(
-            f"The rows to score on lie far outside of those to train on: {found}. A Pipeline transforms X, but hands eval_set on as it "
-            "is. Take Pipeline(..., transform_input=['X_val']) with X_val and y_val instead, or transform eval_set first."
+            f"The rows to score on lie far outside of those to train on: {found}. A Pipeline transforms X, but hands "
+            f"eval_set on as it "
+            "is. Take Pipeline(..., transform_input=['X_val']) with X_val and y_val instead, or transform eval_set "
+            "first."
         )
 
 
@@ -98,13 +101,15 @@ def warn_if_target_unscaled(
     )
     if found := _far_outside(here, there, "y", names):
         warn(
-            f"The targets to score on lie far outside of those to train on: {found}. A TransformedTargetRegressor transforms y, but "
+            f"The targets to score on lie far outside of those to train on: {found}. A TransformedTargetRegressor "
+            f"transforms y, but "
             "hands eval_set on as it is: transform its y first, with the same transformer."
         )
 
 
 def _far_outside(train: Any, held_out: Any, argument: str, names: Any) -> str:
-    """Which column of ``held_out`` lies far outside of ``train``, with its mean and standard deviation; '' if none does.
+    """Which column of ``held_out`` lies far outside of ``train``, with its mean and standard deviation; '' if none
+    does.
 
     The mean is compared with the training rows' range, and the standard deviations; of sparse rows the sizes of
     the stored elements.
@@ -184,7 +189,8 @@ def split_off(
 
 
 def _give_each_class_a_row(labels: np.ndarray, train: np.ndarray, test: np.ndarray) -> None:
-    """Exchange rows, in place, so that each class with two rows has one in ``test``: a stratified share of few rounds to none."""
+    """Exchange rows, in place, so that each class with two rows has one in ``test``: a stratified share of few rounds
+    to none."""
     for label in np.setdiff1d(labels[train], labels[test]):
         of_class = np.flatnonzero(labels[train] == label)
         _, places, counts = np.unique(labels[test], return_index=True, return_counts=True)

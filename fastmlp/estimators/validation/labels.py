@@ -90,7 +90,8 @@ def apply_class_weight(class_weight: Any, classes: np.ndarray, y: Any, weight: n
     total = weight_sum(weighed)
     if total == 0 or not np.isfinite(total) or weighed.min() < 0:
         raise ValueError(
-            f"class_weight must leave weights that are finite and not negative, whose sum is finite and not 0, got {class_weight!r}."
+            f"class_weight must leave weights that are finite and not negative, whose sum is finite and not 0, got "
+            f"{class_weight!r}."
         )
     return weighed
 

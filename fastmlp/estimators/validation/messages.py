@@ -1,4 +1,5 @@
-"""What an error says of the values at fault: the columns of a table, their kinds, the labels of y, and what to do about them."""
+"""What an error says of the values at fault: the columns of a table, their kinds, the labels of y, and what to do about
+them."""
 
 from __future__ import annotations
 
@@ -21,35 +22,44 @@ from fastmlp.estimators._sklearn import InvalidParameterError
 _NAMED = 3
 # Types of pandas' missing values.
 _GAPS = ("NAType", "NaTType")
-# Text that holds a number and what does not belong to it: '1,5', '$5', '5 kg', '12 %'; and text that holds a date or a time.
+# Text that holds a number and what does not belong to it: '1,5', '$5', '5 kg', '12 %'; and text that holds a date or a
+# time.
 _NUMBER_WORD = re.compile(r"\W*([A-Za-z]{1,3}\W+)?\d[\d.,'_\s]*\W*[A-Za-z]{0,4}\W*")
 _DATE_WORD = re.compile(r"\W*\d{1,4}([-/.])(\d{1,2}|[A-Za-z]{3,9})\1\d{1,4}\b|\W*\d{1,2}:\d\d\b")
 # No longer text is either. A column is one of numbers if half of so many values are.
 _WORD_LENGTH, _LOOKED_AT = 40, 1000
 # What to do about what a column of X holds, and about what one of y holds.
 _REMEDIES = {
-    "missing": "Fill missing values first, or leave out their rows: make_pipeline(SimpleImputer(), StandardScaler(), {name}()), for "
+    "missing": "Fill missing values first, or leave out their rows: make_pipeline(SimpleImputer(), StandardScaler(), "
+    "{name}()), for "
     "example.",
     "infinite": "Replace infinity by a finite number, or leave out its rows.",
     "date": "Turn dates and durations into numbers first: the days since one of them, or the month, for example.",
-    "date word": "Turn text into dates first, with pandas.to_datetime, and dates into numbers: the days since one of them, for example.",
+    "date word": "Turn text into dates first, with pandas.to_datetime, and dates into numbers: the days since one of "
+    "them, for example.",
     "word": "Encode words as numbers first, with OneHotEncoder, for example.",
-    "number word": "Convert text that stands for numbers first: remove what is not part of a number, and make a decimal comma a point "
-    "(column.str.replace(',', '.')). Then pandas.to_numeric(column, errors='coerce') makes numbers of it, and missing values of "
+    "number word": "Convert text that stands for numbers first: remove what is not part of a number, and make a "
+    "decimal comma a point "
+    "(column.str.replace(',', '.')). Then pandas.to_numeric(column, errors='coerce') makes numbers of it, and missing "
+    "values of "
     "what it cannot read.",
-    "gap word": "Words among numbers seem to stand for gaps: pandas.to_numeric(column, errors='coerce') makes missing values of all that is "
+    "gap word": "Words among numbers seem to stand for gaps: pandas.to_numeric(column, errors='coerce') makes missing "
+    "values of all that is "
     "not a number. Fill these next, with SimpleImputer, for example.",
-    "nested": "A cell must hold one number: make columns of the parts of lists and dicts first, with pandas.DataFrame(column.tolist()), "
+    "nested": "A cell must hold one number: make columns of the parts of lists and dicts first, with "
+    "pandas.DataFrame(column.tolist()), "
     "for example.",
     "complex": "Split complex numbers into real and imaginary part first.",
     "other": "A cell must hold one number.",
 }
 _TARGET_REMEDIES = {
     **_REMEDIES,
-    "missing": "Leave out such rows. Where several targets have gaps in different rows, give sample_weight a column for each, with 0 at its "
+    "missing": "Leave out such rows. Where several targets have gaps in different rows, give sample_weight a column "
+    "for each, with 0 at its "
     "gaps: sample_weight=np.isfinite(y).",
     "word": "{classifier} predicts classes that are words.",
-    "gap word": "Words among numbers seem to stand for gaps: leave out their rows. pandas.to_numeric(y, errors='coerce') makes missing values "
+    "gap word": "Words among numbers seem to stand for gaps: leave out their rows. pandas.to_numeric(y, "
+    "errors='coerce') makes missing values "
     "of all that is not a number.",
 }
 # Of an error that shows all of a value.
@@ -57,7 +67,8 @@ _TEXT_LENGTH = 120
 
 
 def check_has_rows(argument: str, values: Any) -> None:
-    """Refuse what has no rows, with what to do about it: None, text, a path, a set, a dict, an iterator, a single value."""
+    """Refuse what has no rows, with what to do about it: None, text, a path, a set, a dict, an iterator, a single
+    value."""
     if text := _describe_no_rows(argument, values):
         raise InvalidParameterError(text)
 
@@ -72,7 +83,10 @@ def _describe_no_rows(argument: str, values: Any) -> str:
         )
     elif isinstance(values, (str, bytes, os.PathLike)):
         got = f"{'a path' if isinstance(values, os.PathLike) else 'text'}, {reprlib.repr(str(values))}"
-        advice = "If it names a file, read that first: pandas.read_csv(path). If it names a column, pass the column: frame[name]."
+        advice = (
+            "If it names a file, read that first: pandas.read_csv(path). If it names a column, pass the column: "
+            "frame[name]."
+        )
     elif isinstance(values, Set) and not isinstance(values, MappingView):
         got, advice = f"a {type(values).__name__}, which has no order", "Make a list of it, in the order of the rows."
     elif isinstance(values, Mapping) and not issparse(values) and not hasattr(values, "__array__"):
@@ -97,8 +111,8 @@ def shape_of(values: Any) -> tuple[int, ...]:
 
 @contextmanager
 def explain_columns(estimator: Any, X: Any, y: Any = None, allow_gaps: bool = False) -> Iterator[None]:
-    """Say in an error of the block which columns are not finite numbers, and what to do about it: those of X or, if none is,
-    those of a regressor's y. Columns are examined only then.
+    """Say in an error of the block which columns are not finite numbers, and what to do about it: those of X or, if
+    none is, those of a regressor's y. Columns are examined only then.
 
     estimator: the one that the user has called; allow_gaps: X may have missing values.
     """
@@ -142,7 +156,8 @@ def _names(estimator: Any) -> dict[str, str]:
 
 
 def describe_columns(values: Any, of: str, remedies: dict[str, str], allow_gaps: bool = False) -> tuple[str, set[str]]:
-    """Sentences about columns that do not hold finite numbers, and the kinds of values that these hold; ('', set()) without such."""
+    """Sentences about columns that do not hold finite numbers, and the kinds of values that these hold; ('', set())
+    without such."""
     found = [
         (name, fault)
         for name, column in _columns(values)
@@ -160,8 +175,8 @@ def describe_columns(values: Any, of: str, remedies: dict[str, str], allow_gaps:
 
 
 def _columns(values: Any) -> Iterator[tuple[Any, Any]]:
-    """Names and columns of a table of pandas, polars or Arrow, of a list of rows, or of a 2-D array, sparse too; the name of
-    one-dimensional values is None. Of anything else, none.
+    """Names and columns of a table of pandas, polars or Arrow, of a list of rows, or of a 2-D array, sparse too; the
+    name of one-dimensional values is None. Of anything else, none.
     """
     if hasattr(values, "iloc"):
         if hasattr(values, "columns"):
@@ -303,11 +318,15 @@ def explain_labels(y: Any, caller: Any = None) -> Iterator[None]:
 
 
 def _describe_types(y: Any) -> str:
-    """The types of labels that y mixes: missing ones do not compare with others; or the one that has no order. '' if all is well."""
+    """The types of labels that y mixes: missing ones do not compare with others; or the one that has no order. '' if
+    all is well."""
     labels = np.asarray(y, dtype=object).ravel().tolist()
     kinds = sorted({"number" if isinstance(label, Number) else type(label).__name__ for label in labels})
     if len(kinds) == 1 and not isinstance(labels[0], (Number, str, bytes)):
-        return f"Input y holds labels of type {kinds[0]}. Convert them to strings or numbers: [str(label) for label in y], for example."
+        return (
+            f"Input y holds labels of type {kinds[0]}. Convert them to strings or numbers: [str(label) for label in "
+            f"y], for example."
+        )
     if len(kinds) < 2:
         return ""
     remedy = _first_gap(y) or "Convert them to one type: [str(label) for label in y], for example."
@@ -320,7 +339,10 @@ def _first_gap(y: Any) -> str:
     rows = labels.reshape(len(labels), -1).tolist() if labels.ndim else []
     advice = "Leave out rows without a label: pandas.notna(y) tells the others."
     if labels.ndim == 2 and labels.shape[1] > 1:
-        advice = "Leave out such rows, or give sample_weight the shape of y, with 0 at its gaps: sample_weight=pandas.notna(y)."
+        advice = (
+            "Leave out such rows, or give sample_weight the shape of y, with 0 at its gaps: "
+            "sample_weight=pandas.notna(y)."
+        )
     for row, values in enumerate(rows):
         for value in values:
             if _kind_of(value) == "missing":

@@ -1,6 +1,7 @@
 """X and y by scikit-learn's rules. Errors have its messages, and a sentence that names the columns at fault may follow.
 
-Numbers that scikit-learn accepts and an element type cannot hold are errors too. Arrays that can be read in place are not copied.
+Numbers that scikit-learn accepts and an element type cannot hold are errors too. Arrays that can be read in place are
+not copied.
 """
 
 from __future__ import annotations
@@ -34,13 +35,15 @@ _ALWAYS_THERE = 2**28
 
 
 def check_rows(estimator: Any, X: Any, y: Any, reset: bool = True, caller: Any = None) -> tuple[Any, Any]:
-    """X and y by scikit-learn's rules; ``reset``: learn the features' number and names, instead of checking X against them.
+    """X and y by scikit-learn's rules; ``reset``: learn the features' number and names, instead of checking X against
+    them.
 
     caller: the estimator that the user has called, for messages; None: ``estimator``.
     """
     if isinstance(X, RowSource):
         raise TypeError(
-            f"{type(estimator if caller is None else caller).__name__} needs its rows in memory, got Blocks. MLPClassifier and "
+            f"{type(estimator if caller is None else caller).__name__} needs its rows in memory, got Blocks. "
+            f"MLPClassifier and "
             "MLPRegressor read them in parts."
         )
     if is_plain_y(estimator, y) and is_plain_X(estimator, X, reset) and X.shape[0] == y.shape[0]:
@@ -143,8 +146,8 @@ def is_plain_y(estimator: Any, y: Any) -> bool:
 
 
 def check_input(estimator: BaseEstimator, X: Any) -> Any:
-    """X of a prediction, checked against the number and the names of the features in ``fit``; codes, which the package has made
-    itself, as they are."""
+    """X of a prediction, checked against the number and the names of the features in ``fit``; codes, which the package
+    has made itself, as they are."""
     if isinstance(X, (Codes, LazyRows, RowSource)):
         return X._checked_by(estimator) if isinstance(X, RowSource) else X
     if is_plain_X(estimator, X):
@@ -184,7 +187,8 @@ def check_indices(argument: str, matrix: Any) -> None:
         indptr, n_stored = np.asarray(matrix.indptr), min(len(matrix.indices), len(matrix.data))
         if indptr.shape != (n_major + 1,) or indptr[0] != 0 or indptr[-1] > n_stored or (np.diff(indptr) < 0).any():
             raise ValueError(
-                f"Input {argument} is a corrupt sparse matrix: indptr must have {n_major + 1} numbers, which begin at 0, "
+                f"Input {argument} is a corrupt sparse matrix: indptr must have {n_major + 1} numbers, which begin at "
+                f"0, "
                 f"do not decrease, and do not exceed the number of stored elements, {n_stored}."
             )
         limits = [("indices", matrix.indices[: indptr[-1]], n_minor)]
@@ -197,7 +201,8 @@ def check_indices(argument: str, matrix: Any) -> None:
 
 
 def _element_types(estimator: BaseEstimator, X: Any) -> tuple[type, ...]:
-    """Element types that X may keep, after the one that it is converted to: float32 if the network has it and that is exact."""
+    """Element types that X may keep, after the one that it is converted to: float32 if the network has it and that is
+    exact."""
     dtype = getattr(X, "dtype", None)
     asked = plain(getattr(estimator, "dtype", "auto"))
     if asked == "auto" and hasattr(estimator, "network_"):
@@ -231,7 +236,8 @@ def refuse_beside_blocks(y: Any, sample_weight: Any) -> None:
 
 
 def warn_if_too_large(X: Any, shuffles: bool) -> None:
-    """Warn of a memory map whose rows would be read from the disk one by one: it does not fit the memory that there is."""
+    """Warn of a memory map whose rows would be read from the disk one by one: it does not fit the memory that there
+    is."""
     mapped, base = isinstance(X, np.memmap), X
     while not mapped and isinstance(base, np.ndarray):
         base = base.base
@@ -241,7 +247,8 @@ def warn_if_too_large(X: Any, shuffles: bool) -> None:
     limit = total_memory()
     if limit is not None and X.nbytes > limit:
         warn(
-            f"X is a memory map of {in_words(X.nbytes)}, and there are {in_words(limit)} of memory: with shuffle=True, each row is read "
+            f"X is a memory map of {in_words(X.nbytes)}, and there are {in_words(limit)} of memory: with shuffle=True, "
+            f"each row is read "
             "from the disk by itself. fastmlp.Blocks reads and shuffles it in blocks: fit(Blocks([(X, y)]))."
         )
 
@@ -254,14 +261,15 @@ def check_range(argument: str, values: Any, dtype: np.dtype) -> None:
     largest = max(float(values.max()), -float(values.min()))
     if largest > float(np.finfo(dtype).max):  # the comparison must not round ``largest`` to float32
         raise ValueError(
-            f"Input {argument} contains infinity or a value too large for {dtype!r}: it reaches {largest:.3g}; scale it, or take "
+            f"Input {argument} contains infinity or a value too large for {dtype!r}: it reaches {largest:.3g}; scale "
+            f"it, or take "
             "dtype='float64'."
         )
 
 
 def _readable(X: Any) -> Any:
-    """X, or a copy that the core can read: of a view of packed records or bytes, which is not aligned, or of a CSR matrix whose
-    columns do not increase within a row, as those of a vectoriser or of a product.
+    """X, or a copy that the core can read: of a view of packed records or bytes, which is not aligned, or of a CSR
+    matrix whose columns do not increase within a row, as those of a vectoriser or of a product.
     """
     if isinstance(X, np.ndarray):
         return np.require(X, requirements="A")

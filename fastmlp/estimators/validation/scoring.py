@@ -27,8 +27,8 @@ _REGRESSION_METRICS = ("r2", "neg_mean_squared_error", "neg_mean_absolute_error"
 def tell_labels(metric: Any, classes: np.ndarray) -> Any:
     """The scorer, told what it cannot infer: the classes that its rows lack, and which class is the positive one.
 
-    A metric of probabilities is told the classes if it takes labels. A metric of two classes takes 1 to be the positive one;
-    where there is no class 1, it is the second, as for ``decision_function`` in scikit-learn.
+    A metric of probabilities is told the classes if it takes labels. A metric of two classes takes 1 to be the positive
+    one; where there is no class 1, it is the second, as for ``decision_function`` in scikit-learn.
     """
     function = getattr(metric, "_score_func", None)
     if function is None:
@@ -53,7 +53,8 @@ def tell_labels(metric: Any, classes: np.ndarray) -> Any:
 def score_by(metric: Any, estimator: Any, rows: ValidationData) -> float:
     """The score by the estimator's ``validation_metric``.
 
-    metric: its scorer, which gets the weights if it takes them. A ValueError names the metric, and one that suits the target instead.
+    metric: its scorer, which gets the weights if it takes them. A ValueError names the metric, and one that suits the
+    target instead.
     """
     given = estimator.validation_metric
     try:
@@ -89,11 +90,11 @@ def _other_metric(estimator: Any) -> str:
 def score_weighted(metric: Any, estimator: Any, X: Any, y: Any, weight: np.ndarray | None) -> Any:
     """The score by a scorer or a function (estimator, X, y), which gets the weights if it takes ``sample_weight``.
 
-    Weights of outputs that are equal in each row are those of the rows, if the scorer takes several outputs. Otherwise it
-    judges each output by itself, on the rows where its weight is not 0, and the score is the mean over outputs: of a
-    classifier's, with ``average='macro'``, the mean over labels of ``average='binary'``; with 'weighted', each counts by the
-    weight of its rows that have the label; with 'micro', all labels are those of one output. 'samples' is an error. A
-    function gets weights of outputs as they are.
+    Weights of outputs that are equal in each row are those of the rows, if the scorer takes several outputs. Otherwise
+    it judges each output by itself, on the rows where its weight is not 0, and the score is the mean over outputs: of a
+    classifier's, with ``average='macro'``, the mean over labels of ``average='binary'``; with 'weighted', each counts
+    by the weight of its rows that have the label; with 'micro', all labels are those of one output. 'samples' is an
+    error. A function gets weights of outputs as they are.
     """
     takes_weights = weight is not None and accepts_weights(metric)
     if weight is None or weight.ndim == 1 or not hasattr(metric, "_score_func"):
@@ -133,7 +134,8 @@ def _of_one_label(metric: Any) -> tuple[Any, Any, Any]:
     average, labels = metric._kwargs.get("average", averages.default), None
     if average == "samples":
         raise ValueError(
-            "average='samples', a mean over rows, cannot weigh the labels of a row differently: take average='macro' or 'micro', "
+            "average='samples', a mean over rows, cannot weigh the labels of a row differently: take average='macro' "
+            "or 'micro', "
             "as 'f1_macro' does, for example."
         )
     if averages.default == "binary":
@@ -147,7 +149,8 @@ def _of_one_label(metric: Any) -> tuple[Any, Any, Any]:
 def mean_over_outputs(
     score: Callable[[int, np.ndarray], float], weight: np.ndarray, shares: np.ndarray | None = None
 ) -> float:
-    """Mean of ``score(output, rows)`` over the outputs for which it is a number; rows: those where the output has a weight.
+    """Mean of ``score(output, rows)`` over the outputs for which it is a number; rows: those where the output has a
+    weight.
 
     shares: what each output counts for; None, or 0 for all: all alike.
     """

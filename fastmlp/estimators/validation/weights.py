@@ -43,12 +43,14 @@ def leave_out(y: Any, sample_weight: Any) -> Any:
     got = weight_shape(sample_weight)
     if len(shape) != 2 or shape[1] == 1:
         raise ValueError(
-            f"sample_weight of shape {got} has a weight for each output, but y of shape {shape} has one number or class "
+            f"sample_weight of shape {got} has a weight for each output, but y of shape {shape} has one number or "
+            f"class "
             "per row: give a weight for each row, in one dimension."
         )
     if got != shape:
         raise ValueError(
-            f"sample_weight must have a weight for each row, shape ({shape[0]},), or for each output, shape {shape}; got shape "
+            f"sample_weight must have a weight for each row, shape ({shape[0]},), or for each output, shape {shape}; "
+            f"got shape "
             f"{got}."
         )
     left_out = _numbers_of_weight(sample_weight, None) == 0
@@ -121,13 +123,15 @@ def _numbers_of_weight(sample_weight: Any, X: Any) -> np.ndarray:
 def check_weight(sample_weight: ArrayLike | None, X: Any) -> np.ndarray | None:
     """The weights of rows or outputs by scikit-learn's rules, none of them negative, with a finite sum; None stays.
 
-    ``leave_out`` has checked the shape of weights of outputs. Older releases of scikit-learn accept weights that are all 0.
+    ``leave_out`` has checked the shape of weights of outputs. Older releases of scikit-learn accept weights that are
+    all 0.
     """
     if sample_weight is None:
         return None
     if isinstance(sample_weight, (str, dict)):
         raise ValueError(
-            f"sample_weight must be a number for each row, got {reprlib.repr(sample_weight)}. Weights of classes are class_weight."
+            f"sample_weight must be a number for each row, got {reprlib.repr(sample_weight)}. Weights of classes are "
+            f"class_weight."
         )
     if not isinstance(sample_weight, Number):  # scikit-learn takes one for all rows
         check_has_rows("sample_weight", sample_weight)

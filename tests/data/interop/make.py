@@ -1,6 +1,8 @@
-"""Makes the files of this folder with other frameworks: python tests/data/interop/make.py keras (onnx, keras-onnx, safetensors).
+"""Makes the files of this folder with other frameworks: python tests/data/interop/make.py keras (onnx, keras-onnx,
+safetensors).
 
-They are read by the tests without the framework that wrote them. Each has the rows that it was given and its outputs in answers.npz.
+They are read by the tests without the framework that wrote them. Each has the rows that it was given and its outputs in
+answers.npz.
 """
 
 from __future__ import annotations
@@ -33,8 +35,10 @@ def make_keras() -> None:
     normalise.adapt(rng.normal(2, 3, (50, 12)))
     logits = keras.Sequential(
         [
-            keras.Input((4, 3)), layers.Rescaling(1 / 255), layers.Flatten(), normalise, layers.Dense(7, activation="relu"), layers.Dropout(0.2),
-            keras.Sequential([layers.Dense(6), layers.BatchNormalization(), layers.Activation("gelu")]), layers.Dense(3),
+            keras.Input((4, 3)), layers.Rescaling(1 / 255), layers.Flatten(), normalise,
+            layers.Dense(7, activation="relu"), layers.Dropout(0.2),
+            keras.Sequential([layers.Dense(6), layers.BatchNormalization(), layers.Activation("gelu")]),
+            layers.Dense(3),
         ]
     )  # fmt: skip
     logits.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
