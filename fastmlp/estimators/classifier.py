@@ -53,7 +53,7 @@ class ClassifierScore(ClassifierMixin):
     def score(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> float:
         """Accuracy: the share of rows that are right.
 
-        In multi-label, all labels of a row must be right. With weights of labels, it is the mean of each label's accuracy.
+        In multi-label, all labels of a row must be right; with weights of labels, it is the mean of their accuracies.
 
         Parameters
         ----------
