@@ -33,6 +33,10 @@ class _Zeros(np.random.bit_generator.ISeedSequence):
         """All 0."""
         return np.zeros(n_words, dtype)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A pickle of the generator names a class of NumPy's."""
+        return np.random.SeedSequence, (0,)
+
 
 def copy_generator(rng: np.random.RandomState) -> np.random.RandomState:
     """A copy, for RandomState's own generator in two fifths of deepcopy's time, which online learning notices."""

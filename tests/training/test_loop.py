@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import pickle
 import signal
 import threading
 
@@ -204,3 +205,6 @@ def test_copied_generator_draws_the_same(bits):
     copied = training.copy_generator(rng)
     draws = [copied.standard_normal(3), copied.permutation(50)]
     assert all(map(np.array_equal, draws, [rng.standard_normal(3), rng.permutation(50)]))
+    pickled = pickle.dumps(copied)
+    assert b"fastmlp" not in pickled  # a later release may have other names
+    assert pickle.loads(pickled).standard_normal() == copied.standard_normal()
