@@ -28,8 +28,8 @@ from fastmlp.estimators.validation.weights import (
 from fastmlp.network.network import LazyRows, Network
 from fastmlp.training.rows import Part, TrainingData
 
-# Rows that are examined where a fit goes badly, and units, and rows of these, that they come from.
-_SAMPLE_ROWS, _SAMPLE_UNITS, _SAMPLED_FROM = 2000, 16, 2**16
+# Rows that are examined where a fit goes badly, at most, and how few are too few; and places that they come from.
+_SAMPLE_ROWS, _FEW_ROWS, _SAMPLE_PLACES = 2000, 200, 32
 
 
 class _Table:
@@ -109,9 +109,17 @@ class Checker:
         """Refuse units that are not finite."""
         if all_finite(X):
             return
+        last = 0
         for unit in units:
-            with located(self.sources.place(unit)):
-                self.refuse_faults(unit, X.dtype)
+            first, last = last, last + int(unit[2] - unit[1])
+            if not all_finite(X[first:last]):
+                place = self.sources.place(unit)
+                with located(place):
+                    self.refuse_faults(unit, X.dtype)
+                raise ValueError(
+                    f"{place} returned other rows when they were read again: numbers that are not finite came first. "
+                    "The rows must be the same each time."
+                )
 
 
 class Learned:
@@ -133,7 +141,6 @@ class Learned:
         self.n_rows = 0
         self.total, self.largest = 0.0, 0.0
         self.has_targets: Any = None
-        self.counts: Any = None
         if classes is not None and self.of_classes and not self.sources.sources[0].has.sample_weight:
             self.seen, self.n_rows = np.repeat(np.asarray(classes), 2), self.sources.n_rows
             return
@@ -167,7 +174,7 @@ class Learned:
             self.checker.for_target._learn_target(y, False)
             self.seen = y[:1] if self.seen is None else self.seen
         elif y.ndim == 2:
-            self._add_indicator(y, weight)
+            self._add_indicator(y)
         else:
             self._add_labels(y)
 
@@ -180,8 +187,8 @@ class Learned:
             known = labels if self.seen is None else np.unique(np.concatenate([self.seen, labels]))
         self.seen = np.repeat(known, 2)
 
-    def _add_indicator(self, y: np.ndarray, weight: np.ndarray | None) -> None:
-        """See whether a block is an indicator matrix, and count its labels."""
+    def _add_indicator(self, y: np.ndarray) -> None:
+        """See whether a block is an indicator matrix."""
         values = np.unique(y)
         if not np.isin(values, (0, 1)).all():
             with explain_labels(y, self.checker.caller):
@@ -333,35 +340,56 @@ class BlockData:
         return BlockEpochs(self, units, batch_size, seed)
 
     def sample(self) -> TrainingData:
-        """Some rows of units all over the blocks, to examine."""
+        """Some rows with a weight, spread over all blocks, to examine."""
         if self._sample is None:
-            units = self.sources.units(False) if self.units is None else self.units
-            units = some_units(units)
-            part, counted = self.read(units, 0)
-            rows = counted[np.linspace(0, len(counted) - 1, min(len(counted), _SAMPLE_ROWS)).astype(np.intp)]
-            weight = None if part.sample_weight is None else part.sample_weight[rows]
-            self._sample = TrainingData(part.X[rows], part.y[rows], weight)
+            self._sample = self._read_sample(self.sources.units(True) if self.units is None else self.units)
         return self._sample
+
+    def _read_sample(self, units: np.ndarray) -> TrainingData:
+        """Read rows of more and more places until enough of them have a weight."""
+        found: list[Part] = []
+        places, n_rows, n_read = _SAMPLE_PLACES, 0, 0
+        read: set[tuple[int, ...]] = set()
+        while True:
+            chosen = [unit for unit in self.sources.spread(units, places) if tuple(unit.tolist()) not in read]
+            total = sum(int(unit[2] - unit[1]) for unit in chosen)
+            for unit in chosen:
+                part, counted = self.read(unit[np.newaxis], 0)
+                rows = counted[evenly(len(counted), -(-_SAMPLE_ROWS * int(unit[2] - unit[1]) // total))]
+                weight = None if part.sample_weight is None else part.sample_weight[rows]
+                found.append(Part(part.X[rows], part.y[rows], weight, None))
+                n_rows += len(rows)
+            read.update(tuple(unit.tolist()) for unit in chosen)
+            n_read += total
+            if n_rows >= min(_FEW_ROWS, self.n_rows) or n_read == int((units[:, 2] - units[:, 1]).sum()):
+                X, y, weight = (
+                    None if found[0][i] is None else np.concatenate([part[i] for part in found]) for i in range(3)
+                )
+                assert y is not None
+                return TrainingData(X, y, weight)
+            places *= 2
 
     def split_off(self, fraction: float, rng: np.random.RandomState) -> tuple[BlockData, tuple[Any, ...]]:
         """The rows to train on, and some units, drawn at random, to score on."""
         units = self.sources.units(True)
+        counts = units[:, 2] - units[:, 1]
+        if self.sources.sources[0].has.sample_weight or (self.factors is not None and not self.factors.all()):
+            counts = np.array([self._count(unit[np.newaxis]) for unit in units])
+            units, counts = units[counts > 0], counts[counts > 0]
         order = rng.permutation(len(units))
-        ends = np.cumsum((units[:, 2] - units[:, 1])[order])
+        ends = np.cumsum(counts[order])
         n = int(np.searchsorted(ends, fraction * ends[-1])) + 1
         if n >= len(units):
             raise ValueError(
                 f"early_stopping holds out {fraction:g} of the rows in whole pieces, and there are {len(units)}: give "
-                f"an eval_set, or "
-                "write smaller row groups."
+                "an eval_set, or write smaller row groups."
             )
         held, trained = np.sort(order[:n]), np.sort(order[n:])
         train = copy.copy(self)
         train.units, train._sample = units[trained], None
         scored = self.held_out(units[held])
-        weighs = self.sources.sources[0].has.sample_weight or (self.factors is not None and not self.factors.all())
-        train.n_rows = self._count(train.units) if weighs else int((train.units[:, 2] - train.units[:, 1]).sum())
-        if len(scored[1]) < 2:
+        train.n_rows = int(counts[trained].sum())
+        if counts[held].sum() < 2:
             raise ValueError(
                 "The validation set is too small. Increase 'validation_fraction' or the size of your dataset."
             )
@@ -395,15 +423,14 @@ def rows_to_score(checker: Checker, network: Network, loss: str) -> tuple[LazyRo
             found.append((checker.estimator._network_target(network, loss, y), y, weight))
     target, y, weight = (None if found[0][i] is None else np.concatenate([part[i] for part in found]) for i in range(3))
     assert target is not None
+    if weight is not None and not weight.any():
+        raise ValueError("Sample weights of the rows to score on must contain at least one non-zero number.")
     return BlockRows(checker, units, network.dtype), target, y, weight
 
 
-def some_units(units: np.ndarray) -> np.ndarray:
-    """A few units all over, which have few rows."""
-    sizes = units[:, 2] - units[:, 1]
-    n = int(min(_SAMPLE_UNITS, len(units), max(1, _SAMPLED_FROM // max(1, int(sizes.max())))))
-    chosen: np.ndarray = units[np.linspace(0, len(units) - 1, n).astype(np.intp)]
-    return chosen
+def evenly(n: int, most: int) -> np.ndarray:
+    """At most so many of n indices, spread over all of them."""
+    return np.linspace(0, n - 1, min(n, most)).astype(np.intp)
 
 
 class BlockRows(LazyRows):
@@ -442,8 +469,14 @@ class BlockRows(LazyRows):
         return X
 
     def sample(self) -> np.ndarray:
-        """Rows of some units, to examine."""
-        return self.read(some_units(self.units))
+        """Some rows, spread over all units, to examine."""
+        units = self.checker.sources.spread(self.units, _SAMPLE_PLACES)
+        share = -(-_SAMPLE_ROWS // len(units))
+        found = []
+        for unit in units:
+            X = self.read(unit[np.newaxis])
+            found.append(X[evenly(len(X), share)])
+        return np.concatenate(found)
 
 
 def whole(sources: Sources, wanted: Wanted) -> tuple[np.ndarray, np.ndarray | None]:

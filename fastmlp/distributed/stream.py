@@ -92,13 +92,30 @@ class Sources:
         """All rows in order: in pieces to shuffle, or in longer runs."""
         if pieces not in self._units:
             self.check()
-            row_bytes = self.n_features * self.dtype.itemsize
-            rows = max(1, min(_PIECE_ROWS, _PIECE_BYTES // row_bytes))
+            rows = self._piece_rows
             if not pieces:
-                rows = max(rows, min(_RUN_ROWS, _RUN_BYTES // row_bytes))
+                rows = max(rows, min(_RUN_ROWS, _RUN_BYTES // (self.n_features * self.dtype.itemsize)))
             units = [_units_of(i, source, rows) for i, source in enumerate(self.sources)]
             self._units[pieces] = np.concatenate(units)
         return self._units[pieces]
+
+    @property
+    def _piece_rows(self) -> int:
+        """Most rows of a piece to shuffle."""
+        return max(1, min(_PIECE_ROWS, _PIECE_BYTES // (self.n_features * self.dtype.itemsize)))
+
+    def spread(self, units: np.ndarray, n: int) -> np.ndarray:
+        """The pieces, or groups, at n rows that are spread over some units: n of them at most, in order."""
+        sizes = units[:, 2] - units[:, 1]
+        ends = np.cumsum(sizes)
+        rows = np.linspace(0, ends[-1] - 1, n).astype(np.int64)
+        at = np.searchsorted(ends, rows, side="right")
+        chosen, offsets = units[at], rows - (ends - sizes)[at]
+        whole = np.array([source.ends is not None for source in self.sources])[chosen[:, 0]]
+        firsts = chosen[:, 1] + offsets // self._piece_rows * self._piece_rows
+        pieces = np.stack([chosen[:, 0], firsts, np.minimum(firsts + self._piece_rows, chosen[:, 2])], axis=1)
+        found: np.ndarray = np.unique(np.where(whole[:, np.newaxis], chosen, pieces), axis=0)
+        return found
 
     def windows(self, units: np.ndarray, pieces: bool, least_rows: int = 1) -> Iterator[np.ndarray]:
         """The units that are in memory at once, and have at least this many rows."""
@@ -155,12 +172,12 @@ class Reader(Protocol):
 class BlockEpochs:
     """Epochs over rows that are read in blocks, one block ahead of training.
 
-    The order of an epoch follows from the seed, the number of the epoch and that of the stream alone.
+    The order of an epoch follows from the seed and the number of the epoch alone.
     """
 
-    def __init__(self, reader: Reader, units: np.ndarray, batch_size: int, seed: int | None, stream: int = 0) -> None:
+    def __init__(self, reader: Reader, units: np.ndarray, batch_size: int, seed: int | None) -> None:
         self.reader, self.units, self.batch_size = reader, units, batch_size
-        self.seed, self.stream, self.epoch = seed, stream, 0
+        self.seed, self.epoch = seed, 0
 
     def begin_epoch(self) -> None:
         """Count the epoch."""
@@ -174,7 +191,7 @@ class BlockEpochs:
         """The same, read when they are asked for. Rows that fill no batch go to the next part."""
         units, rng = self.units, None
         if self.seed is not None:
-            rng = np.random.RandomState([self.seed, self.epoch, self.stream])
+            rng = np.random.RandomState([self.seed, self.epoch])
             order = np.arange(len(units), dtype=np.intp)
             shuffle(order, rng, True)
             units = units[order]

@@ -49,7 +49,7 @@ def diagnose(run: Run, names: Any = None) -> str:
         Names of the columns of X; None for their indices.
     """
     record = run.record
-    if record.ended in _NOT_JUDGED:
+    if record.ended in _NOT_JUDGED or not run.data.sample().n_rows:
         return ""
     losses = [entry["loss"] for entry in record.epochs[len(record.epochs) - record.n_epochs :]] or [record.best_loss]
     stops_early = isinstance(run, StochasticRun) and run.validation is not None and run.validation.controls_stopping
@@ -160,6 +160,8 @@ def _best_constant(run: Run, rows: np.ndarray) -> np.ndarray:
 
 def describe_scale(run: Run, names: Any = None) -> str:
     """Sentences about the columns of X, and of a regressor's target, that are far from unit scale; '' without such."""
+    if not run.data.sample().n_rows:
+        return ""
     rows = _sample(run, max(run.data.sample().X.shape[1], run.network.layer_sizes[-1]))
     X, target = run.data.sample().X[rows], masked(run.data.sample().y[rows], _weight(run, rows))
     causes = []

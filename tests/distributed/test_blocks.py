@@ -16,8 +16,9 @@ from sklearn.preprocessing import StandardScaler
 
 import fastmlp
 from fastmlp import Blocks, MLPClassifier, MLPEnsembleClassifier, MLPRegressor, learning_rate_range
-from fastmlp.distributed import files, stream
+from fastmlp.distributed import files, fitting, stream
 from fastmlp.estimators.validation import rows as validation
+from fastmlp.training.run import DivergenceError
 
 pyarrow = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -335,6 +336,54 @@ def test_early_stopping_holds_out_whole_pieces(tmp_path):
         )
 
 
+@pytest.mark.parametrize("form", ["arrays", "functions", "parquet"])
+def test_few_rows_with_a_weight(tmp_path, form):
+    """A fit's last look at the rows finds those with a weight, wherever they are."""
+    X, y = data()
+    weight = np.zeros(N)
+    weight[[333, 335, 336, 337, 690]] = 1
+    MLPClassifier(**settings(batch_size=5)).fit(FORMS[form](tmp_path, X, y, weight))
+    y = np.sort(y)
+    blocks = FORMS[form](tmp_path, X, y)
+    MLPClassifier(**settings(class_weight={0: 0.0, 1: 0.0, 2: 1.0})).fit(blocks)
+    model = MLPRegressor(**settings(solver="sgd", max_iter=20))
+    with pytest.raises(DivergenceError, match="Far from unit scale: the target"):
+        model.fit(FORMS[form](tmp_path, X, np.where(np.arange(N) < 400, 0, 1e9 * X[:, 0]), (np.arange(N) > 500) * 1.0))
+
+
+def test_the_sample_is_of_all_blocks(monkeypatch):
+    """What begins late is seen: of arrays, of functions, and of rows that few have a weight of."""
+    monkeypatch.setattr(fitting, "_SAMPLE_ROWS", 60)
+    monkeypatch.setattr(fitting, "_SAMPLE_PLACES", 6)
+    monkeypatch.setattr(fitting, "_FEW_ROWS", 10)
+    samples, original = [], fitting.BlockData.sample
+    monkeypatch.setattr(fitting.BlockData, "sample", lambda data: (samples.append(original(data)), samples[-1])[1])
+    X = np.repeat(np.arange(N, dtype=np.float32)[:, np.newaxis] / N, F, axis=1)
+    for parts in ([(X, X[:, 0])], [lambda i=i: (X[i : i + 100], X[i : i + 100, 0]) for i in range(0, N, 100)]):
+        MLPRegressor(**settings(max_iter=1)).fit(Blocks(parts))
+        found = samples[-1].X[:, 0]
+        assert 50 <= len(found) <= 80
+        assert found.min() < 0.05
+        assert found.max() > 0.95
+        assert abs(found.mean() - 0.5) < 0.1
+    weight = (np.arange(N) % 40 == 0).astype(float)
+    MLPRegressor(**settings(max_iter=1, batch_size=9)).fit(Blocks([(X, X[:, 0], weight)]))
+    assert 10 <= len(samples[-1].X) <= weight.sum()
+    assert (samples[-1].sample_weight == 1).all()
+
+
+def test_rows_without_a_weight_are_not_held_out():
+    X, y = data()
+    weight = (np.arange(N) >= 500).astype(float)
+    for seed in range(3):
+        model = MLPClassifier(**settings(early_stopping=True, random_state=seed)).fit(Blocks([(X, y, weight)]))
+        assert np.isfinite(model.validation_scores_).all()
+        assert 0.75 * 200 <= model.t_ / 3 <= 0.95 * 200
+    blocks = Blocks([(X, y, 0 * weight)])
+    with pytest.raises(ValueError, match="rows to score on must contain at least one non-zero"):
+        MLPClassifier(**settings()).fit(X, y, eval_set=blocks)
+
+
 def test_warm_start_continues():
     X, y = data()
     blocks = Blocks([(X, y)])
@@ -470,6 +519,24 @@ def test_a_number_that_is_not_finite_is_found(tmp_path, form, value, words):
         MLPClassifier(**settings()).fit(blocks)
     model = MLPClassifier(**settings()).fit(*data())
     with pytest.raises(ValueError, match=f"{place}: "):
+        model.predict(blocks)
+
+
+def test_numbers_that_are_not_finite_in_one_call_only_are_found():
+    X, y = data()
+    calls = []
+
+    def part():
+        calls.append(0)
+        return (X * np.nan if len(calls) == 6 else X), y
+
+    with pytest.raises(ValueError, match="part 0 returned other rows when they were read again"):
+        MLPClassifier(**settings(max_iter=20)).fit(Blocks([part]))
+    model = MLPClassifier(**settings()).fit(X, y)
+    blocks = Blocks([part])
+    assert blocks.shape == (N, F)
+    calls[:] = [0] * 5
+    with pytest.raises(ValueError, match="part 0 returned other rows"):
         model.predict(blocks)
 
 
