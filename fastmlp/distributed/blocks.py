@@ -22,12 +22,12 @@ from fastmlp.distributed.files import (
     Source,
     as_arrays,
     find,
+    names_of,
     open_npy,
     pairs,
 )
 from fastmlp.distributed.fitting import BlockData, BlockRows, Checker, Learned, rows_to_score, whole
 from fastmlp.distributed.stream import Sources, read_ahead
-from fastmlp.estimators.validation.held_out import column_names
 from fastmlp.network.network import LazyRows
 from fastmlp.training.rows import RowSource
 
@@ -97,11 +97,8 @@ class Blocks(RowSource):
             if callable(part):
                 sources.append(FunctionSource(name, part))
                 continue
-            X = part[0] if isinstance(part, tuple) else part
             source = ArraySource(name, *as_arrays(name, part))
-            names = column_names(X)
-            if names is not None and all(isinstance(column, str) for column in names):
-                source.features = names
+            source.features = names_of(part)
             sources.append(source)
         self._set(sources, classes)
 

@@ -15,6 +15,7 @@ import numpy as np
 from scipy.sparse import issparse
 
 from fastmlp.core.memory import refuse_masked
+from fastmlp.estimators.validation.held_out import column_names
 
 # Rows of columns that are written to rows of X at a time.
 _TRANSPOSED = 2048
@@ -171,12 +172,15 @@ def open_npy(path: str) -> ArrayFile:
 
 
 def from_disk(array: Any) -> Any:
-    """A whole memory map as an ``ArrayFile``; anything else as it is."""
-    if isinstance(array, np.memmap) and isinstance(array.base, mmap) and array.filename is not None:
-        contiguous = array.flags.c_contiguous or (array.ndim == 2 and array.flags.f_contiguous)
-        if contiguous and array.dtype.kind != "O":
-            return ArrayFile(array)
-    return array
+    """A whole memory map as an ``ArrayFile``; anything else as it is, also a map that may differ from the file of its
+    name: a copy on write, or one whose file was removed or replaced by a shorter one."""
+    if not (isinstance(array, np.memmap) and isinstance(array.base, mmap)) or array.mode == "c":
+        return array
+    path, end = array.filename, array.offset + array.nbytes
+    contiguous = array.flags.c_contiguous or (array.ndim == 2 and array.flags.f_contiguous)
+    if not contiguous or array.dtype.kind == "O" or path is None:
+        return array
+    return ArrayFile(array) if os.path.isfile(path) and os.path.getsize(path) >= end else array
 
 
 class ArraySource(Source):
@@ -220,6 +224,8 @@ def check_shapes(name: str, X: Any, y: Any, sample_weight: Any) -> None:
     if X.ndim != 2:
         advice = " Each row must be flat: X.reshape(len(X), -1)." if X.ndim > 2 else ""
         raise ValueError(f"{name}: X must have two dimensions, rows and features, got shape {X.shape}.{advice}")
+    if not X.shape[1]:
+        raise ValueError(f"{name}: X must have features, got shape {X.shape}.")
     if X.dtype.kind not in "biuf":
         raise TypeError(f"{name}: X must be numbers, got {X.dtype}.")
     for what, array in (("y", y), ("sample_weight", sample_weight)):
@@ -236,10 +242,37 @@ def as_arrays(name: str, rows: Any) -> tuple[np.ndarray, Any, Any]:
         if issparse(values):
             raise TypeError(f"{name}: {argument} must be dense, got a sparse matrix: toarray() makes an array of it.")
         refuse_masked(argument, values)
-    arrays = [values if isinstance(values, np.ndarray) or values is None else np.asarray(values) for values in parts]
-    if arrays[0] is None:
+    if parts[0] is None:
         raise ValueError(f"{name}: X is None.")
+    if isinstance(rows, list) and rows and np.ndim(rows[0]) > 1:
+        raise TypeError(f"{name} must be X, or a tuple (X, y) or (X, y, sample_weight), got a list of arrays.")
+    arrays = [values if isinstance(values, np.ndarray) or values is None else np.asarray(values) for values in parts]
+    if arrays[0].dtype.kind == "O" and arrays[0].ndim == 2:
+        arrays[0] = numbers_of(name, parts[0], arrays[0])
     return (*arrays, None, None)[:3]  # type: ignore[return-value]
+
+
+def names_of(rows: Any) -> list[str] | None:
+    """Names of the columns of a part's X; None without, or if they are not text."""
+    names = column_names(rows[0] if isinstance(rows, tuple) else rows)
+    return names if names is not None and all(isinstance(name, str) for name in names) else None
+
+
+def numbers_of(name: str, table: Any, objects: np.ndarray) -> np.ndarray:
+    """The float64 numbers of a table of columns of several types, or of Python objects; a gap is NaN."""
+    frame = hasattr(table, "iloc")
+    labels = column_names(table)
+    X = np.empty(objects.shape, dtype=np.float64)
+    for i, values in enumerate(objects.T):
+        column = table.iloc[:, i] if frame else values
+        try:
+            if getattr(column.dtype, "kind", "O") in "mMc":
+                raise TypeError(f"got {column.dtype}")
+            X[:, i] = column.to_numpy(dtype=np.float64, na_value=np.nan) if frame else column.astype(np.float64)
+        except (ValueError, TypeError) as error:
+            label = i if labels is None else labels[i]
+            raise TypeError(f"{name}: X must be numbers, and column {label!r} is not: {error}.") from error
+    return X
 
 
 class FunctionSource(Source):
@@ -247,25 +280,26 @@ class FunctionSource(Source):
 
     def __init__(self, name: str, load: Callable[[], Any]) -> None:
         self.name, self.load = name, load
-        self._known: tuple[int, int, np.dtype, Wanted] | None = None
+        self._known: tuple[int, int, np.dtype, Wanted, list[str] | None] | None = None
 
-    def _look(self) -> tuple[int, int, np.dtype, Wanted]:
-        """Rows, features, element type and what there is, from a first call."""
+    def _look(self) -> tuple[int, int, np.dtype, Wanted, list[str] | None]:
+        """Rows, features, element type, what there is, and names of the features, from a first call."""
         if self._known is None:
             self._call()
         assert self._known is not None
         return self._known
 
     def _call(self) -> tuple[np.ndarray, Any, Any]:
-        arrays = as_arrays(self.name, self.load())
+        rows = self.load()
+        arrays = as_arrays(self.name, rows)
         check_shapes(self.name, *arrays)
-        X = arrays[0]
-        found = len(X), X.shape[1], float_type(X.dtype), Wanted(*(array is not None for array in arrays))
+        X, names = arrays[0], names_of(rows)
+        found = len(X), X.shape[1], float_type(X.dtype), Wanted(*(array is not None for array in arrays)), names
         if self._known not in (None, found):
+            named = "" if names is None else f", {names},"
             raise ValueError(
-                f"{self.name} returned {len(X)} rows of {X.shape[1]} features in {X.dtype}, and other rows before: it "
-                f"must return the "
-                "same ones in each call."
+                f"{self.name} returned {len(X)} rows of {X.shape[1]} features{named} in {X.dtype}, and other rows "
+                "before: it must return the same ones in each call."
             )
         self._known = found
         return arrays
@@ -289,6 +323,10 @@ class FunctionSource(Source):
     @property
     def has(self) -> Wanted:
         return self._look()[3]
+
+    @property
+    def features(self) -> list[str] | None:  # type: ignore[override]
+        return self._look()[4]
 
     def read(self, first: int, last: int, wanted: Wanted = ALL, out: np.ndarray | None = None) -> Rows:
         X, y, weight = (array if wants else None for array, wants in zip(self._call(), wanted, strict=True))
@@ -365,6 +403,13 @@ def pyarrow() -> Any:
         raise ImportError(f"Parquet and Arrow files need pyarrow: pip install fastmlp[arrow] ({error}).") from error
 
 
+def is_text(kind: Any) -> bool:
+    """Whether a type of Arrow is text, in any of its layouts."""
+    is_ = pyarrow().types
+    tests = [is_.is_string, is_.is_large_string, *([is_.is_string_view] if hasattr(is_, "is_string_view") else [])]
+    return any(test(kind) for test in tests)
+
+
 class Columns(NamedTuple):
     """The names of the columns that are read."""
 
@@ -409,6 +454,10 @@ class TableSource(Source):
         self.name = path
         try:
             schema, self.ends = self._look()
+        except OSError as error:
+            if error.filename is not None:
+                raise
+            raise OSError(f"{path} cannot be read: {error}") from error
         except (pyarrow().ArrowInvalid, pyarrow().ArrowNotImplementedError) as error:
             raise ValueError(f"{path} cannot be read: {error}") from error
         try:
@@ -436,7 +485,7 @@ class TableSource(Source):
         for name, kind in types.items():
             inner = kind.value_type if is_.is_dictionary(kind) else kind
             number = any(test(inner) for test in (is_.is_integer, is_.is_floating, is_.is_boolean, is_.is_decimal))
-            words = is_.is_string(inner) or is_.is_large_string(inner)
+            words = is_text(inner)
             if is_.is_dictionary(kind) and name not in self.columns.targets:
                 number = False
             if number or (words and name in self.columns.targets):
@@ -484,24 +533,32 @@ class TableSource(Source):
         """A column's numbers, a gap being NaN, or its words."""
         pa = pyarrow()
         column = table.column(name)
-        if pa.types.is_dictionary(column.type):
+        is_encoded = pa.types.is_dictionary(column.type)
+        if is_text(column.type.value_type if is_encoded else column.type):
+            chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+            return np.concatenate([np.empty(0, np.str_), *(self._words(chunk, name) for chunk in chunks)])
+        if is_encoded:
             column = column.cast(column.type.value_type)
         if pa.types.is_decimal(column.type):
             column = column.cast(pa.float64())
-        if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-            array: np.ndarray = (
-                column.to_numpy(zero_copy_only=False) if isinstance(column, pa.Array) else column.to_numpy()
+        array: np.ndarray = column.to_numpy(zero_copy_only=False) if isinstance(column, pa.Array) else column.to_numpy()
+        return array.astype(np.float64) if array.dtype.kind == "O" else array  # truth values with gaps
+
+    def _words(self, column: Any, name: str) -> np.ndarray:
+        """The text of an Arrow array, as it is or encoded by a dictionary, in any layout of text."""
+        pa = pyarrow()
+        if not pa.types.is_dictionary(column.type):
+            column = column.cast(pa.large_string()).dictionary_encode()
+        known = column.is_valid().to_numpy(zero_copy_only=False)
+        words = column.dictionary.to_pylist()
+        codes = column.indices.fill_null(0).to_numpy(zero_copy_only=False)
+        if column.dictionary.null_count:
+            known &= np.array([word is not None for word in words])[codes]
+        if not known.all():
+            raise ValueError(
+                f"Column {name!r} has no label in row {int(np.argmin(known))}. Leave out rows without a label."
             )
-            return array.astype(np.float64) if array.dtype.kind == "O" else array  # truth values with gaps
-        if column.null_count:
-            row = pa.compute.index(pa.compute.is_null(column), True).as_py()
-            raise ValueError(f"Column {name!r} has no label in row {row}. Leave out rows without a label.")
-        encoded = column.dictionary_encode()
-        if isinstance(encoded, pa.ChunkedArray):
-            encoded = encoded.combine_chunks() if encoded.num_chunks != 1 else encoded.chunk(0)
-            encoded = encoded.chunk(0) if isinstance(encoded, pa.ChunkedArray) else encoded
-        words = np.array(encoded.dictionary.to_pylist(), dtype=np.str_)
-        chosen: np.ndarray = words[encoded.indices.to_numpy(zero_copy_only=False)]
+        chosen: np.ndarray = np.array(words, dtype=np.str_)[codes]
         return chosen
 
     def place(self, first: int, last: int) -> str:

@@ -16,7 +16,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from fastmlp.core import shuffle
-from fastmlp.distributed.files import ALL, Rows, Source, Wanted
+from fastmlp.distributed.files import ALL, FunctionSource, Rows, Source, Wanted
 from fastmlp.training.rows import Part
 
 # Units to shuffle: at most so many rows and bytes of X; and how many of them are in memory at once, within a number of
@@ -52,12 +52,7 @@ class Sources:
     def __init__(self, sources: Sequence[Source]) -> None:
         self.sources = list(sources)
         self._units: dict[bool, np.ndarray] = {}
-        first = self.sources[0]
-        for other in self.sources[1:]:
-            for what in ("features", "targets"):
-                ours, theirs = getattr(first, what), getattr(other, what)
-                if ours != theirs:
-                    raise ValueError(f"{other.name} has the {what} {theirs}, {first.name} has {ours}.")
+        _check_names([source for source in sources if not isinstance(source, FunctionSource)])
 
     def check(self) -> None:
         """Refuse sources that differ in their features or in what they have, and those without rows."""
@@ -70,6 +65,7 @@ class Sources:
                 )
             if other.has != first.has:
                 raise ValueError(f"{first.name} and {other.name} must both have y and sample_weight, or both not.")
+        _check_names(self.sources)
         if not self.n_rows:
             raise ValueError("Blocks must have rows, got 0 rows.")
 
@@ -142,6 +138,15 @@ class Sources:
         """The name of a unit, for messages."""
         i, first, last = map(int, unit)
         return self.sources[i].place(first, last)
+
+
+def _check_names(sources: Sequence[Source]) -> None:
+    """Refuse sources that differ in the names of their features or targets."""
+    for other in sources[1:]:
+        for what in ("features", "targets"):
+            ours, theirs = getattr(sources[0], what), getattr(other, what)
+            if ours != theirs:
+                raise ValueError(f"{other.name} has the {what} {theirs}, {sources[0].name} has {ours}.")
 
 
 def _units_of(i: int, source: Source, rows: int) -> np.ndarray:

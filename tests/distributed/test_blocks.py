@@ -22,6 +22,7 @@ from fastmlp.training.run import DivergenceError
 
 pyarrow = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
+pandas = pytest.importorskip("pandas")
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 N, F = 700, 5
@@ -622,6 +623,87 @@ def test_messages(tmp_path, case):
     parquet.write_table(pyarrow.table(rows), tmp_path / "rows.parquet")
     with pytest.raises(kind, match=words):
         MLPClassifier(**settings(solver="lbfgs" if case == "lbfgs" else "adam")).fit(make(tmp_path))
+
+
+def test_functions_of_data_frames_have_names():
+    frame = pandas.DataFrame(X, columns=NAMES)
+    swapped = frame[NAMES[::-1]]
+    model = MLPClassifier(**settings()).fit(Blocks([lambda: (frame, y)]))
+    assert model.feature_names_in_.tolist() == NAMES
+    assert_same(model, MLPClassifier(**settings()).fit(frame, y))
+    with pytest.raises(ValueError, match=r"part 1 has the features \['x4'.*part 0 has \['x0'"):
+        MLPClassifier(**settings()).fit(Blocks([lambda: (frame, y), lambda: (swapped, y)]))
+    with pytest.raises(ValueError, match=r"feature names should match.*got \['x4'"):
+        model.predict(Blocks([lambda: swapped]))
+    with pytest.raises(ValueError, match=r"part 0 returned .*\['x4'.*other rows before"):
+        model.predict(Blocks([lambda frames=[frame]: (frames.append(swapped), frames.pop(0))[1]]))
+
+
+@pytest.mark.parametrize("form", ["part", "function"])
+def test_columns_of_numbers_of_any_type(form):
+    frame = pandas.DataFrame(X.astype(np.float64), columns=NAMES)
+    frames = {
+        "bool": frame.assign(x1=X[:, 1] > 0),
+        "Int64": frame.round().astype("Int64"),
+        "Float64": frame.astype("Float64"),
+        "object": frame.astype(object),
+        "text": frame.astype(str),
+    }
+    for kind, table in frames.items():
+        blocks = Blocks([(table, y)]) if form == "part" else Blocks([lambda table=table: (table, y)])
+        assert_same(MLPClassifier(**settings()).fit(blocks), MLPClassifier(**settings()).fit(table, y))
+        if kind == "Float64":
+            table.loc[3, "x2"] = pandas.NA
+            with pytest.raises(ValueError, match="(?s)part 0.*contains NaN.*'x2'"):
+                MLPClassifier(**settings()).fit(Blocks([(table, y)]))
+    assert_same(
+        MLPClassifier(**settings()).fit(Blocks([(frames["object"].to_numpy(), y)])),
+        MLPClassifier(**settings()).fit(frames["object"].to_numpy(), y),
+    )
+    for values in (["a"] * N, pandas.date_range("2020", periods=N), [1j] * N):
+        table = frame.assign(x3=values, x1=X[:, 1] > 0)
+        with pytest.raises(TypeError, match="part 0: X must be numbers, and column 'x3' is not"):
+            MLPClassifier(**settings()).fit(Blocks([(table, y)]))
+
+
+def test_a_map_that_differs_from_its_file_is_read_itself(tmp_path):
+    np.save(tmp_path / "X.npy", X)
+    own = np.load(tmp_path / "X.npy", mmap_mode="c")
+    own[...] = X[::-1]
+    kept = np.load(tmp_path / "X.npy", mmap_mode="r")
+    assert_same(MLPClassifier(**settings()).fit(Blocks([(own, y)])), MLPClassifier(**settings()).fit(X[::-1], y))
+    if sys.platform != "win32":  # which keeps a file that is mapped
+        (tmp_path / "X.npy").unlink()
+        assert_same(MLPClassifier(**settings()).fit(Blocks([(kept, y)])), MLPClassifier(**settings()).fit(X, y))
+
+
+@pytest.mark.parametrize("form", ["parquet", "arrow"])
+def test_text_in_every_layout(tmp_path, form):
+    labels = np.array(["no", "yes", "perhaps"])[y]
+    plain = MLPClassifier(**settings()).fit(X, labels)
+    text = pyarrow.array(labels)
+    layouts = [text, text.cast(pyarrow.large_string()), text.dictionary_encode()]
+    if hasattr(pyarrow, "string_view"):
+        view = text.dictionary_encode()
+        layouts += [
+            text.cast(pyarrow.string_view()),
+            pyarrow.DictionaryArray.from_arrays(
+                view.indices.cast(pyarrow.uint32()), view.dictionary.cast(pyarrow.string_view())
+            ),
+        ]
+    for i, layout in enumerate(layouts):
+        path = tmp_path / f"{i}.{form}"
+        rows = pyarrow.table({**dict(zip(NAMES, X.T, strict=True)), "y": layout})
+        if form == "parquet":
+            if "view" in str(layout.type):
+                continue
+            parquet.write_table(rows, path, row_group_size=100)
+        else:
+            with pyarrow.ipc.new_file(path, rows.schema) as file:
+                file.write_table(rows, max_chunksize=100)
+        model = MLPClassifier(**settings()).fit(getattr(Blocks, form)(path, target="y"))
+        assert_same(model, plain)
+        assert model.classes_.tolist() == plain.classes_.tolist()
 
 
 def test_arguments_beside_blocks():
