@@ -67,10 +67,12 @@ enum fm_math {
 
 /* ---- Data ------------------------------------------------------------------------------------------------------ */
 
-/* Position in the random streams: see random.h. */
+/* Position in the random streams: see random.h. Row m rows + r of the matrices, which is member m's, has the number
+ * m batch + row + r: it does not depend on the micro-batch. The rows of one network are those of member 0. */
 typedef struct fm_rng {
     uint32_t key[2], step;
-    ptrdiff_t row; /* number within the batch of the first row of the matrices */
+    ptrdiff_t row;         /* number within the batch of the first row of the matrices */
+    ptrdiff_t rows, batch; /* rows of a member in the matrices, and in the batch */
 } fm_rng;
 
 /* Streams of random numbers. Dropout of the input of layer l has stream l. */
@@ -308,7 +310,8 @@ typedef struct fm_kernels {
                             ptrdiff_t rows, ptrdiff_t stride);
 
     /* forward_row_members: forward_members of one row x; member m's y is m O behind y, O padded to whole panels; W and
-     * b row-major without gaps. scratch: as much for each pattern. numerics: the same bits as forward_members */
+     * b row-major without gaps. scratch: O reals, padded likewise, for each pattern. numerics: the same bits as
+     * forward_members */
     void (*forward_row_members)(const fm_layer *layer, const fm_members *members, void *scratch, void *y,
                                 const void *x);
 
@@ -362,7 +365,7 @@ typedef struct fm_kernels {
                      ptrdiff_t first, ptrdiff_t rows, ptrdiff_t stride);
 
     /* sum_members: sums[g rows + r] = sum over the members m of S[m, g] dz[m rows + r] for every pattern g, first <= r
-     * < first + rows; sums (n_patterns rows, O) in panels sums_stride apart numerics: one chain of multiply-adds in the
+     * < first + rows; sums (n_patterns rows, O) in panels sums_stride apart. numerics: one chain of multiply-adds in the
      * order of the members. oracle: sum_members */
     void (*sum_members)(const fm_layer *layer, const fm_members *members, void *sums, ptrdiff_t sums_stride,
                         ptrdiff_t first, ptrdiff_t rows, ptrdiff_t stride);

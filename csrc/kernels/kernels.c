@@ -86,6 +86,18 @@ FM_INLINE void multiply_by(vec (*const slope)(vec u), real *d, const real *u, pt
 /* The bias of the product; with batch normalisation, b is added after it. */
 static const real *gemm_bias(const fm_layer *l) { return l->norm || l->scale ? NULL : l->b; }
 
+/* Dropout's factors of a panel's rows, member by member. */
+static void draw_dropout(const fm_layer *l, ptrdiff_t p, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t stride) {
+    const fm_rng *rng = l->rng;
+    real *mask = (real *)l->dropout_mask + p * stride;
+    for (ptrdiff_t n; rows > 0; first += n, rows -= n) {
+        const ptrdiff_t m = first / rng->rows;
+        n = min_of(rows, (m + 1) * rng->rows - first);
+        draw_mask(mask + first * NR, rng, first + m * (rng->batch - rng->rows), n, p * NR, l->stream, l->dropout_rate,
+                  (real)(1 / (1 - l->dropout_rate)), 0);
+    }
+}
+
 /* out = (y + x) mask over a panel's rows. */
 static void apply_residual_dropout(const fm_layer *l, ptrdiff_t p, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t stride) {
     if (!l->residual && !l->dropout_mask)
@@ -94,7 +106,7 @@ static void apply_residual_dropout(const fm_layer *l, ptrdiff_t p, ptrdiff_t fir
     const real *y = (const real *)l->y + at, *x = l->residual ? (const real *)l->x + at : NULL;
     real *out = (real *)(l->out ? l->out : l->y) + at, *mask = l->dropout_mask ? (real *)l->dropout_mask + at : NULL;
     if (mask)
-        draw_mask(mask, l->rng, first, rows, p * NR, l->stream, l->dropout_rate, (real)(1 / (1 - l->dropout_rate)), 0);
+        draw_dropout(l, p, first, rows, stride);
     for (ptrdiff_t i = 0; i < rows * NR; i += V) {
         vec v = v_load(y + i);
         if (x)

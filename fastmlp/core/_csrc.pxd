@@ -24,6 +24,8 @@ cdef extern from "fastmlp.h" nogil:
         uint32_t key[2]
         uint32_t step
         Py_ssize_t row
+        Py_ssize_t rows
+        Py_ssize_t batch
 
     ctypedef struct fm_batch_norm:
         void *scale

@@ -521,10 +521,14 @@ cdef class Steps:
     cdef void begin_micro_batch(self, Epoch *e) noexcept nogil:
         """Thread 0, before the threads go on: where random numbers are drawn, and the step's share of mixup."""
         cdef Progress *progress = &self.progress
-        cdef Py_ssize_t rows = min(e.batch_size, e.n_rows - progress.first)
+        cdef Py_ssize_t rows = min(e.batch_size, e.n_rows - progress.first), n_micro_batches, first
         self.memory.rng.step = <uint32_t> (e.t + progress.step + 1)
-        self.memory.rng.row = rows * progress.micro_batch // self.count_micro_batches(rows) if rows > 0 else 0
-        self.memory.rng.row = (self.memory.rng.row + self.first_row) * self.plan.n_members
+        if rows > 0:
+            n_micro_batches = self.count_micro_batches(rows)
+            first = rows * progress.micro_batch // n_micro_batches
+            self.memory.rng.row = self.first_row + first
+            self.memory.rng.rows = rows * (progress.micro_batch + 1) // n_micro_batches - first
+            self.memory.rng.batch = rows
         if e.mix != NULL and progress.step < e.n_steps:
             e.targets.mix = e.mix[progress.step]
         if e.dropout_factors != NULL and progress.step < e.n_steps:

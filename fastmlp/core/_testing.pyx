@@ -157,6 +157,7 @@ cdef class Layer:
             self.parameters += S, T
         if rate > 0:
             self.rng.key[0], self.rng.key[1], self.rng.step, self.rng.row = seed & 0xffffffff, seed >> 32, step, row
+            self.rng.rows = self.rng.batch = first + rows
             self.c.dropout_mask, self.c.dropout_rate, self.c.rng, self.c.stream = self.mask.at, rate, &self.rng, stream
 
 

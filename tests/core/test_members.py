@@ -145,9 +145,11 @@ def test_epochs_are_the_references(shape, layout, method, dtype):
     assert not state[:, n:].any()
 
 
-def test_micro_batches_add_up():
-    """A batch of 600 rows of five members is 3,000 rows: six micro-batches, or twelve."""
-    (losses, parameters, _), (expected, values), _ = train("several", "mixed", "float64", 600, n=1300)
+@pytest.mark.parametrize(("method", "batch_size", "n"), [("plain", 600, 1300), ("dropout", 256, 550)])
+def test_micro_batches_add_up(method, batch_size, n):
+    """A batch of 600 rows of five members is 3,000 rows: six micro-batches, or twelve. Dropout is drawn by the row in
+    the batch."""
+    (losses, parameters, _), (expected, values), _ = train("several", "mixed", "float64", batch_size, method, n=n)
     assert np.abs(np.subtract(losses, expected)).max() <= tolerance("float64", 10_000)
     assert np.abs(parameters[: len(values)] - values).max() <= tolerance("float64", 10_000)
 
