@@ -238,7 +238,7 @@ static int read_metadata(text *t) {
         if (which == 2) {
             reader->model = value;
             value[n] = 0; /* in place of its closing quote, or before */
-            reader->description.n_layers = (ptrdiff_t)n;
+            reader->model_length = n;
         }
     }
     if (more == 0 && !(taken & 1))
@@ -483,7 +483,7 @@ static int read_network(text *t, const fm_kernels *k) {
 
 static int read_model(fm_reader *reader, const fm_kernels *k) {
     static const char *const names[] = {"class", "network"};
-    text t = {reader->model, reader->model + reader->description.n_layers, reader, "the model's description"};
+    text t = {reader->model, reader->model + reader->model_length, reader, "the model's description"};
     unsigned taken = 0;
     char *name, *value;
     size_t length, n;
@@ -562,7 +562,6 @@ int fm_reader_open(fm_reader *reader, const char *path, const fm_kernels *k) {
     unsigned char first[8];
     struct stat status;
     memset(reader, 0, sizeof(*reader));
-    reader->path = path;
     if (stat(path, &status))
         return fm_reader_fail(reader, "there is no such file");
     if (!S_ISREG(status.st_mode)) /* opening a pipe would block */

@@ -25,10 +25,10 @@ typedef struct fm_tensor {
 } fm_tensor;
 
 typedef struct fm_reader {
-    const char *path;
     void *file; /* FILE */
     char *header;
     char *model; /* the description, as text */
+    size_t model_length;
     uint64_t header_length, data_length;
     fm_tensor *tensors; /* by name */
     size_t n_tensors;
