@@ -365,8 +365,8 @@ typedef struct fm_kernels {
                      ptrdiff_t first, ptrdiff_t rows, ptrdiff_t stride);
 
     /* sum_members: sums[g rows + r] = sum over the members m of S[m, g] dz[m rows + r] for every pattern g, first <= r
-     * < first + rows; sums (n_patterns rows, O) in panels sums_stride apart. numerics: one chain of multiply-adds in the
-     * order of the members. oracle: sum_members */
+     * < first + rows; sums (n_patterns rows, O) in panels sums_stride apart. numerics: one chain of multiply-adds in
+     * the order of the members. oracle: sum_members */
     void (*sum_members)(const fm_layer *layer, const fm_members *members, void *sums, ptrdiff_t sums_stride,
                         ptrdiff_t first, ptrdiff_t rows, ptrdiff_t stride);
 
