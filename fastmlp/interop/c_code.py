@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import keyword
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -23,18 +22,6 @@ from fastmlp.interop.serving import fold_scaler
 from fastmlp.network.network import Network
 
 _FUNCTIONS = (Path(__file__).parent / "c_functions.txt").read_text(encoding="utf-8")
-# C99, C11 and C++17; Python's list has the others that a user would think of.
-_KEYWORDS = {
-    *keyword.kwlist, "alignas", "alignof", "asm", "auto", "bool", "case", "catch", "char", "const", "constexpr",
-    "default", "delete", "do",
-    "double", "enum", "explicit", "export", "extern", "false", "float", "friend", "goto", "inline", "int", "long",
-    "main", "mutable",
-    "namespace", "new", "noexcept", "nullptr", "operator", "private", "protected", "public", "register", "restrict",
-    "short", "signed",
-    "sizeof", "static", "struct", "switch", "template", "this", "throw", "true", "typedef", "typeid", "typename",
-    "union", "unsigned",
-    "using", "virtual", "void", "volatile",
-}  # fmt: skip
 
 
 def to_c(model: Any, name: str = "model", fma: bool = False, quantize: str | None = None) -> str:
@@ -49,7 +36,7 @@ def to_c(model: Any, name: str = "model", fma: bool = False, quantize: str | Non
 TransformedTargetRegressor
         Fitted. Scalers of a pipeline, or of the target, become part of the layers, as in :func:`fastmlp.fold_scaler`.
     name : str, default='model'
-        Begins each name in the file: a C identifier.
+        Begins each name in the file: letters, digits and underscores, the first a letter.
     fma : bool, default=False
         Round as fastmlp does, with C's ``fma``: the outputs are then the bits of ``Network.forward`` on CPUs with fused
         multiply-add (AVX2, AVX-512, NEON), for all activations, output activations and both element types, with batch
@@ -85,7 +72,7 @@ TransformedTargetRegressor
     TypeError
         For another kind of object.
     ValueError
-        For a name that is no C identifier, another ``quantize``, or parameters that are not finite.
+        For a name of other characters, another ``quantize``, or parameters that are not finite.
 
     Examples
     --------
@@ -95,8 +82,8 @@ TransformedTargetRegressor
     >>> "void iris_forward(const float *x, float *y)" in text
     True
     """
-    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII) or name in _KEYWORDS:
-        raise ValueError(f"name must be a C identifier that begins with a letter, got {name!r}.")
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII):
+        raise ValueError(f"name must be letters, digits and underscores, the first a letter, got {name!r}.")
     if quantize not in (None, "int8"):
         raise ValueError(f"quantize must be None or 'int8', got {quantize!r}.")
     model = _without_scalers(model)
@@ -256,7 +243,7 @@ class _File:
             bodies += [*(f"    {line}" for line in function.body), "}", ""]
         code = self._filled("\n".join(bodies))
         parts = [
-            self._head(functions, n_outputs),
+            self._head(functions, n_outputs, 0 if one_class else self._stack(n_outputs, labels.classes is not None)),
             f"enum {{ {self.name}_n_inputs = {first.layer_sizes[0]}, {self.name}_n_outputs = {n_outputs} }};\n",
             *self._names(labels),
             *arrays,
@@ -267,7 +254,7 @@ class _File:
 
     @property
     def _guard(self) -> str:
-        return f"{self.name.upper()}_H"
+        return f"{self.name}_H"
 
     def _filled(self, text: str) -> str:
         """C from a template: $x and $XX are names of the file's own, <a|b> the spelling for float and for double."""
@@ -275,7 +262,12 @@ class _File:
         text = re.sub(r"\$(?=[A-Z]{2})", f"{self.name.upper()}_", text).replace("$", f"{self.name}_")
         return re.sub(r"\bREAL\b", "float" if self.bits == 32 else "double", text)
 
-    def _head(self, functions: list[_Function], n_outputs: int) -> str:
+    def _stack(self, n_outputs: int, is_classifier: bool) -> int:
+        """Bytes of the local arrays: hidden layers, one network's output of several, and the output before a class."""
+        n_outputs *= is_classifier + (len(self.networks) > 1)
+        return self.dtype.itemsize * (sum(_widths(self.networks[0])) + n_outputs)
+
+    def _head(self, functions: list[_Function], n_outputs: int, stack: int) -> str:
         """Comment, headers, and the marks that functions and arrays bear."""
         first, upper = self.networks[0], self.name.upper()
         sizes = "-".join(map(str, first.layer_sizes))
@@ -283,17 +275,15 @@ class _File:
         hidden = ", ".join(dict.fromkeys(first.activations)) or "none"
         traits = ["residual layers"] * first.residual + ["weights of one byte"] * (self.quantize == "int8")
         described = f"{count}, hidden activation {hidden}, output {first.out_activation}, {self.dtype.name}"
-        stack = self.dtype.itemsize * sum(max([0, *first.layer_sizes[1 + i : -1 : 2]]) for i in (0, 1))
         lines = [
-            f"{self._guard.lower().removesuffix('_h')}: written by fastmlp {__version__}. "
-            f"{', '.join([described, *traits])}.",
+            f"{self.name}: written by fastmlp {__version__}. {', '.join([described, *traits])}.",
             "",
             *(f"    {self._filled(function.declaration)};  {function.does}" for function in functions),
             "",
             f"x has {first.layer_sizes[0]} numbers, y has {n_outputs}; they must not overlap. The functions allocate "
             f"nothing, keep no state, and",
-            f"use about {stack + 256:,} bytes of the stack. They are static unless {upper}_API is defined otherwise. "
-            f"Not for -ffast-math.",
+            f"use up to about {stack + 512:,} bytes of the stack. They are static unless {upper}_API is defined "
+            f"otherwise. Not for -ffast-math.",
         ]
         if self.fma:
             lines += [
@@ -375,7 +365,7 @@ class _File:
     def _network(self, number: int, network: Network, is_pair: bool) -> list[str]:
         """The function that computes a network's output."""
         sizes, last = network.layer_sizes, len(network.layer_sizes) - 2
-        widths = [max([0, *sizes[1 + i : -1 : 2]]) for i in (0, 1)]
+        widths = _widths(network)
         lines = [f"static void $net{number}(const REAL *$RESTRICT x, REAL *$RESTRICT y) {{"]
         lines += [f"    REAL h{i}[{width}];" for i, width in enumerate(widths) if width]
         source = "x"
@@ -459,6 +449,11 @@ class _File:
 #pragma GCC pop_options
 #endif
 """
+
+
+def _widths(network: Network) -> list[int]:
+    """Widths of the two arrays that hold the hidden layers in turn."""
+    return [max([0, *network.layer_sizes[1 + i : -1 : 2]]) for i in (0, 1)]
 
 
 def _quantized(W: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -131,6 +132,22 @@ def test_networks(tmp_path: Path, fma: bool):
     check_networks(tmp_path, fma, 1, "gcc", "c99", *(["-march=native"] if fma else []))
 
 
+@pytest.mark.parametrize("fma", rest_slow([True, False], False))
+def test_infinite_logits(tmp_path: Path, fma: bool):
+    """Outputs are NaN and infinite where those of forward are."""
+    rng = np.random.default_rng(0)
+    calls, expected = [], []
+    for i, output in enumerate([*core.ACTIVATIONS, *core.OUTPUTS, "log_softmax"]):
+        network = Network((3, 3), (), output, ("float32", "float64")[i % 2], random_state=0)
+        network.coefs[0][...] = [[1, 1, 0.5], [1, -1, 0.25], [-1, 0.5, 2]]
+        rows = rng.choice([np.inf, -np.inf, np.nan, 0.0, 1.0, -30.0, 1e4], (60, 3)).astype(network.dtype)
+        rows[0] = np.inf, np.inf, 0
+        calls.append((to_c(network, f"m{i}", fma), f"m{i}", rows, "forward", network.dtype, 3))
+        expected.append(network.forward(rows))
+    for (_, name, *_), found, wanted in zip(calls, outputs(tmp_path, calls), expected, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=tolerance(wanted.dtype, 1000), atol=1e-30, err_msg=name)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("fma", [True, False])
 @pytest.mark.parametrize(("compiler", "standard"), COMPILERS)
@@ -199,6 +216,40 @@ def test_estimators(tmp_path: Path, compiler: str, standard: str):
             np.testing.assert_array_equal(found, expected, name)
         else:
             np.testing.assert_allclose(found, expected, rtol=tolerance(dtype, 100), err_msg=name)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_stack(tmp_path: Path):
+    """What the file says of the stack holds for the frames of all functions of a prediction, and is not far off."""
+    rng = np.random.default_rng(0)
+    X, y, many = rng.random((600, 2)), rng.random((600, 300)), np.arange(600) % 200
+    settings = {"hidden_layer_sizes": (30, 20), "max_iter": 1}
+    models = [
+        MLPClassifier(**settings).fit(X, many),
+        MLPClassifier(**settings).fit(X, y > 0.5),
+        MLPEnsembleClassifier(MLPClassifier(**settings), n_estimators=2).fit(X, many),
+        MLPEnsembleRegressor(MLPRegressor(**settings), n_estimators=2).fit(X, y),
+        MLPRegressor(**settings).fit(X, y),
+    ]
+    for number, model in enumerate(models):
+        text = to_c(model, "m")
+        stated = int(re.search(r"([\d,]+) bytes of the stack", text)[1].replace(",", ""))
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        compiled(folder, f"#define M_API\n{text}int main(void) {{ return 0; }}\n", "gcc", "c99", "-fstack-usage")
+        frames = [line.split("\t") for line in next(folder.glob("*.su")).read_text().splitlines()]
+        sizes = {place.rpartition(":")[2]: int(size) for place, size, _ in frames}
+        layers = max(sizes.get(f"m_net{i}", 0) for i in range(2))
+        used = sizes["m_predict"] + sizes.get("m_mean", 0) + layers
+        assert used <= stated <= used + 1000, model
+
+
+def test_names_that_differ_in_case(tmp_path: Path):
+    """One program may have both; a keyword may begin names."""
+    texts = [to_c(Network((2, 2), random_state=0), name) for name in ("a", "A", "int")]
+    assert texts[1].startswith("/* A: ")
+    calls = "a_forward(x, y); A_forward(x, y); int_forward(x, y);"
+    compiled(tmp_path, f"{''.join(texts)}int main(void) {{ float x[2] = {{0}}, y[2]; {calls} return 0; }}\n")
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -298,8 +349,8 @@ def test_refusals():
     with pytest.raises(TypeError, match="takes a Network"):
         to_c(object())
     network = Network((2, 2), random_state=0)
-    for name in ("", "1m", "a b", "int", "_m", "ä", "class", "delete", 3):
-        with pytest.raises(ValueError, match="C identifier"):
+    for name in ("", "1m", "a b", "_m", "ä", 3):
+        with pytest.raises(ValueError, match="letters, digits and underscores"):
             to_c(network, name)
     with pytest.raises(ValueError, match="quantize"):
         to_c(network, quantize="int4")
