@@ -20,8 +20,10 @@ from fastmlp.distributed.files import (
     ParquetSource,
     Rows,
     Source,
+    TableSource,
     as_arrays,
     find,
+    listed,
     names_of,
     open_npy,
     pairs,
@@ -35,9 +37,10 @@ from fastmlp.training.rows import RowSource
 class Blocks(RowSource):
     """Rows that need not fit into memory: arrays, memory maps, files, or what functions return.
 
-    The estimators' ``fit``, ``partial_fit``, ``predict``, ``predict_proba``, ``transform`` and ``score`` take Blocks in
-    the place of X and y, and read some rows at a time, one block ahead. Memory does not grow with the number of rows,
-    but for y in ``score``, and what ``predict`` returns.
+    ``fit``, ``partial_fit``, ``predict``, ``predict_proba``, ``transform`` and ``score`` of MLPClassifier and
+    MLPRegressor take Blocks in the place of X and y; fitted ensembles of these predict and score Blocks. They read some
+    rows at a time, one block ahead. Memory does not grow with the number of rows, but for y in ``score``, and what
+    ``predict`` returns.
 
     With ``shuffle=True``, an epoch takes pieces of 256 rows in a random order, 64 at once, and shuffles the rows of
     these. Rows of a row group of Parquet, a record batch of Arrow, or of what a function returns, are read together: as
@@ -50,7 +53,8 @@ class Blocks(RowSource):
         Each is X, (X, y) or (X, y, sample_weight), or a function without arguments that returns such, the same rows in
         each call. Arrays are read in place; a memory map of a whole file is read piece by piece.
     classes : array-like, default=None
-        All labels there are. Without weights, a classifier then needs no pass over y to find them.
+        All labels there are, for classifiers of one output. Without weights, ``fit`` then needs no pass over y to find
+        them; the first ``partial_fit`` needs them here or as its own ``classes``.
 
     Attributes
     ----------
@@ -147,6 +151,7 @@ class Blocks(RowSource):
             argument: None if files is None else find(argument, files)
             for argument, files in (("y", y), ("sample_weight", sample_weight))
         }
+        names = listed("features", features)
         sources: list[Source] = []
         for path, belonging in pairs(find("X", X), others):
             arrays = {"X": open_npy(path), **{argument: open_npy(file) for argument, file in belonging.items()}}
@@ -154,8 +159,8 @@ class Blocks(RowSource):
                 if len(arrays[argument]) != len(arrays["X"]):
                     raise ValueError(f"{path} has {len(arrays['X'])} rows, {file} has {len(arrays[argument])}.")
             source = ArraySource(path, **arrays)
-            if features is not None:
-                source.features = list(features)
+            if names is not None:
+                source.features = names
                 if len(source.features) != source.n_features:
                     raise ValueError(f"{path} has {source.n_features} features, and {len(source.features)} have names.")
             sources.append(source)
@@ -195,7 +200,7 @@ class Blocks(RowSource):
         ImportError
             Without pyarrow.
         """
-        return cls._of([ParquetSource(path, features, target, sample_weight) for path in find("files", files)], classes)
+        return cls._of_tables(ParquetSource, files, features, target, sample_weight, classes)
 
     @classmethod
     def arrow(
@@ -223,7 +228,15 @@ class Blocks(RowSource):
         ImportError
             Without pyarrow.
         """
-        return cls._of([ArrowSource(path, features, target, sample_weight) for path in find("files", files)], classes)
+        return cls._of_tables(ArrowSource, files, features, target, sample_weight, classes)
+
+    @classmethod
+    def _of_tables(
+        cls, kind: type[TableSource], files: Any, features: Any, target: Any, sample_weight: str | None, classes: Any
+    ) -> Self:
+        chosen = listed("features", features)
+        targets = target if isinstance(target, str) else listed("target", target)
+        return cls._of([kind(path, chosen, targets, sample_weight) for path in find("files", files)], classes)
 
     # --- what there is -----------------------------------------------------------------------------------------
 
@@ -252,9 +265,8 @@ class Blocks(RowSource):
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         raise TypeError(
-            "Blocks are read in parts and do not become one array: the MLP estimators take them, and other steps take "
-            "each part, "
-            "for X, y, weight in blocks: scaler.partial_fit(X)."
+            "Blocks are read in parts and do not become one array: MLPClassifier and MLPRegressor take them, and other "
+            "steps take each part, for X, y, weight in blocks: scaler.partial_fit(X)."
         )
 
     def map(self, function: Callable[[np.ndarray], Any]) -> Blocks:

@@ -247,8 +247,9 @@ def as_arrays(name: str, rows: Any) -> tuple[np.ndarray, Any, Any]:
     if isinstance(rows, list) and rows and np.ndim(rows[0]) > 1:
         raise TypeError(f"{name} must be X, or a tuple (X, y) or (X, y, sample_weight), got a list of arrays.")
     arrays = [values if isinstance(values, np.ndarray) or values is None else np.asarray(values) for values in parts]
-    if arrays[0].dtype.kind == "O" and arrays[0].ndim == 2:
-        arrays[0] = numbers_of(name, parts[0], arrays[0])
+    X = arrays[0]
+    if X is not None and X.dtype.kind == "O" and X.ndim == 2:
+        arrays[0] = numbers_of(name, parts[0], X)
     return (*arrays, None, None)[:3]  # type: ignore[return-value]
 
 
@@ -259,10 +260,13 @@ def names_of(rows: Any) -> list[str] | None:
 
 
 def numbers_of(name: str, table: Any, objects: np.ndarray) -> np.ndarray:
-    """The float64 numbers of a table of columns of several types, or of Python objects; a gap is NaN."""
+    """The numbers of a table of columns of several types, or of Python objects; a gap is NaN."""
     frame = hasattr(table, "iloc")
     labels = column_names(table)
-    X = np.empty(objects.shape, dtype=np.float64)
+    types = list(table.dtypes) if frame else [None]
+    plain = all(isinstance(dtype, np.dtype) and dtype.kind in "biuf" for dtype in types)
+    single = plain and np.result_type(*types) == np.float32
+    X = np.empty(objects.shape, dtype=np.float32 if single else np.float64)
     for i, values in enumerate(objects.T):
         column = table.iloc[:, i] if frame else values
         try:
@@ -422,11 +426,9 @@ class Columns(NamedTuple):
     @classmethod
     def choose(cls, names: Sequence[str], features: Any, target: Any, sample_weight: str | None) -> Columns:
         """Check a user's choice; without ``features``, all columns but the target and the weight."""
-        targets = [] if target is None else [target] if isinstance(target, str) else list(target)
+        targets = [] if target is None else [target] if isinstance(target, str) else target
         others = {*targets, sample_weight}
-        if isinstance(features, str):
-            raise TypeError(f"features must be a list of names, got {features!r}.")
-        chosen = [name for name in names if name not in others] if features is None else list(features)
+        chosen = [name for name in names if name not in others] if features is None else features
         asked = [*chosen, *targets, *([sample_weight] if sample_weight is not None else [])]
         if lacking := [name for name in asked if name not in names]:
             raise ValueError(f"there are no columns {lacking}; the file has {list(names)}.")
@@ -603,7 +605,16 @@ class ArrowSource(TableSource):
                 return reader.get_batch(number)
 
 
-# --- patterns of names -----------------------------------------------------------------------------------------
+# --- lists and patterns of names ------------------------------------------------------------------------------
+
+
+def listed(argument: str, names: Any) -> list[str] | None:
+    """Names of columns as a list, which several files can be read by; None stays."""
+    if names is None:
+        return None
+    if isinstance(names, (str, bytes)) or not hasattr(names, "__iter__"):
+        raise TypeError(f"{argument} must be a list of names, got {names!r}.")
+    return list(names)
 
 
 def find(argument: str, files: Any) -> list[str]:

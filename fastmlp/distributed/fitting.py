@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import reprlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -141,7 +142,9 @@ class Learned:
         self.n_rows = 0
         self.total, self.largest = 0.0, 0.0
         self.has_targets: Any = None
-        if classes is not None and self.of_classes and not self.sources.sources[0].has.sample_weight:
+        if classes is not None:
+            self._check_classes(classes)
+        if classes is not None and not self.sources.sources[0].has.sample_weight:
             self.seen, self.n_rows = np.repeat(np.asarray(classes), 2), self.sources.n_rows
             return
         for unit in self.sources.units(False):
@@ -150,11 +153,24 @@ class Learned:
                 y, weight = checker.target(rows.y, rows.sample_weight)
                 self._add(y, weight)
         self._check_weights()
-        if classes is not None and self.of_classes and self.width is None:
+        if classes is not None:
             labels = np.unique(np.asarray(classes))
             with explain_labels(self.seen, checker.caller):
                 check_known(self.seen, labels)
             self.seen = np.repeat(labels, 2)
+
+    def _check_classes(self, classes: Any) -> None:
+        """Refuse labels that a user names where there are none, or several for each row."""
+        if not self.of_classes:
+            raise ValueError(f"classes are for classifiers, and {type(self.checker.caller).__name__} has none.")
+        if np.ndim(classes) != 1 or not len(classes):
+            raise ValueError(f"classes must be a list of labels, got an array of shape {np.shape(classes)}.")
+        y = self.sources.read(self.sources.units(False)[0], TARGET).y
+        if y is not None and y.ndim == 2 and y.shape[1] > 1:
+            raise ValueError(
+                f"classes must be None where y has several columns, got {reprlib.repr(list(classes))}: those of an "
+                "indicator matrix are 0 and 1."
+            )
 
     def _add(self, y: Any, weight: np.ndarray | None) -> None:
         """Look at a block."""
@@ -182,6 +198,12 @@ class Learned:
         """Collect the labels of a block."""
         with explain_labels(y, self.checker.caller):
             labels = np.unique(y)
+            kinds = {kind_of_labels(found) for found in (self.seen, labels) if found is not None}
+            if len(kinds) > 1:
+                raise TypeError(
+                    f"Input y holds labels of different types: {', '.join(sorted(kinds))}. Convert them to one type in "
+                    "all parts."
+                )
             if labels.dtype.kind == "f" and (labels != np.floor(labels)).any():  # numbers, which are no labels
                 self.checker.for_target._learn_classes(np.repeat(labels, 2), False)
             known = labels if self.seen is None else np.unique(np.concatenate([self.seen, labels]))
@@ -207,6 +229,12 @@ class Learned:
             raise ValueError(f"sample_weight must have a finite sum, got {self.total}.")
         if self.has_targets is not None:
             check_outputs_have_targets(self.has_targets[np.newaxis].astype(np.float64))
+
+
+def kind_of_labels(labels: np.ndarray) -> str:
+    """What an error calls the type of these labels."""
+    kinds = {"b": "number", "i": "number", "u": "number", "f": "number", "S": "bytes"}
+    return kinds.get(labels.dtype.kind, "str")
 
 
 def class_factors(estimator: Any, learned: Learned, checker: Checker) -> np.ndarray | None:

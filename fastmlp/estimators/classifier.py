@@ -630,6 +630,8 @@ default='adam'
         """
         seen = X._labels(self) if isinstance(X, RowSource) else leave_out(y, sample_weight)
         check_target(self, seen)
+        if classes is None and isinstance(X, RowSource):
+            classes = X._classes
         if classes is not None:
             check_has_rows("classes", classes)
         if _check_partial_fit_first_call(self, classes):

@@ -181,7 +181,7 @@ class BaseMLPEnsemble(MetaEstimatorMixin, BaseModel, ABC):
 
     @atomic
     @_fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> Self:
+    def fit(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
         """Fit the members.
 
         Parameters

@@ -336,7 +336,7 @@ class BaseTabular(BaseModel, ABC):
     def fit(
         self,
         X: Any,
-        y: Any,
+        y: Any = None,
         sample_weight: ArrayLike | None = None,
         *,
         eval_set: tuple[Any, Any] | None = None,

@@ -112,6 +112,9 @@ class RowSource:
     It checks its rows by the rules of the estimator that asks for them.
     """
 
+    #: All labels there are, if a user has named them.
+    _classes: Any = None
+
     def _learn(self, estimator: Any, *, reset: bool, incremental: bool) -> Self:
         """Learn the features and the target, or check against what was learnt; returns the source as this fit reads
         it."""

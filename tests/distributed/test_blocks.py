@@ -15,7 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.preprocessing import StandardScaler
 
 import fastmlp
-from fastmlp import Blocks, MLPClassifier, MLPEnsembleClassifier, MLPRegressor, learning_rate_range
+from fastmlp import Blocks, MLPClassifier, MLPEnsembleClassifier, MLPRegressor, TabularClassifier, learning_rate_range
 from fastmlp.distributed import files, fitting, stream
 from fastmlp.estimators.validation import rows as validation
 from fastmlp.training.run import DivergenceError
@@ -295,6 +295,12 @@ def test_partial_fit(tmp_path):
     with pytest.raises(ValueError, match=r"`y` has classes not in `self.classes_`"):
         MLPClassifier().partial_fit(Blocks([(X, y)]), classes=["a", "bb"])
     MLPClassifier().partial_fit(Blocks([(X, targets()["labels"][1])]), classes=[0, 1, 2])
+    named = [
+        MLPClassifier(**settings()).partial_fit(Blocks([(X, y)], classes=of), classes=given)
+        for of, given in ((["a", "bb", "ccc", "d"], None), (None, ["a", "bb", "ccc", "d"]))
+    ]
+    assert named[0].classes_.tolist() == ["a", "bb", "ccc", "d"]
+    assert_same(*named)
     MLPRegressor().partial_fit(Blocks([(X, X[:, 0])]))
 
 
@@ -573,6 +579,15 @@ ERRORS = {
     "classes of columns": (lambda folder: Blocks([(X, np.stack([y, y], axis=1))]), ValueError, "MultiOutputClassifier"),
     "weights": (lambda folder: Blocks([(X, y, -np.ones(N))]), ValueError,
         "part 0, rows 0 to 49: sample_weight must not be negative"),
+    "no features": (lambda folder: Blocks([(X[:, :0], y)]), ValueError, r"part 0: X must have features"),
+    "a list for a part": (lambda folder: Blocks([[X, y]]), TypeError, r"part 0 must be X, or a tuple \(X, y\)"),
+    "labels of two types": (lambda folder: Blocks([(X, y), (X, y.astype(str))]), TypeError,
+        "part 1, rows 0 to 49: Input y holds labels of different types: number, str"),
+    "no classes": (lambda folder: Blocks([(X, y)], classes=[]), ValueError, r"classes must be a list of labels"),
+    "classes in two dimensions": (lambda folder: Blocks([(X, y)], classes=[[0, 1], [1, 2]]), ValueError,
+        r"classes must be a list of labels, got an array of shape \(2, 2\)"),
+    "classes of an indicator": (lambda folder: Blocks([(X, X[:, :2] > 0)], classes=[0, 1]), ValueError,
+        r"classes must be None where y has several columns"),
     "no weight": (lambda folder: Blocks([(X, y, np.zeros(N))]), ValueError, "at least one non-zero"),
     "NaN in weights": (lambda folder: Blocks([(X, y, np.full(N, np.nan))]), ValueError,
         "part 0, rows 0 to 49: .*sample_weight"),
@@ -592,6 +607,8 @@ ERRORS = {
     "no npy": (lambda folder: Blocks.npy(folder / "rows.parquet", folder / "y.npy"), ValueError,
         r"rows\.parquet cannot be read"),
     "no parquet": (lambda folder: Blocks.parquet(folder / "X.npy", target="y"), ValueError, r"X\.npy cannot be read"),
+    "damaged": (lambda folder: Blocks.parquet(folder / "damaged.parquet", target="y"), (OSError, ValueError),
+        r"damaged\.parquet cannot be read"),
     "no arrow": (lambda folder: Blocks.arrow(folder / "X.npy", target="y"), ValueError, r"X\.npy cannot be read"),
     "no column": (lambda folder: Blocks.parquet(folder / "rows.parquet", ["x9"], "y"), ValueError,
         r"rows\.parquet: there are no columns \['x9'\]"),
@@ -621,6 +638,9 @@ def test_messages(tmp_path, case):
     city[3] = None
     rows = {"x0": X[:, 0], "y": y, "city": city, "gap": pyarrow.array([None, *range(N - 1)], pyarrow.int32())}
     parquet.write_table(pyarrow.table(rows), tmp_path / "rows.parquet")
+    content = bytearray((tmp_path / "rows.parquet").read_bytes())
+    content[-200:-8] = b"\xff" * 192  # its last part says what it has
+    (tmp_path / "damaged.parquet").write_bytes(content)
     with pytest.raises(kind, match=words):
         MLPClassifier(**settings(solver="lbfgs" if case == "lbfgs" else "adam")).fit(make(tmp_path))
 
@@ -647,6 +667,7 @@ def test_columns_of_numbers_of_any_type(form):
         "Int64": frame.round().astype("Int64"),
         "Float64": frame.astype("Float64"),
         "object": frame.astype(object),
+        "float32 and bool": frame.astype("float32").assign(x1=X[:, 1] > 0),
         "text": frame.astype(str),
     }
     for kind, table in frames.items():
@@ -654,7 +675,7 @@ def test_columns_of_numbers_of_any_type(form):
         assert_same(MLPClassifier(**settings()).fit(blocks), MLPClassifier(**settings()).fit(table, y))
         if kind == "Float64":
             table.loc[3, "x2"] = pandas.NA
-            with pytest.raises(ValueError, match="(?s)part 0.*contains NaN.*'x2'"):
+            with pytest.raises(ValueError, match=r"(?s)part 0.*contains NaN.*'x2'"):
                 MLPClassifier(**settings()).fit(Blocks([(table, y)]))
     assert_same(
         MLPClassifier(**settings()).fit(Blocks([(frames["object"].to_numpy(), y)])),
@@ -712,7 +733,11 @@ def test_arguments_beside_blocks():
         with pytest.raises(ValueError, match="must be None with Blocks"):
             MLPClassifier().fit(blocks, **arguments)
     with pytest.raises(TypeError, match="MLPEnsembleClassifier needs its rows in memory, got Blocks"):
-        MLPEnsembleClassifier().fit(blocks, None)
+        MLPEnsembleClassifier().fit(blocks)
+    with pytest.raises(TypeError, match="do not become one array: MLPClassifier and MLPRegressor take them"):
+        TabularClassifier().fit(blocks)
+    with pytest.raises(ValueError, match="classes are for classifiers, and MLPRegressor has none"):
+        MLPRegressor().fit(Blocks([(X, X[:, 0])], classes=[0, 1]))
     with pytest.raises(ValueError, match="requires y to be passed"):
         MLPClassifier().fit(X)
     with pytest.raises(ValueError, match="eval_set must be the Blocks themselves"):
