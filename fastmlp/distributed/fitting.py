@@ -431,13 +431,15 @@ class BlockData:
         return train, scored
 
     def held_out(self, units: np.ndarray) -> tuple[LazyRows, np.ndarray, Any, np.ndarray | None]:
-        """Units to score on: X, read when it is needed, and target, y and weights in memory."""
-        found = [self.encode(unit[np.newaxis], self._read_target(unit)) for unit in units]
+        """The rows of units that have a weight, to score on: X, read when it is needed, and target, y and weights in
+        memory."""
+        found: list[Any] = [self.encode(unit[np.newaxis], self._read_target(unit)) for unit in units]
+        counted = [part[2] for part in found]
         target, weight, y = (
-            None if found[0][i] is None else np.concatenate([part[i] for part in found]) for i in (0, 1, 3)
+            None if found[0][i] is None else np.concatenate([part[i][part[2]] for part in found]) for i in (0, 1, 3)
         )
         assert target is not None
-        return BlockRows(self.checker, units, self.network.dtype), target, y, weight
+        return BlockRows(self.checker, units, self.network.dtype, counted), target, y, weight
 
 
 def rows_to_score(checker: Checker, network: Network, loss: str) -> tuple[LazyRows, np.ndarray, Any, np.ndarray | None]:
@@ -462,16 +464,22 @@ def evenly(n: int, most: int) -> np.ndarray:
 
 
 class BlockRows(LazyRows):
-    """X of some units, read when it is needed, one block ahead, and checked."""
+    """X of some units, read when it is needed, one block ahead, and checked.
 
-    def __init__(self, checker: Checker, units: np.ndarray, dtype: np.dtype) -> None:
-        self.checker, self.units = checker, units
+    counted: the indices of the rows of each unit that are of use; None for all.
+    """
+
+    def __init__(
+        self, checker: Checker, units: np.ndarray, dtype: np.dtype, counted: list[np.ndarray] | None = None
+    ) -> None:
+        self.checker, self.units, self.counted = checker, units, counted
         self._dtype = dtype
 
     @property
     def shape(self) -> tuple[int, int]:
         """(n, n_features)."""
-        return int((self.units[:, 2] - self.units[:, 1]).sum()), self.checker.sources.n_features
+        n_rows = int((self.units[:, 2] - self.units[:, 1]).sum())
+        return n_rows if self.counted is None else sum(map(len, self.counted)), self.checker.sources.n_features
 
     @property
     def dtype(self) -> np.dtype:
@@ -483,9 +491,15 @@ class BlockRows(LazyRows):
         yield from read_ahead(self._parts())
 
     def _parts(self) -> Any:
-        first = 0
+        first = unit = 0
         for window in self.checker.sources.windows(self.units, False):
             X = self.read(window)
+            if self.counted is not None:
+                starts = np.cumsum(window[:, 2] - window[:, 1]) - (window[:, 2] - window[:, 1])
+                counted = self.counted[unit : unit + len(window)]
+                rows = np.concatenate([start + own for start, own in zip(starts, counted, strict=True)])
+                X = X if len(rows) == len(X) else X[rows]
+                unit += len(window)
             yield slice(first, first + len(X)), X
             first += len(X)
             del X

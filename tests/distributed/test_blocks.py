@@ -386,6 +386,22 @@ def test_rows_without_a_weight_are_not_held_out():
         model = MLPClassifier(**settings(early_stopping=True, random_state=seed)).fit(Blocks([(X, y, weight)]))
         assert np.isfinite(model.validation_scores_).all()
         assert 0.75 * 200 <= model.t_ / 3 <= 0.95 * 200
+    scored = []
+
+    def metric(model, X, y):
+        rows = np.concatenate([block for _, block in X.parts()])
+        scored.append((X.shape, rows.shape, y.shape))
+        assert (rows[:, 4] == 0).all()
+        return (model.predict(X) == y).mean()
+
+    marked = X.copy()
+    marked[:, 4] = np.arange(N) % 3 == 0
+    weight = (marked[:, 4] == 0).astype(float)
+    MLPClassifier(**settings(early_stopping=True, validation_metric=metric)).fit(Blocks([(marked, y, weight)]))
+    shape, read, of_y = scored[0]
+    assert shape == read == (*of_y, F)
+    assert 30 < shape[0] < 70
+    weight = (np.arange(N) >= 500).astype(float)
     blocks = Blocks([(X, y, 0 * weight)])
     with pytest.raises(ValueError, match="rows to score on must contain at least one non-zero"):
         MLPClassifier(**settings()).fit(X, y, eval_set=blocks)
