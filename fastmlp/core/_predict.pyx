@@ -5,6 +5,8 @@ layer. They pack weights where they use them; for sparse and for coded rows, the
 they are. Beyond that threads share out the rows, and small weights are packed first.
 """
 
+import reprlib
+
 import numpy
 
 cdef object numpy_empty = numpy.empty
@@ -362,7 +364,14 @@ cdef class RowForward:
             elif strict and type(item) is not int:
                 return False
             else:
-                value = PyFloat_AsDouble(item)
+                try:
+                    value = PyFloat_AsDouble(item)
+                except (TypeError, OverflowError) as error:
+                    if strict:
+                        return False
+                    if isinstance(error, TypeError):
+                        raise TypeError(f"row[{i}] must be a real number, got {reprlib.repr(item)}") from None
+                    raise ValueError(f"row[{i}] = {reprlib.repr(item)} is too large for float64") from None
             if self.plan.k.element_size == 8:
                 (<double *> to)[i] = value
             else:

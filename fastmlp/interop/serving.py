@@ -503,7 +503,10 @@ TabularRegressor
 
     def _checked(self, values: ArrayLike) -> np.ndarray:
         """The values as an array (1, n_features) that the network can read."""
-        array = np.asarray(values)
+        try:
+            array = np.asarray(values)
+        except ValueError:  # lists among numbers
+            array = np.asarray(values, dtype=object)
         if array.shape != (self._n_features,) and array.shape != (1, self._n_features):
             raise self._other_shape(
                 f"shape {array.shape}" if array.ndim else f"{type(values).__name__}, {reprlib.repr(array.item())}"
@@ -514,11 +517,13 @@ TabularRegressor
                 "first, with row.filled(0), for example."
             )
         kind = array.dtype.kind
-        if kind == "O" and all(isinstance(value, (Number, np.bool_, NoneType)) for value in array.ravel().tolist()):
-            array = array.astype(np.float64)
+        if kind == "O" and all(map(_is_real, array.ravel().tolist())):
+            array = self._as_floats(array)
         elif kind not in "fiub":
             given = np.asarray(values, dtype=object).ravel().tolist()  # NumPy makes text of numbers beside text
-            number, value = next((i, v) for i, v in enumerate(given) if not isinstance(v, (Number, NoneType)))
+            number, value = next(
+                ((i, v) for i, v in enumerate(given) if not _is_real(v)), (0, array.ravel()[0])
+            )  # times may look like integers
             raise TypeError(
                 f"A row must hold numbers, got {reprlib.repr(value)} for feature {self._name(number)!r}: convert it "
                 f"first."
@@ -533,6 +538,24 @@ TabularRegressor
                 f"{self._networks[0].dtype.name}."
             )
         return array.reshape(1, -1)
+
+    def _as_floats(self, array: np.ndarray) -> np.ndarray:
+        """Objects, all of them numbers, as float64."""
+        try:
+            return array.astype(np.float64)
+        except OverflowError:
+            for number, value in enumerate(array.ravel().tolist()):
+                try:
+                    float(value if value is not None else np.nan)
+                except OverflowError:
+                    raise ValueError(
+                        f"Feature {self._name(number)!r} is {reprlib.repr(value)}; values must be finite in float64."
+                    ) from None
+            raise
+
+
+def _is_real(value: Any) -> bool:
+    return isinstance(value, (Number, np.bool_, NoneType)) and not isinstance(value, (complex, np.complexfloating))
 
 
 class _TableRows:

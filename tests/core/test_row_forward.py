@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -159,6 +160,12 @@ def test_what_needs_a_closer_look():
         assert predict.values(row) is None
     assert predict.values([1, 2.0]) == predict([1.0, 2.0]).tolist()
     assert np.isnan(predict([np.nan, 1.0])).all()
+    for value in ("1", None, 1j, [2]):
+        with pytest.raises(TypeError, match=re.escape(f"row[1] must be a real number, got {value!r}")):
+            predict([1, value])
+    assert predict.values([1, 10**400]) is None
+    with pytest.raises(ValueError, match=r"row\[1\] = 1000.* is too large for float64"):
+        predict([1, 10**400])
     row: list = [1.0, 2.0]
     row[0] = Unusual(row)
     with pytest.raises(ValueError, match="array or list of 2 numbers"):

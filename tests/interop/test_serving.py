@@ -315,6 +315,8 @@ def test_truth_values_are_numbers():
     ({"x3": -np.inf}, ValueError, "-inf"),
     ({"x3": "1"}, TypeError, "numbers"), ({"x3": None}, ValueError, "'x3' is nan"),
     ({"x3": np.datetime64(0, "s")}, TypeError, "numbers"),
+    ({"x3": 10**400}, ValueError, "'x3' is 1000.* finite"), ({"x3": 1j}, TypeError, "got 1j for feature 'x3'"),
+    ({"x3": [3]}, TypeError, r"got \[3\] for feature 'x3'"),
 ])  # fmt: skip
 def test_values_that_are_not_numbers_are_refused(change, error, match):
     predictor = RowPredictor(MLPRegressor(**SMALL, dtype="float32").fit(FRAME, TARGET))
