@@ -39,6 +39,6 @@ typedef struct fm_profile {
 #else
 #define FM_HAS_PROFILE 0
 #define fm_profile_begin(p) ((void)(p))
-#define fm_profile_mark(p, layers, section, layer) ((void)(p))
+#define fm_profile_mark(p, layers, section, layer) ((void)(p), (void)(layers), (void)(section), (void)(layer))
 #endif
 #endif
