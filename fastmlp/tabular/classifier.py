@@ -49,9 +49,9 @@ class TabularClassifier(ClassifierScore, BaseTabular):
         is selected on the rows that each network has not been trained on. 'auto': 1 or, with a ``time_limit``, as many
         as there is time for.
     time_limit : float or None, default=None
-        Seconds that ``fit`` may take. No configuration is begun that is not expected to end in time, and a network that
-        trains when its share of the time is up ends with that epoch, its best one kept. Every network of the first
-        configuration is trained for one epoch at least.
+        Seconds that ``fit`` may take, apart from ``n_permutations``. No configuration is begun that is not expected to
+        end in time, and a network that trains when its share of the time is up ends with that epoch, its best one kept.
+        Every network of the first configuration is trained for one epoch at least.
     n_bins : int, default=48
         Most bins of a column of numbers, at most 65,535: see :class:`PiecewiseLinearEncoder`. Not for 'realmlp'.
     max_categories : int, default=256

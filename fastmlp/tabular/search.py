@@ -349,9 +349,15 @@ class Search:
         """The configuration that has been trained already."""
         self._begun.append(first)
         self._clock.add(first.seconds, first.work)
-        began = time.perf_counter()
         self._end(first)
-        self._clock.selection = (time.perf_counter() - began) * _N_STEPS / 2
+        if self._clock.end < np.inf and first.part is not None:
+            self._clock.selection = _N_STEPS * min(self._seconds_of_a_score(first.part) for _ in range(3))
+
+    def _seconds_of_a_score(self, part: np.ndarray) -> float:
+        """Seconds of the score of a mean of parts; the first of several may take longer."""
+        began = time.perf_counter()
+        self._judge.score((part + part) / 2)
+        return time.perf_counter() - began
 
     def run(self) -> list[Configuration]:
         """Train the others; all that have ended, in their order. Ctrl-C ends the search, and keeps those."""
@@ -406,7 +412,8 @@ class Search:
             rounds = -(-len(configuration.members) // self._n_workers) / len(configuration.members)
             busy = self._clock.expected(self._running) / 2  # on average, a network that is being trained is half done
             needed = max((busy + seconds) / self._n_workers, rounds * seconds)
-            if needed + self._clock.selection * (len(self._begun) + 1) > self._clock.left():
+            selection = self._clock.selection * min(len(self._begun) + 1, _KEPT)
+            if needed + selection > self._clock.left():
                 self._closed = True
                 return
         self._begun.append(configuration)

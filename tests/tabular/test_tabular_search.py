@@ -18,7 +18,7 @@ from test_tabular import SIGNAL, TARGETS, X, model, predictions
 from fastmlp import RowPredictor, TabularClassifier, load
 from fastmlp.tabular import base, search
 from fastmlp.tabular.recipes import RECIPES
-from fastmlp.tabular.search import Clock, select
+from fastmlp.tabular.search import Clock, Configuration, Judge, Search, select
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -263,6 +263,21 @@ def test_clock():
     assert clock.left() == pytest.approx(100, abs=5)
     assert clock.end - clock.share(4) == pytest.approx(75, abs=5)
     assert Clock(None).share(3) == np.inf
+
+
+def test_selection_is_expected_to_take_the_time_of_its_scores(monkeypatch):
+    """Each of its steps scores each configuration; predictions are made once, before."""
+    now = [0.0]
+
+    def spend(seconds, result):
+        now[0] += seconds
+        return result
+
+    monkeypatch.setattr("fastmlp.tabular.search.time.perf_counter", lambda: now[0])
+    judge = Judge(lambda members: spend(10.0, np.zeros(3)), lambda part: spend(1.0, 0.0))
+    clock = Clock(1000.0)
+    Search(None, None, judge, clock, None, 1, lambda ended: None).take_first(Configuration(0, {}, [None], None, 1.0))
+    assert clock.selection == 50.0
 
 
 def test_interrupt_keeps_what_is_finished():
