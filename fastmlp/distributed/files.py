@@ -248,7 +248,8 @@ def as_arrays(name: str, rows: Any) -> tuple[np.ndarray, Any, Any]:
         raise TypeError(f"{name} must be X, or a tuple (X, y) or (X, y, sample_weight), got a list of arrays.")
     arrays = [values if isinstance(values, np.ndarray) or values is None else np.asarray(values) for values in parts]
     X = arrays[0]
-    if X is not None and X.dtype.kind == "O" and X.ndim == 2:
+    assert X is not None
+    if X.ndim == 2 and (X.dtype.kind == "O" or (X.dtype.kind not in "biuf" and column_names(parts[0]) is not None)):
         arrays[0] = numbers_of(name, parts[0], X)
     return (*arrays, None, None)[:3]  # type: ignore[return-value]
 

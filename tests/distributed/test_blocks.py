@@ -701,6 +701,8 @@ def test_columns_of_numbers_of_any_type(form):
         table = frame.assign(x3=values, x1=X[:, 1] > 0)
         with pytest.raises(TypeError, match="part 0: X must be numbers, and column 'x3' is not"):
             MLPClassifier(**settings()).fit(Blocks([(table, y)]))
+        with pytest.raises(TypeError, match="part 0: X must be numbers, and column 'x3' is not"):
+            MLPClassifier(**settings()).fit(Blocks([(table[["x3"]], y)]))
 
 
 def test_a_map_that_differs_from_its_file_is_read_itself(tmp_path):
