@@ -30,7 +30,7 @@ from fastmlp.network.network import LazyRows, Network
 from fastmlp.training.rows import Part, TrainingData
 
 # Rows that are examined where a fit goes badly, at most, and how few are too few; and places that they come from.
-_SAMPLE_ROWS, _FEW_ROWS, _SAMPLE_PLACES = 2000, 200, 32
+_SAMPLE_ROWS, _FEW_ROWS, _SAMPLE_PLACES = 2000, 200, 16
 
 
 class _Table:
@@ -233,7 +233,7 @@ class Learned:
 
 def kind_of_labels(labels: np.ndarray) -> str:
     """What an error calls the type of these labels."""
-    kinds = {"b": "number", "i": "number", "u": "number", "f": "number", "S": "bytes"}
+    kinds = {**dict.fromkeys("biuf", "number"), "S": "bytes", "M": "date"}
     return kinds.get(labels.dtype.kind, "str")
 
 
