@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import reprlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -109,6 +110,8 @@ class Blocks(RowSource):
     def _set(self, sources: list[Source], classes: ArrayLike | None) -> None:
         if not sources:
             raise ValueError("Blocks must have parts, got none.")
+        if classes is not None and (np.ndim(classes) != 1 or not np.size(classes)):
+            raise ValueError(f"classes must be a list of labels, got {reprlib.repr(classes)}.")
         self._sources = Sources(sources)
         self._classes = classes
         self._learned: Learned | None = None

@@ -163,8 +163,6 @@ class Learned:
         """Refuse labels that a user names where there are none, or several for each row."""
         if not self.of_classes:
             raise ValueError(f"classes are for classifiers, and {type(self.checker.caller).__name__} has none.")
-        if np.ndim(classes) != 1 or not len(classes):
-            raise ValueError(f"classes must be a list of labels, got an array of shape {np.shape(classes)}.")
         y = self.sources.read(self.sources.units(False)[0], TARGET).y
         if y is not None and y.ndim == 2 and y.shape[1] > 1:
             raise ValueError(

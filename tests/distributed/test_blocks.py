@@ -601,7 +601,7 @@ ERRORS = {
         "part 1, rows 0 to 49: Input y holds labels of different types: number, str"),
     "no classes": (lambda folder: Blocks([(X, y)], classes=[]), ValueError, r"classes must be a list of labels"),
     "classes in two dimensions": (lambda folder: Blocks([(X, y)], classes=[[0, 1], [1, 2]]), ValueError,
-        r"classes must be a list of labels, got an array of shape \(2, 2\)"),
+        r"classes must be a list of labels, got \[\[0, 1\], \[1, 2\]\]"),
     "classes of an indicator": (lambda folder: Blocks([(X, X[:, :2] > 0)], classes=[0, 1]), ValueError,
         r"classes must be None where y has several columns"),
     "no weight": (lambda folder: Blocks([(X, y, np.zeros(N))]), ValueError, "at least one non-zero"),
