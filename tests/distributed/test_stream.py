@@ -113,8 +113,12 @@ def test_a_signal_ends_a_fit_that_reads(tmp_path):
         return X, y
 
     threads = threading.active_count()
-    with pytest.warns(UserWarning, match="interrupted"):
-        model = MLPClassifier(**settings(max_iter=8)).fit(Blocks([load, (X, y)]))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have had it ignored
+    try:
+        with pytest.warns(UserWarning, match="interrupted"):
+            model = MLPClassifier(**settings(max_iter=8)).fit(Blocks([load, (X, y)]))
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert threading.active_count() == threads
     model.save(tmp_path / "model.safetensors", optimizer_state=True)
     model = fastmlp.load(tmp_path / "model.safetensors").fit(Blocks([load, (X, y)]), resume=True)
