@@ -7,7 +7,7 @@ Arithmetic is in float64; a result is rounded once, to the network's element typ
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -178,6 +178,8 @@ def leaky_relu(where: str, slope: Any) -> Chain:
 
 def clipped(where: str, low: float, high: float) -> Chain:
     """min(max(x, low), high)."""
+    if not low <= high:
+        raise refuse(where, f"the range {low:g} to {high:g}, so that its output is a constant.")
     if low == -np.inf and high == np.inf:
         return ()
     if low == 0 and high == np.inf:
@@ -309,6 +311,7 @@ def multiplied(where: str, a: Chain, b: Chain) -> Chain:
         names = [part.name for part in inner if isinstance(part, Activation)]
         if (
             before is None
+            or before == 0
             or len(inner) > len(names) + 1
             or (len(inner) > len(names) and not isinstance(inner[0], Scale))
         ):
@@ -887,6 +890,43 @@ def assemble(
     if assembly.noise:
         parameters["input_noise"] = assembly.noise
     return Converted(network, parameters, list(dict.fromkeys(remarks)))
+
+
+def check_outputs(where: str, chain: Chain, outputs: Callable[[np.ndarray], list[np.ndarray]], rewrite: bool) -> None:
+    """Refuse a chain whose network does not compute what the model itself does.
+
+    ``outputs`` runs the model on rows (n_rows, n_features) of float64, several times. Differences below the rounding of
+    float32 pass; how much a network's outputs feel it is measured by a change of all its parameters.
+    """
+    network = assemble(chain, rewrite=rewrite, dtype="float64").network
+    sizes, n_outputs = network.layer_sizes, network.layer_sizes[-1]
+    n_rows = next(n for n in range(40, 80) if n not in sizes)  # so that no transpose passes
+    random = np.random.RandomState(0)
+    rows = random.standard_normal((n_rows, sizes[0])) * np.resize([0.1, 1.0, 10.0, 1000.0], n_rows)[:, None]
+    rows = rows.astype(np.float32).astype(np.float64)
+    runs = outputs(rows)
+    with np.errstate(all="ignore"):
+        expected = network.forward(rows)
+        unit = float(np.finfo(np.float32).eps)
+        for values in (network.parameters, network.statistics):
+            values *= 1 + unit * random.standard_normal(values.shape)
+        noise = np.abs(network.forward(rows) - expected).max(1) + unit * np.abs(expected).max(1) + 1e-30
+        known = np.abs(expected).max(1) < 1e30
+        for run in runs:
+            if run.shape not in (expected.shape, *([(n_rows,)] if n_outputs == 1 else [])):
+                raise refuse(where, f"its output for {n_rows} rows has shape {run.shape}, not {expected.shape}.")
+        largest = 0.0
+        for run, other in [*((run, expected) for run in runs), *((run, runs[0]) for run in runs[1:])]:
+            difference = np.abs(run.reshape(expected.shape) - other.reshape(expected.shape)).max(1)[known]
+            if not np.all(difference <= 100 * noise[known]):
+                largest = max(largest, float(np.nan_to_num(difference, nan=np.inf).max()))
+    if largest:
+        raise refuse(
+            where,
+            f"its outputs differ by up to {largest:.3g} from those of the network, or from one run to the next: its "
+            f"forward does something that the trace did not see, such as random numbers, a state, a branch on "
+            f"the kind of tensor, autocast or a change in place.",
+        )
 
 
 def _residual(hidden: list[_Hidden]) -> bool:

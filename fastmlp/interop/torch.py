@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import operator
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +25,7 @@ from fastmlp.interop.layers import (
     added,
     assemble,
     celu,
+    check_outputs,
     clipped,
     elu,
     hard_sigmoid,
@@ -71,7 +74,7 @@ def from_torch(
         Layers of ``torch.nn``, ``nn.Sequential``, or a module of your own, whose ``forward`` is traced by ``torch.fx``:
         linear layers, the activations of ``fastmlp.core.ACTIVATIONS``, batch normalisation, dropout, ``x + f(x)``,
         scales and shifts. It is read as after ``eval()``, and not changed. Input of several dimensions is flattened in
-        C order.
+        C order. A copy of it runs on a few rows, and its outputs must be those of the network.
     output : str, default=None
         What stands behind logits: 'softmax', 'logistic', 'exp', since a loss such as ``CrossEntropyLoss`` contains it.
         None: nothing.
@@ -121,22 +124,65 @@ def from_torch(
             "a compiled module, whose layers cannot be read. Take the module that it was made of.",
         )
     _check_hooks(module, torch)
-    modes = {part: part.training for part in module.modules()}
-    try:
-        for part in modes:
-            part.training = False
-        with torch.no_grad():
-            chain = _Reader(module, torch).read()
-    finally:
-        for part, training in modes.items():
-            part.training = training
+    devices = {tensor.device for tensor in (*module.parameters(), *module.buffers())}
+    with (
+        torch.no_grad(),
+        torch.random.fork_rng([device for device in devices if device.type == "cuda"]),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")  # what the module's forward warns of
+        chain = _Reader(_copied(module, torch), torch).read()
     kinds = {tensor.dtype for tensor in (*module.parameters(), *module.buffers()) if tensor.is_floating_point()}
     narrow = sorted(str(kind).removeprefix("torch.") for kind in kinds if kind.itemsize < 4)
     notes = [f"Weights of {', '.join(narrow)} are float32 here, and so is the arithmetic."] if narrow else []
     converted = assemble(chain, output=output, batch_norm=batch_norm, rewrite=rewrite, dtype=dtype, notes=notes)
+    _check_run(module, chain, rewrite, torch)
     if torch.float64 not in kinds:  # below float32's rounding
         converted.notes = [note for note in converted.notes if not note.endswith(_SOFTPLUS_NOTE)]
     return converted
+
+
+def _copied(module: Any, torch: Any) -> Any:
+    """A copy in eval mode, which a trace or a run may change."""
+    computed = [value for part in module.modules() for value in vars(part).values() if isinstance(value, torch.Tensor)]
+    memo = {id(tensor): tensor.detach().clone() for tensor in computed if not tensor.is_leaf}  # of weight_norm
+    try:
+        return copy.deepcopy(module, memo).eval()
+    except Exception as error:
+        raise refuse(
+            type(module).__name__, f"copy.deepcopy fails ({error}). Give its layers to an nn.Sequential."
+        ) from error
+
+
+def _check_run(module: Any, chain: Chain, rewrite: bool, torch: Any) -> None:
+    """Compare the network with the module's own outputs, which show what a trace cannot see."""
+    tensors = [tensor for tensor in (*module.parameters(), *module.buffers()) if tensor.is_floating_point()]
+    device = tensors[0].device if tensors else torch.device("cpu")
+    kinds = list(dict.fromkeys(tensor.dtype for tensor in tensors)) or [torch.float32]
+    where = type(module).__name__
+
+    def outputs(values: np.ndarray) -> list[np.ndarray]:
+        problem: Exception | None = None
+        for widened in (True, False):  # float16 as float32, if forward lets that be done
+            work = _copied(module, torch)
+            if widened:
+                for tensor in (*work.parameters(), *work.buffers()):
+                    if tensor.is_floating_point() and tensor.dtype.itemsize < 4:
+                        tensor.data = tensor.data.float()
+            for kind in kinds:
+                kind = torch.float32 if widened and kind.itemsize < 4 else kind
+                source = torch.from_numpy(values).to(device, kind)
+                try:
+                    results = [work(source.clone()) for _ in range(2)]
+                    return [result.detach().cpu().double().numpy() for result in results]
+                except Exception as error:
+                    problem = problem or error
+        raise refuse(where, f"its forward fails on rows of {values.shape[1]} numbers ({problem}).") from problem
+
+    cuda = [device] if device.type == "cuda" else []
+    with torch.no_grad(), torch.random.fork_rng(cuda), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        check_outputs(where, chain, outputs, rewrite)
 
 
 def _check_hooks(module: Any, torch: Any) -> None:
@@ -175,6 +221,17 @@ class _Value:
         self.version = self.cell[0]
 
 
+def _tracer(fx: Any) -> Any:
+    """A tracer that tells ``h += 1`` from ``h = h + 1``."""
+
+    def in_place(function: Any) -> Callable[[Any, Any], Any]:
+        return lambda self, other: self.tracer.create_proxy("call_function", function, (self, other), {})
+
+    names = ("iadd", "isub", "imul", "itruediv")
+    proxy = type("Proxy", (fx.Proxy,), {f"__{name}__": in_place(getattr(operator, name)) for name in names})
+    return type("Tracer", (fx.Tracer,), {"proxy": lambda self, node: proxy(node, self)})()
+
+
 class _Reader:
     """An interpreter of a module's graph."""
 
@@ -191,7 +248,7 @@ class _Reader:
         elif type(root).__module__.startswith("torch.nn.") and not isinstance(root, torch.nn.Sequential):
             raise unknown("The module", type(root).__name__)
         try:
-            graph = fx.Tracer().trace(root)
+            graph = _tracer(fx).trace(root)
         except Exception as error:
             raise refuse(
                 type(root).__name__,
@@ -410,10 +467,14 @@ _ALIASES = {
 def _functions(torch: Any) -> dict[Any, str]:
     """Names of functions whose __name__ is not the one above."""
     return {
+        torch.batch_norm: "torch.batch_norm",  # another order of arguments
         torch.nn.functional.logsigmoid: "logsigmoid", torch.nn.functional.linear: "linear",
         torch.nn.functional.softplus: "softplus",
         torch.nn.functional.gelu: "gelu", torch.nn.functional.prelu: "prelu",
     }  # fmt: skip
+
+
+_TRANSPOSED = "a transpose; rows are the first dimension of a network's values."
 
 
 class _Arguments:
@@ -453,6 +514,8 @@ def _call_function(where: str, name: str, args: list[Any], kwargs: dict[str, Any
     else:
         first = given.take("input")
         if name in ("size", "dim") or (name == "getattr" and isinstance(first, _Value)):
+            if name == "getattr" and args[1] in ("T", "mT", "H", "mH"):
+                raise refuse(where, _TRANSPOSED)
             return _Size() if isinstance(first, _Value) else None
         if name == "getitem" and isinstance(first, _Size):
             return first
@@ -462,12 +525,21 @@ def _call_function(where: str, name: str, args: list[Any], kwargs: dict[str, Any
             and (name != "getattr" or args[1] in ("T", "mT"))
         ):
             return first.T
+        if name == "getitem" and isinstance(first, np.ndarray) and _is_plain(args[1]):
+            return first[tuple(args[1]) if isinstance(args[1], list) else args[1]]
+        if name in ("t", "T", "mT", "transpose", "permute"):
+            raise refuse(where, _TRANSPOSED)
+        if name == "addmm":
+            raise refuse(where, "fastmlp has no counterpart of addmm. Write x @ weight + bias, or F.linear.")
         if not isinstance(first, _Value):
-            raise refuse(where, "it is called with a constant.")
+            raise refuse(
+                where, f"{name} of a constant. Compute it once, in the module's __init__, and keep it as a buffer."
+            )
         layers = _function(where, name, first, given)
         given.end()
         if layers is None:
-            return _Value(first.chain, first.cell, (first.flat or name == "squeeze") and name != "view")
+            cell = None if name == "clone" else first.cell
+            return _Value(first.chain, cell, (first.flat or name == "squeeze") and name != "view")
         _check_dimensions(where, first, layers)
         result = (*first.chain, *layers)
         in_place = in_place or given.in_place
@@ -476,7 +548,19 @@ def _call_function(where: str, name: str, args: list[Any], kwargs: dict[str, Any
     if in_place and isinstance(first, _Value):
         first.cell[0] += 1
         return _Value(result, first.cell, first.flat)
-    return _Value(result, flat=isinstance(first, _Value) and first.flat)
+    if not isinstance(first, _Value):
+        return _Value(result)
+    same = "dropout" in name  # which gives its input back in prediction
+    return _Value(result, first.cell if same else None, first.flat)
+
+
+def _is_plain(index: Any) -> bool:
+    """Whether an index is of numbers, slices and None."""
+    if isinstance(index, list):
+        return all(map(_is_plain, index))
+    if isinstance(index, slice):
+        return all(part is None or isinstance(part, int) for part in (index.start, index.stop, index.step))
+    return index is None or index is ... or isinstance(index, int)
 
 
 class _Size:
@@ -521,6 +605,11 @@ def _function(where: str, name: str, value: _Value, given: _Arguments) -> Chain 
             raise refuse(where, "its weights depend on the input.")
         layers = (Affine(where, weight.T, bias),)
     elif name == "batch_norm":
+        layers = _functional_norm(where, given)
+    elif name == "torch.batch_norm":
+        order = ("weight", "bias", "running_mean", "running_var", "training", "momentum", "eps", "cudnn_enabled")
+        given.kwargs |= {key: given.take(key) for key in order}
+        given.kwargs.pop("cudnn_enabled")
         layers = _functional_norm(where, given)
     elif name in ("dropout", "alpha_dropout", "feature_dropout", "feature_alpha_dropout"):
         rate, training = given.take("p", 0.5), given.take("training", True)
@@ -585,6 +674,8 @@ def _arithmetic(where: str, name: str, given: _Arguments) -> Any:
         if not isinstance(operand, (_Value, np.ndarray, int, float)):
             raise refuse(where, f"arithmetic with {operand!r}.")
         other = b if operand is a else a
+        if isinstance(other, _Value) and isinstance(operand, np.ndarray) and operand.ndim > 2:
+            raise refuse(where, f"a constant of shape {operand.shape}; rows have two dimensions.")
         if isinstance(operand, _Value) and operand.flat and (isinstance(other, _Value) or np.size(other) > 1):
             raise refuse(where, "it stands behind squeeze(), which took away the dimension of units.")
     if not isinstance(a, _Value) and not isinstance(b, _Value):

@@ -369,6 +369,133 @@ REFUSED = {
 }  # fmt: skip
 
 
+def in_place(function):
+    """A forward that changes a hidden value in place, and then reads it by its other name."""
+
+    def forward(s, x):
+        h = s.a(x)
+        return s.c(function(h, s))
+
+    return Forward(forward)
+
+
+def added_to_alias(h, s):
+    skip = h
+    h += 1.0
+    return skip
+
+
+def scaled_view(h, s):
+    view = h.flatten(1)
+    view *= 2
+    return h
+
+
+def rectified_after_dropout(h, s):
+    same = F.dropout(h, 0.5, s.training)
+    torch.relu_(same)
+    return h
+
+
+def forward_of_instance():
+    module = nn.Sequential(nn.Linear(5, 2))
+    module.forward = lambda x: 2 * nn.Sequential.forward(module, x)
+    return module
+
+
+class Called(nn.Sequential):
+    def __call__(self, x):
+        return 2 * super().__call__(x)
+
+
+def counted(s, x):
+    s.count = getattr(s, "count", 0) + 1
+    return s.c(x) * s.count
+
+
+def narrowed(s, x):
+    with torch.autocast("cpu", torch.bfloat16):
+        return s.c(F.relu(s.a(x)))
+
+
+UNSEEN = {
+    "alias": lambda: in_place(added_to_alias),
+    "view": lambda: in_place(scaled_view),
+    "dropout": lambda: in_place(rectified_after_dropout),
+    "instance": forward_of_instance,
+    "call": lambda: Called(nn.Linear(5, 2)),
+    "torch.randn": lambda: Forward(lambda s, x: s.c(x + torch.randn(5))),
+    "np.random": lambda: Forward(lambda s, x: s.c(x * np.random.rand())),
+    "kind of tensor": lambda: Forward(lambda s, x: s.c(F.relu(s.a(x)) if isinstance(x, torch.Tensor) else s.a(x))),
+    "state": lambda: Forward(counted),
+    "autocast": lambda: Forward(narrowed),
+    "rows as units": lambda: Forward(lambda s, x: s.c(x.view(x.size(1), -1))),
+}
+
+
+@pytest.mark.parametrize("name", UNSEEN)
+def test_what_a_trace_does_not_see(name):
+    """Refused, and neither the module nor the random state is changed."""
+    module = UNSEEN[name]()
+    before, state = set(vars(module)), torch.get_rng_state()
+    with pytest.raises(ConversionError, match=r"in place|the trace did not see|fails on rows"):
+        from_torch(module)
+    assert set(vars(module)) == before
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_in_place_without_an_alias():
+    def forward(s, x):
+        h = x.clone()
+        h += torch.tanh(s.a(h))
+        kept = h.clone()
+        h *= 2
+        return s.c(kept)
+
+    check(Forward(forward))
+
+
+def test_order_of_torch_batch_norm():
+    module = Forward(
+        lambda s, x: s.c(
+            torch.batch_norm(
+                s.a(x), s.norm.weight, s.norm.bias, s.norm.running_mean, s.norm.running_var, False, 0.1, 1e-5, False
+            )
+        )
+    )
+    module.norm = norm(5)
+    check(module)
+
+
+def test_constants_of_a_trace_stay_out_of_the_module():
+    module = Forward(lambda s, x: s.c(x + torch.ones(5)))
+    before = set(vars(module))
+    check(module)
+    assert set(vars(module)) == before
+
+
+def test_parts_of_constants():
+    check(Forward(lambda s, x: torch.sigmoid((x @ s.a.weight[:, :1]).squeeze(-1))))
+
+
+CONSTANTS = {
+    "bounds": (lambda s, x: s.c(s.a(x).clamp(1, -1)), "output is a constant"),
+    "three dimensions": (lambda s, x: torch.softmax(s.a(x) + torch.ones(1, 1, 5), 1), r"\(1, 1, 5\)"),
+    "one number": (lambda s, x: torch.softmax(s.a(x) * torch.ones(1, 1, 1), 1), r"\(1, 1, 1\)"),
+    "gate of 0": (lambda s, x: (lambda h: s.c(h * torch.sigmoid(0 * h)))(s.a(x)), "product of two values"),
+    "transposed": (lambda s, x: s.c(x.t()), "transpose"),
+    "transposed attribute": (lambda s, x: s.c(x.T), "transpose"),
+    "addmm": (lambda s, x: torch.addmm(s.c.bias, x, s.c.weight.T), "x @ weight"),
+}
+
+
+@pytest.mark.parametrize("name", CONSTANTS)
+def test_refused_constants(name):
+    function, words = CONSTANTS[name]
+    with pytest.raises(ConversionError, match=words):
+        from_torch(Forward(function), rewrite=True)
+
+
 def filled(value):
     layer = nn.Linear(5, 2)
     nn.init.constant_(layer.weight, value if abs(value) < 1e30 or value != value else 1.0)
