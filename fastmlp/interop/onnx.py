@@ -481,7 +481,7 @@ class _Reader:
         weight = weight if alpha == 1 else weight * weight.dtype.type(alpha)
         if bias is None:
             return value.then((Affine(where, weight),), 2)
-        if bias.size not in (1, weight.shape[-1]):
+        if bias.ndim > 2 or bias.size not in (1, weight.shape[-1]) or (bias.size > 1 and bias.shape[-1] != bias.size):
             raise refuse(where, f"a bias of shape {bias.shape}.")
         bias = np.broadcast_to(bias.reshape(-1), weight.shape[-1:])
         return value.then((Affine(where, weight, bias if beta == 1 else bias * bias.dtype.type(beta)),), 2)
@@ -577,6 +577,8 @@ class _Reader:
             raise refuse(
                 where, f"a constant of shape {array.shape} for a tensor of {value.rank} dimensions. Flatten it first."
             )
+        if array.ndim > (value.rank or 2):
+            raise refuse(where, f"a constant of shape {array.shape}, which adds dimensions to a row's two.")
         number = array.astype(np.float64)
         if op == "Add":
             return value.then(scaled(where, 1.0, number))
@@ -620,6 +622,8 @@ class _Reader:
             return named(where, "gelu")
         if op == "Swish":
             alpha = float(attributes.get("alpha", 1.0))
+            if alpha == 0:
+                raise refuse(where, "alpha 0; x / 2 is no activation.")
             return stretched(where, "silu", alpha, 1 / alpha)
         if op == "HardSigmoid":
             return hard_sigmoid(where, float(attributes.get("alpha", 0.2)), float(attributes.get("beta", 0.5)))
@@ -661,7 +665,7 @@ _NAMES = {
 def _bounds(where: str, op: str, given: list[Any], attributes: dict[str, Any]) -> tuple[float, float]:
     """The range of Clip, or of Max or Min with a number."""
     if op != "Clip":
-        if len(given) != 2 or not isinstance(given[1], np.ndarray) or given[1].size != 1:
+        if len(given) != 2 or not isinstance(given[1], np.ndarray) or given[1].size != 1 or given[1].ndim > 2:
             raise refuse(where, f"a {op} that is not of a value and a number.")
         bound = float(given[1].reshape(()))
         return (bound, np.inf) if op == "Max" else (-np.inf, bound)

@@ -252,7 +252,15 @@ REFUSED = {
         "negative"),
     "pair goes on": ([("MatMul", "x c1", "h", {}), ("Sigmoid", "h", "p", {}), ("Sub", "one p", "q", {}),
         ("Concat", "q p", "g", {"axis": 1}), ("Mul", "g two", "y", {})], "both classes"),
+    "bias of a column": ([("Gemm", "x W column", "h", {}), ("Relu", "h", "a", {}), L], "bias of shape"),
+    "three dimensions": ([M, ("Add", "h cube", "g", {}), ("Softmax", "g", "y", {"axis": 1})], "adds dimensions"),
+    "number of three": ([M, ("Mul", "h cube1", "g", {}), ("Softmax", "g", "y", {"axis": 1})], "adds dimensions"),
+    "largest with a cube": ([M, ("Max", "h cube1", "g", {}), ("Softmax", "g", "y", {"axis": 1})], "a Max"),
+    "bounds": ([M, ("Clip", "h one zero", "a", {}), L], "output is a constant"),
+    "gate of 0": ([M, ("Mul", "h zero", "u", {}), ("Sigmoid", "u", "s", {}), ("Mul", "h s", "a", {}), L], "product"),
+    "swish of 0": ([M, ("Swish", "h", "a", {"alpha": 0.0}), L], "alpha 0"),
 }  # fmt: skip
+C |= {"column": np.ones((6, 1)), "cube": np.ones((1, 1, 6)), "cube1": np.full((1, 1, 1), 2.0)}
 C["wrong"] = np.array([-1, 3])
 
 
@@ -260,7 +268,7 @@ C["wrong"] = np.array([-1, 3])
 def test_refused_graphs(name):
     nodes, words = REFUSED[name]
     with pytest.raises(ConversionError, match=words):
-        from_onnx(graph(nodes, C))
+        from_onnx(graph(nodes, C), rewrite=True)
 
 
 def test_other_models(tmp_path):
