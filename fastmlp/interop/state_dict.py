@@ -64,7 +64,8 @@ def from_state_dict(
     source : dict of arrays or tensors, or path of a safetensors file
         Weights of linear layers as PyTorch names and shapes them: ``0.weight`` (fan_out, fan_in), ``0.bias``;
         ``weight_g`` and ``weight_v`` of weight_norm; ``weight``, ``bias``, ``running_mean`` and ``running_var`` of
-        batch normalisation. float16, bfloat16, float32 or float64. A file is read without PyTorch.
+        batch normalisation. float16, bfloat16, float32 or float64. A file is read without PyTorch. The names do not
+        tell a parametrization that follows weight_norm on the same weight; :func:`from_torch` computes both.
     activation : str or sequence of str, default=None
         Of each hidden layer, where the layers' order is plain: that of the numbers in their names or, in a dict, of its
         items. Batch normalisation must follow the linear layer directly, by its number.
