@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import json
 import math
@@ -32,6 +33,7 @@ from fastmlp.interop.layers import (
     added,
     assemble,
     celu,
+    check_outputs,
     clipped,
     elu,
     hard_sigmoid,
@@ -76,7 +78,8 @@ def from_keras(
     model : path of a .keras file, or keras.Model
         Sequential or functional, nested or not: Dense, BatchNormalization, activations, Dropout, GaussianNoise,
         Rescaling, Normalization, Flatten, Reshape, Add. A file needs h5py, and neither Keras nor TensorFlow. Input of
-        several dimensions is flattened in C order.
+        several dimensions is flattened in C order. A model runs on a few rows, and its outputs must be those of the
+        network; not in mixed precision.
     output : str, default=None
         What stands behind logits: 'softmax', 'logistic'. None: what the loss says that the model was compiled with
         (``from_logits=True``), else nothing.
@@ -122,10 +125,36 @@ def from_keras(
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "model.keras")
         model.save(path)
-        return _from_file(path, output, batch_norm, rewrite, dtype)
+        return _from_file(path, output, batch_norm, rewrite, dtype, model)
 
 
-def _from_file(path: str, output: str | None, batch_norm: str, rewrite: bool, dtype: Any) -> Converted:
+def _check_run(model: Any, chain: Chain, rewrite: bool) -> None:
+    """Compare the network with the model's own outputs, which show what its description does not tell."""
+    shape = tuple(model.inputs[0].shape[1:])
+    if None in shape or any(layer.compute_dtype not in ("float32", "float64") for layer in _all_layers(model)):
+        return  # outputs of mixed precision differ by more than float32's rounding
+    to_numpy = importlib.import_module("keras").ops.convert_to_numpy
+
+    def outputs(values: np.ndarray) -> list[np.ndarray]:
+        source = values.reshape(len(values), *shape).astype(model.inputs[0].dtype)
+        try:
+            results = [model(source, training=False) for _ in range(2)]
+        except Exception as error:  # of three frameworks
+            raise refuse(type(model).__name__, f"it fails on rows of {values.shape[1]} numbers ({error}).") from error
+        return [np.asarray(to_numpy(result), np.float64).reshape(len(values), -1) for result in results]
+
+    check_outputs(type(model).__name__, chain, outputs, rewrite)
+
+
+def _all_layers(model: Any) -> Iterator[Any]:
+    for layer in model.layers:
+        yield layer
+        yield from _all_layers(layer) if hasattr(layer, "layers") else ()
+
+
+def _from_file(
+    path: str, output: str | None, batch_norm: str, rewrite: bool, dtype: Any, model: Any = None
+) -> Converted:
     try:
         import h5py
     except ImportError as error:
@@ -146,7 +175,11 @@ def _from_file(path: str, output: str | None, batch_norm: str, rewrite: bool, dt
         output = _logits_of(config)
         if output is not None:
             reader.notes.append(f"The loss has from_logits=True: the output is {output} here, and logits there.")
-    return assemble(chain, output=output, batch_norm=batch_norm, rewrite=rewrite, dtype=dtype, notes=reader.notes)
+    notes = reader.notes
+    converted = assemble(chain, output=output, batch_norm=batch_norm, rewrite=rewrite, dtype=dtype, notes=notes)
+    if model is not None:
+        _check_run(model, chain, rewrite)
+    return converted
 
 
 @contextlib.contextmanager

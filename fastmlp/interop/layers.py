@@ -924,7 +924,7 @@ def check_outputs(where: str, chain: Chain, outputs: Callable[[np.ndarray], list
         raise refuse(
             where,
             f"its outputs differ by up to {largest:.3g} from those of the network, or from one run to the next: its "
-            f"forward does something that the trace did not see, such as random numbers, a state, a branch on "
+            f"forward does something that the conversion did not see, such as random numbers, a state, a branch on "
             f"the kind of tensor, autocast or a change in place.",
         )
 

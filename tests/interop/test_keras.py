@@ -206,6 +206,17 @@ def test_other_models():
         from_keras(several)
 
 
+def test_a_call_that_was_replaced():
+    model = sequential(layers.Dense(4, "relu"), layers.Dense(2))
+    first = model.layers[0]
+    plain = first.call
+    first.call = lambda inputs, **options: 2 * plain(inputs, **options)
+    with pytest.raises(ConversionError, match="did not see"):
+        from_keras(model)
+    del first.call
+    check(model)
+
+
 @pytest.mark.parametrize("policy", ["mixed_float16", "bfloat16", "float16"])
 def test_narrow_types(policy):
     model = keras.Sequential([keras.Input((5,)), layers.Dense(4, "relu", dtype=policy), layers.Dense(2, dtype=policy)])
