@@ -1,7 +1,7 @@
 """Stub of _predict.pyx."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self, final
 
 import numpy as np
 
@@ -10,14 +10,16 @@ from fastmlp.core._plan import Plan
 
 __all__ = ["CodedRowForward", "RowForward", "apply_output", "bin_sums", "forward", "row_losses"]
 
+@final
 class CodedRowForward:
     networks: tuple[tuple[Plan, np.ndarray, np.ndarray], ...]
-    def __init__(self, layout: CodeLayout, networks: Sequence[tuple[Plan, np.ndarray, np.ndarray]]) -> None: ...
+    def __new__(cls, layout: CodeLayout, networks: Sequence[tuple[Plan, np.ndarray, np.ndarray]]) -> Self: ...
     def __call__(self, row: Codes, out: np.ndarray) -> np.ndarray: ...
 
+@final
 class RowForward:
     networks: tuple[tuple[np.ndarray, np.ndarray], ...]
-    def __init__(self, plan: Plan, networks: Sequence[tuple[np.ndarray, np.ndarray]]) -> None: ...
+    def __new__(cls, plan: Plan, networks: Sequence[tuple[np.ndarray, np.ndarray]]) -> Self: ...
     def __call__(self, row: Any, out: np.ndarray | None = None) -> np.ndarray: ...
     def values(self, row: Any) -> list[float] | None: ...
 
