@@ -146,6 +146,16 @@ def gradient_codes(dtype: str, X: core.Codes, order: Array, dz: Array) -> Callab
     return lambda: x.T @ dz
 
 
+def forward_members(dtype: str, x: Array, W: Array, b: Array, scalings: Array, name: str) -> Callable[[], Any]:
+    f = reference.ACTIVATIONS[name][0]
+    return lambda: f(reference.member_products(x, W, b, scalings))
+
+
+def scaling_gradient(dtype: str, G: Array, W: Array, s: Array) -> Callable[[], Any]:
+    scale = s[:, np.newaxis]
+    return lambda: ((G * W).sum(axis=1), scale * G, scale * W)
+
+
 def backward(dtype: str, dz: Array, W: Array, x: Array, name: str, **_: Any) -> Callable[[], Any]:
     f, slope = reference.ACTIVATIONS[name]
     y = f(x)
@@ -223,6 +233,8 @@ COUNTERPARTS: dict[str, Callable[..., Callable[[], Any]]] = {
         sum_bins,
         forward_codes,
         gradient_codes,
+        forward_members,
+        scaling_gradient,
         backward,
         update,
         layer_output,

@@ -360,9 +360,9 @@ def check_members(K: Kernels, shape: Shape, draws: np.random.RandomState) -> Out
     x, W, b = numbers(K, draws, B, F * d), numbers(K, draws, F * d, O), numbers(K, draws, O)
     s = numbers(K, draws, k, F)[:, draws.randint(F, size=F)]
     wide, size = s.astype(np.float64), np.abs(s).astype(np.float64)
+    y = K.forward_members(x, W, b, s, "relu")
     pattern, grouped = K.group_features(s)
     errors = [exactly(pattern, reference.patterns(s)), exactly(grouped[:, pattern], s)]
-    y = K.forward_members(x, W, b, s, "relu")
     terms, unit = F * d + k + F + 3, eps_of(K)
     want = reference.member_products(x.astype(np.float64), W.astype(np.float64), b, wide)
     sizes = reference.member_products(np.abs(x).astype(np.float64), np.abs(W).astype(np.float64), np.abs(b), size)
