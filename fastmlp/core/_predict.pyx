@@ -385,8 +385,11 @@ cdef class RowForward:
         cdef fm_rows source
         cdef int kind
         cdef Py_ssize_t last
-        if not isinstance(row, ndarray):
-            return False
+        if type(row) is not ndarray:
+            if not isinstance(row, ndarray):
+                return False
+            if numpy.ma.is_masked(row):
+                raise ValueError("the row has masked values: fill them first, row.filled(0.0), for example")
         memset(&source, 0, sizeof(source))
         PyObject_GetBuffer(row, &view, PyBUF_FORMAT | PyBUF_STRIDES)
         try:

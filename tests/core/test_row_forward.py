@@ -154,6 +154,13 @@ def test_what_is_no_row(row):
         predict(row)
 
 
+def test_masked_values_are_not_read():
+    predict = Network((3, 2), random_state=0).predictor()
+    with pytest.raises(ValueError, match="masked values"):
+        predict(np.ma.masked_array([1.0, 2.0, 3.0], mask=[0, 1, 0]))
+    np.testing.assert_array_equal(predict(np.ma.masked_array([1.0, 2.0, 3.0])), predict([1.0, 2.0, 3.0]))
+
+
 def test_what_needs_a_closer_look():
     predict = Network((2, 3), random_state=0).predictor()
     for row in ([np.nan, 1.0], [1e300, 1.0], np.array([np.inf, 1.0]), [True, 1.0], ["1", 1.0], [None, 1.0]):
