@@ -153,7 +153,7 @@ class TabularRegressor(RegressorScore, BaseTabular):
         Epochs that each was trained for.
     oof_prediction_ : ndarray of shape (n_samples,) or (n_samples, n_outputs)
         The prediction for each row of ``fit`` by the network that did not train on it. Only with several networks.
-    feature_importances_, feature_importances_std_ : ndarray of shape (n_features_in_,)
+    feature_importances_, feature_importances_std_ : ndarray of shape (n_features,)
         Only with ``n_permutations``: by how much the score, ``validation_metric`` or minus the loss, falls on the rows
         that networks have not been trained on if a column's values are permuted among them: mean and standard deviation
         over the permutations (scikit-learn's ``permutation_importance``). Columns that say the same thing share what
