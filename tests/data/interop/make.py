@@ -12,8 +12,20 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 
 HERE = Path(__file__).parent
+
+
+def without_places(path: Path) -> None:
+    """Remove where a file's nodes come from: PyTorch writes lines and paths of the machine."""
+    model = onnx.load(path)
+    for node in model.graph.node:
+        del node.metadata_props[:]
+    for value in (*model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer):
+        del value.metadata_props[:]
+    del model.graph.metadata_props[:]
+    onnx.save(model, path)
 
 
 def keep(answers: dict[str, np.ndarray]) -> None:
@@ -77,6 +89,7 @@ def make_onnx() -> None:
         module[1].running_mean.normal_()
         module.eval()
         torch.onnx.export(module, (torch.from_numpy(rows),), HERE / f"{name}.onnx", dynamo=dynamo, external_data=False)
+        without_places(HERE / f"{name}.onnx")
         keep({f"{name}.X": rows, f"{name}.y": module(torch.from_numpy(rows)).detach().numpy()})
     labels = np.array(["no", "yes"])[(rows[:, 0] > 0).astype(int)]
     pipeline = make_pipeline(StandardScaler(), MLPClassifier((4,), "tanh", max_iter=50, random_state=0)).fit(
