@@ -225,9 +225,8 @@ class BuildKernels(build_ext):
                 return compile_flags, link_flags
         raise SystemExit(
             "fastmlp: the C compiler has no OpenMP; install its runtime (clang on Debian, Ubuntu: apt-get install "
-            "libomp-dev; "
-            "macOS: brew install libomp, or LIBOMP_PREFIX=/where/it/is; Windows: LLVM's own installer brings it) "
-            "or set FASTMLP_OPENMP=0 to build for one thread."
+            "libomp-dev; macOS: brew install libomp, or LIBOMP_PREFIX=/where/it/is; Windows: LLVM's own installer "
+            "brings it) or set FASTMLP_OPENMP=0 to build for one thread."
         )
 
     def has_pause(self, compile_openmp: list[str], link_openmp: list[str]) -> bool:

@@ -177,9 +177,9 @@ def render(results: list[tuple[Point, dict[str, Any]]]) -> str:
                 besides = f"{found['besides'] * 1e3:,.1f}" if "besides" in found else ""
                 lines.append(
                     f"| {point.size:,} | {layers} | {point.batch_size:,} | {found['threads']} | "
-                    f"{found['seconds'] * 1e6:,.4g} | "
-                    f"{arithmetic * 1e6:,.4g} | {found['seconds'] / arithmetic:.2f} | {found['bytes'] / 2**20:,.1f} | "
-                    f"{point.law_bytes / 2**20:,.1f} | {found['bytes'] / point.law_bytes:.2f} | {besides} |"
+                    f"{found['seconds'] * 1e6:,.4g} | {arithmetic * 1e6:,.4g} | {found['seconds'] / arithmetic:.2f} | "
+                    f"{found['bytes'] / 2**20:,.1f} | {point.law_bytes / 2**20:,.1f} | "
+                    f"{found['bytes'] / point.law_bytes:.2f} | {besides} |"
                 )
     return "\n".join(lines) + "\n"
 

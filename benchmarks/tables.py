@@ -406,10 +406,9 @@ def render(results: dict[str, Any]) -> str:
         else:
             lines += [
                 f"Written by `make bench-tables`; do not edit. {extent(results, names)}, every contender with its "
-                f"defaults on one thread. Geometric means "
-                f"of the ratio to {BASE}: below 1 is better than {BASE}. The calibration error is its mean over the "
-                f"tables with classes, "
-                f"{CALIBRATION_BINS} bins with equally many rows. Seconds of the processor, geometric mean.",
+                f"defaults on one thread. Geometric means of the ratio to {BASE}: below 1 is better than {BASE}. The "
+                f"calibration error is its mean over the tables with classes, {CALIBRATION_BINS} bins with equally "
+                "many rows. Seconds of the processor, geometric mean.",
             ]
         lines += ["", summary_table(results, names), ""]
     lines += ["## Each table", "", "Means over each contender's splits.", ""]

@@ -33,8 +33,7 @@ for number, tried in enumerate(searched.configurations_):
     parameters = tried["parameters"]
     print(
         f"{number:>3}  score {tried['score']:.4f}  weight {tried['weight']:.2f}  {tried['seconds']:4.1f} s  "
-        f"{parameters['method']:<5} "
-        f"{parameters['n_members']:>2} x {parameters['hidden_layer_sizes']}, rate "
+        f"{parameters['method']:<5} {parameters['n_members']:>2} x {parameters['hidden_layer_sizes']}, rate "
         f"{parameters['learning_rate_init']:.4f}"
     )
 

@@ -24,8 +24,7 @@ try:
 except ModuleNotFoundError as error:
     raise ImportError(
         f"fastmlp's compiled modules are not in {__path__[0]}. If that is a checkout, Python found it before the "
-        f"installed "
-        "package: run from another folder or with python -P, or build in place with pip install --editable ."
+        "installed package: run from another folder or with python -P, or build in place with pip install --editable ."
     ) from error
 
 __all__ = [

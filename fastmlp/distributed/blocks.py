@@ -93,8 +93,7 @@ class Blocks(RowSource):
         if isinstance(parts, (tuple, np.ndarray, str, os.PathLike)) or not hasattr(parts, "__iter__"):
             raise TypeError(
                 f"Blocks takes a list of parts, Blocks([(X, y)]), got {type(parts).__name__}. Blocks.npy, "
-                f"Blocks.parquet and Blocks.arrow "
-                "read files."
+                "Blocks.parquet and Blocks.arrow read files."
             )
         sources: list[Source] = []
         for i, part in enumerate(parts):

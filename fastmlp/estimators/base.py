@@ -97,9 +97,8 @@ def warn_if_not_residual(network: Network) -> None:
     """Warn if residual=True does nothing: no hidden layer is as wide as its input."""
     if network.residual and not conversion.has_residual_layers(network):
         warn_of_parameter(
-            f"residual=True has no effect: no hidden layer is as wide as its input, in a network of "
-            f"{network.layer_sizes[:-1]}. Give "
-            "equal widths, for example hidden_layer_sizes=(100, 100)."
+            "residual=True has no effect: no hidden layer is as wide as its input, in a network of "
+            f"{network.layer_sizes[:-1]}. Give equal widths, for example hidden_layer_sizes=(100, 100)."
         )
 
 
@@ -544,8 +543,7 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
         copies = 2 + (0 if self.solver == "lbfgs" else OPTIMIZERS[self._rule()])
         check_memory(
             f"hidden_layer_sizes={self.hidden_layer_sizes!r}, with {layer_sizes[0]} features and {layer_sizes[-1]} "
-            f"outputs, makes "
-            f"{n_parameters:,} parameters. Training them with solver={self.solver!r}",
+            f"outputs, makes {n_parameters:,} parameters. Training them with solver={self.solver!r}",
             n_parameters * itemsize * copies,
         )
 
@@ -643,9 +641,8 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
         batch_size = self._batch_size(data.n_rows)
         if self.batch_norm and batch_size == 1 and any(self.layer_rates_[:-1]):
             raise ValueError(
-                f"batch_norm needs batches of at least 2 rows: one row has no variance, and weights before it no "
-                f"gradient; got "
-                f"batch_size={self.batch_size} for {data.n_rows} rows."
+                "batch_norm needs batches of at least 2 rows: one row has no variance, and weights before it no "
+                f"gradient; got batch_size={self.batch_size} for {data.n_rows} rows."
             )
         if position is not None:
             check_resumed(self, position, terms, data.n_rows, batch_size)
@@ -795,8 +792,7 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
             lack = "lack a class, or be too few" if is_classifier(self) else "be too few"
             warn(
                 f"{metric} gave no finite score in any epoch: early stopping did nothing, and the parameters are those "
-                f"of the last "
-                f"epoch. The validation rows may {lack}."
+                f"of the last epoch. The validation rows may {lack}."
             )
 
     def _warn_of_end(self, record: Record) -> None:
@@ -813,9 +809,8 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
                 kept = "that of the best validation score"
             warn(
                 f"Training interrupted by user after {record.n_epochs} of at most {self.max_iter} epochs. The network "
-                f"is {kept}. "
-                "fit(X, y, resume=True) with the same data goes on exactly from here, also after save(path, "
-                "optimizer_state=True) or pickle."
+                f"is {kept}. fit(X, y, resume=True) with the same data goes on exactly from here, also after "
+                "save(path, optimizer_state=True) or pickle."
                 if self.solver != "lbfgs"
                 else f"Training interrupted by user after {record.n_epochs} iterations. The network is the best one so "
                 f"far; "
@@ -825,16 +820,15 @@ class BaseMLP(HiddenRepresentation, TransformerMixin, Parameters, BaseModel, ABC
             warn(record.diagnosis, ConvergenceWarning)
         elif record.ended == "diverged":
             warn(
-                f"Parameters were no longer finite after epoch {record.n_epochs} ({record.divergence}); training ended "
-                f"with "
-                "the parameters of the best validation score. Scale the input, or lower learning_rate_init.",
+                f"Parameters were no longer finite after epoch {record.n_epochs} ({record.divergence}); training "
+                "ended with the parameters of the best validation score. Scale the input, or lower "
+                "learning_rate_init.",
                 ConvergenceWarning,
             )
         if record.optimizer_overflowed:
             warn(
                 f"Gradients overflowed in the averages of solver={self.solver!r}: some weights have stopped learning. "
-                f"Scale the "
-                "input, or take dtype='float64'.",
+                "Scale the input, or take dtype='float64'.",
                 ConvergenceWarning,
             )
 

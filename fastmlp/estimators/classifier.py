@@ -557,8 +557,7 @@ default='adam'
         if incremental and self.class_weight == "balanced":
             raise ValueError(
                 "class_weight 'balanced' is not supported for partial_fit, which does not see all rows. Give the "
-                "weights as a "
-                "dict: sklearn.utils.compute_class_weight finds them."
+                "weights as a dict: sklearn.utils.compute_class_weight finds them."
             )
         return apply_class_weight(self.class_weight, self.classes_, y, weight)
 

@@ -359,8 +359,7 @@ def _warn_of_end(records: list[Record], max_iter: int) -> None:
     )
     overflowed = (
         "Gradients overflowed in the averages of the solver: some weights have stopped learning. Scale the input, or "
-        "take "
-        "dtype='float64'"
+        "take dtype='float64'"
     )
     diagnosis = next((record.diagnosis for record in records if record.diagnosis), "").removesuffix(".")
     for message, warned in [

@@ -113,15 +113,13 @@ def position_to_resume(estimator: Any) -> Position:
     if estimator.solver == "lbfgs":
         raise ValueError(
             "solver='lbfgs' cannot resume a fit: SciPy keeps no state of it. fit() with warm_start=True begins with "
-            "the "
-            "fitted weights."
+            "the fitted weights."
         )
     check_is_fitted(estimator)
     if getattr(estimator, "_position", None) is None:
         raise ValueError(
             "There is no fit to resume. resume=True goes on with a fit that was interrupted or stopped, in the same "
-            "process "
-            "or from a file of save(path, optimizer_state=True)."
+            "process or from a file of save(path, optimizer_state=True)."
         )
     return Position(**estimator._position)
 
@@ -162,8 +160,7 @@ def check_resumed(
     if n_rows != position.n_rows:
         raise ValueError(
             f"fit(resume=True) needs the rows of the fit that it resumes: it trained on {position.n_rows} rows, these "
-            f"give "
-            f"{n_rows}."
+            f"give {n_rows}."
         )
     changed = [
         name
@@ -176,6 +173,5 @@ def check_resumed(
     if changed:
         raise ValueError(
             f"fit(resume=True) needs the parameters of the fit that it resumes; {', '.join(changed)} changed. fit() "
-            f"with "
-            "warm_start=True begins a new run with the fitted weights."
+            "with warm_start=True begins a new run with the fitted weights."
         )

@@ -125,8 +125,7 @@ class InconsistentVersionWarning(UserWarning):
     def __str__(self) -> str:
         return (
             f"Unpickling {self.estimator_name} of fastmlp {self.original_version} with fastmlp {self.current_version}: "
-            f"newer "
-            "parameters get their defaults. Later versions read the files that save() writes."
+            "newer parameters get their defaults. Later versions read the files that save() writes."
         )
 
 

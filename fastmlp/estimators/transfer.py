@@ -247,9 +247,8 @@ def classifier_of(cls: Any, network: Network, classes: Any, feature_names: Any, 
         if labels.dtype.kind not in "iu" or not np.array_equal(labels, np.arange(n_outputs)):
             raise ValueError(
                 f"A network with {n_outputs} logistic outputs is a multi-label classifier, whose classes are the "
-                f"outputs' numbers: "
-                f"pass range({n_outputs}). Of exclusive classes, out_activation is 'softmax', or there is one logistic "
-                f"output for two."
+                f"outputs' numbers: pass range({n_outputs}). Of exclusive classes, out_activation is 'softmax', or "
+                "there is one logistic output for two."
             )
     elif output == "logistic" and n_outputs == 1 and len(labels) == 2:
         kind = "binary"

@@ -46,9 +46,8 @@ def _fitted(estimator: Any) -> BaseMLP:
     last = estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
     if not isinstance(last, BaseMLP):
         raise TypeError(
-            f"estimator must be an MLPClassifier or an MLPRegressor, or a Pipeline that ends in one, got "
-            f"{type(last).__name__}. "
-            "Of a search, take best_estimator_; of an ensemble, one of estimators_."
+            "estimator must be an MLPClassifier or an MLPRegressor, or a Pipeline that ends in one, got "
+            f"{type(last).__name__}. Of a search, take best_estimator_; of an ensemble, one of estimators_."
         )
     check_is_fitted(last)
     return last

@@ -222,8 +222,7 @@ def _probe(estimator: Any) -> BaseMLP:
     if not isinstance(estimator, BaseMLP):
         raise TypeError(
             f"estimator must be an MLPClassifier or an MLPRegressor, got {type(estimator).__name__}. Of a Pipeline, "
-            f"take the "
-            "last step, and X as the other steps transform it."
+            "take the last step, and X as the other steps transform it."
         )
     if estimator.solver == "lbfgs":
         raise ValueError(f"solver='lbfgs' has no learning rate to test; {list(STOCHASTIC_SOLVERS)} have one.")

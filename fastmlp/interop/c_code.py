@@ -108,8 +108,8 @@ def _without_scalers(model: Any) -> Any:
         if type(model).__module__.startswith("fastmlp.tabular"):
             raise ConversionError(
                 f"{type(model).__name__} cannot be written as C: its rows hold words, dates and gaps, which the file "
-                f"has no reader for. "
-                "Fit an MLPClassifier or MLPRegressor on columns of numbers, or serve it with RowPredictor."
+                "has no reader for. Fit an MLPClassifier or MLPRegressor on columns of numbers, or serve it with "
+                "RowPredictor."
             )
         return model
     last = model
@@ -126,14 +126,13 @@ def _without_scalers(model: Any) -> Any:
         step = folded.steps[-2]
         raise ConversionError(
             f"{step[0]} ({type(step[1]).__name__}) cannot be written as C: only scalers directly before the estimator "
-            f"become part of its "
-            "layers. Do this step in the program, and pass the rest, pipeline[-1] or a shorter pipeline."
+            "become part of its layers. Do this step in the program, and pass the rest, pipeline[-1] or a shorter "
+            "pipeline."
         )
     if isinstance(folded, TransformedTargetRegressor):
         raise ConversionError(
             f"The target's transformer {type(folded.transformer_).__name__} cannot be written as C. Undo it in the "
-            f"program, and pass "
-            "model.regressor_."
+            "program, and pass model.regressor_."
         )
     return folded
 

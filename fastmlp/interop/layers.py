@@ -714,8 +714,7 @@ class _Assembly:
             raise refuse(
                 layer.where,
                 "a branch of several layers, or with a scale behind its activation; fastmlp adds a layer's input to "
-                "the output of one layer, "
-                "x + f(x W + b).",
+                "the output of one layer, x + f(x W + b).",
             )
         if self.open is not None:
             self.close("identity")
@@ -937,8 +936,7 @@ def _residual(hidden: list[_Hidden]) -> bool:
         raise refuse(
             added[0].residual,
             f"it adds its input, and {plain[0].where} does not, which is as wide as its input too; with residual=True "
-            f"all such "
-            "layers of fastmlp do. Give that layer another width.",
+            "all such layers of fastmlp do. Give that layer another width.",
         )
     return bool(added)
 

@@ -280,8 +280,7 @@ def _warn_of_loss(estimator: BaseMLP, shift: Any, described: str, names: Any = N
         name = column if names is None else names[column]
         warn(
             f"{described.format(repr(name))} lies {distance[column]:.1e} times its scale from 0. In {dtype.name}, the "
-            f"folded network loses "
-            f"up to {loss:.1e} of that scale. Train with dtype='float64', or keep the scaler."
+            f"folded network loses up to {loss:.1e} of that scale. Train with dtype='float64', or keep the scaler."
         )
 
 

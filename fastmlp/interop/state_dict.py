@@ -119,8 +119,7 @@ def from_state_dict(
     if layers is None and activation is None and len(groups) > 1:
         raise ConversionError(
             "Tensors do not tell the activations. Pass activation='relu', for example, or layers, the order of "
-            "computation: "
-            f"{_example(groups)}."
+            f"computation: {_example(groups)}."
         )
     if layers is None:
         chain = _ordered(groups, [] if activation is None else activation, residual, epsilon, in_order)

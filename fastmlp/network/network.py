@@ -385,8 +385,7 @@ class Network:
         if self.embedding:
             raise ValueError(
                 f"The network embeds coded features (embedding={self.embedding}), and has no dense first layer: this "
-                f"is for networks "
-                "whose layers are all dense."
+                "is for networks whose layers are all dense."
             )
 
     def copy(self, dtype: str | np.dtype | None = None) -> Network:

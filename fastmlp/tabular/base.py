@@ -510,8 +510,7 @@ class BaseTabular(BaseModel, ABC):
         if (searches or self.n_permutations) and not has_held_out:
             raise ValueError(
                 f"{'A search' if searches else 'n_permutations > 0'} needs rows that networks are not trained on: take "
-                f"n_folds >= 2, "
-                f"early_stopping=True or an eval_set{', or n_configurations=1' if searches else ''}."
+                f"n_folds >= 2, early_stopping=True or an eval_set{', or n_configurations=1' if searches else ''}."
             )
 
     def _search(self, training: Training, first: Configuration, held_out: Any) -> None:
@@ -555,9 +554,8 @@ class BaseTabular(BaseModel, ABC):
         if self.verbose:
             shown = ", ".join(f"{name}={value!r}" for name, value in configuration.parameters.items())
             print(
-                f"Configuration {configuration.number}: score = {configuration.score:.6f}, {configuration.seconds:.1f} "
-                f"s, "
-                f"{configuration.ended} ({shown})",
+                f"Configuration {configuration.number}: score = {configuration.score:.6f}, "
+                f"{configuration.seconds:.1f} s, {configuration.ended} ({shown})",
                 flush=True,
             )
 

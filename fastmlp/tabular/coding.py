@@ -283,8 +283,7 @@ def _check_kind(values: Values, column: Column) -> None:
             kinds = (_PLURAL[TEXT], _PLURAL[NUMBER])[:: 1 if was_text else -1]
             raise TypeError(
                 f"Column {column.name!r} held {kinds[0]} as categories in fit, {_few(seen)}, and holds {kinds[1]} now, "
-                f"{_few(now)}: "
-                "convert it to the type that it had."
+                f"{_few(now)}: convert it to the type that it had."
             )
 
 
@@ -304,8 +303,7 @@ def numbers_of(values: Values, column: Column) -> np.ndarray:
     if numbers is None or (values.kind != column.kind and not empty and {values.kind, column.kind} & {DATE, DURATION}):
         raise TypeError(
             f"Column {column.name!r} held {_PLURAL[column.kind]} in fit, and holds {_PLURAL[values.kind]} now: convert "
-            f"it to "
-            f"{_PLURAL[column.kind]} first{_BY.get(column.kind, '')}."
+            f"it to {_PLURAL[column.kind]} first{_BY.get(column.kind, '')}."
         )
     check_finite(numbers, column.name)
     return numbers

@@ -178,8 +178,7 @@ def as_categories(values: Values, name: Any) -> Values:
     if values.exact is None and values.kind == NUMBER and values.has_rounded():
         warn(
             f"Column {name!r} holds categories as floats beyond 2**53, which cannot tell integers from their "
-            f"neighbours. Read it as "
-            "integers (in pandas as Int64, if there are gaps) or as text."
+            "neighbours. Read it as integers (in pandas as Int64, if there are gaps) or as text."
         )
     return values.as_categories()
 
@@ -196,8 +195,7 @@ def _learn_number(values: Values, name: Any, rows: np.ndarray | None, n_bins: in
         if values.exact is not None and values.has_rounded() and len(set(values.exact())) > 1:
             warn(
                 f"Column {name!r} was dropped: it holds integers that are the same number in float64. Subtract the "
-                f"smallest from them, or "
-                "name it in categorical_features if they are categories."
+                "smallest from them, or name it in categorical_features if they are categories."
             )
             return Column(name, values.dtype, DROPPED, "the same in float64", kind=values.kind)
         return Column(name, values.dtype, DROPPED, "always the same", kind=values.kind)
@@ -319,8 +317,7 @@ def _warn_of_text(labels: list[Any], n_rows: int, name: Any) -> None:
         return
     warn(
         f"Column {name!r} is {found} ({_some(labels)}), and each value was taken for a category. {advice}, or name it "
-        f"in "
-        "categorical_features to keep it as it is."
+        "in categorical_features to keep it as it is."
     )
 
 
@@ -348,8 +345,7 @@ def declared_categories(categorical_features: Any, names: Sequence[Any]) -> np.n
     if isinstance(categorical_features, (Set, Mapping)):
         raise ValueError(
             f"categorical_features must be a list of columns, got a {type(categorical_features).__name__}: make a list "
-            f"of it, "
-            f"{list(categorical_features)!r}."
+            f"of it, {list(categorical_features)!r}."
         )
     # NumPy would make text of numbers beside names, and numbers of truth values beside numbers.
     is_list = isinstance(categorical_features, (list, tuple))
@@ -375,8 +371,7 @@ def declared_categories(categorical_features: Any, names: Sequence[Any]) -> np.n
             some = ", ".join(map(repr, names[:_NAMED])) + (" ..." if n_columns > _NAMED else "")
             raise ValueError(
                 f"categorical_features {kind} {item!r}, which is not a column of X. It takes names of columns "
-                f"({some}), indices "
-                f"from 0 to {n_columns - 1}, or a truth value for each column."
+                f"({some}), indices from 0 to {n_columns - 1}, or a truth value for each column."
             )
         mask[places] = True
     return mask

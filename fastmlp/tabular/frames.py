@@ -36,8 +36,7 @@ _ARROW_DATES = ("date32", "date64")
 
 _NOT_2D = (
     "Expected 2D array, got {} instead. Reshape your data either using array.reshape(-1, 1) if your data has a single "
-    "feature or "
-    "array.reshape(1, -1) if it contains a single sample."
+    "feature or array.reshape(1, -1) if it contains a single sample."
 )
 
 
@@ -114,8 +113,7 @@ class Table:
         if issparse(X):
             raise TypeError(
                 "Sparse data was passed for X, but dense data is required. Use '.toarray()' to convert it, or an "
-                "MLPClassifier or "
-                "MLPRegressor, which read sparse rows as they are."
+                "MLPClassifier or MLPRegressor, which read sparse rows as they are."
             )
         check_has_rows("X", X)
         if hasattr(X, "collect_schema") and hasattr(X, "collect"):
@@ -185,8 +183,7 @@ def _to_arrow(X: Any) -> Any:
     except ImportError:
         raise TypeError(
             f"X of type {type(X).__module__}.{type(X).__name__} is read by pyarrow, which is not installed. Install "
-            f"it, or convert X "
-            "to a DataFrame of pandas or polars."
+            "it, or convert X to a DataFrame of pandas or polars."
         ) from None
     if hasattr(X, "__arrow_c_stream__"):
         return pyarrow.table(X)
@@ -505,11 +502,9 @@ def _refuse(value: Any) -> NoReturn:
     if isinstance(value, _NESTED):
         raise ColumnError(
             f"holds a {type(value).__name__} in each cell: make columns of its parts first, or drop it. A cell must be "
-            f"a number, a "
-            "string, a truth value or a date."
+            "a number, a string, a truth value or a date."
         )
     raise ColumnError(
         f"holds objects of type {type(value).__name__}: convert them first, to strings for example. A cell must be a "
-        f"number, a string, "
-        "a truth value or a date."
+        "number, a string, a truth value or a date."
     )

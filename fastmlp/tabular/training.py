@@ -209,8 +209,7 @@ class Training:
             if self.clock.left() <= 0:
                 warn(
                     f"time_limit={self.model.time_limit} was up before the default configuration's networks had "
-                    f"converged: they were "
-                    f"trained for {[record.n_epochs for record in records]} epochs.",
+                    f"converged: they were trained for {[record.n_epochs for record in records]} epochs.",
                     ConvergenceWarning,
                 )
         configuration.records, configuration.seconds = list(records), float(seconds.sum())

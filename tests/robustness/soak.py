@@ -319,8 +319,7 @@ def run(minutes: float, seed: int) -> list[str]:
                 s = samples[-1]
                 print(
                     f"{s.seconds:7.0f} s  {done.total():8d} actions  {s.resident / MIB:7.1f} MiB resident  "
-                    f"{s.descriptors:3d} descriptors  "
-                    f"{s.threads:3d} threads",
+                    f"{s.descriptors:3d} descriptors  {s.threads:3d} threads",
                     flush=True,
                 )
     print("  ".join(f"{name} {count}" for name, count in sorted(done.items())))

@@ -82,9 +82,8 @@ def warn_if_unscaled(X: Any, rows: np.ndarray | None, X_val: Any, names: Any = N
     if found := _far_outside(_some_rows(X, rows), _some_rows(X_val, None), "X", names):
         warn(
             f"The rows to score on lie far outside of those to train on: {found}. A Pipeline transforms X, but hands "
-            f"eval_set on as it "
-            "is. Take Pipeline(..., transform_input=['X_val']) with X_val and y_val instead, or transform eval_set "
-            "first."
+            "eval_set on as it is. Take Pipeline(..., transform_input=['X_val']) with X_val and y_val instead, or "
+            "transform eval_set first."
         )
 
 
@@ -102,8 +101,7 @@ def warn_if_target_unscaled(
     if found := _far_outside(here, there, "y", names):
         warn(
             f"The targets to score on lie far outside of those to train on: {found}. A TransformedTargetRegressor "
-            f"transforms y, but "
-            "hands eval_set on as it is: transform its y first, with the same transformer."
+            "transforms y, but hands eval_set on as it is: transform its y first, with the same transformer."
         )
 
 

@@ -39,10 +39,8 @@ _REMEDIES = {
     "them, for example.",
     "word": "Encode words as numbers first, with OneHotEncoder, for example.",
     "number word": "Convert text that stands for numbers first: remove what is not part of a number, and make a "
-    "decimal comma a point "
-    "(column.str.replace(',', '.')). Then pandas.to_numeric(column, errors='coerce') makes numbers of it, and missing "
-    "values of "
-    "what it cannot read.",
+    "decimal comma a point (column.str.replace(',', '.')). Then pandas.to_numeric(column, errors='coerce') makes "
+    "numbers of it, and missing values of what it cannot read.",
     "gap word": "Words among numbers seem to stand for gaps: pandas.to_numeric(column, errors='coerce') makes missing "
     "values of all that is "
     "not a number. Fill these next, with SimpleImputer, for example.",

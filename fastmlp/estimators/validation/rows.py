@@ -43,8 +43,7 @@ def check_rows(estimator: Any, X: Any, y: Any, reset: bool = True, caller: Any =
     if isinstance(X, RowSource):
         raise TypeError(
             f"{type(estimator if caller is None else caller).__name__} needs its rows in memory, got Blocks. "
-            f"MLPClassifier and "
-            "MLPRegressor read them in parts."
+            "MLPClassifier and MLPRegressor read them in parts."
         )
     if is_plain_y(estimator, y) and is_plain_X(estimator, X, reset) and X.shape[0] == y.shape[0]:
         if reset:
@@ -188,8 +187,7 @@ def check_indices(argument: str, matrix: Any) -> None:
         if indptr.shape != (n_major + 1,) or indptr[0] != 0 or indptr[-1] > n_stored or (np.diff(indptr) < 0).any():
             raise ValueError(
                 f"Input {argument} is a corrupt sparse matrix: indptr must have {n_major + 1} numbers, which begin at "
-                f"0, "
-                f"do not decrease, and do not exceed the number of stored elements, {n_stored}."
+                f"0, do not decrease, and do not exceed the number of stored elements, {n_stored}."
             )
         limits = [("indices", matrix.indices[: indptr[-1]], n_minor)]
     else:
@@ -248,8 +246,8 @@ def warn_if_too_large(X: Any, shuffles: bool) -> None:
     if limit is not None and X.nbytes > limit:
         warn(
             f"X is a memory map of {in_words(X.nbytes)}, and there are {in_words(limit)} of memory: with shuffle=True, "
-            f"each row is read "
-            "from the disk by itself. fastmlp.Blocks reads and shuffles it in blocks: fit(Blocks([(X, y)]))."
+            "each row is read from the disk by itself. fastmlp.Blocks reads and shuffles it in blocks: "
+            "fit(Blocks([(X, y)]))."
         )
 
 
@@ -262,8 +260,7 @@ def check_range(argument: str, values: Any, dtype: np.dtype) -> None:
     if largest > float(np.finfo(dtype).max):  # the comparison must not round ``largest`` to float32
         raise ValueError(
             f"Input {argument} contains infinity or a value too large for {dtype!r}: it reaches {largest:.3g}; scale "
-            f"it, or take "
-            "dtype='float64'."
+            "it, or take dtype='float64'."
         )
 
 

@@ -135,8 +135,7 @@ def _of_one_label(metric: Any) -> tuple[Any, Any, Any]:
     if average == "samples":
         raise ValueError(
             "average='samples', a mean over rows, cannot weigh the labels of a row differently: take average='macro' "
-            "or 'micro', "
-            "as 'f1_macro' does, for example."
+            "or 'micro', as 'f1_macro' does, for example."
         )
     if averages.default == "binary":
         told._kwargs["average"] = "binary"

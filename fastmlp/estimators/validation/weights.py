@@ -44,14 +44,12 @@ def leave_out(y: Any, sample_weight: Any) -> Any:
     if len(shape) != 2 or shape[1] == 1:
         raise ValueError(
             f"sample_weight of shape {got} has a weight for each output, but y of shape {shape} has one number or "
-            f"class "
-            "per row: give a weight for each row, in one dimension."
+            "class per row: give a weight for each row, in one dimension."
         )
     if got != shape:
         raise ValueError(
             f"sample_weight must have a weight for each row, shape ({shape[0]},), or for each output, shape {shape}; "
-            f"got shape "
-            f"{got}."
+            f"got shape {got}."
         )
     left_out = _numbers_of_weight(sample_weight, None) == 0
     if issparse(y):
