@@ -49,7 +49,10 @@ def diagnose(run: Run, names: Any = None) -> str:
         Names of the columns of X; None for their indices.
     """
     record = run.record
-    if record.ended in _NOT_JUDGED or not run.data.sample().n_rows:
+    if record.ended in _NOT_JUDGED:
+        return ""
+    data = run.data.sample()
+    if not data.n_rows:
         return ""
     losses = [entry["loss"] for entry in record.epochs[len(record.epochs) - record.n_epochs :]] or [record.best_loss]
     stops_early = isinstance(run, StochasticRun) and run.validation is not None and run.validation.controls_stopping
@@ -57,19 +60,19 @@ def diagnose(run: Run, names: Any = None) -> str:
     rows = _sample(run, run.network.layer_sizes[-1])
     best = _best_constant(run, rows)
     constant = _loss_of_constant(run, best, rows)
-    scale = 1.0 if _predicts_labels(run) else float(np.abs(run.data.sample().y[rows]).max())
+    scale = 1.0 if _predicts_labels(run) else float(np.abs(data.y[rows]).max())
     if not constant > np.finfo(np.float32).eps * scale:  # y is constant
         return ""
     grew = first <= min(losses) and not last <= first + _GROWTH * constant
     if last <= (_SLOW if record.ended == "max_iter" else _SUSPECT) * constant and not grew:
         return ""
-    rows = _sample(run, max(run.data.sample().X.shape[1], run.network.layer_sizes[-1]))
+    rows = _sample(run, max(data.X.shape[1], run.network.layer_sizes[-1]))
     constant = _loss_of_constant(run, best, rows)
-    output = run.network.forward(run.data.sample().X[rows], n_threads=run.n_threads)
+    output = run.network.forward(data.X[rows], n_threads=run.n_threads)
     reached = _mean_loss(run, output.copy(), rows)
     flat = False
     if reached > _SUSPECT * constant:
-        target = masked(run.data.sample().y[rows], _weight(run, rows))
+        target = masked(data.y[rows], _weight(run, rows))
         spread = target.std(axis=0, dtype=np.float64) if target.ndim == 2 else 0.5
         flat = bool((np.ptp(output, axis=0) <= np.ma.filled(_FLAT * spread, np.inf)).all())
     worse = flat or not reached < constant
@@ -160,10 +163,11 @@ def _best_constant(run: Run, rows: np.ndarray) -> np.ndarray:
 
 def describe_scale(run: Run, names: Any = None) -> str:
     """Sentences about the columns of X, and of a regressor's target, that are far from unit scale; '' without such."""
-    if not run.data.sample().n_rows:
+    data = run.data.sample()
+    if not data.n_rows:
         return ""
-    rows = _sample(run, max(run.data.sample().X.shape[1], run.network.layer_sizes[-1]))
-    X, target = run.data.sample().X[rows], masked(run.data.sample().y[rows], _weight(run, rows))
+    rows = _sample(run, max(data.X.shape[1], run.network.layer_sizes[-1]))
+    X, target = data.X[rows], masked(data.y[rows], _weight(run, rows))
     causes = []
     if not isinstance(X, Codes) and (found := _far(X, *_FAR_X)):  # codes have unit scale
         columns = [(f"column {i if names is None else repr(str(names[i]))} of X", *rest) for i, *rest in found[:_NAMED]]
